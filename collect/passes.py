@@ -1,0 +1,64 @@
+"""Which entries the base model has to run for a baseline and for each action: the plan, without the model.
+
+Everything before an edit is the same in the counterfactual, so its keys and values come from the baseline's
+cache. What remains is one pass over [edit ... last cursor + H), which serves every cursor of the trajectory
+at once. `mctrace plan` adds up these counts, the evaluator runs them; there is no second bookkeeping.
+"""
+
+from dataclasses import dataclass
+
+from mctrace.context.actions import Action, apply_action
+from mctrace.context.lod_map import Entries
+from mctrace.context.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One run of the base model over the tail of a working context.
+
+    `entries` is the whole context up to the last token whose loss is read; entries before `crop` come from
+    the baseline's cache. Losses are read for tokens [first_token, end).
+    """
+
+    entries: Entries
+    crop: int
+    first_token: int
+    end: int
+
+    @property
+    def first_read(self) -> int:
+        """The entry whose output predicts `first_token`: the one before it."""
+        return self.entries.index_of_token(self.first_token) - 1
+
+    @property
+    def last_run(self) -> int:
+        """One past the last entry that runs: the last token's own output predicts nothing we read."""
+        return len(self.entries) - 1
+
+    @property
+    def num_recomputed(self) -> int:
+        """Entries that go through the layers."""
+        return self.last_run - self.crop
+
+    @property
+    def num_read(self) -> int:
+        """Entries that go through the output head."""
+        return self.end - self.first_token
+
+
+def baseline_pass(trajectory: Trajectory) -> ForwardPass:
+    """The unedited context with its tail, reading every token from the first cursor on."""
+    context = trajectory.head.extended(trajectory.end)
+    return ForwardPass(context.entries, 0, trajectory.first_cursor, trajectory.end)
+
+
+def action_pass(trajectory: Trajectory, action: Action) -> ForwardPass:
+    """The context with `action` applied; raises LegalityError when the map does not allow it."""
+    edited = apply_action(trajectory.head.extended(trajectory.end), action)
+    first_edited_token = edited.tree.span(action.node)[0]
+    return ForwardPass(
+        edited.entries,
+        edited.entries.index_of_token(first_edited_token),
+        trajectory.first_token(action),
+        trajectory.end,
+    )

@@ -1,0 +1,194 @@
+"""LOD maps: the level at which each block of a working context is shown, and what that makes of it.
+
+A map is one small integer per block of K tokens. It is legal when it tiles [start, cursor) with whole
+nodes: a block at level l >= 2 drags along every other block of its level-l node, and a last block that the
+cursor cuts through can only be tokens. From a map follow the entries (one per position of the working
+context), and an edit of the working context is an edit of the map.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from mctrace.context.errors import LegalityError
+from mctrace.context.tree import Node, TreeShape
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The positions of a working context in order, as parallel arrays of length N.
+
+    `level_N` 0 for tokens; `index_N` the node's index at its level in the document's tree (for a token, its
+    offset in the document); `first_token_N` and `span_width_N` in tokens.
+    """
+
+    level_N: IntArray
+    index_N: IntArray
+    first_token_N: IntArray
+    span_width_N: IntArray
+
+    def __len__(self) -> int:
+        return len(self.level_N)
+
+    @property
+    def end_token_N(self) -> IntArray:
+        """One past the last token each entry stands for."""
+        return self.first_token_N + self.span_width_N
+
+    def position_N(self, start: int) -> IntArray:
+        """Position ids: a token keeps its offset from `start`, a gist sits at the centre of its span.
+
+        An edit therefore never moves another entry's position.
+        """
+        centre_N = np.where(self.level_N > 0, self.span_width_N // 2, 0)
+        return self.first_token_N - start + centre_N
+
+    def distance_to_cursor_N(self, cursor: int) -> IntArray:
+        """Tokens between each entry's end and `cursor`."""
+        return cursor - self.end_token_N
+
+    def sliced(self, positions: slice) -> "Entries":
+        """The entries at `positions`."""
+        return Entries(
+            self.level_N[positions],
+            self.index_N[positions],
+            self.first_token_N[positions],
+            self.span_width_N[positions],
+        )
+
+    def index_of_token(self, token: int) -> int:
+        """The position of the entry that begins at `token` (N when `token` is the end of the context)."""
+        position = int(np.searchsorted(self.first_token_N, token))
+        if position < len(self) and self.first_token_N[position] != token:
+            raise AssertionError(f"no entry begins at token {token}")
+        return position
+
+
+@dataclass(frozen=True, eq=False)
+class LODMap:
+    """A legal map over [start, cursor) of one document.
+
+    `levels` holds one level per block, oldest first; `start` is a multiple of K, `cursor` need not be.
+    Raises LegalityError when the map does not tile the span with whole nodes.
+    """
+
+    tree: TreeShape
+    start: int
+    cursor: int
+    levels: npt.NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        problem = _why_illegal(self)
+        if problem:
+            raise LegalityError(f"LOD map over tokens [{self.start}, {self.cursor}): {problem}")
+        self.levels.setflags(write=False)
+
+    @classmethod
+    def of_tokens(cls, tree: TreeShape, start: int, cursor: int) -> "LODMap":
+        """The map that shows every block of [start, cursor) as tokens."""
+        return cls(tree, start, cursor, np.zeros(_num_blocks(tree, start, cursor), dtype=np.uint8))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LODMap):
+            return NotImplemented
+        same_span = (self.tree, self.start, self.cursor) == (other.tree, other.start, other.cursor)
+        return same_span and bool(np.array_equal(self.levels, other.levels))
+
+    def __hash__(self) -> int:
+        return hash((self.tree, self.start, self.cursor, self.levels.tobytes()))
+
+    @property
+    def first_block(self) -> int:
+        """Index in the document of the map's first block."""
+        return self.start // self.tree.block_size
+
+    @property
+    def num_entries(self) -> int:
+        """Positions the working context takes, without building its entries."""
+        partial = (self.cursor - self.start) % self.tree.block_size
+        num_entries = 0
+        for level, num_blocks in enumerate(np.bincount(self.levels, minlength=1)):
+            if level == 0:
+                whole = int(num_blocks) - (1 if partial else 0)
+                num_entries += whole * self.tree.block_size + partial
+            else:
+                num_entries += int(num_blocks) // self.tree.blocks_per_node(level)
+        return num_entries
+
+    @cached_property
+    def entries(self) -> Entries:
+        """The working context's entries, oldest first."""
+        return _expand_entries(self)
+
+    def blocks_of(self, node: Node) -> slice:
+        """The slice of `levels` that `node` (level >= 1) covers; raises LegalityError outside the map."""
+        per_node = self.tree.blocks_per_node(node.level)
+        first = node.index * per_node - self.first_block
+        if first < 0 or self.tree.span(node)[1] > self.cursor:
+            raise LegalityError(f"{node} is not wholly inside tokens [{self.start}, {self.cursor})")
+        return slice(first, first + per_node)
+
+    def with_level(self, blocks: slice, level: int) -> "LODMap":
+        """The same map with `blocks` shown at `level`."""
+        levels = self.levels.copy()
+        levels[blocks] = level
+        return LODMap(self.tree, self.start, self.cursor, levels)
+
+    def extended(self, cursor: int) -> "LODMap":
+        """The same map grown to a later `cursor`, its new tail shown as tokens."""
+        if cursor < self.cursor:
+            raise LegalityError(f"cannot extend a map at {self.cursor} back to {cursor}")
+        levels = np.zeros(_num_blocks(self.tree, self.start, cursor), dtype=np.uint8)
+        levels[: len(self.levels)] = self.levels
+        return LODMap(self.tree, self.start, cursor, levels)
+
+
+def _num_blocks(tree: TreeShape, start: int, cursor: int) -> int:
+    return -(-(cursor - start) // tree.block_size)
+
+
+def _why_illegal(lod_map: LODMap) -> str | None:
+    tree, levels = lod_map.tree, lod_map.levels
+    if lod_map.start < 0 or lod_map.start % tree.block_size:
+        return f"start must be a multiple of block_size {tree.block_size} and not negative"
+    if lod_map.cursor <= lod_map.start:
+        return "the cursor must lie after the start"
+    expected = _num_blocks(tree, lod_map.start, lod_map.cursor)
+    if levels.ndim != 1 or len(levels) != expected:
+        return f"needs one level for each of its {expected} blocks, got {levels.size}"
+    if levels.max() > tree.max_level:
+        return f"level {levels.max()} does not exist, max_level is {tree.max_level}"
+    if (lod_map.cursor - lod_map.start) % tree.block_size and levels[-1]:
+        return "the cursor cuts its last block, which can then only be level 0"
+    blocks = lod_map.first_block + np.arange(expected)
+    for level in range(2, tree.max_level + 1):
+        nodes, counts = np.unique(
+            blocks[levels == level] // tree.blocks_per_node(level), return_counts=True
+        )
+        broken = nodes[counts != tree.blocks_per_node(level)]
+        if len(broken):
+            return f"node (level {level}, index {broken[0]}) is only partly shown at its level"
+    return None
+
+
+def _expand_entries(lod_map: LODMap) -> Entries:
+    tree, size = lod_map.tree, lod_map.tree.block_size
+    blocks = lod_map.first_block + np.arange(len(lod_map.levels))
+    levels = lod_map.levels.astype(np.int64)
+    per_node = np.where(levels > 0, size ** np.maximum(levels - 1, 0), 1)
+    heads = (levels == 0) | (blocks % per_node == 0)
+    blocks, levels = blocks[heads], levels[heads]
+    num_entries = np.where(levels == 0, size, 1)
+    if len(levels) and levels[-1] == 0:
+        num_entries[-1] = lod_map.cursor - blocks[-1] * size
+    level_N = np.repeat(levels, num_entries)
+    entry_in_block_N = np.arange(len(level_N)) - np.repeat(
+        np.cumsum(num_entries) - num_entries, num_entries
+    )
+    first_token_N = np.repeat(blocks * size, num_entries) + entry_in_block_N
+    span_width_N = size**level_N
+    return Entries(level_N, first_token_N // span_width_N, first_token_N, span_width_N)

@@ -1,0 +1,59 @@
+"""Trajectories: one document, one LOD map for its head, and several cursors that share it.
+
+The tail between the first cursor and the last grows at level 0, so one counterfactual pass per action serves
+every cursor: later tokens cannot influence earlier losses.
+"""
+
+from dataclasses import dataclass
+
+from mctrace.context.actions import Action, legal_actions
+from mctrace.context.errors import LegalityError
+from mctrace.context.lod_map import LODMap
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A head map at its first cursor, the cursors that share it, and the horizon H (tokens) after each.
+
+    Raises LegalityError unless the cursors increase strictly and begin at the map's own cursor.
+    """
+
+    head: LODMap
+    cursors: tuple[int, ...]
+    horizon: int
+
+    def __post_init__(self) -> None:
+        if not self.cursors or self.cursors[0] != self.head.cursor:
+            raise LegalityError(
+                f"the first cursor must be the map's own, {self.head.cursor}; got {self.cursors[:1]}"
+            )
+        if any(a >= b for a, b in zip(self.cursors, self.cursors[1:], strict=False)):
+            raise LegalityError(f"cursors must increase strictly, got {self.cursors}")
+        if self.horizon < 1:
+            raise LegalityError(f"horizon must be at least 1 token, got {self.horizon}")
+
+    @property
+    def first_cursor(self) -> int:
+        return self.cursors[0]
+
+    @property
+    def last_cursor(self) -> int:
+        return self.cursors[-1]
+
+    @property
+    def end(self) -> int:
+        """One past the last token whose loss is read: last cursor + H."""
+        return self.last_cursor + self.horizon
+
+    @property
+    def num_positions(self) -> int:
+        """Position ids the base model must have: the whole span, whatever its levels."""
+        return self.end - self.head.start
+
+    def first_token(self, action: Action) -> int:
+        """Where the action's effect begins: max(first cursor, end of the node)."""
+        return max(self.first_cursor, self.head.tree.span(action.node)[1])
+
+    def legal_actions(self, protected_tail: int) -> list[Action]:
+        """Actions legal at any of the cursors; tail blocks become collapsible for the later ones."""
+        return legal_actions(self.head.extended(self.last_cursor), protected_tail)

@@ -1,0 +1,34 @@
+"""From entries to tensors: the embeddings and positions a model reads, gathered from the document's tree."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mctrace.context.errors import LegalityError
+from mctrace.context.lod_map import Entries
+
+
+def gather_embeddings(entries: Entries, tree_embeddings: Sequence[Tensor]) -> Tensor:
+    """Embeddings [N, d] of `entries`, in order.
+
+    `tree_embeddings[level]` is [num_nodes, d] for one document: its token embeddings at level 0, its gists
+    above. Raises LegalityError when an entry names a node the tree does not have.
+    """
+    table = tree_embeddings[0]
+    gathered_ND = table.new_empty(len(entries), table.shape[1])
+    level_N = torch.from_numpy(entries.level_N)
+    index_N = torch.from_numpy(entries.index_N)
+    for level in level_N.unique().tolist():
+        if level >= len(tree_embeddings):
+            raise LegalityError(f"an entry is at level {level}, the tree ends at {len(tree_embeddings) - 1}")
+        at_level = torch.nonzero(level_N == level).squeeze(1)
+        nodes = index_N[at_level]
+        if int(nodes.max()) >= len(tree_embeddings[level]):
+            raise LegalityError(
+                f"node (level {level}, index {int(nodes.max())}) is beyond the document, "
+                f"which has {len(tree_embeddings[level])} complete nodes at that level"
+            )
+        device = table.device
+        gathered_ND[at_level.to(device)] = tree_embeddings[level][nodes.to(device)]
+    return gathered_ND

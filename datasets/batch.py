@@ -1,0 +1,94 @@
+"""What a trainer eats: one padded batch of snapshots, with the keys of the source spec.
+
+Shapes: B snapshots, N entries (padded), A measured actions (padded), d embedding width, G tail gists.
+Utilities are in score units (nats divided by `utility_scale`), so that margins and thresholds mean the same
+for every base model.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+NUM_TAIL_GISTS = 6
+"""The latest complete LOD2 node before the cursor, then the last five complete LOD1 nodes, oldest first."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Snapshots with their labels; every tensor is on one device. Field comments give shapes and units."""
+
+    context_embeddings: Tensor
+    """[B, N, d] the embedding each entry shows the base model; zero where padded"""
+    tail_gists: Tensor
+    """[B, G, d] conditioning gists; a missing one is zero and masked"""
+    tail_mask: Tensor
+    """[B, G] bool, True where the tail gist exists"""
+    entry_mask: Tensor
+    """[B, N] bool, True where the entry exists (False is padding)"""
+    levels: Tensor
+    """[B, N] int64, level of the entry; 0 where padded"""
+    span_width: Tensor
+    """[B, N] int64, tokens the entry stands for; 0 where padded"""
+    distance_to_cursor: Tensor
+    """[B, N] int64, tokens from the entry's end to the cursor; 0 where padded"""
+    context_tokens: Tensor
+    """[B] int64, tokens from the context's start to its cursor"""
+    target_utilities: Tensor
+    """[B, N] the single target of each entry, score units; 0 where not measured"""
+    action_mask: Tensor
+    """[B, N] bool, True where at least one action on the entry was measured"""
+    regression_weights: Tensor
+    """[B, N] 1 where an expand was measured, 1/K where only a collapse shared by K entries was, else 0"""
+    expand_action: Tensor
+    """[B, N] int64, index into A of the expand measured for this entry, or -1"""
+    collapse_action: Tensor
+    """[B, N] int64, index into A of the collapse this entry would take part in, or -1"""
+    action_present: Tensor
+    """[B, A] bool, True where the action exists (False is padding)"""
+    action_is_expand: Tensor
+    """[B, A] bool"""
+    action_utilities: Tensor
+    """[B, A] signed target of the action, score units: expand >= 0, collapse <= 0"""
+    action_delta_nll: Tensor
+    """[B, A] the measured label behind it, nats per token, unclipped"""
+    action_stderr: Tensor
+    """[B, A] standard error of the label over its horizon's tokens, nats per token"""
+    action_positions: Tensor
+    """[B, A] int64, positions an expand costs or a collapse frees; positive"""
+    action_inclusion: Tensor
+    """[B, A] probability with which the action was sampled for measurement; 1 where padded"""
+    block_size: int
+    """K, children per node"""
+    max_level: int
+    """the coarsest level, which cannot collapse"""
+    snapshot_ids: tuple[str, ...]
+    document_ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        moved = {
+            f.name: getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return self.levels.shape[0]
+
+
+def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
+    """One score per action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
+
+    The mean is how the focus allocator aggregates, so ranking and correlation see what it will see. Zero where
+    padded. Gradients flow to `scores_BN`.
+    """
+    num_actions = batch.action_present.shape[1]
+    total = scores_BN.new_zeros(len(batch), num_actions + 1)
+    count = scores_BN.new_zeros(len(batch), num_actions + 1)
+    for index_BN in (batch.expand_action, batch.collapse_action):
+        slot_BN = torch.where(index_BN >= 0, index_BN, num_actions)
+        total = total.scatter_add(1, slot_BN, scores_BN)
+        count = count.scatter_add(1, slot_BN, torch.ones_like(scores_BN))
+    mean = total[:, :num_actions] / count[:, :num_actions].clamp(min=1)
+    return torch.where(batch.action_present, mean, torch.zeros_like(mean))

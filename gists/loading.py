@@ -1,0 +1,41 @@
+"""Finding a GistNet: by name ("mean"), by folder (safetensors + config.json) or by Python entry point.
+
+A folder is data and runs no code. An entry point "package.module:attribute" runs the user's own installed
+code, and is taken only from the configuration, never from a checkpoint or a store.
+"""
+
+import importlib
+from pathlib import Path
+
+from mctrace.context.errors import ModelError
+from mctrace.gists.gistnet import GistNet, MeanGistNet
+from mctrace.gists.network import TransformerGistNet
+
+
+def load_gistnet(source: str) -> GistNet:
+    """The GistNet that `source` names. Raises ModelError with what can be given instead."""
+    if source == "mean":
+        return MeanGistNet()
+    if Path(source).is_dir():
+        return TransformerGistNet.from_pretrained(Path(source))
+    if ":" in source:
+        return _from_entry_point(source)
+    raise ModelError(
+        f"gists.source {source!r} is neither 'mean', nor a folder with config.json and model.safetensors, "
+        "nor an entry point 'package.module:attribute'"
+    )
+
+
+def _from_entry_point(source: str) -> GistNet:
+    module_name, _, attribute = source.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"gists.source {source!r} cannot be imported: {error}") from error
+    gistnet = found() if callable(found) and not isinstance(found, GistNet) else found
+    if not isinstance(gistnet, GistNet):
+        raise ModelError(
+            f"gists.source {source!r} gave a {type(gistnet).__name__}, which lacks "
+            "content_hash, check_fits or gists"
+        )
+    return gistnet
