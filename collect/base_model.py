@@ -53,7 +53,8 @@ class FrozenCausalLM:
 
     def embed(self, tokens_T: Tensor) -> Tensor:
         with torch.inference_mode():
-            return self.network.get_input_embeddings()(tokens_T.to(self.device))
+            embeddings_Td: Tensor = self.network.get_input_embeddings()(tokens_T.to(self.device))
+        return embeddings_Td
 
     def logits(
         self,

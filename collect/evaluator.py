@@ -29,7 +29,7 @@ EVALUATOR_VERSION = 1
 
 @dataclass(frozen=True)
 class DocumentTree:
-    """One document as the model sees it: token ids [T] and, per level, its nodes' embeddings [num_nodes, d]."""
+    """A document as the model sees it: token ids [T] and, per level, its nodes' embeddings [num_nodes, d]."""
 
     tokens_T: Tensor
     embeddings: Sequence[Tensor]

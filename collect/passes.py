@@ -13,6 +13,22 @@ from mctrace.context.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
+class Work:
+    """What the base model has to do: entries through its layers, through its head, and attended pairs."""
+
+    num_recomputed: int = 0
+    num_read: int = 0
+    num_pairs: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.num_recomputed + other.num_recomputed,
+            self.num_read + other.num_read,
+            self.num_pairs + other.num_pairs,
+        )
+
+
+@dataclass(frozen=True)
 class ForwardPass:
     """One run of the base model over the tail of a working context.
 
@@ -36,14 +52,11 @@ class ForwardPass:
         return len(self.entries) - 1
 
     @property
-    def num_recomputed(self) -> int:
-        """Entries that go through the layers."""
-        return self.last_run - self.crop
-
-    @property
-    def num_read(self) -> int:
-        """Entries that go through the output head."""
-        return self.end - self.first_token
+    def work(self) -> Work:
+        """Entries [crop, last_run) run, each attending to everything up to itself."""
+        run = self.last_run - self.crop
+        num_pairs = run * self.crop + run * (run + 1) // 2
+        return Work(run, self.end - self.first_token, num_pairs)
 
 
 def baseline_pass(trajectory: Trajectory) -> ForwardPass:

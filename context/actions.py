@@ -18,7 +18,7 @@ ActionKind = Literal["expand", "collapse"]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """expand(node): a gist becomes its K children. collapse(node): the K siblings under it become its gist."""
+    """expand(node): a gist becomes its K children. collapse(node): the K siblings become their gist."""
 
     kind: ActionKind
     node: Node
@@ -66,9 +66,7 @@ def is_legal_at(action: Action, tree: TreeShape, cursor: int, protected_tail: in
 def _expands(lod_map: LODMap) -> list[Action]:
     entries = lod_map.entries
     gists = np.flatnonzero(entries.level_N > 0)
-    return [
-        Action("expand", Node(int(entries.level_N[i]), int(entries.index_N[i]))) for i in gists
-    ]
+    return [Action("expand", Node(int(entries.level_N[i]), int(entries.index_N[i]))) for i in gists]
 
 
 def _collapses(lod_map: LODMap, last_end: int) -> list[Action]:
@@ -77,9 +75,7 @@ def _collapses(lod_map: LODMap, last_end: int) -> list[Action]:
     blocks = lod_map.first_block + np.arange(len(lod_map.levels))
     for level in range(1, tree.max_level + 1):
         per_node = tree.blocks_per_node(level)
-        nodes, counts = np.unique(
-            blocks[lod_map.levels == level - 1] // per_node, return_counts=True
-        )
+        nodes, counts = np.unique(blocks[lod_map.levels == level - 1] // per_node, return_counts=True)
         whole = (counts == per_node) & ((nodes + 1) * tree.span_width(level) <= last_end)
         found += [Action("collapse", Node(level, int(index))) for index in nodes[whole]]
     return found

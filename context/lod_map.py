@@ -166,9 +166,7 @@ def _why_illegal(lod_map: LODMap) -> str | None:
         return "the cursor cuts its last block, which can then only be level 0"
     blocks = lod_map.first_block + np.arange(expected)
     for level in range(2, tree.max_level + 1):
-        nodes, counts = np.unique(
-            blocks[levels == level] // tree.blocks_per_node(level), return_counts=True
-        )
+        nodes, counts = np.unique(blocks[levels == level] // tree.blocks_per_node(level), return_counts=True)
         broken = nodes[counts != tree.blocks_per_node(level)]
         if len(broken):
             return f"node (level {level}, index {broken[0]}) is only partly shown at its level"
@@ -176,7 +174,7 @@ def _why_illegal(lod_map: LODMap) -> str | None:
 
 
 def _expand_entries(lod_map: LODMap) -> Entries:
-    tree, size = lod_map.tree, lod_map.tree.block_size
+    size = lod_map.tree.block_size
     blocks = lod_map.first_block + np.arange(len(lod_map.levels))
     levels = lod_map.levels.astype(np.int64)
     per_node = np.where(levels > 0, size ** np.maximum(levels - 1, 0), 1)
@@ -186,9 +184,7 @@ def _expand_entries(lod_map: LODMap) -> Entries:
     if len(levels) and levels[-1] == 0:
         num_entries[-1] = lod_map.cursor - blocks[-1] * size
     level_N = np.repeat(levels, num_entries)
-    entry_in_block_N = np.arange(len(level_N)) - np.repeat(
-        np.cumsum(num_entries) - num_entries, num_entries
-    )
+    entry_in_block_N = np.arange(len(level_N)) - np.repeat(np.cumsum(num_entries) - num_entries, num_entries)
     first_token_N = np.repeat(blocks * size, num_entries) + entry_in_block_N
     span_width_N = size**level_N
     return Entries(level_N, first_token_N // span_width_N, first_token_N, span_width_N)

@@ -33,11 +33,11 @@ class TreeShape:
 
     def span_width(self, level: int) -> int:
         """Tokens that one node of `level` stands for."""
-        return self.block_size**level
+        return int(self.block_size**level)
 
     def blocks_per_node(self, level: int) -> int:
         """Blocks (of K tokens) that one node of `level` >= 1 covers."""
-        return self.block_size ** (level - 1)
+        return int(self.block_size ** (level - 1))
 
     def span(self, node: Node) -> tuple[int, int]:
         """The half-open range of tokens `node` covers."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ def gather_embeddings(entries: Entries, tree_embeddings: Sequence[Tensor]) -> Te
     gathered_ND = table.new_empty(len(entries), table.shape[1])
     level_N = torch.from_numpy(entries.level_N)
     index_N = torch.from_numpy(entries.index_N)
-    for level in level_N.unique().tolist():
+    for level in np.unique(entries.level_N).tolist():
         if level >= len(tree_embeddings):
             raise LegalityError(f"an entry is at level {level}, the tree ends at {len(tree_embeddings) - 1}")
         at_level = torch.nonzero(level_N == level).squeeze(1)

@@ -80,8 +80,8 @@ class Batch:
 def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
     """One score per action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
 
-    The mean is how the focus allocator aggregates, so ranking and correlation see what it will see. Zero where
-    padded. Gradients flow to `scores_BN`.
+    The mean is how the focus allocator aggregates, so ranking and correlation see what it will see. Zero
+    where padded. Gradients flow to `scores_BN`.
     """
     num_actions = batch.action_present.shape[1]
     total = scores_BN.new_zeros(len(batch), num_actions + 1)

@@ -62,7 +62,8 @@ class _Pooler(nn.Module):
         hidden_MKw = self.project_in(children_MKd / scale_M11) + self.position
         query_M1w = self.query.expand(len(children_MKd), 1, -1)
         pooled_Mw = self.encoder(torch.cat([query_M1w, hidden_MKw], dim=1))[:, 0]
-        return children_MKd.mean(dim=1) + self.project_out(self.norm(pooled_Mw)) * scale_M11[:, 0]
+        correction_Md: Tensor = self.project_out(self.norm(pooled_Mw)) * scale_M11[:, 0]
+        return children_MKd.mean(dim=1) + correction_Md
 
 
 class TransformerGistNet(nn.Module):
@@ -92,7 +93,8 @@ class TransformerGistNet(nn.Module):
 
     def gists(self, children_MKd: Tensor, level: int) -> Tensor:
         pooler = self.poolers[min(level, len(self.poolers)) - 1]
-        return pooler(children_MKd.to(pooler.query.dtype)).to(children_MKd.dtype)
+        gists_Md: Tensor = pooler(children_MKd.float())
+        return gists_Md.to(children_MKd.dtype)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes config.json and model.safetensors."""

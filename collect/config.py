@@ -1,0 +1,134 @@
+"""What a collection run can be told: the sections of pipeline.toml that `mctrace collect` reads."""
+
+from dataclasses import dataclass
+
+from mctrace.context.ranges import check_choice, check_range
+
+POLICIES = ("recency", "random", "lod0")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen base model."""
+
+    name: str = "smollm2-135m"
+    """alias, local folder or hub id of any Hugging Face causal LM"""
+    revision: str | None = None
+    """hub revision; a commit hash makes a run repeatable"""
+    dtype: str = "float32"
+    """float32, bfloat16 or float16; bfloat16 shifts single labels by about 0.01 nats"""
+    device: str = "auto"
+    """auto takes CUDA where there is one"""
+    device_map: str | None = None
+    """spread one model over several devices, e.g. auto; overrides `device`"""
+
+    def __post_init__(self) -> None:
+        check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+
+@dataclass(frozen=True)
+class GistConfig:
+    """What stands for K children."""
+
+    source: str = "mean"
+    """mean, a folder with config.json and model.safetensors, or an entry point package.module:attribute"""
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Which documents are measured, and how they are split."""
+
+    paths: tuple[str, ...] = ()
+    """files and folders of .txt, .md, .py or .jsonl; stdlib is Python's own standard library,
+    pydoc-topics its reference prose"""
+    limit: int | None = None
+    """most documents to take; every split gets at least one"""
+    min_tokens: int = 1024
+    """shorter documents are skipped and counted"""
+    max_tokens: int = 65536
+    """longer documents are cut here"""
+    seed: int = 0
+    """chooses which documents come first when there is a limit"""
+    validation_fraction: float = 0.15
+    test_fraction: float = 0.15
+    near_duplicate_threshold: float = 0.7
+    """Jaccard similarity of token 8-grams from which two documents share a split"""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            check_range("corpus.limit", self.limit, at_least=3)
+        check_range("corpus.min_tokens", self.min_tokens, at_least=1)
+        check_range("corpus.max_tokens", self.max_tokens, at_least=self.min_tokens)
+        check_range("corpus.validation_fraction", self.validation_fraction, 0.01, 0.49)
+        check_range("corpus.test_fraction", self.test_fraction, 0.01, 0.49)
+        check_range("corpus.near_duplicate_threshold", self.near_duplicate_threshold, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Which trajectories are planned and what is measured on each."""
+
+    policies: tuple[str, ...] = ("recency", "random")
+    """how LOD maps are made: recency, random, lod0"""
+    trajectories_per_document: int = 2
+    """taken in turn from `policies`, at seeded places of the document"""
+    horizon: int = 128
+    """H, tokens after a cursor whose loss is read"""
+    cursors_per_trajectory: int = 4
+    """R, snapshots that share one LOD map"""
+    cursor_stride: int = 32
+    """tokens between two cursors of a trajectory"""
+    window: int = 4096
+    """tokens a context reaches back from its first cursor"""
+    lod0_window: int = 1024
+    """tokens the `lod0` policy reaches back, all of them at level 0"""
+    recency_level_tokens: tuple[int, ...] = (256, 2048)
+    """newest tokens kept at level 0, then the next ones at level 1, and so on; the rest is at max_level"""
+    train_wc_length: int = 512
+    """positions to which `random` compresses its level-0 window"""
+    random_variant_iterations: int = 3
+    """rounds of random edits a `random` map goes through; the first only collapses"""
+    num_random_variants: int = 0
+    """random maps per trajectory measured without actions, beside one lod0 baseline (preference data)"""
+    protected_tail: int = 128
+    """most recent tokens that never collapse"""
+    max_actions: int | None = None
+    """most actions measured per trajectory, sampled evenly over action and node_level; none: all"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.policies:
+            check_choice("collect.policies", "", POLICIES)
+        for policy in self.policies:
+            check_choice("collect.policies", policy, POLICIES)
+        for key in ("trajectories_per_document", "horizon", "cursors_per_trajectory", "cursor_stride"):
+            check_range(f"collect.{key}", getattr(self, key), at_least=1)
+        for key in ("window", "lod0_window", "train_wc_length", "random_variant_iterations"):
+            check_range(f"collect.{key}", getattr(self, key), at_least=1)
+        for key in ("num_random_variants", "protected_tail"):
+            check_range(f"collect.{key}", getattr(self, key), at_least=0)
+        if self.max_actions is not None:
+            check_range("collect.max_actions", self.max_actions, at_least=1)
+        spread = self.cursors_per_trajectory * self.cursor_stride
+        check_range("collect.cursors_per_trajectory * collect.cursor_stride", spread, at_most=4096)
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """The cluster: one actor holds one model."""
+
+    address: str = "local"
+    """local starts Ray on this machine, auto finds a running cluster, or HOST:PORT"""
+    actors: int = 1
+    num_cpus: float = 1
+    """CPUs per actor; its torch uses as many threads"""
+    num_gpus: float = 0
+    """GPUs per actor"""
+    max_attempts: int = 3
+    """times a trajectory is tried when its actor dies"""
+
+    def __post_init__(self) -> None:
+        check_range("ray.actors", self.actors, at_least=1)
+        check_range("ray.num_cpus", self.num_cpus, at_least=0.1)
+        check_range("ray.num_gpus", self.num_gpus, at_least=0)
+        check_range("ray.max_attempts", self.max_attempts, at_least=1)

@@ -1,0 +1,57 @@
+"""What a run will cost, from what its plan says and one timed trajectory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mctrace.collect.measuring import ModelSize
+from mctrace.collect.passes import Work
+from mctrace.collect.plan import PlannedTrajectory
+
+_BYTES_PER_VALUE = 4
+_BYTES_PER_PART = 16_000
+"""Parquet footers and ledger row of one small part."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted totals of a plan. `seconds` is wall time over all workers."""
+
+    num_trajectories: int
+    num_snapshots: int
+    num_effects: int
+    work: Work
+    flops: float
+    seconds: float
+    num_bytes: int
+
+
+def forecast(
+    plan: Sequence[PlannedTrajectory],
+    size: ModelSize,
+    flops_per_second: float,
+    num_workers: int,
+    embedding_dim: int,
+) -> Forecast:
+    """Totals of `plan` at a worker's measured rate (`flops_per_second`, from one timed trajectory)."""
+    work = sum((planned.work for planned in plan), start=Work())
+    flops = size.flops(work)
+    return Forecast(
+        len(plan),
+        sum(len(planned.trajectory.cursors) for planned in plan),
+        sum(len(planned.actions) for planned in plan),
+        work,
+        flops,
+        flops / flops_per_second / num_workers,
+        _num_bytes(plan, embedding_dim),
+    )
+
+
+def _num_bytes(plan: Sequence[PlannedTrajectory], embedding_dim: int) -> int:
+    values = sum(planned.num_effect_values for planned in plan)
+    documents: dict[str, int] = {}
+    for planned in plan:
+        seen = documents.get(planned.document_id, 0)
+        documents[planned.document_id] = max(seen, planned.trajectory.end)
+    block = plan[0].trajectory.head.tree.block_size if plan else 1
+    arrays = sum(tokens + tokens // block * embedding_dim for tokens in documents.values())
+    return _BYTES_PER_VALUE * (values + arrays) + _BYTES_PER_PART * (len(plan) + len(documents))

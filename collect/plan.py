@@ -1,0 +1,196 @@
+"""The plan of a run: every trajectory of every document, with an id made of all that determines its labels.
+
+Planning needs tokens and hashes, no weights. The same documents, configuration and hashes give the same plan
+everywhere, so resuming is a set difference: planned ids minus the ledger's.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mctrace.collect.config import CollectConfig
+from mctrace.collect.documents import Document
+from mctrace.collect.evaluator import EVALUATOR_VERSION
+from mctrace.collect.passes import Work, action_pass, baseline_pass
+from mctrace.collect.policies import random_map, recency_map
+from mctrace.collect.sampling import SampledAction, sample_actions
+from mctrace.context.chance import generator_for
+from mctrace.context.lod_map import LODMap
+from mctrace.context.trajectory import Trajectory
+from mctrace.context.tree import TreeShape
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every label of a run depends on besides its document and map."""
+
+    model_hash: str
+    tokenizer_hash: str
+    gist_hash: str
+    dtype: str
+    tree: TreeShape
+
+
+@dataclass(frozen=True)
+class PlannedTrajectory:
+    """One unit of work: a trajectory, the actions to measure on it, and its part id.
+
+    `variant_group` joins a lod0 baseline with its random variants (preference data); those have no actions.
+    """
+
+    part_id: str
+    document_id: str
+    policy: str
+    trajectory: Trajectory
+    actions: tuple[SampledAction, ...]
+    num_legal_actions: int
+    protected_tail: int
+    variant_group: str | None = None
+
+    @cached_property
+    def work(self) -> Work:
+        """What the base model has to do for the baseline and every action."""
+        passes = [action_pass(self.trajectory, sampled.action) for sampled in self.actions]
+        return sum((p.work for p in passes), start=baseline_pass(self.trajectory).work)
+
+    @property
+    def num_effect_values(self) -> int:
+        """Per-token delta_nll values that will be stored."""
+        end = self.trajectory.end
+        return sum(end - self.trajectory.first_token(sampled.action) for sampled in self.actions)
+
+
+def plan_document(
+    document: Document, config: CollectConfig, provenance: Provenance
+) -> Iterator[PlannedTrajectory]:
+    """The document's trajectories in plan order; none when it is too short for a single snapshot."""
+    for number in range(config.trajectories_per_document):
+        policy = config.policies[number % len(config.policies)]
+        cursors = place_cursors(document, config, provenance.tree, number)
+        if cursors is None:
+            return
+        head = _head_map(document.document_id, policy, number, cursors[0], config, provenance.tree)
+        trajectory = Trajectory(head, cursors, config.horizon)
+        yield plan_trajectory(document.document_id, policy, trajectory, config, provenance)
+        yield from _plan_variants(document.document_id, number, cursors, config, provenance)
+
+
+def plan_trajectory(
+    document_id: str, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
+) -> PlannedTrajectory:
+    """A trajectory whose legal actions are measured, all or a seeded sample of them."""
+    legal = trajectory.legal_actions(config.protected_tail)
+    generator = generator_for("actions", document_id, policy, trajectory.first_cursor, config.seed)
+    actions = tuple(sample_actions(legal, config.max_actions, generator))
+    return _with_id(
+        PlannedTrajectory("", document_id, policy, trajectory, actions, len(legal), config.protected_tail),
+        provenance,
+    )
+
+
+def place_cursors(
+    document: Document, config: CollectConfig, tree: TreeShape, number: int
+) -> tuple[int, ...] | None:
+    """Seeded cursors of the document's trajectory `number`, the first a multiple of K; None if too short.
+
+    The first cursor has a full window behind it wherever the document is long enough for one.
+    """
+    block = tree.block_size
+    spread = (config.cursors_per_trajectory - 1) * config.cursor_stride
+    latest = (document.num_tokens - config.horizon - spread) // block
+    earliest = max(1, -(-(config.protected_tail + block) // block))
+    if latest < earliest:
+        return None
+    earliest = max(earliest, min(latest, -(-config.window // block)))
+    generator = generator_for("cursor", document.document_id, number, config.seed)
+    first = int(generator.integers(earliest, latest + 1)) * block
+    return tuple(first + i * config.cursor_stride for i in range(config.cursors_per_trajectory))
+
+
+def window_start(cursor: int, window: int, tree: TreeShape) -> int:
+    """The first block boundary at most `window` tokens before `cursor`."""
+    return max(0, -(-(cursor - window) // tree.block_size) * tree.block_size)
+
+
+def _head_map(
+    document_id: str, policy: str, number: int, cursor: int, config: CollectConfig, tree: TreeShape
+) -> LODMap:
+    if policy == "lod0":
+        return LODMap.of_tokens(tree, window_start(cursor, config.lod0_window, tree), cursor)
+    start = window_start(cursor, config.window, tree)
+    if policy == "recency":
+        return recency_map(tree, start, cursor, config.recency_level_tokens)
+    assert policy == "random", policy
+    return _random_map(tree, start, cursor, config, "map", document_id, number, config.seed)
+
+
+def _random_map(tree: TreeShape, start: int, cursor: int, config: CollectConfig, *key: str | int) -> LODMap:
+    return random_map(
+        tree,
+        start,
+        cursor,
+        target_length=config.train_wc_length,
+        protected_tail=config.protected_tail,
+        num_iterations=config.random_variant_iterations,
+        generator=generator_for(*key),
+    )
+
+
+def _plan_variants(
+    document_id: str,
+    number: int,
+    cursors: tuple[int, ...],
+    config: CollectConfig,
+    provenance: Provenance,
+) -> Iterator[PlannedTrajectory]:
+    """One lod0 baseline and `num_random_variants` compressions of the same window: losses, no actions."""
+    if not config.num_random_variants:
+        return
+    tree, cursor = provenance.tree, cursors[0]
+    start = window_start(cursor, config.window, tree)
+    group = part_digest({"document": document_id, "cursors": cursors, "start": start})
+    maps = [("variant_lod0", LODMap.of_tokens(tree, start, cursor))]
+    for variant in range(config.num_random_variants):
+        key = ("variant", document_id, number, variant, config.seed)
+        maps.append(("variant_random", _random_map(tree, start, cursor, config, *key)))
+    for policy, head in maps:
+        trajectory = Trajectory(head, cursors, config.horizon)
+        planned = PlannedTrajectory(
+            "", document_id, policy, trajectory, (), 0, config.protected_tail, variant_group=group
+        )
+        yield _with_id(planned, provenance)
+
+
+def _with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
+    trajectory, tree = planned.trajectory, provenance.tree
+    identity = {
+        "document": planned.document_id,
+        "start": trajectory.head.start,
+        "levels": np.asarray(trajectory.head.levels).tolist(),
+        "cursors": trajectory.cursors,
+        "horizon": trajectory.horizon,
+        "actions": [
+            (s.action.kind, s.action.node.level, s.action.node.index, s.inclusion_probability)
+            for s in planned.actions
+        ],
+        "policy": planned.policy,
+        "variant_group": planned.variant_group,
+        "protected_tail": planned.protected_tail,
+        "tree": (tree.block_size, tree.max_level),
+        "model": provenance.model_hash,
+        "tokenizer": provenance.tokenizer_hash,
+        "gists": provenance.gist_hash,
+        "dtype": provenance.dtype,
+        "estimator": "exact",
+        "evaluator_version": EVALUATOR_VERSION,
+    }
+    return replace(planned, part_id=part_digest(identity))
+
+
+def part_digest(identity: dict[str, object]) -> str:
+    """A part id: the hash of everything that determines the part's content."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]

@@ -1,0 +1,93 @@
+"""Where a store lives: one URI, a local folder or anything fsspec can reach, and durable writes to it.
+
+Neither Delta nor Zarr calls fsync; a machine that loses power could then keep a ledger row and lose the file
+it names. On a local folder every file and folder is synced here before the ledger hears of it.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from mctrace.context.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A root URI with its file system. Paths given to the methods are relative, with forward slashes."""
+
+    uri: str
+    filesystem: fsspec.AbstractFileSystem
+    root: str
+
+    @classmethod
+    def of(cls, uri: str) -> "Location":
+        """Raises StoreError for a scheme fsspec does not know or whose driver is not installed."""
+        try:
+            filesystem, root = fsspec.core.url_to_fs(uri)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"store {uri!r}: {error}") from error
+        root = root.rstrip("/")
+        return cls(root if isinstance(filesystem, LocalFileSystem) else uri.rstrip("/"), filesystem, root)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """The path as its file system names it."""
+        return f"{self.root}/{relative}"
+
+    def exists(self, relative: str) -> bool:
+        return bool(self.filesystem.exists(self.path(relative)))
+
+    def read_bytes(self, relative: str) -> bytes:
+        return bytes(self.filesystem.cat_file(self.path(relative)))
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        """Whole or not at all, and on disk when it returns."""
+        if not self.is_local:
+            self.filesystem.pipe_file(self.path(relative), content)
+            return
+        target = Path(self.path(relative))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}-{os.getpid()}")
+        scratch.write_bytes(content)
+        sync_file(scratch)
+        scratch.rename(target)
+        sync_folder(target.parent)
+
+    def move_in(self, folder: Path, relative: str) -> None:
+        """Moves a finished local folder to `relative`; on local disks by one rename, so never half there."""
+        if not self.is_local:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                self.filesystem.put_file(str(file), self.path(f"{relative}/{file.relative_to(folder)}"))
+            return
+        target = Path(self.path(relative))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.rglob("*"), reverse=True):
+            sync_folder(path) if path.is_dir() else sync_file(path)
+        sync_folder(folder)
+        folder.rename(target)
+        sync_folder(target.parent)
+        sync_folder(target.parent.parent)
+
+    def remove_folder(self, relative: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm(self.path(relative), recursive=True)
+
+
+def sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,123 @@
+"""Parts: the write-once folders a store is made of, and the manifest a ledger row carries for each.
+
+A part is built in a scratch folder, hashed, synced and moved into place; its folder name carries a nonce, so
+a retry never meets what an earlier attempt left. Until a ledger row names it, it does not exist.
+"""
+
+import hashlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+
+from mctrace.datasets.location import Location
+from mctrace.datasets.schemas import TABLES
+
+ARRAYS = "arrays.zarr"
+_CHUNK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One file of a part; `path` is relative to the part's folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the ledger says of a part. `num_rows` counts the rows of each table it holds."""
+
+    part_id: str
+    kind: str
+    run_id: str
+    folder: str
+    files: tuple[PartFile, ...]
+    num_rows: Mapping[str, int]
+    lineage: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+def write_part(
+    location: Location,
+    *,
+    part_id: str,
+    kind: str,
+    run_id: str,
+    tables: Mapping[str, Sequence[Mapping[str, object]]],
+    arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
+    lineage: tuple[str, ...] = (),
+) -> Part:
+    """Writes the part's files durably and returns what the ledger needs to know; commits nothing.
+
+    `tables` holds rows by table name, `arrays` the Zarr arrays by path. A row's "arrays" column, where its
+    table has one, is filled with the place of the part's arrays relative to the store.
+    """
+    folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}"
+    scratch = _scratch_folder(location)
+    try:
+        for name, rows in tables.items():
+            _write_table(scratch, name, rows, f"{folder}/{ARRAYS}")
+        if arrays:
+            _write_arrays(scratch / ARRAYS, arrays)
+        files = tuple(
+            _describe(file, scratch) for file in sorted(p for p in scratch.rglob("*") if p.is_file())
+        )
+        location.move_in(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    num_rows = {name: len(rows) for name, rows in tables.items()}
+    return Part(part_id, kind, run_id, folder, files, num_rows, lineage)
+
+
+def _scratch_folder(location: Location) -> Path:
+    """Beside the parts on a local store, so that moving in is one rename."""
+    if not location.is_local:
+        return Path(tempfile.mkdtemp(prefix="mctrace-part-"))
+    staging = Path(location.path("staging"))
+    staging.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=staging))
+
+
+def _write_table(scratch: Path, name: str, rows: Sequence[Mapping[str, object]], arrays_folder: str) -> None:
+    schema = TABLES[name]
+    if "arrays" in schema.names:
+        rows = [{**row, "arrays": arrays_folder} for row in rows]
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    pq.write_table(table, scratch / f"{name}.parquet", compression="zstd")
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    for path, values in arrays.items():
+        row_bytes = max(1, values[:1].nbytes)
+        rows = min(max(1, len(values)), max(1, _CHUNK_BYTES // row_bytes))
+        array = group.create_array(
+            path,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(rows, *values.shape[1:]),
+            # A missing chunk would read as zeros without a word; so none is ever left out.
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
+
+
+def _describe(file: Path, root: Path) -> PartFile:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return PartFile(file.relative_to(root).as_posix(), file.stat().st_size, digest)

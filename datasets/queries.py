@@ -1,0 +1,104 @@
+"""DuckDB over one version of a store: the views of `views/`, and a locked door for other people's SQL.
+
+The connection reads the ledger's file list directly. The views speak the vocabulary; targets and other
+definitions are .sql files, so that they can be read, diffed and hashed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from mctrace.context.errors import InputError
+from mctrace.datasets.schemas import TABLES
+from mctrace.datasets.store import StoreVersion
+
+VIEWS = (
+    "documents",
+    "runs",
+    "trajectories",
+    "effects",
+    "snapshots",
+    "labels",
+    "variants",
+    "preference_pairs",
+)
+"""In the order in which they build upon each other."""
+
+TARGETS = ("priced", "literal")
+
+
+def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
+    """A connection with every view of the version; trusted callers only, see `run_user_sql`."""
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    connection.execute("set timezone = 'UTC'")
+    if not version.location.is_local:
+        connection.register_filesystem(version.location.filesystem)
+    for table, schema in TABLES.items():
+        files = version.table_files(table)
+        if files:
+            relation = f"read_parquet({_sql_list(files)}, union_by_name = true)"
+        else:
+            connection.register(f"empty_{table}", schema.empty_table())
+            relation = f"empty_{table}"
+        connection.execute(f"create view stored_{table} as select * from {relation}")
+    for view in VIEWS:
+        connection.execute(read_sql("views", f"{view}.sql"))
+    _lock(connection, version)
+    return connection
+
+
+def read_sql(*parts: str) -> str:
+    """The text of a .sql file of this package."""
+    return Path(__file__).parent.joinpath(*parts).read_text(encoding="utf-8")
+
+
+def target_sql(target: str) -> str:
+    """The query of a target by name ("priced", "literal") or from a user's own .sql file."""
+    if target in TARGETS:
+        return read_sql("targets", f"{target}.sql")
+    path = Path(target)
+    if path.suffix == ".sql" and path.is_file():
+        return path.read_text(encoding="utf-8").strip().rstrip(";")
+    raise InputError(f"unknown target {target!r}: one of {', '.join(TARGETS)}, or a .sql file")
+
+
+def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """The answer to one read-only statement as an Arrow table.
+
+    Raises InputError when it does not parse, is anything but a query, or fails. Files outside the store,
+    extensions and settings are out of reach whatever it says.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as error:
+        raise InputError(f"the SQL does not parse: {str(error).strip()}") from error
+    if len(statements) != 1:
+        raise InputError(f"expected one SQL statement, got {len(statements)}")
+    if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise InputError(
+            f"only queries are run here, not {statements[0].type.name}: the store is read-only to SQL"
+        )
+    try:
+        return connection.sql(statements[0].query).to_arrow_table()
+    except duckdb.Error as error:
+        raise InputError(f"the SQL fails: {str(error).strip()}") from error
+
+
+def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    """Rows of one of our own queries as dictionaries."""
+    rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
+    return rows
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion) -> None:
+    """Nothing but the store's own files can be read from here on, and no setting changed back."""
+    files = [file for table in TABLES for file in version.table_files(table)]
+    connection.execute(f"set allowed_paths = {_sql_list(files)}")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+
+
+def _sql_list(texts: list[str]) -> str:
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"

@@ -1,0 +1,119 @@
+"""The store's tables, column by column; FORMAT.md says the same for readers without this package."""
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+"""Raised when an older mctrace could no longer read what is written."""
+
+_TOKENS = pa.int64()
+_NATS = pa.list_(pa.float32())
+
+DOCUMENTS = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("source", pa.string()),
+        ("tokenizer_hash", pa.string()),
+        ("gist_hash", pa.string()),
+        ("model_hash", pa.string()),
+        ("num_tokens", _TOKENS),
+        ("block_size", pa.int32()),
+        ("max_level", pa.int32()),
+        ("split_group", pa.string()),
+        ("split", pa.string()),
+        ("minhash", pa.list_(pa.uint32())),
+        ("arrays", pa.string()),
+    ]
+)
+
+TRAJECTORIES = pa.schema(
+    [
+        ("trajectory_id", pa.string()),
+        ("run_id", pa.string()),
+        ("document_id", pa.string()),
+        ("policy", pa.string()),
+        ("variant_group", pa.string()),
+        ("model_hash", pa.string()),
+        ("tokenizer_hash", pa.string()),
+        ("gist_hash", pa.string()),
+        ("dtype", pa.string()),
+        ("block_size", pa.int32()),
+        ("max_level", pa.int32()),
+        ("protected_tail", _TOKENS),
+        ("start", _TOKENS),
+        ("levels", pa.list_(pa.uint8())),
+        ("cursors", pa.list_(_TOKENS)),
+        ("horizon", _TOKENS),
+        ("baseline_nll", _NATS),
+        ("num_legal_actions", pa.int64()),
+        ("num_tokens_run", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+EFFECTS = pa.schema(
+    [
+        ("trajectory_id", pa.string()),
+        ("action", pa.string()),
+        ("node_level", pa.uint8()),
+        ("node_index", pa.int64()),
+        ("entry_level", pa.uint8()),
+        ("first_token", _TOKENS),
+        ("delta_nll", _NATS),
+        ("estimator", pa.string()),
+        ("estimator_window", pa.int64()),
+        ("inclusion_probability", pa.float64()),
+        ("status", pa.string()),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("event", pa.string()),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
+        ("model_name", pa.string()),
+        ("model_revision", pa.string()),
+        ("model_hash", pa.string()),
+        ("tokenizer_hash", pa.string()),
+        ("gist_source", pa.string()),
+        ("gist_hash", pa.string()),
+        ("dtype", pa.string()),
+        ("estimator", pa.string()),
+        ("config", pa.string()),
+        ("software", pa.string()),
+        ("outcome", pa.string()),
+    ]
+)
+
+EMBEDDINGS = pa.schema(
+    [
+        ("model_hash", pa.string()),
+        ("vocabulary_size", pa.int64()),
+        ("embedding_dim", pa.int64()),
+        ("arrays", pa.string()),
+    ]
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "documents": DOCUMENTS,
+    "trajectories": TRAJECTORIES,
+    "effects": EFFECTS,
+    "runs": RUNS,
+    "embeddings": EMBEDDINGS,
+}
+
+LEDGER = pa.schema(
+    [
+        ("part_id", pa.string()),
+        ("kind", pa.string()),
+        ("run_id", pa.string()),
+        ("committed_at", pa.timestamp("us", tz="UTC")),
+        ("folder", pa.string()),
+        (
+            "files",
+            pa.list_(pa.struct([("path", pa.string()), ("size", pa.int64()), ("sha256", pa.string())])),
+        ),
+        ("tables", pa.list_(pa.struct([("name", pa.string()), ("num_rows", pa.int64())]))),
+        ("lineage", pa.list_(pa.string())),
+    ]
+)

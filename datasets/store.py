@@ -1,0 +1,97 @@
+"""A trace store: a location, its ledger, and one version of what it holds.
+
+Two rules: parts are written once; one ledger says which parts exist.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from mctrace.context.errors import StoreError
+from mctrace.datasets.ledger import CommittedPart, Ledger
+from mctrace.datasets.location import Location
+from mctrace.datasets.parts import Part
+from mctrace.datasets.schemas import FORMAT_VERSION, TABLES
+
+_MARKER = "mctrace-store.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The writable end: where parts go and how they become part of the dataset."""
+
+    location: Location
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.location)
+
+    def at(self, version: int | None = None) -> "StoreVersion":
+        """A version to read, the newest when None. Raises StoreError when it does not exist."""
+        read_version, parts = self.ledger.parts(version)
+        return StoreVersion(self.location, read_version, tuple(parts))
+
+    def commit(self, parts: Iterable[Part]) -> list[Part]:
+        """Makes parts exist, in one version; removes the files of those that already did."""
+        parts = list(parts)
+        new = self.ledger.commit(parts)
+        for part in parts:
+            if part not in new:
+                self.location.remove_folder(part.folder)
+        return new
+
+
+@dataclass(frozen=True)
+class StoreVersion:
+    """One version of a store: the parts it lists, in commit order."""
+
+    location: Location
+    version: int
+    parts: tuple[CommittedPart, ...]
+
+    @cached_property
+    def part_ids(self) -> frozenset[str]:
+        return frozenset(committed.part.part_id for committed in self.parts)
+
+    def table_files(self, table: str) -> list[str]:
+        """Parquet files that hold rows of `table`, as its file system names them."""
+        assert table in TABLES, table
+        return [
+            self.location.path(f"{committed.part.folder}/{table}.parquet")
+            for committed in self.parts
+            if committed.part.num_rows.get(table)
+        ]
+
+
+def create_store(uri: str) -> Store:
+    """The store at `uri`, made if there is none. Raises StoreError when something else is in the way."""
+    location = Location.of(uri)
+    if not location.exists(_MARKER):
+        if location.filesystem.exists(location.root) and location.filesystem.ls(location.root):
+            raise StoreError(
+                f"{uri} holds other files and is not a trace store: choose an empty or new folder"
+            )
+        try:
+            Ledger(location).create()
+            location.write_bytes(_MARKER, json.dumps({"format_version": FORMAT_VERSION}).encode())
+        except OSError as error:
+            raise StoreError(f"cannot create a store at {uri}: {error}") from error
+    return open_store(uri)
+
+
+def open_store(uri: str) -> Store:
+    """Raises StoreError when there is no store at `uri` or a newer mctrace wrote it."""
+    location = Location.of(uri)
+    if not location.exists(_MARKER):
+        raise StoreError(f"no trace store at {uri}: make one with 'mctrace init' or 'mctrace collect'")
+    try:
+        found = int(json.loads(location.read_bytes(_MARKER))["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{uri}/{_MARKER} is damaged: {error}") from error
+    if found > FORMAT_VERSION:
+        raise StoreError(
+            f"the store at {uri} has format {found}, this mctrace reads up to {FORMAT_VERSION}: "
+            "upgrade mctrace"
+        )
+    return Store(location)

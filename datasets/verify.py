@@ -1,0 +1,135 @@
+"""Found, not trusted: every file of a version held against what the ledger says of it."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import duckdb
+import pyarrow.parquet as pq
+
+from mctrace.context.progress import Progress
+from mctrace.datasets.parts import Part, PartFile
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.schemas import TABLES
+from mctrace.datasets.store import Store, StoreVersion
+
+GRACE = timedelta(hours=24)
+"""Files younger than this may belong to a run that has not committed them yet."""
+
+_REFERENCES = {
+    "trajectories without their document": """
+        select trajectory_id from stored_trajectories as t
+        anti join stored_documents as d
+            on t.document_id = d.document_id and t.gist_hash = d.gist_hash and t.model_hash = d.model_hash""",
+    "trajectories without their run": """
+        select trajectory_id from stored_trajectories anti join stored_runs using (run_id)""",
+    "trajectories without their model's embedding table": """
+        select trajectory_id from stored_trajectories anti join stored_embeddings using (model_hash)""",
+    "effects without their trajectory": """
+        select trajectory_id from stored_effects anti join stored_trajectories using (trajectory_id)""",
+    "effects with the wrong number of tokens": """
+        select trajectory_id from effects join trajectories using (trajectory_id)
+        where status = 'ok' and end_token <> last_cursor + horizon""",
+    "effects with values that are not finite": """
+        select trajectory_id from effects
+        where len(list_filter(delta_nll, lambda x: not isfinite(x))) > 0""",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong and where."""
+
+    place: str
+    what: str
+
+
+def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterator[Problem]:
+    """Everything wrong with the version's files and rows; `quick` skips hashes and row contents."""
+    damaged = False
+    progress.start("verifying", len(version.parts), "parts")
+    for committed in version.parts:
+        for problem in _verify_part(version, committed.part, quick=quick):
+            damaged = True
+            yield problem
+        progress.advance()
+    progress.stop()
+    if not damaged and not quick:
+        yield from _verify_references(version)
+
+
+def _verify_part(version: StoreVersion, part: Part, *, quick: bool) -> Iterator[Problem]:
+    for file in part.files:
+        place = f"{part.folder}/{file.path}"
+        problem = _verify_file(version, place, file, quick=quick)
+        if problem:
+            yield Problem(place, problem)
+        elif file.path.endswith(".parquet"):
+            yield from _verify_table(version, place, part)
+
+
+def _verify_file(version: StoreVersion, place: str, file: PartFile, *, quick: bool) -> str | None:
+    location = version.location
+    if not location.exists(place):
+        return "is missing"
+    size = int(location.filesystem.size(location.path(place)))
+    if size != file.size:
+        return f"has {size} bytes, the ledger says {file.size}"
+    if not quick and hashlib.sha256(location.read_bytes(place)).hexdigest() != file.sha256:
+        return "has other content than the ledger's sha256 says"
+    return None
+
+
+def _verify_table(version: StoreVersion, place: str, part: Part) -> Iterator[Problem]:
+    name = place.rsplit("/", 1)[1].removesuffix(".parquet")
+    with version.location.filesystem.open(version.location.path(place), "rb") as content:
+        found = pq.ParquetFile(content)
+        expected = part.num_rows.get(name)
+        if found.metadata.num_rows != expected:
+            yield Problem(place, f"has {found.metadata.num_rows} rows, the ledger says {expected}")
+        unknown = set(found.schema_arrow.names) ^ set(TABLES[name].names) if name in TABLES else {name}
+        if unknown:
+            yield Problem(place, f"has another schema: {', '.join(sorted(unknown))}")
+
+
+def _verify_references(version: StoreVersion) -> Iterator[Problem]:
+    connection = connect(version)
+    for what, query in _REFERENCES.items():
+        try:
+            rows = fetch_rows(connection, query)
+        except duckdb.Error as error:
+            yield Problem("tables", f"cannot be read: {error}")
+            continue
+        if rows:
+            yield Problem("tables", f"{len(rows)} {what}, e.g. {rows[0]['trajectory_id']}")
+
+
+def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
+    """Removes part folders and scratch no ledger row names and that are older than `grace`; returns them."""
+    named = {committed.part.folder for committed in store.at().parts}
+    location, removed = store.location, []
+    oldest_kept = time.time() - grace.total_seconds()
+    folders = [f"parts/{p}" for p in _folders(store, "parts", depth=3)]
+    folders += [f"staging/{p}" for p in _folders(store, "staging", depth=1)]
+    for folder in folders:
+        if folder not in named and _modified(store, folder) < oldest_kept:
+            location.remove_folder(folder)
+            removed.append(folder)
+    return removed
+
+
+def _folders(store: Store, top: str, depth: int) -> list[str]:
+    root = store.location.path(top)
+    if not store.location.filesystem.exists(root):
+        return []
+    found = store.location.filesystem.glob(root + "/*" * depth)
+    return [str(path)[len(root) + 1 :] for path in found]
+
+
+def _modified(store: Store, folder: str) -> float:
+    """Newest modification inside the folder, seconds since the epoch."""
+    filesystem, root = store.location.filesystem, store.location.path(folder)
+    times = [filesystem.modified(path).timestamp() for path in [*filesystem.find(root)]]
+    return max(times, default=0.0)

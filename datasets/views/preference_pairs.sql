@@ -1,0 +1,16 @@
+-- preference_pairs: one row per ordered pair of variants of one group and cursor, the better (lower loss) first.
+-- strength is the absolute difference of their adv_delta, nats per token, before any squashing.
+create view preference_pairs as
+select
+    better.variant_group_id,
+    better.document_id,
+    better.split,
+    better.cursor,
+    better.snapshot_id as better_snapshot_id,
+    worse.snapshot_id as worse_snapshot_id,
+    better.adv_delta as better_adv_delta,
+    worse.adv_delta as worse_adv_delta,
+    worse.adv_delta - better.adv_delta as strength
+from variants as better
+join variants as worse using (variant_group_id)
+where better.adv_delta < worse.adv_delta;

@@ -1,0 +1,19 @@
+-- runs: one row per collection run; ended_at and outcome are null for a run that never said goodbye.
+create view runs as
+select
+    run_id,
+    min(recorded_at) filter (where event = 'start') as started_at,
+    max(recorded_at) filter (where event = 'end') as ended_at,
+    any_value(outcome) filter (where event = 'end') as outcome,
+    any_value(model_name) as model_name,
+    any_value(model_revision) as model_revision,
+    any_value(model_hash) as model_hash,
+    any_value(tokenizer_hash) as tokenizer_hash,
+    any_value(gist_source) as gist_source,
+    any_value(gist_hash) as gist_hash,
+    any_value(dtype) as dtype,
+    any_value(estimator) as estimator,
+    any_value(config) as config,
+    any_value(software) as software
+from stored_runs
+group by run_id;

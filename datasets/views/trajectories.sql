@@ -1,0 +1,11 @@
+-- trajectories: one row per document, LOD map and set of cursors. levels holds one level per block of K tokens
+-- from start on; baseline_nll is nats per token from the first cursor to the last cursor + horizon.
+create view trajectories as
+select
+    t.*,
+    t.cursors[1] as first_cursor,
+    t.cursors[-1] as last_cursor,
+    d.source,
+    d.split
+from stored_trajectories as t
+left join documents as d using (document_id);

@@ -1,0 +1,261 @@
+"""`mctrace`, the console script: what each command is called, what it takes, and how mistakes end.
+
+Commands are thin; the work is in the `*_command` modules beside this file, imported when their command runs,
+so that asking the store a question does not load a deep-learning stack.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mctrace.context.errors import MctraceError
+from mctrace.pipeline.config import PipelineConfig, load_config
+from mctrace.train.config import NetworkName, small_preset
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure what every part of an LLM's working context is worth, keep it, query it, learn from it.",
+    rich_markup_mode=None,
+)
+
+Config = Annotated[Path | None, typer.Option("--config", help="configuration file [pipeline.toml]")]
+StoreUri = Annotated[str | None, typer.Option("--store", help="trace store, a folder or URI")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="any key, e.g. --set collect.horizon=128 (repeatable)")
+]
+Version = Annotated[int | None, typer.Option("--version", help="store version [newest]")]
+Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
+Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
+Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]
+Limit = Annotated[int | None, typer.Option("--limit", help="most documents")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16")]
+DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
+Checkpoints = Annotated[list[Path], typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
+
+
+class Preset(StrEnum):
+    """Named sets of training values; anything given beside them wins."""
+
+    SMALL = "small"
+
+
+class OutputFormat(StrEnum):
+    """How `mctrace sql` prints an answer."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def _configure(
+    config: Path | None,
+    store: str | None,
+    assignments: list[str] | None,
+    preset: Mapping[str, Any] | None = None,
+    **flags: object,
+) -> PipelineConfig:
+    dotted = {key.replace("__", "."): value for key, value in flags.items()}
+    return load_config(config, assignments or [], {"store.uri": store, **dotted}, preset=preset)
+
+
+@app.command()
+def init(config: Config = None, store: StoreUri = None, set_: Assignments = None) -> None:
+    """Write a commented pipeline.toml here and create an empty store."""
+    from mctrace.pipeline.store_commands import init_project
+
+    init_project(config, store, set_ or [], console)
+
+
+@app.command()
+def plan(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    corpus: Corpus = None,
+    traces: Traces = None,
+    model: Model = None,
+    limit: Limit = None,
+    dtype: Dtype = None,
+    device: DeviceName = None,
+    actors: Annotated[int | None, typer.Option("--actors", help="actors the run would have")] = None,
+) -> None:
+    """Dry run: time one trajectory and predict effects, tokens, FLOPs, hours and GB."""
+    from mctrace.pipeline.collect_command import plan_run
+
+    settings = _configure(
+        config, store, set_, corpus__paths=_paths(corpus), corpus__limit=limit, model__name=model,
+        model__dtype=dtype, model__device=device, ray__actors=actors,
+    )  # fmt: skip
+    plan_run(settings, traces, console)
+
+
+@app.command()
+def collect(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    corpus: Corpus = None,
+    traces: Traces = None,
+    model: Model = None,
+    limit: Limit = None,
+    dtype: Dtype = None,
+    device: DeviceName = None,
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help="local, auto or HOST:PORT")] = None,
+    actors: Annotated[int | None, typer.Option("--actors", help="Ray actors, one model each")] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="measure in this process")] = False,
+) -> None:
+    """Measure counterfactual delta-NLL on a corpus and commit it to the store; goes on where it stopped."""
+    from mctrace.pipeline.collect_command import collect_run
+
+    settings = _configure(
+        config, store, set_, corpus__paths=_paths(corpus), corpus__limit=limit, model__name=model,
+        model__dtype=dtype, model__device=device, ray__actors=actors, ray__address=ray_address,
+    )  # fmt: skip
+    collect_run(settings, traces, use_ray=not no_ray, console=console)
+
+
+@app.command()
+def log(config: Config = None, store: StoreUri = None, set_: Assignments = None) -> None:
+    """What the store holds, run by run: what was added, when, how much, from which model."""
+    from mctrace.pipeline.store_commands import print_log
+
+    print_log(_configure(config, store, set_), console)
+
+
+@app.command()
+def sql(
+    query: Annotated[str | None, typer.Argument(help="one query; - or none reads standard input")] = None,
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    file: Annotated[Path | None, typer.Option("--file", help="read the query from a file")] = None,
+    format_: Annotated[OutputFormat, typer.Option("--format", help="how to print")] = OutputFormat.TABLE,
+) -> None:
+    """Ask the store a question in SQL: views snapshots, labels, effects, documents, runs, ..."""
+    from mctrace.pipeline.store_commands import answer_query
+
+    answer_query(_configure(config, store, set_), version, query, file, format_.value, console)
+
+
+@app.command()
+def train(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and metrics")] = Path(
+        "runs/lensnet"
+    ),
+    target: Annotated[str | None, typer.Option("--target", help="priced, literal or a .sql file")] = None,
+    preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
+    network: Annotated[NetworkName | None, typer.Option("--network", help="which LensNet")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
+) -> None:
+    """Train a LensNet from the store alone."""
+    from mctrace.pipeline.train_command import train_run
+
+    sizes = {"train": asdict(small_preset(network or "dual_cross_attention"))} if preset else None
+    settings = _configure(config, store, set_, sizes, train__target=target, train__network__name=network)
+    train_run(settings, version, out, overwrite=overwrite, console=console)
+
+
+@app.command()
+def evaluate(
+    checkpoints: Checkpoints,
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Judge checkpoints on held-out documents, beside simple baselines, with bootstrap intervals."""
+    from mctrace.pipeline.train_command import evaluate_checkpoints
+
+    evaluate_checkpoints(_configure(config, store, set_), checkpoints, version, split, as_json, console)
+
+
+@app.command()
+def report(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    out: Annotated[Path, typer.Option("--out", help="the HTML file to write")] = Path("report.html"),
+    run: Annotated[Path | None, typer.Option("--run", help="training run folder to include")] = None,
+) -> None:
+    """Write one self-contained HTML file: labels, signal against noise, training and evaluation."""
+    from mctrace.pipeline.report_command import write_report
+
+    write_report(_configure(config, store, set_), version, out, run, console)
+
+
+@app.command()
+def verify(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    quick: Annotated[bool, typer.Option("--quick", help="sizes only, no hashes")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="remove old files no ledger row names")] = False,
+) -> None:
+    """Check every file of the store against the ledger: presence, size, hash, rows, references."""
+    from mctrace.pipeline.store_commands import verify_run
+
+    verify_run(_configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
+
+
+def _paths(corpus: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(corpus) if corpus else None
+
+
+console = Console()
+
+
+def main() -> None:
+    """Runs one command; a person's mistake ends in one line on standard error and a non-zero exit."""
+    _quiet_libraries()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except MctraceError as error:
+        _complain(str(error))
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("ray", "transformers", "datasketch", "huggingface_hub"):
+            raise
+        _complain(f"this command needs {error.name}: pip install 'mctrace[collect]'")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _complain("interrupted; what was committed stays, the same command goes on from there")
+        sys.exit(130)
+
+
+def _complain(message: str) -> None:
+    errors = Console(stderr=True, soft_wrap=True)
+    errors.print(f"mctrace: {message}", style="red", markup=False, highlight=False)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("transformers").setLevel(logging.ERROR)

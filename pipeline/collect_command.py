@@ -1,0 +1,171 @@
+"""`mctrace plan` and `mctrace collect`: from a configuration to a plan, and from a plan to a fuller store."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from mctrace.collect.corpus import Skipped, read_corpus
+from mctrace.collect.documents import Document, Placement, SplitAssigner, read_documents
+from mctrace.collect.driver import Plan, RunSummary, make_plan, missing, provenance_of, run_collection
+from mctrace.collect.forecast import Forecast, forecast
+from mctrace.collect.measuring import RunContext, Worker, WorkItem
+from mctrace.collect.model_source import ModelSource, resolve_model
+from mctrace.collect.traces import plan_traces
+from mctrace.collect.workers import InProcessWorker, Workers
+from mctrace.context.progress import Progress
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.store import Store, create_store
+from mctrace.pipeline.config import PipelineConfig
+from mctrace.pipeline.progress import make_progress
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run before anything is measured."""
+
+    source: ModelSource
+    plan: Plan
+
+
+def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, console: Console) -> None:
+    """Plans, measures what the ledger does not list, and says what was done."""
+    store = create_store(config.store.uri)
+    progress = make_progress(console)
+    planned = _plan(config, traces, store, console, progress)
+    start = partial(_start_workers, config, use_ray)
+    summary = run_collection(
+        store,
+        planned.plan,
+        start,
+        model=config.model,
+        gists=config.gists,
+        source=planned.source,
+        resolved_config=config.to_json(),
+        progress=progress,
+    )
+    _print_summary(summary, console)
+
+
+def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> None:
+    """Measures one typical trajectory without keeping it and predicts the whole run."""
+    store = create_store(config.store.uri)
+    planned = _plan(config, traces, store, console, make_progress(console))
+    remaining = missing(planned.plan, store)
+    if not remaining:
+        console.print("Nothing to measure: every planned trajectory is in the store.")
+        return
+    context = RunContext("plan", config.store.uri, config.model, config.gists, planned.plan.provenance)
+    worker = Worker(context, num_threads=max(1, int(config.ray.num_cpus)))
+    typical = sorted(remaining, key=lambda p: p.work.num_recomputed)[len(remaining) // 2]
+    item = WorkItem(planned.plan.documents[typical.document_id], typical, needs_document=False)
+    seconds = worker.time(item)
+    size = worker.model_size()
+    rate = size.flops(typical.work) / seconds
+    prediction = forecast(remaining, size, rate, config.ray.actors, planned.source.embedding_dim)
+    _print_forecast(prediction, rate, config.ray.actors, console)
+
+
+def _plan(
+    config: PipelineConfig, traces: Path | None, store: Store, console: Console, progress: Progress
+) -> PlannedRun:
+    source = resolve_model(config.model.name, config.model.revision)
+    provenance = provenance_of(source, config.model, config.gists, config.tree)
+    if traces is not None:
+        plan = plan_traces(traces, store, config.collect, config.corpus, provenance)
+    else:
+        documents = _read_documents(config, store, source, console, progress)
+        plan = make_plan(documents, config.collect, provenance)
+    done = len(plan.trajectories) - len(missing(plan, store))
+    console.print(
+        f"Plan: {len(plan.trajectories)} trajectories of {len(plan.documents)} documents"
+        + (f", {done} of them in the store already" if done else "")
+        + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
+    )
+    return PlannedRun(source, plan)
+
+
+def _read_documents(
+    config: PipelineConfig, store: Store, source: ModelSource, console: Console, progress: Progress
+) -> list[Document]:
+    skipped = Skipped()
+    assigner = SplitAssigner(config.corpus, known_placements(store))
+    texts = read_corpus(config.corpus.paths, skipped)
+    documents: list[Document] = []
+    tokenizer = source.load_tokenizer()
+    progress.start("reading documents", config.corpus.limit or float("nan"), "documents")
+    try:
+        for document in read_documents(
+            texts, tokenizer, source.tokenizer_hash, config.corpus, assigner, skipped
+        ):
+            documents.append(document)
+            progress.advance(1)
+    finally:
+        progress.stop()
+    if skipped.counts:
+        console.print(f"Left out of the corpus: {skipped}", highlight=False)
+    return documents
+
+
+def known_placements(store: Store) -> dict[str, Placement]:
+    """Splits and signatures of the documents the store already holds."""
+    rows = fetch_rows(
+        connect(store.at()), "select document_id, split_group, split, minhash from stored_documents"
+    )
+    import numpy as np
+
+    return {
+        row["document_id"]: Placement(row["split_group"], row["split"], np.asarray(row["minhash"], np.uint32))
+        for row in rows
+    }
+
+
+def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> Workers:
+    if not use_ray:
+        return InProcessWorker(context)
+    from mctrace.collect.cluster import RayWorkers
+
+    return RayWorkers(context, config.ray)
+
+
+def _print_forecast(prediction: Forecast, rate: float, num_workers: int, console: Console) -> None:
+    console.print(
+        f"{prediction.num_trajectories} trajectories, {prediction.num_snapshots} snapshots, "
+        f"{prediction.num_effects} effects\n"
+        f"{prediction.work.num_recomputed:,} tokens through the layers, "
+        f"{prediction.work.num_read:,} through the head, {prediction.flops / 1e12:,.1f} TFLOP\n"
+        f"{rate / 1e9:.1f} GFLOP/s measured on one trajectory: {_duration(prediction.seconds)} "
+        f"on {num_workers} worker(s), {prediction.num_bytes / 1e9:.3f} GB in the store",
+        highlight=False,
+    )
+
+
+def _print_summary(summary: RunSummary, console: Console) -> None:
+    if summary.run_id is None:
+        console.print(
+            f"Nothing to measure: all {summary.num_planned} planned trajectories are in the store "
+            f"(version {summary.version})."
+        )
+        return
+    console.print(
+        f"Run {summary.run_id}: {summary.num_snapshots} snapshots, {summary.num_effects} effects, "
+        f"{summary.num_tokens_run:,} tokens in {_duration(summary.seconds)} "
+        f"({summary.num_effects / summary.seconds:.2f} effects/s), "
+        f"{summary.num_bytes / 1e6:.1f} MB; the store is at version {summary.version}",
+        highlight=False,
+    )
+    if summary.predicted_seconds and summary.predicted_bytes:
+        console.print(
+            f"Predicted after the first trajectory: {_duration(summary.predicted_seconds)} "
+            f"(off by {summary.predicted_seconds / summary.seconds - 1:+.0%}), "
+            f"{summary.predicted_bytes / 1e6:.1f} MB "
+            f"(off by {summary.predicted_bytes / max(1, summary.num_bytes) - 1:+.0%})",
+            highlight=False,
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

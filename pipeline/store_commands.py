@@ -1,0 +1,131 @@
+"""`mctrace init`, `log`, `sql` and `verify`: making a store, and looking at one."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from mctrace.context.errors import InputError, StoreError
+from mctrace.datasets.queries import connect, fetch_rows, read_sql, run_user_sql
+from mctrace.datasets.store import create_store, open_store
+from mctrace.datasets.verify import sweep as sweep_store
+from mctrace.datasets.verify import verify
+from mctrace.pipeline.config import DEFAULT_FILE, PipelineConfig, load_config
+from mctrace.pipeline.output import print_table
+from mctrace.pipeline.progress import make_progress
+
+
+def init_project(config: Path | None, store: str | None, assignments: list[str], console: Console) -> None:
+    """Writes pipeline.toml unless there is one, and creates the store it names."""
+    file = config or Path(DEFAULT_FILE)
+    if file.exists():
+        console.print(f"{file} is there already and stays as it is", highlight=False)
+    else:
+        file.write_text(Path(__file__).with_name("template.toml").read_text(encoding="utf-8"))
+        console.print(f"wrote {file}", highlight=False)
+    settings = load_config(file, assignments, {"store.uri": store})
+    create_store(settings.store.uri)
+    console.print(f"the store {settings.store.uri} is ready: next, 'mctrace collect'", highlight=False)
+
+
+def print_log(config: PipelineConfig, console: Console) -> None:
+    """The runs of the newest version, oldest first: when, from which model, and what each added."""
+    store = open_store(config.store.uri)
+    version = store.at()
+    console.print(f"{config.store.uri} at version {version.version}", highlight=False)
+    for row in fetch_rows(connect(version), read_sql("log.sql")):
+        ended = row["outcome"] or "never ended"
+        gists = row["gist_source"] if row["gist_source"] == row["gist_hash"] else row["gist_hash"][:8]
+        rate = row["effects_per_second"]
+        console.print(
+            f"\nrun {row['run_id']}  {ended}  started {row['started_at']:%Y-%m-%d %H:%M} UTC\n"
+            f"  model {row['model_name']} ({row['model_hash'][:8]}), gists {gists}, {row['dtype']}, "
+            f"{row['estimator']}\n"
+            f"  {row['num_documents']} documents, {row['num_trajectories']} trajectories, "
+            f"{row['num_snapshots']} snapshots, {row['num_effects']} effects"
+            + (f", {rate:.2f} effects/s per worker" if rate else ""),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def answer_query(
+    config: PipelineConfig,
+    version: int | None,
+    query: str | None,
+    file: Path | None,
+    output_format: str,
+    console: Console,
+) -> None:
+    """Runs one query, given as text, in a file or on standard input, and prints its answer."""
+    sql = _read_query(query, file)
+    answer = run_user_sql(connect(open_store(config.store.uri).at(version)), sql)
+    if output_format == "json":
+        print(json.dumps(answer.to_pylist(), default=str, indent=2))
+    elif output_format == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.column_names)
+        writer.writerows(row.values() for row in answer.to_pylist())
+    else:
+        _print_answer(answer, console)
+
+
+def verify_run(
+    config: PipelineConfig, version: int | None, *, quick: bool, sweep: bool, console: Console
+) -> None:
+    """Prints every problem; raises StoreError when there was one."""
+    store = open_store(config.store.uri)
+    at = store.at(version)
+    problems = list(verify(at, quick=quick, progress=make_progress(console)))
+    for problem in problems:
+        console.print(f"{problem.place} {problem.what}", markup=False, highlight=False, soft_wrap=True)
+    if sweep:
+        removed = sweep_store(store)
+        console.print(f"swept {len(removed)} folders that no version names")
+    if problems:
+        raise StoreError(f"{len(problems)} problem(s) in {config.store.uri} at version {at.version}")
+    num_files = sum(len(committed.part.files) for committed in at.parts)
+    size = sum(committed.part.size for committed in at.parts)
+    console.print(
+        f"{config.store.uri} at version {at.version} is whole: {len(at.parts)} parts, {num_files} files, "
+        f"{size / 1e6:.1f} MB{' (hashes not checked)' if quick else ''}",
+        highlight=False,
+    )
+
+
+def _read_query(query: str | None, file: Path | None) -> str:
+    if file is not None:
+        if query is not None:
+            raise InputError("give the query as an argument or with --file, not both")
+        try:
+            return file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from error
+    if query is None or query == "-":
+        if sys.stdin.isatty():
+            raise InputError('no query: mctrace sql "select count(*) from labels"')
+        return sys.stdin.read()
+    return query
+
+
+def _print_answer(answer: pa.Table, console: Console) -> None:
+    table = Table()
+    for field in answer.schema:
+        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        table.add_column(field.name, justify="right" if is_number else "left", overflow="fold")
+    for row in answer.to_pylist():
+        table.add_row(*(_cell(value) for value in row.values()))
+    print_table(table, console)
+    console.print(f"{answer.num_rows} row{'' if answer.num_rows == 1 else 's'}", highlight=False)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "" if value is None else str(value).replace("[", "\\[")

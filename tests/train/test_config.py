@@ -1,0 +1,52 @@
+"""Ranges are checked where the value lives, and the message names the dotted key."""
+
+import pytest
+
+from mctrace.context.errors import ConfigError
+from mctrace.train.config import (
+    NetworkConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    TrainConfig,
+    small_preset,
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainConfig(batch_size=0), "train.batch_size must be at least 1, got 0"),
+        (lambda: TrainConfig(keep_last=0), "train.keep_last must be at least 1"),
+        (lambda: TrainConfig(device="tpu"), "train.device must be one of auto, cpu, cuda, got 'tpu'"),
+        (lambda: TrainConfig(target=""), "train.target"),
+        (lambda: NetworkConfig(name="mlp"), "train.network.name must be one of"),
+        (
+            lambda: NetworkConfig(d_lens=10, num_heads=4),
+            r"train.network.d_lens must be a multiple .*\(4\), got 10",
+        ),
+        (lambda: NetworkConfig(dropout=1.0), "train.network.dropout"),
+        (lambda: ObjectiveConfig(rank_weight=float("nan")), "train.objective.rank_weight"),
+        (lambda: ObjectiveConfig(illegality="max"), "train.objective.illegality must be one of mean, sum"),
+        (lambda: OptimiserConfig(learning_rate=0), "train.optimiser.learning_rate must be above 0, got 0"),
+        (lambda: OptimiserConfig(betas=(0.9, 1.0)), "train.optimiser.betas"),
+        (lambda: OptimiserConfig(total_steps=300), r"train.optimiser.warmup_steps must be at most .*\(300\)"),
+    ],
+)
+def test_a_value_out_of_range_names_its_key(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_defaults_are_the_specification_s():
+    config = TrainConfig()
+    assert (config.batch_size, config.eval_interval, config.save_interval) == (16, 500, 2000)
+    assert (config.network.d_lens, config.network.num_heads, config.network.num_stacks) == (512, 8, 2)
+    assert (config.objective.rank_weight, config.objective.budget_weight) == (0.5, 0.1)
+    assert (config.optimiser.learning_rate, config.optimiser.total_steps) == (1e-4, 50_000)
+
+
+@pytest.mark.parametrize("network", ["dual_cross_attention", "linear"])
+def test_the_small_preset_is_a_valid_configuration(network):
+    config = small_preset(network)
+    assert config.network.name == network
+    assert config.optimiser.total_steps <= 1000

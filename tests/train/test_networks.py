@@ -1,0 +1,198 @@
+"""What must hold of every network: padding, determinism, missing tail gists, scale of the embeddings."""
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mctrace.context.errors import InputError
+from mctrace.train.config import NetworkConfig
+from mctrace.train.inference import evaluating, mask_illegal, rebalance, score
+from mctrace.train.lensnet import entry_features
+from mctrace.train.networks import build_network
+
+EMBEDDING_DIM = 12
+DUAL = NetworkConfig(d_lens=16, num_heads=4, num_stacks=2, dropout=0.5)
+NETWORKS = [DUAL, NetworkConfig(name="linear")]
+
+
+def network_of(config, seed=0):
+    network = build_network(config, EMBEDDING_DIM, seed=seed)
+    with torch.no_grad():  # an untrained head scores almost nothing; these tests need scores that differ
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return network.eval()
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_padding_never_changes_a_score(make_batch, split_batch, config):
+    batch = make_batch(0, num_snapshots=4)
+    network = network_of(config)
+    scores = network(batch)
+    assert (scores[~batch.entry_mask] == 0).all()
+    for row, alone in enumerate(split_batch(batch)):
+        found = scores[row, : alone.levels.shape[1]]
+        torch.testing.assert_close(found, network(alone)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_what_padding_holds_never_changes_a_score(make_batch, config):
+    batch = make_batch(1, num_snapshots=4)
+    network = network_of(config)
+    garbage = torch.where(batch.entry_mask[..., None], batch.context_embeddings, 7.0)
+    tail = torch.where(batch.tail_mask[..., None], batch.tail_gists, 7.0)
+    dirty = replace(batch, context_embeddings=garbage, tail_gists=tail)
+    torch.testing.assert_close(network(dirty), network(batch), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_evaluation_is_deterministic_and_seeded(make_batch, config):
+    batch = make_batch(2)
+    assert torch.equal(network_of(config)(batch), network_of(config)(batch))
+    first, second = (build_network(DUAL, EMBEDDING_DIM, seed=seed)(batch) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_building_a_network_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    build_network(DUAL, EMBEDDING_DIM)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_scores_start_near_zero(make_batch, config):
+    scores = build_network(config, EMBEDDING_DIM).eval()(make_batch(3))
+    assert scores.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_all_tail_gists_missing_gives_finite_scores_and_gradients(make_batch, config):
+    batch = make_batch(4, tail_gists=False)
+    assert not batch.tail_mask.any()
+    network = network_of(config).train()
+    scores = network(batch)
+    scores.square().sum().backward()
+    assert scores.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_a_row_of_padding_alone_stays_finite(make_batch, config):
+    batch = make_batch(5)
+    batch = replace(batch, entry_mask=torch.zeros_like(batch.entry_mask))
+    assert (network_of(config)(batch) == 0).all()
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_scores_do_not_depend_on_the_scale_of_the_embeddings(make_batch, config):
+    batch = make_batch(6)
+    network = network_of(config)
+    scores = network(batch)
+    for scale in (0.1, 30.0):
+        scaled = replace(
+            batch,
+            context_embeddings=batch.context_embeddings * scale,
+            tail_gists=batch.tail_gists * scale,
+        )
+        torch.testing.assert_close(network(scaled), scores, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_labels_are_never_read(make_batch, config):
+    batch = make_batch(7)
+    network = network_of(config)
+    unlabelled = replace(
+        batch,
+        **{
+            field.name: torch.zeros_like(getattr(batch, field.name))
+            for field in fields(batch)
+            if isinstance(getattr(batch, field.name), Tensor)
+            and (
+                field.name.startswith(("action_", "target_", "regression_")) or field.name.endswith("_action")
+            )
+        },
+    )
+    assert torch.equal(network(unlabelled), network(batch))
+
+
+def test_every_input_reaches_the_score(make_batch):
+    batch = make_batch(8)
+    network = network_of(DUAL)
+    scores = network(batch)
+    for name in ("context_embeddings", "tail_gists", "levels", "span_width", "distance_to_cursor"):
+        value = getattr(batch, name)
+        changed = replace(batch, **{name: value.flip(-1)})
+        assert not torch.allclose(network(changed), scores), name
+
+
+def test_operations_grow_linearly_with_the_entries(make_batch):
+    batch = make_batch(9, num_snapshots=1)
+    network = network_of(DUAL)
+
+    def flops(repeats):
+        repeated = {
+            name: getattr(batch, name).repeat_interleave(repeats, dim=1)
+            for name in ("context_embeddings", "entry_mask", "levels", "span_width", "distance_to_cursor")
+        }
+        with FlopCounterMode(display=False) as counter:
+            network(replace(batch, **repeated))
+        return counter.get_total_flops()
+
+    one, two, eight = flops(1), flops(2), flops(8)
+    assert eight - one == 7 * (two - one)
+
+
+def test_features_lie_between_0_and_1(make_batch):
+    batch = make_batch(10)
+    features = entry_features(batch)
+    assert features.shape == (*batch.levels.shape, 3)
+    assert features.min() >= 0
+    assert features.max() <= 1
+    assert features[batch.levels == batch.max_level][:, :2].eq(1).all()
+
+
+def test_embeddings_of_another_width_are_refused(make_batch):
+    with pytest.raises(InputError, match="width 13, the batch has 12"):
+        build_network(DUAL, 13)(make_batch(0))
+
+
+def test_inference_masks_illegal_directions_and_padding(make_batch):
+    batch = make_batch(11)
+    scores = torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(0))
+    legal = mask_illegal(scores, batch)
+    for b in range(len(batch)):
+        for i in range(scores.shape[1]):
+            level, before, after = int(batch.levels[b, i]), scores[b, i].item(), legal[b, i].item()
+            lowest = 0.0 if level == batch.max_level else -math.inf
+            highest = 0.0 if level == 0 else math.inf
+            expected = min(max(before, lowest), highest) if batch.entry_mask[b, i] else 0.0
+            assert after == expected
+
+
+def test_score_is_legal_without_dropout_and_restores_the_mode(make_batch):
+    batch = make_batch(12)
+    network = network_of(DUAL).train()
+    first, second = score(network, batch), score(network, batch)
+    assert network.training
+    assert torch.equal(first, second)
+    assert torch.equal(first, mask_illegal(first, batch))
+    with evaluating(network):
+        assert not network.training
+
+
+def test_rebalancing_scales_the_heavier_mass_down(make_batch):
+    batch = make_batch(13)
+    scores = mask_illegal(torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(2)), batch)
+    balanced = rebalance(scores, batch)
+    k = batch.block_size
+    for b in range(len(batch)):
+        expansion = sum((k - 1) * max(s, 0) for s in balanced[b].tolist())
+        collapse = sum((k - 1) / k * max(-s, 0) for s in balanced[b].tolist())
+        assert expansion == pytest.approx(collapse, rel=1e-4)
+        assert (balanced[b] == scores[b])[scores[b] > 0].all() or (balanced[b] == scores[b])[
+            scores[b] < 0
+        ].all()
+    assert (balanced * scores >= 0).all()

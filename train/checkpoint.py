@@ -1,0 +1,200 @@
+"""A trained LensNet on disk: a folder with `model.safetensors` and `config.json`, whole or absent.
+
+`config.json` holds a `CheckpointInfo`, so that a checkpoint says by itself which network it is, which data
+and targets it learned from, and in which unit it scores. Nothing is pickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mctrace.context.errors import InputError
+from mctrace.train.config import NetworkConfig, TrainConfig
+from mctrace.train.lensnet import LensNet
+from mctrace.train.networks import build_network
+
+SCHEMA_VERSION = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+BEST = "best"
+"""name of the checkpoint with the lowest validation loss"""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What has to be known of a checkpoint besides its weights; everything in it is plain JSON."""
+
+    network: NetworkConfig
+    embedding_dim: int
+    """width of the base model's embeddings"""
+    block_size: int
+    """K of the trees it was trained on"""
+    max_level: int
+    utility_scale: float
+    """nats per unit of score"""
+    target: str
+    """name of the target definition"""
+    dataset: Mapping[str, str | int]
+    """where the labels come from: store uri and version, model, tokenizer and gist hashes, and so on"""
+    training: Mapping[str, Any]
+    """the whole `TrainConfig` as it was, for the record"""
+    step: int = 0
+    metrics: Mapping[str, float] | None = None
+    """validation values at `step`; None when not evaluated by then"""
+    schema_version: int = SCHEMA_VERSION
+
+
+def describe(
+    config: TrainConfig,
+    *,
+    embedding_dim: int,
+    block_size: int,
+    max_level: int,
+    utility_scale: float,
+    dataset: Mapping[str, str | int],
+) -> CheckpointInfo:
+    """The part of a checkpoint's info that stays the same during a run."""
+    return CheckpointInfo(
+        network=config.network,
+        embedding_dim=embedding_dim,
+        block_size=block_size,
+        max_level=max_level,
+        utility_scale=utility_scale,
+        target=config.target,
+        dataset=dataset,
+        training=json.loads(json.dumps(asdict(config))),  # tuples become lists, as they come back
+    )
+
+
+def checkpoint_writer(
+    root: Path, network: LensNet, info: CheckpointInfo, keep_last: int
+) -> Callable[[str, int, Mapping[str, float]], None]:
+    """The `save` that `fit` wants: writes `root/<name>` and keeps `best` and the last `keep_last` others.
+
+    Only what it wrote itself is ever deleted, not the checkpoints of an earlier run in the same folder.
+    """
+    steps: list[Path] = []
+
+    def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
+        save_checkpoint(root / name, network, replace(info, step=step, metrics=dict(metrics) or None))
+        if name != BEST:
+            steps.append(root / name)
+        while len(steps) > keep_last:
+            shutil.rmtree(steps.pop(0))
+
+    return save
+
+
+def save_checkpoint(folder: Path, network: LensNet, info: CheckpointInfo) -> None:
+    """Write a checkpoint to `folder`, replacing one that is there.
+
+    Written beside it, synced, then renamed, so that a crash never leaves half a checkpoint. While an old one
+    is being replaced it is called `.<name>.previous`, where `load_checkpoint` finds it if the crash came
+    then. One writer per folder.
+    """
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, fresh / WEIGHTS)
+    (fresh / CONFIG).write_text(json.dumps(asdict(info), indent=2, allow_nan=False), encoding="utf-8")
+    for path in (fresh / WEIGHTS, fresh / CONFIG, fresh):
+        _sync(path)
+    _swap(fresh, folder)
+
+
+def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
+    """The network of a checkpoint, on the CPU and in evaluation mode, and what is known of it.
+
+    Raises InputError when the folder is missing, is not a checkpoint, is from a newer mctrace, or its weights
+    are damaged or belong to another network.
+    """
+    if not folder.exists() and _previous(folder).exists():
+        folder = _previous(folder)
+    info = _read_info(folder)
+    network = build_network(info.network, info.embedding_dim)
+    weights = _read_weights(folder)
+    _check_shapes(folder, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
+    network.load_state_dict(weights)
+    return network.eval(), info
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    previous = _previous(folder)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    fresh.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_info(folder: Path) -> CheckpointInfo:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is not a LensNet checkpoint: it has no {CONFIG}. Give the folder that "
+            "`mctrace train` wrote, such as runs/<name>/best"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        version = raw["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {version}, this mctrace reads up to {SCHEMA_VERSION}: "
+                "upgrade mctrace"
+            )
+        known = {field.name: raw[field.name] for field in fields(CheckpointInfo)}
+        return CheckpointInfo(**{**known, "network": NetworkConfig(**raw["network"])})
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} cannot be read as a checkpoint's description ({error!r}): copy the folder again"
+        ) from error
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as weights ({error}): copy the folder again") from error
+    return weights
+
+
+def _check_shapes(
+    folder: Path, expected: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor]
+) -> None:
+    for name in sorted(expected.keys() | weights.keys()):
+        want = tuple(expected[name]) if name in expected else "no such weight"
+        have = tuple(weights[name].shape) if name in weights else "no such weight"
+        if want != have:
+            raise InputError(
+                f"{folder}: {CONFIG} describes a network with {name}: {want}, but {WEIGHTS} has {have}. "
+                "The two files are not of one checkpoint: copy the folder again"
+            )

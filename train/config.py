@@ -1,0 +1,172 @@
+"""What a person can choose about training LensNet, as frozen values with their ranges checked on the spot.
+
+Defaults are the source specification's (`lensnet-training.md`, "Optimization Settings") unless the field says
+otherwise. Every mistake is a `ConfigError` that names the dotted key of `pipeline.toml`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from mctrace.context.errors import ConfigError
+
+NetworkName = Literal["dual_cross_attention", "linear"]
+Illegality = Literal["mean", "sum"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which LensNet, and how large. `linear` has no sizes: it reads `name` only."""
+
+    name: NetworkName = "dual_cross_attention"
+    """`dual_cross_attention` (lensnet-scoring.md) or `linear`, the honest baseline"""
+    d_lens: int = 512
+    """width LensNet works at, after the down-projection; a multiple of `num_heads`"""
+    num_heads: int = 8
+    """attention heads"""
+    num_stacks: int = 2
+    """rounds of "tail gists read the context, entries read the gists" """
+    dropout: float = 0.1
+    """dropped share of attention weights and head activations while training, in [0, 1)"""
+
+    def __post_init__(self) -> None:
+        _one_of("train.network.name", self.name, get_args(NetworkName))
+        _at_least("train.network.d_lens", self.d_lens, 1)
+        _at_least("train.network.num_heads", self.num_heads, 1)
+        _at_least("train.network.num_stacks", self.num_stacks, 1)
+        if self.d_lens % self.num_heads:
+            raise ConfigError(
+                f"train.network.d_lens must be a multiple of num_heads ({self.num_heads}), got {self.d_lens}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"train.network.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights of L = L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal."""
+
+    rank_weight: float = 0.5
+    """weight of the pairwise ranking term"""
+    rank_margin: float = 0.1
+    """score units by which two targets must differ for their order to be taught"""
+    budget_weight: float = 0.1
+    """weight of the zero-sum budget term"""
+    illegal_expand: float = 0.3
+    """alpha: weight of positive scores on tokens, which cannot expand"""
+    illegal_collapse: float = 0.3
+    """beta: weight of negative scores on `max_level` gists, which cannot collapse"""
+    illegality: Illegality = "mean"
+    """`sum` is the specification's; `mean` averages over the entries of the level concerned. A context has
+    thousands of tokens, so the sum starts thousands of times larger than the other terms and drowns them"""
+
+    def __post_init__(self) -> None:
+        for name in ("rank_weight", "rank_margin", "budget_weight", "illegal_expand", "illegal_collapse"):
+            _at_least(f"train.objective.{name}", getattr(self, name), 0)
+        _one_of("train.objective.illegality", self.illegality, get_args(Illegality))
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a linear warm-up, then a cosine down to nothing at `total_steps`."""
+
+    learning_rate: float = 1e-4
+    """the peak, reached at the end of the warm-up"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the running mean and of the running square, each in [0, 1)"""
+    eps: float = 1e-8
+    """AdamW's floor under the root of the running square"""
+    weight_decay: float = 0.01
+    """decoupled decay per step, times the learning rate"""
+    warmup_steps: int = 1000
+    """steps of the linear warm-up; at most `total_steps`"""
+    total_steps: int = 50_000
+    """steps to take; one batch each"""
+    gradient_clip: float = 1.0
+    """largest global gradient norm; a larger gradient is scaled down to it"""
+
+    def __post_init__(self) -> None:
+        _above("train.optimiser.learning_rate", self.learning_rate, 0)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"train.optimiser.betas must be two numbers in [0, 1), got {self.betas}")
+        _above("train.optimiser.eps", self.eps, 0)
+        _at_least("train.optimiser.weight_decay", self.weight_decay, 0)
+        _at_least("train.optimiser.warmup_steps", self.warmup_steps, 0)
+        _at_least("train.optimiser.total_steps", self.total_steps, 1)
+        _above("train.optimiser.gradient_clip", self.gradient_clip, 0)
+        if self.warmup_steps > self.total_steps:
+            raise ConfigError(
+                f"train.optimiser.warmup_steps must be at most total_steps ({self.total_steps}), "
+                f"got {self.warmup_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run of LensNet."""
+
+    batch_size: int = 16
+    """snapshots per step"""
+    eval_interval: int = 500
+    """steps between evaluations on the validation split; the last step is always evaluated"""
+    save_interval: int = 2000
+    """steps between checkpoints; the last step is always saved, and the best evaluation as `best`"""
+    keep_last: int = 2
+    """step checkpoints that stay on disk; older ones are deleted"""
+    log_interval: int = 50
+    """steps that one line of telemetry averages over"""
+    seed: int = 0
+    """of the network's initial weights and of dropout"""
+    device: Device = "auto"
+    """`auto` is CUDA where there is one, else the CPU"""
+    target: str = "priced"
+    """name of the target definition (a .sql file of `datasets/targets`) the batches were made with"""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "eval_interval", "save_interval", "keep_last", "log_interval"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        _at_least("train.seed", self.seed, 0)
+        _one_of("train.device", self.device, get_args(Device))
+        if not self.target:
+            raise ConfigError("train.target must name a target definition, got an empty string")
+
+
+def small_preset(network: NetworkName = "dual_cross_attention") -> TrainConfig:
+    """For some tens of snapshots on a laptop: a narrow network and a few hundred quick steps.
+
+    Any network memorises so little data within some hundred steps; this one is evaluated often, so that
+    `best` is taken before it does. The linear baseline has no layers whose steps multiply, and is given ten
+    times the learning rate: at the network's it is still far from its best after 400 steps.
+    """
+    return TrainConfig(
+        batch_size=8,
+        eval_interval=50,
+        save_interval=400,
+        keep_last=1,
+        log_interval=20,
+        network=NetworkConfig(name=network, d_lens=64, num_heads=4, num_stacks=2, dropout=0.1),
+        optimiser=OptimiserConfig(
+            learning_rate=1e-2 if network == "linear" else 1e-3,
+            weight_decay=0.1,
+            warmup_steps=40,
+            total_steps=400,
+        ),
+    )
+
+
+def _at_least(key: str, value: float, minimum: float) -> None:
+    if not value >= minimum:  # so that NaN is refused too
+        raise ConfigError(f"{key} must be at least {minimum}, got {value}")
+
+
+def _above(key: str, value: float, minimum: float) -> None:
+    if not value > minimum:
+        raise ConfigError(f"{key} must be above {minimum}, got {value}")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")

@@ -1,0 +1,67 @@
+"""From a trained network to scores the focus allocator may act on.
+
+Shapes: B snapshots, N entries (padded).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from mctrace.datasets.batch import Batch
+from mctrace.train.budget import budget_masses
+from mctrace.train.lensnet import LensNet
+
+
+def score(network: LensNet, batch: Batch) -> Tensor:
+    """Legal scores [B, N] of a batch, labelled or not, on the network's device; without dropout."""
+    with evaluating(network):
+        batch = batch.to(device_of(network))
+        return mask_illegal(network(batch), batch)
+
+
+def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:
+    """Scores with every illegal direction set to 0: tokens cannot expand, `max_level` gists cannot collapse.
+
+    Source: lensnet-scoring.md, "Legality Masking". Padding is 0 too.
+    """
+    illegal_BN = (
+        ~batch.entry_mask
+        | ((batch.levels == 0) & (scores_BN > 0))
+        | ((batch.levels == batch.max_level) & (scores_BN < 0))
+    )
+    return scores_BN.masked_fill(illegal_BN, 0.0)
+
+
+def rebalance(scores_BN: Tensor, batch: Batch) -> Tensor:
+    """Legal scores with the heavier of the two masses of each snapshot scaled down to the lighter.
+
+    Source: lensnet-scoring.md, "Optional Rebalancing at Inference". A snapshot that wants only expansions, or
+    only collapses, therefore comes out as all zeros. Give it the scores of `mask_illegal`.
+    """
+    expansion_B, collapse_B = budget_masses(scores_BN, batch)
+    lighter_B = torch.minimum(expansion_B, collapse_B)
+    up_B1 = _ratio(lighter_B, expansion_B).unsqueeze(1)
+    down_B1 = _ratio(lighter_B, collapse_B).unsqueeze(1)
+    return torch.where(scores_BN > 0, scores_BN * up_B1, scores_BN * down_B1)
+
+
+def _ratio(numerator_B: Tensor, denominator_B: Tensor) -> Tensor:
+    return numerator_B / torch.where(denominator_B > 0, denominator_B, torch.ones_like(denominator_B))
+
+
+@contextmanager
+def evaluating(network: LensNet) -> Iterator[None]:
+    """Without gradients and without dropout; the network's mode is put back afterwards."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def device_of(network: LensNet) -> torch.device:
+    return next(network.parameters()).device
