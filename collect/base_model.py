@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -97,6 +98,7 @@ def load_base_model(
 ) -> FrozenCausalLM:
     """The model of `source`, frozen, in `dtype` on `device` ("auto": CUDA if there is one) or over several
     devices by `device_map`. Raises ModelError when transformers cannot load it safely."""
+    transformers.utils.logging.disable_progress_bar()
     placement: dict[str, Any] = {"device_map": device_map} if device_map else {}
     try:
         network = AutoModelForCausalLM.from_pretrained(

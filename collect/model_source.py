@@ -127,7 +127,10 @@ def _smollm2_folder() -> Path:
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantise once (about 20 s) and keep as safetensors; renamed into place only when whole."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.utils.logging.disable_progress_bar()
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))

@@ -6,7 +6,7 @@ from typing import Protocol
 class Progress(Protocol):
     """One long step: told its total once, then how much more is done."""
 
-    def start(self, label: str, total: float, unit: str) -> None: ...
+    def start(self, label: str, total: float | None, unit: str) -> None: ...
 
     def advance(self, amount: float = 1, note: str = "") -> None: ...
 
@@ -16,7 +16,7 @@ class Progress(Protocol):
 class Silent:
     """A listener that does not listen."""
 
-    def start(self, label: str, total: float, unit: str) -> None:
+    def start(self, label: str, total: float | None, unit: str) -> None:
         pass
 
     def advance(self, amount: float = 1, note: str = "") -> None:

@@ -61,7 +61,8 @@ class Ledger:
     def parts(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
         """The version read (the newest when None) and its parts, in commit order, each id once."""
         table = self._open(version)
-        rows = table.to_pyarrow_table().to_pylist()
+        # Not to_pyarrow_table: its dataset threads now and then abort the interpreter when it exits.
+        rows = pa.table(table.scan()).to_pylist()
         rows.sort(key=lambda row: (row["committed_at"], row["folder"]))
         found: dict[str, CommittedPart] = {}
         for row in rows:

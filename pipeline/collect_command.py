@@ -94,7 +94,7 @@ def _read_documents(
     texts = read_corpus(config.corpus.paths, skipped)
     documents: list[Document] = []
     tokenizer = source.load_tokenizer()
-    progress.start("reading documents", config.corpus.limit or float("nan"), "documents")
+    progress.start("reading documents", config.corpus.limit, "documents")
     try:
         for document in read_documents(
             texts, tokenizer, source.tokenizer_hash, config.corpus, assigner, skipped

@@ -1,7 +1,8 @@
 """The configuration behind pipeline.toml, and the one place that says which source of a value wins.
 
-A flag wins over --set, --set over the environment (MCTRACE_COLLECT__HORIZON=128), the environment over the
-file, the file over the defaults. Sections are the frozen values of the rooms they configure.
+A flag wins over --set, --set over a --preset, that over the environment (MCTRACE_COLLECT__HORIZON=128), the
+environment over the file, the file over the defaults. Sections are the frozen values of the rooms they
+configure.
 """
 
 import difflib
@@ -58,15 +59,15 @@ def load_config(
     preset: Mapping[str, Any] | None = None,
 ) -> PipelineConfig:
     """Resolves every source. `file` None means pipeline.toml where there is one; `flags` maps dotted keys to
-    values, those that are None were not given; `preset` (nested sections) wins over the defaults alone.
+    values, those that are None were not given; `preset` holds nested sections.
 
     Raises ConfigError naming key, value, source and remedy.
     """
     data: dict[str, Any] = {}
     for origin, key, value in [
-        *(("preset", key, value) for key, value in _flatten(preset or {})),
         *_from_file(file),
         *_from_environment(os.environ if environment is None else environment),
+        *(("preset", key, value) for key, value in _flatten(preset or {})),
         *(("--set", *_parse_assignment(text)) for text in assignments),
         *(("flag", key, value) for key, value in (flags or {}).items() if value is not None),
     ]:

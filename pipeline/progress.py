@@ -32,13 +32,13 @@ class LiveProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def start(self, label: str, total: float, unit: str) -> None:
+    def start(self, label: str, total: float | None, unit: str) -> None:
         self.stop()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            MofNCompleteColumn() if total == int(total) else TextColumn(""),
+            MofNCompleteColumn() if total is None or total == int(total) else TextColumn(""),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -65,7 +65,7 @@ class PlainProgress:
         self._console = console
         self._label = ""
 
-    def start(self, label: str, total: float, unit: str) -> None:
+    def start(self, label: str, total: float | None, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done, self._note = 0.0, ""
         self._started = self._printed = time.monotonic()
@@ -84,11 +84,14 @@ class PlainProgress:
         self._printed = time.monotonic()
         elapsed = self._printed - self._started
         rate = self._done / elapsed if elapsed > 0 else 0.0
-        left = (self._total - self._done) / rate if rate > 0 else float("nan")
         note = f", {self._note}" if self._note else ""
+        total, left = "", ""
+        if self._total is not None:
+            total = f" of {self._total:.4g}"
+            left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
         self._console.print(
-            f"{self._label}: {self._done:.4g} of {self._total:.4g} {self._unit}{note}, "
-            f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed, {left:.0f} s left",
+            f"{self._label}: {self._done:.4g}{total} {self._unit}{note}, "
+            f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed{left}",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,13 +1,18 @@
 """Tiny random base models built from configurations: no download, float32, milliseconds a pass."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoModelForCausalLM,
     GPTNeoXConfig,
     LlamaConfig,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
@@ -41,3 +46,15 @@ def tiny_model(architecture: str = "llama", seed: int = 0) -> FrozenCausalLM:
             if parameter.ndim == 2:
                 parameter.mul_(6.0)
     return FrozenCausalLM(network.requires_grad_(False).eval())
+
+
+def save_tiny_model(folder: Path, seed: int = 0) -> Path:
+    """A folder any command takes as --model: a tiny Llama and a byte-level tokenizer."""
+    alphabet = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = LlamaConfig(**{**_SIZES, "vocab_size": len(alphabet)}, num_key_value_heads=2, pad_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder

@@ -1,0 +1,196 @@
+"""Figures as plain data for plotly.js: rows in, traces and layout out.
+
+Colours are of middle lightness, to be read on a light page and on a dark one; the page's script adds text and
+grid colours. Words that come from data pass through `plain`, since plotly.js reads a little HTML in labels.
+"""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mctrace.analysis.page import Figure
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#3f86cf", "#d9742b", "#2f9c70", "#a169cf", "#868e99"
+ACTION_COLORS = {"expand": BLUE, "collapse": ORANGE}
+_SYMBOLS = ("circle", "square", "diamond", "cross")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows; `tickformat` is d3's, e.g. ".0%"."""
+
+    title: str
+    tickformat: str = ""
+    from_zero: bool = False
+    is_log: bool = False
+    tickvals: Sequence[float] = ()
+    span: tuple[float, float] | None = None
+    """first and last value shown; None: as the data asks"""
+    top_down: bool = False
+    """the first category is on top"""
+
+
+def plain(text: str) -> str:
+    """Text that plotly.js shows as it is."""
+    return html.escape(text, quote=False)
+
+
+def figure(traces: Sequence[Trace], x: Axis, y: Axis, *, height: int = 320, legend: bool = True) -> Figure:
+    """Traces over two axes; the legend, if any, lies above the plot. `height` is in pixels."""
+    return {
+        "data": list(traces),
+        "layout": {
+            "height": height,
+            "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+            "showlegend": legend,
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
+            "hovermode": "closest",
+            "barmode": "overlay",
+            "xaxis": _axis(x),
+            "yaxis": _axis(y),
+        },
+    }
+
+
+def line(
+    name: str,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    hover: Sequence[str],
+    *,
+    color: str,
+    style: int = 0,
+    markers: bool = True,
+    spread: Sequence[float | None] | None = None,
+) -> Trace:
+    """A line through points; None in `y` breaks it. `hover` has one text a point, `spread` a half-width each;
+    `style` tells lines of one colour apart."""
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "lines+markers" if markers else "lines",
+        "name": plain(name),
+        "x": list(x),
+        "y": list(y),
+        "text": list(hover),
+        "hovertemplate": "%{text}<extra></extra>",
+        "line": {"color": color, "width": 2, "dash": _DASHES[style % len(_DASHES)]},
+        "marker": {"color": color, "size": 7, "symbol": _SYMBOLS[style % len(_SYMBOLS)]},
+    }
+    if spread is not None:
+        trace["error_y"] = {"type": "data", "array": list(spread), "color": color, "thickness": 1.5}
+    return trace
+
+
+def reference(name: str, x: Sequence[float], level: float) -> Trace:
+    """A thin grey level line over the range of `x`."""
+    ends = [min(x), max(x)] if x else []
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": plain(name),
+        "x": ends,
+        "y": [level] * len(ends),
+        "hoverinfo": "name",
+        "line": {"color": GREY, "width": 1.5, "dash": "dash"},
+    }
+
+
+def band(
+    x: Sequence[float], low: Sequence[float | None], high: Sequence[float | None], color: str
+) -> list[Trace]:
+    """The area between two lines; two traces, without a place in the legend."""
+    edge: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(x),
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    fill = {"fill": "tonexty", "fillcolor": f"{color}40"}
+    return [{**edge, "y": list(low)}, {**edge, "y": list(high), **fill}]
+
+
+def bars(
+    name: str,
+    centres: Sequence[float],
+    heights: Sequence[float],
+    width: float,
+    hover: Sequence[str],
+    *,
+    color: str,
+    opacity: float = 1.0,
+) -> Trace:
+    """Bars of one width, in the units of the axis."""
+    return {
+        "type": "bar",
+        "name": plain(name),
+        "x": list(centres),
+        "y": list(heights),
+        "width": width,
+        "text": list(hover),
+        "textposition": "none",
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
+    }
+
+
+def intervals(
+    name: str,
+    labels: Sequence[str],
+    middle: Sequence[float | None],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    hover: Sequence[str],
+    *,
+    color: str | Sequence[str],
+    thickness: int = 2,
+    size: int = 9,
+) -> Trace:
+    """Horizontal dots with intervals, one row a label; a missing end leaves the dot alone."""
+    ends = [
+        (None, None) if m is None or lo is None or hi is None else (m - lo, hi - m)
+        for m, lo, hi in zip(middle, low, high, strict=True)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(name),
+        "x": list(middle),
+        "y": [plain(label) for label in labels],
+        "text": list(hover),
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": color if isinstance(color, str) else list(color), "size": size},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "arrayminus": [below for below, _ in ends],
+            "array": [above for _, above in ends],
+            "color": color if isinstance(color, str) else GREY,
+            "thickness": thickness,
+            "width": 5,
+        },
+    }
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    # The margin grows with the tick labels, so that a phone's width is not spent on empty margins.
+    layout: dict[str, Any] = {"title": {"text": axis.title}, "automargin": True}
+    if axis.tickformat:
+        layout["tickformat"] = axis.tickformat
+    if axis.from_zero:
+        layout["rangemode"] = "tozero"
+    if axis.is_log:
+        layout["type"] = "log"
+    if axis.tickvals:
+        layout["tickmode"] = "array"
+        layout["tickvals"] = list(axis.tickvals)
+    if axis.top_down:
+        layout["autorange"] = "reversed"
+    if axis.span:
+        layout["range"] = list(axis.span)
+    return layout

@@ -1,0 +1,37 @@
+"""The analyses that ship with mctrace: one .sql file each, beside this module, over the views of a store.
+
+A file that takes a number reads it with `getvariable` and has a default, so that each also runs as it is with
+`mctrace sql --file`; those that read `literal_target` or `priced_target` need `add_target_views` first.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mctrace.datasets.queries import TARGETS, fetch_rows, target_sql
+
+Row = dict[str, Any]
+"""one row of an answer, by column; the header of the .sql file says what it means and in which units"""
+
+
+def read_analysis(name: str) -> str:
+    """The text of the shipped analysis `name`, without the .sql."""
+    return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: int) -> list[Row]:
+    """The rows of a shipped analysis; `variables` are what its header calls variables."""
+    for variable, value in variables.items():
+        connection.execute(f"set variable {variable} = $1", [value])
+    try:
+        return fetch_rows(connection, read_analysis(name))
+    finally:
+        for variable in variables:
+            connection.execute(f"reset variable {variable}")
+
+
+def add_target_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Makes each target definition of `datasets/targets` a view, `<name>_target`, of this connection."""
+    for target in TARGETS:
+        connection.execute(f"create or replace temp view {target}_target as {target_sql(target)}")

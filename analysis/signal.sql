@@ -1,0 +1,24 @@
+-- signal: how many labels stand out of their own noise. One row per action and entry_level, and one for all
+-- (action and entry_level null), at the horizon in the variable `horizon` (tokens; unset: as collected).
+--   num_beyond         labels with |delta_nll| > 2 * stderr
+--   share_of_labels    num_beyond / num_labels, each label counted once: what a loss is given
+--   share_of_actions   the same with weights 1 / inclusion_probability: all legal actions, sampled or not
+--   median_abs_delta_nll, median_stderr  nats per token, over labels, unweighted
+-- stderr takes the horizon's tokens for independent. Were a label nothing but normal noise, about 4.6% would
+-- stand out all the same. Labels without a stderr (a horizon of one token) are left out.
+select
+    horizon,
+    action,
+    entry_level,
+    count(*) as num_labels,
+    count(distinct document_id) as num_documents,
+    count(*) filter (where abs(delta_nll) > 2 * stderr) as num_beyond,
+    num_beyond / num_labels as share_of_labels,
+    coalesce(sum(1 / inclusion_probability) filter (where abs(delta_nll) > 2 * stderr), 0)
+    / sum(1 / inclusion_probability) as share_of_actions,
+    median(abs(delta_nll)) as median_abs_delta_nll,
+    median(stderr) as median_stderr
+from labels_at(getvariable('horizon'))
+where stderr is not null
+group by grouping sets ((horizon), (horizon, action, entry_level))
+order by horizon, action nulls first, entry_level

@@ -1,0 +1,46 @@
+"""How numbers and names are written on a page."""
+
+import math
+from typing import Any
+
+MISSING = "–"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands separated."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """A number of things: `1 label`, `2 labels`."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+def nats(value: float | None) -> str:
+    """Nats per token with its sign, to four places."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:+.4f}"
+
+
+def number(value: float | None) -> str:
+    """A number without a sign of its own, to three significant digits."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """A share, 0 to 1, to a tenth of a percent."""
+    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.1f}%"
+
+
+def text(value: Any) -> str:
+    """Whatever is there, or a dash."""
+    return MISSING if value is None or value == "" else str(value)
+
+
+def short_hash(value: str | None) -> str:
+    """Enough of a hash to tell two apart."""
+    return text(value)[:8]
+
+
+def group_name(row: dict[str, Any]) -> str:
+    """The action and entry_level of a row."""
+    return "all actions" if row["action"] is None else f"{row['action']}, level {row['entry_level']}"

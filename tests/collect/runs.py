@@ -1,0 +1,61 @@
+"""A run on the tiny model, as the command would make it, for tests of the driver."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mctrace.collect.config import GistConfig
+from mctrace.collect.corpus import Skipped, read_corpus
+from mctrace.collect.documents import SplitAssigner, read_documents
+from mctrace.collect.driver import Plan, RunSummary, make_plan, provenance_of, run_collection
+from mctrace.collect.model_source import ModelSource, resolve_model
+from mctrace.collect.workers import InProcessWorker
+from mctrace.context.progress import Progress, Silent
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.store import Store, create_store
+from mctrace.pipeline.config import PipelineConfig, load_config
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """Everything a run needs but its workers."""
+
+    config: PipelineConfig
+    store: Store
+    source: ModelSource
+    plan: Plan
+
+    def measure(self, start_workers=InProcessWorker, progress: Progress | None = None) -> RunSummary:
+        return run_collection(
+            self.store,
+            self.plan,
+            start_workers,
+            model=self.config.model,
+            gists=GistConfig(),
+            source=self.source,
+            resolved_config=self.config.to_json(),
+            progress=progress or Silent(),
+        )
+
+    def labels(self) -> dict[tuple[object, ...], float]:
+        """Every label of the store by its key."""
+        rows = fetch_rows(connect(self.store.at()), "from labels")
+        keys = ("trajectory_id", "cursor", "action", "node_level", "node_index")
+        return {tuple(row[key] for key in keys): row["delta_nll"] for row in rows}
+
+
+def tiny_run(settings: dict[str, object], folder: Path, **changes: object) -> TinyRun:
+    config = load_config(None, (), {**settings, "store.uri": str(folder / "store"), **changes}, {})
+    source = resolve_model(config.model.name)
+    documents = list(
+        read_documents(
+            read_corpus(config.corpus.paths, Skipped()),
+            source.load_tokenizer(),
+            source.tokenizer_hash,
+            config.corpus,
+            SplitAssigner(config.corpus, {}),
+            Skipped(),
+        )
+    )
+    provenance = provenance_of(source, config.model, config.gists, config.tree)
+    plan = make_plan(documents, config.collect, provenance)
+    return TinyRun(config, create_store(config.store.uri), source, plan)

@@ -1,0 +1,61 @@
+"""The same run on real Ray actors, one of which is killed while it works."""
+
+from functools import partial
+
+import pytest
+import ray
+
+from mctrace.collect.cluster import RayWorkers
+from mctrace.collect.config import RayConfig
+from mctrace.collect.driver import missing
+from mctrace.context.errors import CollectError, ConfigError
+from mctrace.context.progress import Silent
+from tests.collect.runs import tiny_run
+
+
+class KillAnActor(Silent):
+    """Kills the first actor as soon as something is committed."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+        self.workers: RayWorkers | None = None
+
+    def start_workers(self, config: RayConfig, context) -> RayWorkers:
+        self.workers = RayWorkers(context, config)
+        return self.workers
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        if not self.killed:
+            assert self.workers is not None
+            ray.kill(self.workers._actors[0])
+            self.killed += 1
+
+
+def test_a_killed_actor_costs_only_what_it_had_in_flight(tiny_settings, tmp_path):
+    by_ray = tiny_run(tiny_settings, tmp_path / "ray", **{"corpus.limit": 6})
+    alone = tiny_run(tiny_settings, tmp_path / "alone", **{"corpus.limit": 6})
+    alone.measure()
+    killer = KillAnActor()
+    config = RayConfig(actors=2, num_cpus=1)
+    summary = by_ray.measure(partial(killer.start_workers, config), killer)
+    assert killer.killed == 1
+    assert missing(by_ray.plan, by_ray.store) == []
+    assert summary.num_measured == len(by_ray.plan.trajectories)
+    assert by_ray.labels() == pytest.approx(alone.labels(), abs=1e-5)
+    assert not ray.is_initialized()
+
+
+def test_an_item_that_keeps_killing_its_actor_ends_the_run_with_its_name(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    killer = KillAnActor()
+    config = RayConfig(actors=1, num_cpus=1, max_attempts=1)
+    with pytest.raises(CollectError, match=r"text\d\d\.txt died 1 times"):
+        run.measure(partial(killer.start_workers, config), killer)
+    assert 0 < len(missing(run.plan, run.store)) < len(run.plan.trajectories)
+
+
+def test_more_actors_than_the_cluster_has_room_for_is_refused(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    config = RayConfig(actors=1, num_cpus=1, num_gpus=64)
+    with pytest.raises(ConfigError, match="--actors"):
+        run.measure(lambda context: RayWorkers(context, config))

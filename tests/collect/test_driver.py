@@ -1,0 +1,77 @@
+"""A run commits as it goes, can be stopped anywhere, and goes on without measuring anything twice."""
+
+import pytest
+
+from mctrace.collect.driver import missing
+from mctrace.context.progress import Silent
+from mctrace.datasets.queries import connect, fetch_rows
+from tests.collect.runs import tiny_run
+
+
+class InterruptAfter(Silent):
+    """Ctrl-C once so many items are committed."""
+
+    def __init__(self, num_items: int) -> None:
+        self._left = num_items
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_leaves_a_whole_store_and_the_next_one_finishes_it(tiny_settings, tmp_path):
+    whole = tiny_run(tiny_settings, tmp_path / "whole", **{"corpus.limit": 6})
+    whole.measure()
+    broken = tiny_run(tiny_settings, tmp_path / "broken", **{"corpus.limit": 6})
+    with pytest.raises(KeyboardInterrupt):
+        broken.measure(progress=InterruptAfter(3))
+    assert len(missing(broken.plan, broken.store)) == len(broken.plan.trajectories) - 3
+    rows = fetch_rows(connect(broken.store.at()), "select outcome from runs")
+    assert [row["outcome"] for row in rows] == ["interrupted"]
+
+    summary = broken.measure()
+    assert summary.num_measured == len(broken.plan.trajectories) - 3
+    assert broken.labels() == pytest.approx(whole.labels(), abs=1e-6)
+    assert missing(broken.plan, broken.store) == []
+
+
+def test_a_third_run_has_nothing_to_do_and_adds_no_version(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    first = run.measure()
+    again = run.measure()
+    assert again.run_id is None
+    assert again.num_measured == 0
+    assert again.version == first.version
+
+
+def test_preference_variants_are_stored_without_actions_and_pair_up(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4, "collect.num_random_variants": 2})
+    run.measure()
+    connection = connect(run.store.at())
+    (counts,) = fetch_rows(
+        connection,
+        "select count(*) as n, count(*) filter (where is_baseline) as baselines, "
+        "count(distinct variant_group_id) as groups, max(adv_delta) filter (where is_baseline) as zero "
+        "from variants",
+    )
+    assert counts["n"] == 3 * counts["groups"]
+    assert counts["baselines"] == counts["groups"]
+    assert counts["zero"] == 0
+    (pairs,) = fetch_rows(connection, "select count(*) as n, min(strength) as weakest from preference_pairs")
+    assert pairs["n"] == 3 * counts["groups"]
+    assert pairs["weakest"] > 0
+
+
+def test_sampled_labels_carry_the_probability_they_were_sampled_with(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4, "collect.max_actions": 6})
+    run.measure()
+    rows = fetch_rows(
+        connect(run.store.at()),
+        "select t.num_legal_actions, sum(1 / e.inclusion_probability) as estimate, count(*) as n "
+        "from effects e join trajectories t using (trajectory_id) "
+        "group by trajectory_id, t.num_legal_actions",
+    )
+    assert all(row["n"] <= 6 for row in rows)
+    for row in rows:
+        assert row["estimate"] == pytest.approx(row["num_legal_actions"])

@@ -1,0 +1,141 @@
+"""Batches carry the spec's keys, gathered from tokens, gists and the embedding table."""
+
+import numpy as np
+import pytest
+import torch
+
+from mctrace.context.errors import InputError
+from mctrace.datasets.batch import scores_of_actions
+from mctrace.datasets.batches import make_batch, merged_targets, ordered_batches, shuffled_batches
+from mctrace.datasets.training_data import open_training_data
+from tests.datasets.synthetic import add_document, add_trajectory, document_arrays, embedding_table
+
+
+@pytest.fixture
+def data(store):
+    return open_training_data(store.at(), "priced", utility_scale=0.5)
+
+
+def test_splits_are_by_document(data):
+    for split, document in (("train", "a"), ("validation", "b"), ("test", "c")):
+        assert {s.document_id for s in data.snapshots(split)} == {document}
+        assert [s.snapshot_id for s in data.snapshots(split)] == [f"t{document}:32", f"t{document}:36"]
+
+
+def test_an_empty_split_and_an_unknown_one_are_errors(data):
+    with pytest.raises(InputError, match="unknown split"):
+        data.snapshots("dev")
+    object.__setattr__(data, "splits", {"train": ()})
+    with pytest.raises(InputError, match="no labelled snapshot"):
+        data.snapshots("train")
+
+
+def test_each_entry_shows_the_embedding_the_base_model_would_see(data):
+    batch = make_batch(data, data.snapshots("train"))
+    arrays, table = document_arrays(0), embedding_table()
+    expected = np.concatenate(
+        [arrays["gists/lod2"][:1], arrays["gists/lod1"][4:6], table[arrays["tokens"][24:36]]]
+    )
+    torch.testing.assert_close(batch.context_embeddings[1], torch.from_numpy(expected))
+    assert batch.entry_mask.sum(1).tolist() == [11, 15]
+    assert (batch.context_embeddings[0, 11:] == 0).all()
+    assert batch.levels[1, :5].tolist() == [2, 1, 1, 0, 0]
+    assert batch.span_width[1, :5].tolist() == [16, 4, 4, 1, 1]
+    assert batch.distance_to_cursor[1, :4].tolist() == [20, 16, 12, 11]
+    assert batch.context_tokens.tolist() == [32, 36]
+
+
+def test_tail_gists_are_the_latest_complete_nodes_before_the_cursor(data):
+    batch = make_batch(data, data.snapshots("train"))
+    arrays = document_arrays(0)
+    torch.testing.assert_close(batch.tail_gists[1, 0], torch.from_numpy(arrays["gists/lod2"][1]))
+    torch.testing.assert_close(batch.tail_gists[1, 1:], torch.from_numpy(arrays["gists/lod1"][4:9]))
+    assert batch.tail_mask.all()
+
+
+def test_missing_tail_gists_are_masked(store):
+    add_document(store, "short", "train", 5)
+    add_trajectory(store, "short", "short", [dict(_expand_first())], levels=(1, 0, 0), cursors=(10,))
+    data = open_training_data(store.at(), "literal", utility_scale=1.0)
+    (snapshot,) = [s for s in data.snapshots("train") if s.document_id == "short"]
+    batch = make_batch(data, [snapshot])
+    assert batch.tail_mask[0].tolist() == [False, False, False, False, True, True]
+    assert (batch.tail_gists[0, :4] == 0).all()
+
+
+def _expand_first():
+    from tests.datasets.synthetic import effect
+
+    return effect("expand", 1, 0, 10, [-1.0] * 4)
+
+
+def test_targets_are_in_score_units_and_reach_their_entries(data):
+    batch = make_batch(data, data.snapshots("train"))
+    row = 1  # cursor 36: expands worth 3 and -1, collapses 0.25 (for two) and 0.75
+    assert batch.action_present[row].sum() == 4
+    by_kind = batch.action_is_expand[row].tolist()
+    assert by_kind == [True, True, False, False]
+    expand_of = batch.expand_action[row].tolist()
+    assert [i for i, a in enumerate(expand_of) if a >= 0] == [0, 1]
+    collapse_of = batch.collapse_action[row].tolist()
+    assert collapse_of[3:11] == [collapse_of[3]] * 4 + [collapse_of[7]] * 4
+    assert collapse_of[11:] == [-1] * 4
+    # the price is 0.25 for three positions: the best expand is paid by the block that was worth least
+    assert batch.target_utilities[row, 0] == pytest.approx((3 - 0.25) / 0.5)
+    assert (batch.target_utilities[row, 3:7] == 0).all()
+    assert batch.regression_weights[row, :4].tolist() == [1, 1, 0, 0.25]
+    assert batch.action_inclusion[row].tolist() == [1, 1, 0.5, 1]
+    assert batch.action_delta_nll[row].tolist() == pytest.approx([1.0, -3.0, 0.25, 0.75])
+
+
+def test_one_score_per_action_is_the_mean_over_its_group(data):
+    batch = make_batch(data, data.snapshots("train"))
+    scores_BN = torch.arange(batch.levels.numel(), dtype=torch.float32).view(batch.levels.shape)
+    found = scores_of_actions(scores_BN, batch)
+    row = scores_BN[1]
+    assert found[1].tolist() == [row[1], row[0], row[3:7].mean(), row[7:11].mean()]
+
+
+def test_merging_an_expand_and_a_collapse_on_one_entry():
+    expand, collapse = np.array([0, -1, 0, -1]), np.array([1, 1, -1, -1])
+    both = np.array([0.5, -0.8])
+    summed, weights = merged_targets(expand, collapse, both, "sum", 4)
+    assert summed == pytest.approx([-0.3, -0.8, 0.5, 0])
+    assert weights == pytest.approx([1, 0.25, 1, 0])
+    largest, _ = merged_targets(expand, collapse, both, "largest", 4)
+    assert largest == pytest.approx([-0.8, -0.8, 0.5, 0])
+
+
+def test_every_epoch_sees_each_snapshot_once_in_its_own_order(store):
+    for i in range(8):
+        add_trajectory(store, f"more{i}", "a", [dict(_expand_at(24 + 4 * i))], cursors=(32 + 0 * i,))
+    data = open_training_data(store.at(), "literal", utility_scale=1.0)
+
+    def epoch(seed, number):
+        batches = shuffled_batches(data, "train", 3, seed=seed, epoch=number)
+        return [i for batch in batches for i in batch.snapshot_ids]
+
+    ordered = [i for batch in ordered_batches(data, "train", 4) for i in batch.snapshot_ids]
+    assert sorted(epoch(0, 0)) == sorted(ordered) == sorted(epoch(0, 1))
+    assert epoch(0, 0) == epoch(0, 0)
+    assert epoch(0, 0) != epoch(0, 1)
+
+
+def _expand_at(first_token):
+    from tests.datasets.synthetic import effect
+
+    return effect("expand", 1, 4, 32, [-0.5 * first_token] * 4)
+
+
+def test_labels_of_two_base_models_or_gists_do_not_mix(store):
+    effects = [_expand_at(1)]
+    add_trajectory(store, "other", "a", effects, gist_hash="another")
+    with pytest.raises(InputError, match="mixes labels"):
+        open_training_data(store.at())
+
+
+def test_a_store_without_labels_says_what_to_do(tmp_path):
+    from mctrace.datasets.store import create_store
+
+    with pytest.raises(InputError, match="mctrace collect"):
+        open_training_data(create_store(str(tmp_path / "empty")).at())

@@ -1,0 +1,150 @@
+"""Two rules: parts are written once; one ledger says which parts exist."""
+
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from mctrace.context.errors import StoreError
+from mctrace.context.progress import Silent
+from mctrace.datasets.parts import write_part
+from mctrace.datasets.store import create_store, open_store
+from mctrace.datasets.verify import sweep, verify
+from tests.datasets.synthetic import add_trajectory
+
+
+def root(store) -> Path:
+    return Path(store.location.root)
+
+
+def problems(store, *, quick=False):
+    return list(verify(store.at(), quick=quick, progress=Silent()))
+
+
+def test_a_part_does_not_exist_until_the_ledger_names_it(store):
+    before = store.at()
+    part = write_part(store.location, part_id="new", kind="run", run_id="r", tables={"runs": []})
+    assert store.at().version == before.version
+    store.commit([part])
+    assert store.at().version == before.version + 1
+    assert store.at().part_ids - before.part_ids == {"new"}
+
+
+def test_committing_a_part_twice_keeps_the_first_and_removes_the_seconds_files(store):
+    add_trajectory(store, "twice", "a", [])
+    version = store.at().version
+    add_trajectory(store, "twice", "a", [])
+    assert store.at().version == version
+    folders = [p.name for p in root(store).glob("parts/trajectory/tw/twice-*")]
+    assert len(folders) == 1
+    assert problems(store) == []
+
+
+def test_a_reader_keeps_the_first_row_when_two_drivers_committed_the_same_part_at_once(store):
+    rows = [
+        write_part(store.location, part_id="raced", kind="run", run_id=run, tables={"runs": []})
+        for run in ("first", "second")
+    ]
+    for part in rows:  # each driver looked before the other committed
+        ledger = store.ledger
+        object.__setattr__(ledger, "parts", lambda version=None: (0, []))
+        ledger.commit([part])
+    found = [c.part for c in store.at().parts if c.part.part_id == "raced"]
+    assert [part.run_id for part in found] == ["first"]
+
+
+def test_versions_that_do_not_exist_are_refused_with_those_that_do(store):
+    newest = store.at().version
+    with pytest.raises(StoreError, match=f"versions are 0 to {newest}"):
+        store.at(newest + 1)
+
+
+def test_a_store_of_a_newer_format_is_refused(store):
+    (root(store) / "mctrace-store.json").write_text(json.dumps({"format_version": 99}))
+    with pytest.raises(StoreError, match=r"format 99.*upgrade"):
+        open_store(str(root(store)))
+
+
+def test_something_that_is_no_store_is_neither_opened_nor_overwritten(tmp_path):
+    with pytest.raises(StoreError, match="no trace store"):
+        open_store(str(tmp_path / "nothing"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("dear")
+    with pytest.raises(StoreError, match="holds other files"):
+        create_store(str(tmp_path / "full"))
+    assert os.listdir(tmp_path / "full") == ["thesis.tex"]
+
+
+def test_creating_a_store_that_is_there_keeps_it(store):
+    version = store.at().version
+    assert create_store(str(root(store))).at().version == version
+
+
+def test_a_failing_write_leaves_no_part_and_no_scratch(store):
+    with pytest.raises(KeyError):
+        write_part(store.location, part_id="x", kind="run", run_id="r", tables={"no such table": [{}]})
+    assert list(root(store).glob("staging/*")) == []
+    assert list(root(store).glob("parts/run/x*/*")) == []
+
+
+def one_of_each_kind(store) -> list[Path]:
+    """A Parquet file of every table and every kind of Zarr file."""
+    found: dict[str, Path] = {}
+    for committed in store.at().parts:
+        for file in committed.part.files:
+            place = root(store) / committed.part.folder / file.path
+            found.setdefault(f"{committed.part.kind} {file.path}", place)
+    return list(found.values())
+
+
+DAMAGES = {
+    "delete": lambda p: p.unlink(),
+    "empty": lambda p: p.write_bytes(b""),
+    "truncate": lambda p: p.write_bytes(p.read_bytes()[:-1]),
+    "flip": lambda p: p.write_bytes(bytes([p.read_bytes()[0] ^ 1]) + p.read_bytes()[1:]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_verify_finds_and_names_every_damaged_file(store, damage):
+    assert problems(store) == []
+    files = one_of_each_kind(store)
+    assert len(files) > 8
+    for file in files:
+        content = file.read_bytes()
+        DAMAGES[damage](file)
+        found = problems(store)
+        assert [p.place for p in found] == [str(file.relative_to(root(store)))], damage
+        file.write_bytes(content)
+    assert problems(store) == []
+
+
+def test_quick_verify_sees_missing_files_and_sizes_but_not_flipped_bytes(store):
+    file = one_of_each_kind(store)[0]
+    content = file.read_bytes()
+    DAMAGES["flip"](file)
+    assert problems(store, quick=True) == []
+    file.write_bytes(content[:-1])
+    assert len(problems(store, quick=True)) == 1
+
+
+def test_verify_finds_rows_that_point_nowhere(store):
+    add_trajectory(store, "orphan", "no such document", [])
+    (problem,) = problems(store)
+    assert "orphan" in problem.what
+    assert "without their document" in problem.what
+
+
+def test_sweep_removes_only_what_no_row_names_and_is_old(store):
+    kept = {c.part.folder for c in store.at().parts}
+    lost = write_part(store.location, part_id="lost", kind="run", run_id="r", tables={"runs": []})
+    assert sweep(store) == []
+    old = time.time() - 7200
+    for path in (root(store) / lost.folder).rglob("*"):
+        os.utime(path, (old, old))
+    assert sweep(store, timedelta(hours=1)) == [lost.folder]
+    assert all((root(store) / folder).exists() for folder in kept)
+    assert problems(store) == []

@@ -1,0 +1,86 @@
+"""One configuration, one precedence, and a clear word for every mistake in it."""
+
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from mctrace.context.errors import ConfigError
+from mctrace.pipeline.config import PipelineConfig, known_keys, load_config
+
+TEMPLATE = Path("pipeline/template.toml")
+
+
+def test_a_flag_wins_over_set_over_preset_over_environment_over_file_over_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "pipeline.toml"
+    assert load_config(None, environment={}).collect.horizon == 128
+    file.write_text("[collect]\nhorizon = 2\n")
+    assert load_config(None, environment={}).collect.horizon == 2
+    environment = {"MCTRACE_COLLECT__HORIZON": "3", "MCTRACE_CACHE": "/not/a/key"}
+    assert load_config(file, environment=environment).collect.horizon == 3
+    preset = {"collect": {"horizon": 4}}
+    assert load_config(file, environment=environment, preset=preset).collect.horizon == 4
+    sets = ["collect.horizon=5"]
+    assert load_config(file, sets, environment=environment, preset=preset).collect.horizon == 5
+    flags = {"collect.horizon": 6, "model.name": None}
+    found = load_config(file, sets, flags, environment, preset)
+    assert found.collect.horizon == 6
+    assert found.model.name == "smollm2-135m"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("collect.horizn=3", "did you mean collect.horizon"),
+        ("nonsense=1", "sections are collect, corpus"),
+        ("collect.horizon=0", "collect.horizon must be at least 1, got 0"),
+        ("collect.horizon=many", "collect.horizon = 'many'"),
+        ("model.dtype=int8", "model.dtype must be one of float32"),
+        ('collect.policies=["newest"]', "collect.policies must be one of"),
+        ("tree.block_size=1", "tree.block_size must be at least 2"),
+        ("train.optimiser.gradient_clip=-1", "train.optimiser.gradient_clip must be"),
+        ("collect.horizon", "expected key=value"),
+    ],
+)
+def test_a_mistake_names_key_value_and_remedy(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [assignment], environment={})
+
+
+def test_an_unknown_key_in_the_file_names_the_file_and_the_nearest_key(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[corpus]\nlimt = 3\n")
+    with pytest.raises(ConfigError, match=r"corpus\.limt.*mine\.toml.*corpus\.limit"):
+        load_config(file, environment={})
+
+
+def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="mctrace init"):
+        load_config(tmp_path / "none.toml", environment={})
+    (tmp_path / "bad.toml").write_text("[corpus\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml cannot be read"):
+        load_config(tmp_path / "bad.toml", environment={})
+
+
+def test_the_template_shows_every_key_at_its_default():
+    text = TEMPLATE.read_text(encoding="utf-8")
+    resolved = asdict(load_config(TEMPLATE, environment={}))
+    default = asdict(PipelineConfig())
+    default["corpus"]["paths"] = ("stdlib",)  # the one thing without which nothing runs
+    assert resolved == default
+    uncommented = "\n".join(
+        line[2:] if line.startswith("# ") and "=" in line and not line.startswith("# Prec") else line
+        for line in text.splitlines()
+    )
+    shown = set(_flatten(tomllib.loads(uncommented)))
+    assert shown == set(known_keys())
+
+
+def _flatten(table, prefix=""):
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key

@@ -1,0 +1,96 @@
+"""The product's promise in one test: collect, ask, train, evaluate and report, through the console script."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLE_QUERY = (
+    "select action, entry_level, count(*) as num, avg(delta_nll), stddev(delta_nll), "
+    "median(value_of_detail / stderr) from labels group by all order by all"
+)
+
+
+def mctrace(*arguments: str, folder: Path, succeeds: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ)
+    if succeeds:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def as_flags(settings: dict[str, object]) -> list[str]:
+    flags = []
+    for key, value in settings.items():
+        text = json.dumps(list(value)) if isinstance(value, tuple) else json.dumps(value)
+        flags += ["--set", f"{key}={text}"]
+    return flags
+
+
+@pytest.fixture(scope="module")
+def collected(tiny_settings, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole-way")
+    done = mctrace("collect", "--no-ray", *as_flags(tiny_settings), folder=folder)
+    assert "effects/s" in done.stdout
+    assert "Predicted after the first trajectory" in done.stdout
+    return folder
+
+
+def test_a_second_collect_measures_nothing_twice(collected, tiny_settings):
+    before = mctrace("sql", "--format", "json", "select count(*) as n from effects", folder=collected).stdout
+    done = mctrace("collect", "--no-ray", *as_flags(tiny_settings), folder=collected)
+    assert "Nothing to measure" in done.stdout
+    assert (
+        before
+        == mctrace("sql", "--format", "json", "select count(*) as n from effects", folder=collected).stdout
+    )
+
+
+def test_every_level_and_action_has_labels(collected):
+    rows = json.loads(mctrace("sql", "--format", "json", SAMPLE_QUERY, folder=collected).stdout)
+    found = {(row["action"], row["entry_level"]) for row in rows}
+    assert found == {("collapse", 0), ("collapse", 1), ("expand", 1), ("expand", 2)}
+    assert all(row["num"] > 10 for row in rows)
+
+
+def test_log_and_verify_speak_of_the_run(collected):
+    log = mctrace("log", folder=collected).stdout
+    assert "finished" in log
+    assert "gists mean" in log
+    assert "is whole" in mctrace("verify", folder=collected).stdout
+
+
+def test_train_evaluate_and_report_from_the_store_alone(collected):
+    small = ["--preset", "small", "--set", "train.optimiser.total_steps=30"]
+    small += ["--set", "train.optimiser.warmup_steps=5", "--set", "train.eval_interval=10"]
+    mctrace("train", *small, "--out", "run", folder=collected)
+    again = mctrace("train", *small, "--out", "run", folder=collected, succeeds=False)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+
+    info = json.loads((collected / "run/best/config.json").read_text())
+    assert info["dataset"]["gist_hash"] == "mean"
+    assert info["utility_scale"] > 0
+    assert (collected / "run/best/model.safetensors").exists()
+    assert {json.loads(line)["split"] for line in (collected / "run/metrics.jsonl").open()} == {
+        "train",
+        "validation",
+    }
+
+    answer = json.loads(mctrace("evaluate", "run/best", "--json", folder=collected).stdout)
+    assert set(answer["scorers"]) == {"run", "recency", "noise"}
+    accuracy = answer["scorers"]["run"]["ranking_accuracy"]
+    assert 0 <= accuracy["low"] <= accuracy["mean"] <= accuracy["high"] <= 1
+
+    mctrace("report", "--run", "run", "--out", "report.html", folder=collected)
+    assert "<html" in (collected / "report.html").read_text(encoding="utf-8")
+
+
+def test_plan_predicts_and_measures_nothing(tiny_settings, tmp_path):
+    done = mctrace("plan", *as_flags(tiny_settings), folder=tmp_path)
+    assert "TFLOP" in done.stdout
+    answer = mctrace("sql", "--format", "json", "select count(*) as n from effects", folder=tmp_path).stdout
+    assert json.loads(answer) == [{"n": 0}]
