@@ -17,6 +17,8 @@ _SYMBOLS = ("circle", "square", "diamond", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 Trace = dict[str, Any]
+Values = Sequence[float | None]
+"""None where there is no number"""
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,22 @@ def line(
     color: str,
     style: int = 0,
     markers: bool = True,
-    spread: Sequence[float | None] | None = None,
+    ends: tuple[Values, Values] | None = None,
 ) -> Trace:
-    """A line through points; None in `y` breaks it. `hover` has one text a point, `spread` a half-width each;
-    `style` tells lines of one colour apart."""
+    """A line through points; None in `y` breaks it. `hover` has one text a point; `ends` are where its
+    vertical bars begin and end; `style` tells lines of one colour apart."""
     trace: Trace = {
         "type": "scatter",
         "mode": "lines+markers" if markers else "lines",
         "name": plain(name),
         "x": list(x),
         "y": list(y),
-        "text": list(hover),
-        "hovertemplate": "%{text}<extra></extra>",
+        **_hover(hover),
         "line": {"color": color, "width": 2, "dash": _DASHES[style % len(_DASHES)]},
         "marker": {"color": color, "size": 7, "symbol": _SYMBOLS[style % len(_SYMBOLS)]},
     }
-    if spread is not None:
-        trace["error_y"] = {"type": "data", "array": list(spread), "color": color, "thickness": 1.5}
+    if ends is not None:
+        trace["error_y"] = _error_bars(y, ends, color, thickness=1.5, cap=4)
     return trace
 
 
@@ -97,22 +98,6 @@ def reference(name: str, x: Sequence[float], level: float) -> Trace:
         "hoverinfo": "name",
         "line": {"color": GREY, "width": 1.5, "dash": "dash"},
     }
-
-
-def band(
-    x: Sequence[float], low: Sequence[float | None], high: Sequence[float | None], color: str
-) -> list[Trace]:
-    """The area between two lines; two traces, without a place in the legend."""
-    edge: Trace = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(x),
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
-    fill = {"fill": "tonexty", "fillcolor": f"{color}40"}
-    return [{**edge, "y": list(low)}, {**edge, "y": list(high), **fill}]
 
 
 def bars(
@@ -132,9 +117,8 @@ def bars(
         "x": list(centres),
         "y": list(heights),
         "width": width,
-        "text": list(hover),
+        **_hover(hover),
         "textposition": "none",
-        "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
     }
 
@@ -142,38 +126,59 @@ def bars(
 def intervals(
     name: str,
     labels: Sequence[str],
-    middle: Sequence[float | None],
-    low: Sequence[float | None],
-    high: Sequence[float | None],
+    middle: Values,
+    ends: tuple[Values, Values],
     hover: Sequence[str],
     *,
-    color: str | Sequence[str],
-    thickness: int = 2,
-    size: int = 9,
+    colors: Sequence[str],
+    thickness: float = 2,
+    cap: float = 5,
 ) -> Trace:
     """Horizontal dots with intervals, one row a label; a missing end leaves the dot alone."""
-    ends = [
-        (None, None) if m is None or lo is None or hi is None else (m - lo, hi - m)
-        for m, lo, hi in zip(middle, low, high, strict=True)
-    ]
     return {
         "type": "scatter",
         "mode": "markers",
         "name": plain(name),
         "x": list(middle),
         "y": [plain(label) for label in labels],
-        "text": list(hover),
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": color if isinstance(color, str) else list(color), "size": size},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "arrayminus": [below for below, _ in ends],
-            "array": [above for _, above in ends],
-            "color": color if isinstance(color, str) else GREY,
-            "thickness": thickness,
-            "width": 5,
-        },
+        **_hover(hover),
+        "marker": {"color": list(colors), "size": 9},
+        "error_x": _error_bars(middle, ends, GREY, thickness=thickness, cap=cap),
+    }
+
+
+def strokes(name: str, labels: Sequence[str], x: Values, hover: Sequence[str], *, color: str = GREY) -> Trace:
+    """A short upright stroke in each label's row."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(name),
+        "x": list(x),
+        "y": [plain(label) for label in labels],
+        **_hover(hover),
+        "marker": {"symbol": "line-ns-open", "size": 16, "color": color, "line": {"width": 3}},
+    }
+
+
+def _hover(texts: Sequence[str]) -> Trace:
+    return {"text": list(texts), "hovertemplate": "%{text}<extra></extra>"}
+
+
+def _error_bars(
+    middle: Values, ends: tuple[Values, Values], color: str, *, thickness: float, cap: float
+) -> Trace:
+    lengths = [
+        (None, None) if m is None or low is None or high is None else (m - low, high - m)
+        for m, low, high in zip(middle, *ends, strict=True)
+    ]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "arrayminus": [below for below, _ in lengths],
+        "array": [above for _, above in lengths],
+        "color": color,
+        "thickness": thickness,
+        "width": cap,
     }
 
 

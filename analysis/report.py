@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from mctrace.analysis.page import render_page
+from mctrace.analysis.page import Section, render_page
 from mctrace.analysis.run_sections import evaluation_section, training_section
 from mctrace.analysis.shipped import run_analysis
 from mctrace.analysis.signal_section import signal_section
@@ -14,12 +14,13 @@ from mctrace.datasets.queries import connect
 from mctrace.datasets.store import StoreVersion
 
 
-def build_report(version: StoreVersion, run: Path | None, written_at: datetime) -> str:
-    """The report as HTML text. `run` is a training run's folder; what it lacks is said in its section."""
+def report_sections(version: StoreVersion, run: Path | None) -> list[Section]:
+    """The chapters of the report in their order. `run` is a training run's folder; what it lacks is said in its
+    section."""
     connection = connect(version)
     try:
         (horizons,) = run_analysis(connection, "horizons")
-        sections = [
+        return [
             store_section(connection, horizons),
             signal_section(connection, horizons),
             value_section(connection),
@@ -31,5 +32,11 @@ def build_report(version: StoreVersion, run: Path | None, written_at: datetime) 
         ]
     finally:
         connection.close()
+
+
+def build_report(version: StoreVersion, run: Path | None, written_at: datetime) -> str:
+    """The report as HTML text; `run` as in `report_sections`."""
     subtitle = f"{version.location.uri} at version {version.version}, written {written_at:%Y-%m-%d %H:%M %Z}"
-    return render_page("What detail is worth", subtitle.rstrip(), sections)
+    return render_page(
+        "What detail is worth: mctrace report", subtitle.rstrip(), report_sections(version, run)
+    )

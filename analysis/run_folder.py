@@ -1,8 +1,9 @@
 """Reading what a training run and an evaluation left in a folder, without asking much of it.
 
 `metrics.jsonl` has one JSON object a line with any metrics, `{"step": 100, "split": "train", "loss": 0.5}`.
-`evaluation.json` is one object, `{"checkpoint": …, "split": …, "scorers": {name: {metric: {"mean": …,
-"low": …, "high": …, "num_documents": …}}}}`. What does not fit is left out and counted.
+`evaluation.json` is one object, `{"checkpoints": […], "split": …, "target": …, "num_snapshots": …, "scorers":
+{name: {metric: {"mean": …, "low": …, "high": …, "num_documents": …}}}}`, where all but the scorers and their
+means may be missing, and one `checkpoint` may stand for the list. What does not fit is left out and counted.
 """
 
 import json
@@ -46,8 +47,10 @@ class Score:
 class HeldOut:
     """What an evaluation found, in the order in which the file gives it."""
 
-    checkpoint: str | None
+    checkpoints: tuple[str, ...]
     split: str | None
+    target: str | None
+    num_snapshots: int | None
     scores: tuple[Score, ...]
     num_unreadable: int
     """scores left out"""
@@ -91,7 +94,7 @@ def read_held_out(folder: Path) -> HeldOut | None:
         return None
     found = _parse(content)
     if not isinstance(found, dict):
-        return HeldOut(None, None, (), num_unreadable=1)
+        return HeldOut((), None, None, None, (), num_unreadable=1)
     scores: list[Score] = []
     num_unreadable = 0
     for scorer, metrics in _items(found.get("scorers")):
@@ -101,8 +104,16 @@ def read_held_out(folder: Path) -> HeldOut | None:
                 num_unreadable += 1
             else:
                 scores.append(score)
+    checkpoints = found.get("checkpoints", found.get("checkpoint"))
     return HeldOut(
-        _string(found.get("checkpoint")), _string(found.get("split")), tuple(scores), num_unreadable
+        tuple(
+            str(name) for name in (checkpoints if isinstance(checkpoints, list) else [checkpoints]) if name
+        ),
+        _string(found.get("split")),
+        _string(found.get("target")),
+        _whole(found.get("num_snapshots")),
+        tuple(scores),
+        num_unreadable,
     )
 
 
@@ -110,14 +121,13 @@ def _score(scorer: str, metric: str, estimate: Any) -> Score | None:
     mean = _finite(estimate.get("mean")) if isinstance(estimate, dict) else None
     if mean is None:
         return None
-    num_documents = estimate.get("num_documents")
     return Score(
         scorer,
         metric,
         mean,
         _finite(estimate.get("low")),
         _finite(estimate.get("high")),
-        num_documents if isinstance(num_documents, int) else None,
+        _whole(estimate.get("num_documents")),
     )
 
 
@@ -134,6 +144,10 @@ def _items(value: Any) -> list[tuple[str, Any]]:
 
 def _string(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _is_number(value: Any) -> bool:

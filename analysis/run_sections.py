@@ -23,7 +23,7 @@ from mctrace.analysis.run_folder import (
     read_held_out,
     read_training_curves,
 )
-from mctrace.analysis.wording import count, counted, number, text
+from mctrace.analysis.wording import MISSING, count, counted, number, text
 
 MOST_POINTS = 1000
 """of one curve; longer ones are thinned evenly"""
@@ -64,7 +64,7 @@ def training_section(run: Path | None) -> Section:
     plots = {name: _curve_plot(name, training.curves[name]) for name in names}
     notes = []
     if training.num_unreadable:
-        notes.append(f"{counted(training.num_unreadable, 'line')} of {METRICS_FILE} could not be read.")
+        notes.append(f"Left out of {METRICS_FILE}, unreadable: {counted(training.num_unreadable, 'line')}.")
     main = [name for name in names if name in _MAIN] or names[:4]
     return Section(
         "training",
@@ -91,17 +91,18 @@ def evaluation_section(run: Path | None) -> Section:
     plots = [_score_plot(metric, scores) for metric, scores in by_metric.items()]
     notes = []
     if held_out.num_unreadable:
-        notes.append(f"{counted(held_out.num_unreadable, 'score')} had no number and are left out.")
+        notes.append(f"Left out, for want of a number: {counted(held_out.num_unreadable, 'score')}.")
     return Section(
         "evaluation",
         title,
         [
-            f"Checkpoint {text(held_out.checkpoint)} on the split {text(held_out.split)}. Each number is a "
-            "mean over documents; intervals come from resampling whole documents, where the evaluation "
-            "gave them.",
-            "Agreement with held-out labels is not the goal but a first check: better working contexts are "
-            "the goal, and only closed-loop evaluation measures them. How noisy the labels are bounds what "
-            "to expect here; see Signal against noise.",
+            f"Checkpoints: {', '.join(held_out.checkpoints) or MISSING}; split: {text(held_out.split)}; "
+            f"target: {text(held_out.target)}; snapshots: {count(held_out.num_snapshots)}. Each number is a "
+            "mean over documents, and its interval, where there is one, comes from resampling documents.",
+            "Agreement with held-out labels is a first check and not the goal; better working contexts are, "
+            "and only closed-loop evaluation measures them. Noisy labels keep every scorer's agreement low, "
+            "a perfect one's too: see Signal against noise. The intervals are each scorer's own; whether two "
+            "scorers differ takes a comparison paired by document, which they do not give.",
         ],
         plots=plots[:4],
         folded_plots=plots[4:],
@@ -165,17 +166,15 @@ def _score_plot(metric: str, scores: list[Score]) -> Plot:
         metric,
         names,
         [score.mean for score in scores],
-        [score.low for score in scores],
-        [score.high for score in scores],
+        ([score.low for score in scores], [score.high for score in scores]),
         hover,
-        color=BLUE,
+        colors=[BLUE] * len(scores),
     )
     num_documents = sorted({score.num_documents for score in scores if score.num_documents is not None})
     return Plot(
         metric,
         figure([trace], Axis(""), Axis("", top_down=True), height=110 + 34 * len(scores), legend=False),
-        _READINGS.get(metric, "Each dot is a scorer's mean over documents, and the bar its interval.")
-        + " Where bars overlap widely, these documents do not tell the scorers apart.",
+        _READINGS.get(metric, "Each dot is a scorer's mean over documents, and the bar its interval."),
         " to ".join(dict.fromkeys((count(num_documents[0]), count(num_documents[-1])))) + " documents"
         if num_documents
         else "not given by the evaluation",
@@ -192,4 +191,6 @@ def _score_table(scores: list[Score]) -> Table:
 
 
 def _interval(score: Score) -> str:
+    if score.low is None or score.high is None:
+        return MISSING
     return f"{number(score.low)} to {number(score.high)}"

@@ -21,4 +21,4 @@ select
 from labels_at(getvariable('horizon'))
 where stderr is not null
 group by grouping sets ((horizon), (horizon, action, entry_level))
-order by horizon, action nulls first, entry_level
+order by horizon, action is not null, action = 'collapse', action, entry_level

@@ -8,7 +8,7 @@ from mctrace.analysis.shipped import Row, run_analysis
 from mctrace.analysis.store_section import NO_LABELS
 from mctrace.analysis.wording import count, counted, group_name, number, percent
 
-SHARE_BY_CHANCE = 0.0455
+SHARE_BY_CHANCE = 0.0455003
 """of a normal distribution beyond two standard deviations"""
 
 _SCOPES = {
@@ -131,28 +131,32 @@ def _stability_plot(rows: list[Row], longest: int) -> Plot:
                     [row["spearman"] for row in found],
                     [_stability_hover(name, row) for row in found],
                     color=color,
-                    spread=[2 * row["stderr"] if row["stderr"] is not None else None for row in found],
+                    ends=(_two_stderr(found, -1), _two_stderr(found, +1)),
                 )
             )
     widest = [row for row in rows if row["half_horizon"] == longest // 2]
     sizes = [
-        f"{counted(row['num_labels'], 'label')} {_SCOPES[row['scope']][0]} "
-        f"({counted(row['num_documents'], 'document')})"
+        f"{counted(row['num_labels'], 'label')} from {counted(row['num_documents'], 'document')} "
+        f"({_SCOPES[row['scope']][0]})"
         for row in widest
     ]
     return Plot(
         "Does the order of actions last?",
         figure(
-            [*traces, reference("no relation", halves, 0.0)],
-            Axis("tokens in each of two neighbouring stretches", is_log=True, tickvals=halves),
-            Axis("Spearman correlation", tickformat=".1f"),
+            traces,
+            Axis("tokens in each stretch", is_log=True, tickvals=halves),
+            Axis("Spearman correlation", tickformat=".1f", from_zero=True),
             height=380,
         ),
         "How alike actions rank by value of detail over the first tokens after the cursor and over as many "
         "tokens after those: 1 is the same order, 0 no relation; bars are two standard errors over "
         "documents.",
-        f"{'; '.join(sizes)}, at {longest // 2} tokens" if sizes else "no snapshot has the 4 labels it takes",
+        f"at {longest // 2} tokens, {'; '.join(sizes)}" if sizes else "no snapshot has the 4 labels it takes",
     )
+
+
+def _two_stderr(rows: list[Row], sign: int) -> list[float | None]:
+    return [None if row["stderr"] is None else row["spearman"] + sign * 2 * row["stderr"] for row in rows]
 
 
 def _stability_hover(name: str, row: Row) -> str:

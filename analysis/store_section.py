@@ -30,7 +30,7 @@ def store_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Secti
             "that follow. A label is one effect read at one cursor. Everything below is about labels."
         ],
         facts=_facts(runs, splits, horizons),
-        tables=[_run_table(runs), _split_table(splits)],
+        tables=[_settings_table(runs), _yield_table(runs), _split_table(splits)],
         notes=_notes(runs, horizons),
         folded={f"Configuration of run {run['run_id']}": run["config"] for run in runs if run["config"]},
     )
@@ -49,18 +49,8 @@ def _facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[Fact]:
     ]
 
 
-def _run_table(runs: list[Row]) -> Table:
-    counts = {
-        "Documents": "num_documents",
-        "Snapshots": "num_snapshots",
-        "Effects": "num_effects",
-        "Not measured": "num_failed",
-        "Labels": "num_labels",
-    }
-    described = [
-        "Run", "Started (UTC)", "Outcome", "Base model", "Weights", "Gists", "Dtype", "Estimator", "Policies",
-        "Horizon",
-    ]  # fmt: skip
+def _settings_table(runs: list[Row]) -> Table:
+    columns = ["Started (UTC)", "Outcome", "Base model", "Weights", "Gists", "Dtype", "Estimator"]
     rows = [
         [
             text(run["run_id"]),
@@ -71,13 +61,36 @@ def _run_table(runs: list[Row]) -> Table:
             _gists(run),
             text(run["dtype"]),
             text(run["estimator"]),
+        ]
+        for run in runs
+    ]
+    return Table("Runs: what measured them", ["Run", *columns], rows)
+
+
+def _yield_table(runs: list[Row]) -> Table:
+    counts = {
+        "Documents": "num_documents",
+        "Trajectories": "num_trajectories",
+        "Snapshots": "num_snapshots",
+        "Actions measured": "num_effects",
+        "Not measured": "num_failed",
+        "Labels": "num_labels",
+    }
+    rows = [
+        [
+            text(run["run_id"]),
             text(run["policies"]),
             _range(run["shortest_horizon"], run["longest_horizon"]),
             *(count(run[column]) for column in counts.values()),
         ]
         for run in runs
     ]
-    return Table("Runs", [*described, *counts], rows, numeric=frozenset({"Horizon", *counts}))
+    return Table(
+        "Runs: what they added",
+        ["Run", "Policies", "Horizon, tokens", *counts],
+        rows,
+        numeric=frozenset({"Horizon, tokens", *counts}),
+    )
 
 
 def _split_table(splits: list[Row]) -> Table:
@@ -107,7 +120,7 @@ def _notes(runs: list[Row], horizons: Row) -> list[str]:
         )
     num_failed = sum(run["num_failed"] for run in runs)
     if num_failed:
-        notes.append(f"{counted(num_failed, 'action')} could not be measured and have no label.")
+        notes.append(f"Tried but not measured, and so without a label: {counted(num_failed, 'action')}.")
     return notes
 
 

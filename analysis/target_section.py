@@ -6,7 +6,7 @@ from mctrace.analysis.figures import GREEN, PURPLE, Axis, bars, figure, line
 from mctrace.analysis.page import Plot, Section, Table
 from mctrace.analysis.shipped import Row, add_target_views, run_analysis
 from mctrace.analysis.store_section import NO_LABELS
-from mctrace.analysis.value_sections import bin_name, bin_width
+from mctrace.analysis.value_sections import bin_name, bin_span, bin_width
 from mctrace.analysis.wording import count, counted, group_name, nats, percent
 
 _COLORS = {"literal": PURPLE, "priced": GREEN}
@@ -44,10 +44,11 @@ def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
 
 
 def _utility_plot(action: str, utilities: list[Row], bins: list[Row]) -> Plot:
+    of_action = [row for row in bins if row["action"] == action]
     traces = []
     sizes = []
     for target, color in _COLORS.items():
-        found = [row for row in bins if (row["target"], row["action"]) == (target, action)]
+        found = [row for row in of_action if row["target"] == target]
         groups = [row for row in utilities if (row["target"], row["action"]) == (target, action)]
         num_labels = sum(row["num_labels"] - row["num_without_utility"] for row in groups)
         num_nonzero = sum(row["num_labels"] for row in found)
@@ -71,7 +72,7 @@ def _utility_plot(action: str, utilities: list[Row], bins: list[Row]) -> Plot:
         f"Utilities other than zero: {action}",
         figure(
             traces,
-            Axis("utility, nats per token"),
+            Axis("utility, nats per token", span=bin_span(of_action)),
             Axis(f"share of {action}s", tickformat=".0%", from_zero=True),
             height=300,
         ),
@@ -97,7 +98,7 @@ def _price_plot(rows: list[Row]) -> Plot:
                     color=GREEN,
                 )
             ],
-            Axis("shadow price of one edit, nats per token"),
+            Axis("price of one edit, nats per token"),
             Axis("share of snapshots", tickformat=".0%", span=(-0.03, 1.03)),
             height=300,
             legend=False,

@@ -2,7 +2,7 @@
 
 import duckdb
 
-from mctrace.analysis.figures import ACTION_COLORS, GREY, Axis, Trace, band, bars, figure, intervals, line
+from mctrace.analysis.figures import ACTION_COLORS, GREY, Axis, Trace, bars, figure, intervals, line, strokes
 from mctrace.analysis.page import Plot, Section, Table
 from mctrace.analysis.shipped import Row, run_analysis
 from mctrace.analysis.store_section import NO_LABELS
@@ -59,38 +59,34 @@ def top_section(connection: duckdb.DuckDBPyConnection) -> Section:
     rows = run_analysis(connection, "top_labels")
     if not rows:
         return Section("top", title, [NO_LABELS])
-    numeric = ["Node", "Cursor", "Distance", "Value", "Stderr", "Cursors"]
     cells = [
         [
             text(row["source"]),
-            text(row["split"]),
-            group_name(row),
-            f"{row['node_level']}:{row['node_index']}",
-            count(row["cursor"]),
-            count(row["distance_to_cursor"]),
             nats(row["value_of_detail"]),
             number(row["stderr"]),
+            group_name(row),
+            count(row["distance_to_cursor"]),
+            text(row["split"]),
+            f"{row['node_level']}:{row['node_index']}",
+            count(row["cursor"]),
             count(row["num_cursors"]),
         ]
         for row in rows
     ]
+    columns = [
+        "Source", "Value", "Stderr", "Action and entry level", "Distance", "Split", "Node", "Cursor", "Cursors",
+    ]  # fmt: skip
+    numeric = frozenset({"Value", "Stderr", "Distance", "Node", "Cursor", "Cursors"})
     return Section(
         "top",
         title,
         [
-            f"The {counted(len(rows), 'action')} with the highest value of detail, each at the cursor where "
-            "it is highest. They are here because they came out high, so measured again most would come "
-            "out lower."
+            f"The {counted(len(rows), 'action')} with the highest value of detail, each at the cursor where it is "
+            "highest. They are here because they came out high, so measured again most would come out lower.",
+            "Value and standard error in nats per token, distance to the cursor and cursor in tokens; a node is "
+            "level:index, and the last column says at how many cursors the action was read.",
         ],
-        tables=[
-            Table(
-                "Value and stderr in nats per token; node is level:index; cursor and distance in tokens; "
-                "cursors: at how many the action was read",
-                ["Source", "Split", "Action and entry level", *numeric],
-                cells,
-                numeric=frozenset(numeric),
-            )
-        ],
+        tables=[Table(f"Top {len(rows)}", columns, cells, numeric)],
     )
 
 
@@ -104,21 +100,16 @@ def _spread_plot(rows: list[Row]) -> Plot:
         for row in rows
     ]
 
-    def spread(name: str, low: str, high: str, thickness: int) -> Trace:
-        middle, ends = [row["p50"] for row in rows], ([row[low] for row in rows], [row[high] for row in rows])
-        return intervals(name, names, middle, *ends, hover, color=colors, thickness=thickness)
+    def spread(low: str, high: str, thickness: float, cap: float) -> Trace:
+        ends = [row[low] for row in rows], [row[high] for row in rows]
+        middle = [row["p50"] for row in rows]
+        return intervals("median", names, middle, ends, hover, colors=colors, thickness=thickness, cap=cap)
 
-    mean = {
-        "type": "scatter",
-        "mode": "markers",
-        "name": "mean",
-        "x": [row["mean"] for row in rows],
-        "y": names,
-        "text": hover,
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"symbol": "line-ns-open", "size": 16, "color": GREY, "line": {"width": 3}},
-    }
-    traces = [spread("5% to 95%", "p05", "p95", 2), spread("25% to 75%", "p25", "p75", 6), mean]
+    traces = [
+        spread("p05", "p95", thickness=2, cap=5),
+        spread("p25", "p75", thickness=7, cap=0),
+        strokes("mean", names, [row["mean"] for row in rows], hover),
+    ]
     return Plot(
         "Where the value of detail lies",
         figure(
@@ -154,7 +145,7 @@ def _histogram(group: Row, bins: list[Row]) -> Plot:
                     color=ACTION_COLORS.get(group["action"], GREY),
                 )
             ],
-            Axis(_VALUE),
+            Axis(_VALUE, span=bin_span(bins)),
             Axis("share of actions", tickformat=".0%", from_zero=True),
             height=260,
             legend=False,
@@ -170,6 +161,13 @@ def bin_width(bins: list[Row]) -> float:
     """The width the inner bins share, nats per token; 1 where all values are zero."""
     widths = [row["bin_to"] - row["bin_from"] for row in bins if None not in (row["bin_from"], row["bin_to"])]
     return widths[0] if widths and widths[0] > 0 else 1.0
+
+
+def bin_span(bins: list[Row]) -> tuple[float, float]:
+    """From the first bar to the last, with zero in sight, nats per token."""
+    margin = 0.75 * bin_width(bins)
+    centres = [0.0, *(row["bin_centre"] for row in bins)]
+    return min(centres) - margin, max(centres) + margin
 
 
 def bin_name(row: Row) -> str:
@@ -191,10 +189,10 @@ def _distance_plot(name: str, rows: list[Row]) -> Plot:
         f"{counted(row['num_documents'], 'document')}"
         for row in rows
     ]
+    quartiles = [row["p25"] for row in rows], [row["p75"] for row in rows]
     color = ACTION_COLORS.get(rows[0]["action"], GREY)
     traces = [
-        *band(x, [row["p25"] for row in rows], [row["p75"] for row in rows], color),
-        line("median", x, [row["p50"] for row in rows], hover, color=color),
+        line("median and middle half", x, [row["p50"] for row in rows], hover, color=color, ends=quartiles),
         line("mean", x, [row["mean"] for row in rows], hover, color=GREY, style=2),
     ]
     ticks = sorted({max(row["distance_from"], 8) for row in rows} | {rows[-1]["distance_to"]})
@@ -202,12 +200,12 @@ def _distance_plot(name: str, rows: list[Row]) -> Plot:
         f"By distance: {name}",
         figure(
             traces,
-            Axis("tokens from the node's end to the cursor", is_log=True, tickvals=ticks),
+            Axis("distance to cursor, tokens", is_log=True, tickvals=ticks),
             Axis(_VALUE),
             height=300,
         ),
-        "The band is the middle half of the actions at that distance, each legal action counted alike; "
-        "where it spans zero, distance alone does not say whether detail helps.",
+        "Dots are medians and bars the middle half of the actions at that distance; where a bar spans zero, "
+        "distance alone does not say whether detail helps.",
         _counts(rows),
     )
 
@@ -228,8 +226,6 @@ def _distribution_table(rows: list[Row]) -> Table:
 
 
 def _counts(rows: list[Row]) -> str:
-    num_documents = max(row["num_documents"] for row in rows)
-    return (
-        f"{counted(sum(row['num_labels'] for row in rows), 'label')}, at most "
-        f"{counted(num_documents, 'document')} in one group"
-    )
+    labels = counted(sum(row["num_labels"] for row in rows), "label")
+    documents = counted(max(row["num_documents"] for row in rows), "document")
+    return f"{labels}, each row or point from at most {documents}"

@@ -18,17 +18,23 @@ def counted(value: int, noun: str) -> str:
 
 def nats(value: float | None) -> str:
     """Nats per token with its sign, to four places."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:+.4f}"
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return _minus(f"{value:+.4f}") if value else "0"
 
 
 def number(value: float | None) -> str:
-    """A number without a sign of its own, to three significant digits."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:.3g}"
+    """A number to three significant digits."""
+    return MISSING if value is None or not math.isfinite(value) else _minus(f"{value:.3g}")
 
 
 def percent(value: float | None) -> str:
     """A share, 0 to 1, to a tenth of a percent."""
     return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.1f}%"
+
+
+def _minus(written: str) -> str:
+    return written.replace("-", "−")
 
 
 def text(value: Any) -> str:

@@ -6,6 +6,8 @@ a bounded number of times each.
 
 import logging
 import math
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -55,7 +57,10 @@ class RayWorkers:
 
     def __init__(self, context: RunContext, config: RayConfig) -> None:
         self._context, self._config = context, config
+        terminate = signal.getsignal(signal.SIGTERM)
         _start_ray(config)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray's own would end us without a last commit
         try:
             _refuse_impossible(config, Location.of(context.store_uri))
             self._actors = [self._start_actor() for _ in range(config.actors)]

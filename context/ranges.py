@@ -3,11 +3,22 @@
 from mctrace.context.errors import ConfigError
 
 
-def check_range(key: str, value: float, at_least: float | None = None, at_most: float | None = None) -> None:
-    """Raises ConfigError naming the dotted `key` unless at_least <= value <= at_most."""
-    if at_least is not None and value < at_least:
+def check_range(
+    key: str,
+    value: float,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+) -> None:
+    """Raises ConfigError naming the dotted `key` unless `value` is within every bound given.
+
+    Conditions are written so that NaN fails each of them.
+    """
+    if at_least is not None and not value >= at_least:
         raise ConfigError(f"{key} must be at least {at_least}, got {value}")
-    if at_most is not None and value > at_most:
+    if above is not None and not value > above:
+        raise ConfigError(f"{key} must be above {above}, got {value}")
+    if at_most is not None and not value <= at_most:
         raise ConfigError(f"{key} must be at most {at_most}, got {value}")
 
 

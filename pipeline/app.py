@@ -222,7 +222,7 @@ def _paths(corpus: list[str] | None) -> tuple[str, ...] | None:
     return tuple(corpus) if corpus else None
 
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 def main() -> None:
@@ -239,9 +239,6 @@ def main() -> None:
             raise
         _complain(f"this command needs {error.name}: pip install 'mctrace[collect]'")
         sys.exit(1)
-    except KeyboardInterrupt:
-        _complain("interrupted; what was committed stays, the same command goes on from there")
-        sys.exit(130)
 
 
 def _complain(message: str) -> None:

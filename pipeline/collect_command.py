@@ -35,16 +35,25 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
     progress = make_progress(console)
     planned = _plan(config, traces, store, console, progress)
     start = partial(_start_workers, config, use_ray)
-    summary = run_collection(
-        store,
-        planned.plan,
-        start,
-        model=config.model,
-        gists=config.gists,
-        source=planned.source,
-        resolved_config=config.to_json(),
-        progress=progress,
-    )
+    try:
+        summary = run_collection(
+            store,
+            planned.plan,
+            start,
+            model=config.model,
+            gists=config.gists,
+            source=planned.source,
+            resolved_config=config.to_json(),
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        left = len(missing(planned.plan, store))
+        console.print(
+            f"Interrupted with {len(planned.plan.trajectories) - left} of {len(planned.plan.trajectories)} "
+            "trajectories committed; the same command measures the rest.",
+            highlight=False,
+        )
+        raise
     _print_summary(summary, console)
 
 

@@ -84,7 +84,7 @@ def verify_run(
     at = store.at(version)
     problems = list(verify(at, quick=quick, progress=make_progress(console)))
     for problem in problems:
-        console.print(f"{problem.place} {problem.what}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{problem.place} {problem.what}", markup=False, highlight=False)
     if sweep:
         removed = sweep_store(store)
         console.print(f"swept {len(removed)} folders that no version names")

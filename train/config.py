@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from mctrace.context.errors import ConfigError
+from mctrace.context.ranges import check_choice, check_range
 
 NetworkName = Literal["dual_cross_attention", "linear"]
 Illegality = Literal["mean", "sum"]
@@ -30,10 +31,10 @@ class NetworkConfig:
     """dropped share of attention weights and head activations while training, in [0, 1)"""
 
     def __post_init__(self) -> None:
-        _one_of("train.network.name", self.name, get_args(NetworkName))
-        _at_least("train.network.d_lens", self.d_lens, 1)
-        _at_least("train.network.num_heads", self.num_heads, 1)
-        _at_least("train.network.num_stacks", self.num_stacks, 1)
+        check_choice("train.network.name", self.name, get_args(NetworkName))
+        check_range("train.network.d_lens", self.d_lens, at_least=1)
+        check_range("train.network.num_heads", self.num_heads, at_least=1)
+        check_range("train.network.num_stacks", self.num_stacks, at_least=1)
         if self.d_lens % self.num_heads:
             raise ConfigError(
                 f"train.network.d_lens must be a multiple of num_heads ({self.num_heads}), got {self.d_lens}"
@@ -62,8 +63,8 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         for name in ("rank_weight", "rank_margin", "budget_weight", "illegal_expand", "illegal_collapse"):
-            _at_least(f"train.objective.{name}", getattr(self, name), 0)
-        _one_of("train.objective.illegality", self.illegality, get_args(Illegality))
+            check_range(f"train.objective.{name}", getattr(self, name), at_least=0)
+        check_choice("train.objective.illegality", self.illegality, get_args(Illegality))
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class OptimiserConfig:
     """largest global gradient norm; a larger gradient is scaled down to it"""
 
     def __post_init__(self) -> None:
-        _above("train.optimiser.learning_rate", self.learning_rate, 0)
+        check_range("train.optimiser.learning_rate", self.learning_rate, above=0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"train.optimiser.betas must be two numbers in [0, 1), got {self.betas}")
-        _above("train.optimiser.eps", self.eps, 0)
-        _at_least("train.optimiser.weight_decay", self.weight_decay, 0)
-        _at_least("train.optimiser.warmup_steps", self.warmup_steps, 0)
-        _at_least("train.optimiser.total_steps", self.total_steps, 1)
-        _above("train.optimiser.gradient_clip", self.gradient_clip, 0)
+        check_range("train.optimiser.eps", self.eps, above=0)
+        check_range("train.optimiser.weight_decay", self.weight_decay, at_least=0)
+        check_range("train.optimiser.warmup_steps", self.warmup_steps, at_least=0)
+        check_range("train.optimiser.total_steps", self.total_steps, at_least=1)
+        check_range("train.optimiser.gradient_clip", self.gradient_clip, above=0)
         if self.warmup_steps > self.total_steps:
             raise ConfigError(
                 f"train.optimiser.warmup_steps must be at most total_steps ({self.total_steps}), "
@@ -127,9 +128,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_interval", "save_interval", "keep_last", "log_interval"):
-            _at_least(f"train.{name}", getattr(self, name), 1)
-        _at_least("train.seed", self.seed, 0)
-        _one_of("train.device", self.device, get_args(Device))
+            check_range(f"train.{name}", getattr(self, name), at_least=1)
+        check_range("train.seed", self.seed, at_least=0)
+        check_choice("train.device", self.device, get_args(Device))
         if not self.target:
             raise ConfigError("train.target must name a target definition, got an empty string")
 
@@ -155,18 +156,3 @@ def small_preset(network: NetworkName = "dual_cross_attention") -> TrainConfig:
             total_steps=400,
         ),
     )
-
-
-def _at_least(key: str, value: float, minimum: float) -> None:
-    if not value >= minimum:  # so that NaN is refused too
-        raise ConfigError(f"{key} must be at least {minimum}, got {value}")
-
-
-def _above(key: str, value: float, minimum: float) -> None:
-    if not value > minimum:
-        raise ConfigError(f"{key} must be above {minimum}, got {value}")
-
-
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")

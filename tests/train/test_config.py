@@ -17,7 +17,7 @@ from mctrace.train.config import (
     [
         (lambda: TrainConfig(batch_size=0), "train.batch_size must be at least 1, got 0"),
         (lambda: TrainConfig(keep_last=0), "train.keep_last must be at least 1"),
-        (lambda: TrainConfig(device="tpu"), "train.device must be one of auto, cpu, cuda, got 'tpu'"),
+        (lambda: TrainConfig(device="tpu"), "train.device must be one of auto, cpu, cuda; got 'tpu'"),
         (lambda: TrainConfig(target=""), "train.target"),
         (lambda: NetworkConfig(name="mlp"), "train.network.name must be one of"),
         (
