@@ -138,7 +138,7 @@ def _notes(utilities: list[Row]) -> list[str]:
     num_without = sum(row["num_without_utility"] for row in utilities if row["target"] == "priced")
     if num_without:
         notes.append(
-            f"{counted(num_without, 'label')} have no priced utility, because no price balances the budget "
-            "of their snapshot."
+            "Without a priced utility, because no price balances the budget of their snapshot: "
+            f"{counted(num_without, 'label')}."
         )
     return notes

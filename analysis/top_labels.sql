@@ -17,7 +17,7 @@ select
     document_id,
     trajectory_id
 from labels
-qualify row_number() over (same_action order by value_of_detail desc, cursor) = 1
 window same_action as (partition by trajectory_id, action, node_level, node_index, estimator)
+qualify row_number() over (same_action order by value_of_detail desc, cursor) = 1
 order by value_of_detail desc, trajectory_id, action, node_level, node_index
 limit 20

@@ -81,10 +81,11 @@ def top_section(connection: duckdb.DuckDBPyConnection) -> Section:
         "top",
         title,
         [
-            f"The {counted(len(rows), 'action')} with the highest value of detail, each at the cursor where it is "
-            "highest. They are here because they came out high, so measured again most would come out lower.",
-            "Value and standard error in nats per token, distance to the cursor and cursor in tokens; a node is "
-            "level:index, and the last column says at how many cursors the action was read.",
+            f"The {counted(len(rows), 'action')} with the highest value of detail, each at the cursor where "
+            "it is highest. They are here because they came out high, so measured again most would come "
+            "out lower.",
+            "Value and standard error in nats per token, distance to the cursor and cursor in tokens; a "
+            "node is level:index, and the last column says at how many cursors the action was read.",
         ],
         tables=[Table(f"Top {len(rows)}", columns, cells, numeric)],
     )

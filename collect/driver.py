@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
-from mctrace.collect.documents import Document
+from mctrace.collect.documents import Document, Placement
 from mctrace.collect.forecast import Forecast, forecast
 from mctrace.collect.measuring import (
     Finished,
@@ -33,6 +35,7 @@ from mctrace.context.errors import InputError
 from mctrace.context.progress import Progress
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.parts import Part, write_part
+from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store
 from mctrace.gists.loading import load_gistnet
 
@@ -71,6 +74,23 @@ def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tr
     return Provenance(source.model_hash, source.tokenizer_hash, gistnet.content_hash, model.dtype, tree)
 
 
+def known_placements(store: Store | None) -> dict[str, Placement]:
+    """Splits and signatures of the documents the store already holds."""
+    rows = (
+        fetch_rows(
+            connect(store.at()), "select document_id, split_group, split, minhash from stored_documents"
+        )
+        if store
+        else []
+    )
+    return {
+        row["document_id"]: Placement(
+            row["split_group"], row["split"], np.asarray(row["minhash"], dtype=np.uint32)
+        )
+        for row in rows
+    }
+
+
 def make_plan(documents: Sequence[Document], config: CollectConfig, provenance: Provenance) -> Plan:
     """The trajectories of every document. Raises InputError when none is long enough for a snapshot."""
     planned = {d.document_id: tuple(plan_document(d, config, provenance)) for d in documents}
@@ -90,9 +110,9 @@ def make_plan(documents: Sequence[Document], config: CollectConfig, provenance: 
     )
 
 
-def missing(plan: Plan, store: Store) -> list[PlannedTrajectory]:
-    """Planned trajectories the ledger does not list."""
-    done = store.at().part_ids
+def missing(plan: Plan, store: Store | None) -> list[PlannedTrajectory]:
+    """Planned trajectories the ledger does not list; all of them where there is no store yet."""
+    done = store.at().part_ids if store else frozenset()
     return [planned for planned in plan.trajectories if planned.part_id not in done]
 
 

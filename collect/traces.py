@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.collect.config import CollectConfig, CorpusConfig
-from mctrace.collect.documents import Document, Placement, SplitAssigner, document_id
-from mctrace.collect.driver import Plan
+from mctrace.collect.documents import Document, SplitAssigner, document_id
+from mctrace.collect.driver import Plan, known_placements
 from mctrace.collect.plan import Provenance, plan_trajectory
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
@@ -40,7 +40,7 @@ TRACES = pa.schema(
 
 
 def plan_traces(
-    path: Path, store: Store, config: CollectConfig, corpus: CorpusConfig, provenance: Provenance
+    path: Path, store: Store | None, config: CollectConfig, corpus: CorpusConfig, provenance: Provenance
 ) -> Plan:
     """The plan of a trace file. Raises InputError for a file or row that cannot be taken."""
     known = _KnownDocuments(store)
@@ -77,24 +77,17 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 class _KnownDocuments:
     """Documents the store already holds, read when a row names one."""
 
-    def __init__(self, store: Store) -> None:
-        self._location = store.location
-        rows = fetch_rows(
-            connect(store.at()),
-            "select document_id, source, tokenizer_hash, split_group, split, minhash, arrays "
-            "from stored_documents",
-        )
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        rows = fetch_rows(connect(store.at()), "from stored_documents") if store else []
         self._rows = {row["document_id"]: row for row in rows}
-        self.placements = {
-            identity: Placement(row["split_group"], row["split"], np.asarray(row["minhash"], np.uint32))
-            for identity, row in self._rows.items()
-        }
+        self.placements = known_placements(store)
 
     def get(self, identity: str) -> Document:
         row = self._rows.get(identity)
-        if row is None:
+        if row is None or self._store is None:
             raise ValueError(f"document_id {identity!r} is not in the store and the row has no tokens")
-        tokens = read_array(open_arrays(self._location, row["arrays"]), "tokens")
+        tokens = read_array(open_arrays(self._store.location, row["arrays"]), "tokens")
         return Document(identity, row["source"], tokens, row["tokenizer_hash"], self.placements[identity])
 
 

@@ -80,6 +80,11 @@ def create_store(uri: str) -> Store:
     return open_store(uri)
 
 
+def find_store(uri: str) -> Store | None:
+    """The store at `uri`, or None where there is none yet. Raises StoreError like `open_store`."""
+    return open_store(uri) if Location.of(uri).exists(_MARKER) else None
+
+
 def open_store(uri: str) -> Store:
     """Raises StoreError when there is no store at `uri` or a newer mctrace wrote it."""
     location = Location.of(uri)

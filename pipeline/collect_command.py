@@ -7,16 +7,23 @@ from pathlib import Path
 from rich.console import Console
 
 from mctrace.collect.corpus import Skipped, read_corpus
-from mctrace.collect.documents import Document, Placement, SplitAssigner, read_documents
-from mctrace.collect.driver import Plan, RunSummary, make_plan, missing, provenance_of, run_collection
+from mctrace.collect.documents import Document, SplitAssigner, read_documents
+from mctrace.collect.driver import (
+    Plan,
+    RunSummary,
+    known_placements,
+    make_plan,
+    missing,
+    provenance_of,
+    run_collection,
+)
 from mctrace.collect.forecast import Forecast, forecast
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
 from mctrace.collect.traces import plan_traces
 from mctrace.collect.workers import InProcessWorker, Workers
 from mctrace.context.progress import Progress
-from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.store import Store, create_store, find_store
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.progress import make_progress
 
@@ -31,9 +38,9 @@ class PlannedRun:
 
 def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, console: Console) -> None:
     """Plans, measures what the ledger does not list, and says what was done."""
-    store = create_store(config.store.uri)
     progress = make_progress(console)
-    planned = _plan(config, traces, store, console, progress)
+    planned = _plan(config, traces, find_store(config.store.uri), console, progress)
+    store = create_store(config.store.uri)
     start = partial(_start_workers, config, use_ray)
     try:
         summary = run_collection(
@@ -59,7 +66,7 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
 
 def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> None:
     """Measures one typical trajectory without keeping it and predicts the whole run."""
-    store = create_store(config.store.uri)
+    store = find_store(config.store.uri)
     planned = _plan(config, traces, store, console, make_progress(console))
     remaining = missing(planned.plan, store)
     if not remaining:
@@ -77,7 +84,7 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
 
 
 def _plan(
-    config: PipelineConfig, traces: Path | None, store: Store, console: Console, progress: Progress
+    config: PipelineConfig, traces: Path | None, store: Store | None, console: Console, progress: Progress
 ) -> PlannedRun:
     source = resolve_model(config.model.name, config.model.revision)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
@@ -96,7 +103,7 @@ def _plan(
 
 
 def _read_documents(
-    config: PipelineConfig, store: Store, source: ModelSource, console: Console, progress: Progress
+    config: PipelineConfig, store: Store | None, source: ModelSource, console: Console, progress: Progress
 ) -> list[Document]:
     skipped = Skipped()
     assigner = SplitAssigner(config.corpus, known_placements(store))
@@ -115,19 +122,6 @@ def _read_documents(
     if skipped.counts:
         console.print(f"Left out of the corpus: {skipped}", highlight=False)
     return documents
-
-
-def known_placements(store: Store) -> dict[str, Placement]:
-    """Splits and signatures of the documents the store already holds."""
-    rows = fetch_rows(
-        connect(store.at()), "select document_id, split_group, split, minhash from stored_documents"
-    )
-    import numpy as np
-
-    return {
-        row["document_id"]: Placement(row["split_group"], row["split"], np.asarray(row["minhash"], np.uint32))
-        for row in rows
-    }
 
 
 def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> Workers:

@@ -14,7 +14,7 @@ PAIRS = TreeShape(block_size=2, max_level=2)
 
 def column(*values: float) -> torch.Tensor:
     """Embeddings of width 2 whose second number is ten times the first."""
-    return torch.tensor([[value, 10 * value] for value in values])
+    return torch.tensor([[value, 10 * value] for value in values], dtype=torch.float32)
 
 
 @dataclass

@@ -75,10 +75,8 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
     assert info["dataset"]["gist_hash"] == "mean"
     assert info["utility_scale"] > 0
     assert (collected / "run/best/model.safetensors").exists()
-    assert {json.loads(line)["split"] for line in (collected / "run/metrics.jsonl").open()} == {
-        "train",
-        "validation",
-    }
+    lines = (collected / "run/metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["split"] for line in lines} == {"train", "validation"}
 
     answer = json.loads(mctrace("evaluate", "run/best", "--json", folder=collected).stdout)
     assert set(answer["scorers"]) == {"run", "recency", "noise"}
@@ -92,5 +90,4 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
 def test_plan_predicts_and_measures_nothing(tiny_settings, tmp_path):
     done = mctrace("plan", *as_flags(tiny_settings), folder=tmp_path)
     assert "TFLOP" in done.stdout
-    answer = mctrace("sql", "--format", "json", "select count(*) as n from effects", folder=tmp_path).stdout
-    assert json.loads(answer) == [{"n": 0}]
+    assert list(tmp_path.iterdir()) == []

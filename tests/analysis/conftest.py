@@ -1,0 +1,36 @@
+"""Stores whose numbers the tests know by hand; nobody writes to them."""
+
+from collections.abc import Iterator
+
+import duckdb
+import pytest
+
+from mctrace.analysis.shipped import add_target_views
+from mctrace.datasets.queries import connect
+from mctrace.datasets.store import Store
+from tests.analysis.synthetic import BY_HAND, Measured, Trajectory, write_store
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return write_store(tmp_path_factory.mktemp("by-hand") / "store", BY_HAND)
+
+
+@pytest.fixture
+def connection(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(store.at()) as connected:
+        add_target_views(connected)
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def stores_without_labels(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
+    """An empty one, one with a document that nobody measured, one where all measuring failed."""
+    bare = Trajectory("bare", "train", [])
+    failed = Trajectory("failed", "train", [Measured("expand", 1, 4, None)])
+    folder = tmp_path_factory.mktemp("without-labels")
+    return [
+        write_store(folder / "empty", []),
+        write_store(folder / "bare", [bare]),
+        write_store(folder / "failed", [failed]),
+    ]

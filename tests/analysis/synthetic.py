@@ -1,0 +1,204 @@
+"""A small store whose every number can be worked out by hand: K = 4, horizon 32 tokens.
+
+Values of detail are multiples of 1/16 and constant within each half of the horizon, so sums are exact.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mctrace.datasets.parts import write_part
+from mctrace.datasets.store import Store, create_store
+
+BLOCK_SIZE = 4
+HORIZON = 32
+FIRST_CURSOR = 64
+SCRIPT_SOURCE = "<script>alert('corpus')</script>"
+ODD_SOURCE = (
+    "r\u00e9sum\u00e9 \U0001f984 \u202egnp.exe\u2066 \"'><img src=x onerror=alert(1)> {{ 7*7 }} \u2028.py"
+)
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One action with its value of detail in the first and the second half of the horizon, nats per token."""
+
+    action: str
+    node_level: int
+    node_index: int
+    first: float | None
+    """None: the action failed"""
+    second: float | None = None
+    """None: as the first"""
+    wobble: float = 0.0
+    """added to one token, taken from the next"""
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A document of its own with one trajectory. The map: 4 blocks at level 2, 4 at level 1, then level 0."""
+
+    name: str
+    split: str
+    measured: Sequence[Measured]
+    cursors: Sequence[int] = (FIRST_CURSOR,)
+    source: str | None = None
+
+
+BY_HAND = (
+    Trajectory(
+        "a",
+        "train",
+        [
+            Measured("expand", 1, 4, 0.5, probability=0.5),
+            Measured("expand", 1, 5, 0.25, probability=0.5),
+            Measured("expand", 1, 6, 0.125, 0.375, probability=0.5),
+            Measured("expand", 1, 7, -0.125, wobble=1.0, probability=0.5),
+            Measured("expand", 2, 0, 0.0625),
+            Measured("collapse", 1, 8, 0.75, 0.25, probability=0.25),
+            Measured("collapse", 1, 9, 0.0, probability=0.25),
+            Measured("collapse", 2, 1, -0.25),
+            Measured("collapse", 1, 10, None),
+        ],
+        source=SCRIPT_SOURCE,
+    ),
+    Trajectory(
+        "b",
+        "test",
+        [Measured("expand", 1, 4, 1.0), Measured("expand", 1, 5, 0.0)],
+        cursors=(FIRST_CURSOR, FIRST_CURSOR + 4),
+        source=ODD_SOURCE,
+    ),
+    Trajectory("c", "validation", []),
+)
+
+
+def write_store(folder: Path, trajectories: Sequence[Trajectory]) -> Store:
+    """A store of one run with these trajectories; none at all: an empty store."""
+    store = create_store(str(folder))
+    if trajectories:
+        tables = {
+            "runs": [_run("start", 0), _run("end", 1)],
+            "documents": [_document(trajectory) for trajectory in trajectories],
+            "trajectories": [_trajectory(t) for t in trajectories if t.measured],
+            "effects": [_effect(t, m) for t in trajectories for m in t.measured],
+        }
+        part = write_part(store.location, part_id="part", kind="traces", run_id="run-1", tables=tables)
+        store.commit([part])
+    return store
+
+
+def _run(event: str, minute: int) -> Row:
+    return {
+        "run_id": "run-1",
+        "event": event,
+        "recorded_at": datetime(2026, 1, 2, 3, minute, tzinfo=UTC),
+        "model_name": "tiny",
+        "model_hash": "model-hash",
+        "tokenizer_hash": "tokenizer-hash",
+        "gist_source": "mean",
+        "gist_hash": "mean",
+        "dtype": "float32",
+        "estimator": "exact",
+        "config": '{"note": "</script><b>"}',
+        "software": "{}",
+        "outcome": "finished" if event == "end" else None,
+    }
+
+
+def _document(trajectory: Trajectory) -> Row:
+    return {
+        "document_id": f"document-{trajectory.name}",
+        "source": trajectory.source or trajectory.name,
+        "tokenizer_hash": "tokenizer-hash",
+        "gist_hash": "mean",
+        "model_hash": "model-hash",
+        "num_tokens": 200,
+        "block_size": BLOCK_SIZE,
+        "max_level": 2,
+        "split_group": trajectory.name,
+        "split": trajectory.split,
+        "minhash": [],
+    }
+
+
+def _trajectory(trajectory: Trajectory) -> Row:
+    return {
+        "trajectory_id": f"trajectory-{trajectory.name}",
+        "run_id": "run-1",
+        "document_id": f"document-{trajectory.name}",
+        "policy": "recency",
+        "model_hash": "model-hash",
+        "tokenizer_hash": "tokenizer-hash",
+        "gist_hash": "mean",
+        "dtype": "float32",
+        "block_size": BLOCK_SIZE,
+        "max_level": 2,
+        "protected_tail": 8,
+        "start": 0,
+        "levels": [2] * 4 + [1] * 4 + [0] * (trajectory.cursors[0] // BLOCK_SIZE - 8),
+        "cursors": list(trajectory.cursors),
+        "horizon": HORIZON,
+        "baseline_nll": [2.0] * _num_tokens(trajectory),
+        "num_legal_actions": 12,
+        "num_tokens_run": 100,
+        "seconds": 1.0,
+    }
+
+
+def _effect(trajectory: Trajectory, measured: Measured) -> Row:
+    return {
+        "trajectory_id": f"trajectory-{trajectory.name}",
+        "action": measured.action,
+        "node_level": measured.node_level,
+        "node_index": measured.node_index,
+        "entry_level": measured.node_level - (measured.action == "collapse"),
+        "first_token": trajectory.cursors[0],
+        "delta_nll": _delta_nll(measured, _num_tokens(trajectory)),
+        "estimator": "exact",
+        "inclusion_probability": measured.probability,
+        "status": "failed" if measured.first is None else "ok",
+    }
+
+
+def _delta_nll(measured: Measured, num_tokens: int) -> list[float] | None:
+    if measured.first is None:
+        return None
+    sign = -1 if measured.action == "expand" else 1
+    second = measured.first if measured.second is None else measured.second
+    values = [measured.first if token < HORIZON // 2 else second for token in range(num_tokens)]
+    return [sign * value + (-1) ** token * measured.wobble for token, value in enumerate(values)]
+
+
+def _num_tokens(trajectory: Trajectory) -> int:
+    return trajectory.cursors[-1] - trajectory.cursors[0] + HORIZON
+
+
+def write_run(folder: Path) -> Path:
+    """A training run's folder with a few steps and an evaluation, names and numbers awkward."""
+    nan = float("nan")
+    steps: list[Row] = [
+        {"step": 10, "split": "train", "loss": 1.0, "L_reg": 0.5, "<b>bold</b>": 1.0},
+        {"step": 20, "split": "train", "loss": None, "L_reg": 0.25, "<b>bold</b>": nan},
+        {"step": 20, "split": "</script><i>", "loss": 0.75, "utility_correlation": 0.125},
+    ]
+    folder.joinpath("metrics.jsonl").write_text("\n".join(json.dumps(step) for step in steps) + '\n{"st')
+    estimate = {"mean": 0.25, "low": 0.125, "high": 0.5, "num_documents": 3}
+    evaluation = {
+        "checkpoints": ["runs/</script><i>/best"],
+        "split": "test",
+        "scorers": {
+            "<b>bold</b>": {"utility_correlation": estimate},
+            "noise \ud800": {
+                "utility_correlation": {"mean": 0.0, "low": None, "high": None},
+                "mse": {"mean": nan},
+            },
+        },
+    }
+    folder.joinpath("evaluation.json").write_text(json.dumps(evaluation))
+    return folder

@@ -1,0 +1,262 @@
+"""Each shipped .sql against numbers worked out by hand from the store of synthetic.py.
+
+Weights, 1 / inclusion_probability: document a's level-1 expands 2, its level-0 collapses 4, all else 1. The
+level-1 expands of both documents, sorted by value: −1/8 (weight 2), 0 and 0 (1 each, b's two cursors), 1/4
+twice (2 each), 1/2 (2), 1 and 1 (1 each): 12 in all.
+"""
+
+from datetime import UTC, datetime
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from mctrace.analysis.shipped import Row, add_target_views, read_analysis, run_analysis
+from mctrace.datasets.queries import connect, run_user_sql
+from mctrace.datasets.store import Store
+from tests.analysis.synthetic import BY_HAND, SCRIPT_SOURCE, Measured, Trajectory, write_store
+
+ANALYSES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("analysis").glob("*.sql"))
+READ_TARGETS = {"target_utilities", "target_histogram", "shadow_prices"}
+
+Connection = duckdb.DuckDBPyConnection
+
+
+def pick(rows: list[Row], **wanted: Any) -> Row:
+    (found,) = [row for row in rows if all(row[column] == value for column, value in wanted.items())]
+    return found
+
+
+def picked(row: Row, *columns: str) -> list[Any]:
+    return [row[column] for column in columns]
+
+
+def test_provenance(connection: Connection) -> None:
+    (row,) = run_analysis(connection, "provenance")
+    assert row["started_at"] == datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
+    assert picked(row, "run_id", "outcome", "policies") == ["run-1", "finished", "recency"]
+    assert picked(row, "shortest_horizon", "longest_horizon") == [32, 32]
+    assert picked(row, "num_documents", "num_trajectories", "num_snapshots") == [2, 2, 3]
+    assert picked(row, "num_effects", "num_failed", "num_labels") == [10, 1, 12]
+
+
+def test_splits(connection: Connection) -> None:
+    rows = [list(row.values()) for row in run_analysis(connection, "splits")]
+    assert rows == [["train", 1, 1, 1, 8], ["validation", 1, 0, 0, 0], ["test", 1, 1, 2, 4]]
+
+
+def test_horizons(connection: Connection) -> None:
+    assert run_analysis(connection, "horizons") == [
+        {"shortest_horizon": 32, "longest_horizon": 32, "num_settings": 1}
+    ]
+
+
+@pytest.mark.parametrize("horizon", [16, 32])
+def test_signal(connection: Connection, horizon: int) -> None:
+    rows = run_analysis(connection, "signal", horizon=horizon)
+    assert {row["horizon"] for row in rows} == {horizon}
+    everything = pick(rows, action=None)
+    # All but the wobbling expand, the collapse worth nothing and b's expand worth nothing, at two cursors.
+    assert picked(everything, "num_labels", "num_documents", "num_beyond") == [12, 2, 8]
+    assert everything["share_of_labels"] == pytest.approx(8 / 12)
+    assert everything["share_of_actions"] == pytest.approx((6 + 1 + 4 + 1 + 2) / 22)
+    expands = pick(rows, action="expand", entry_level=1)
+    assert picked(expands, "num_labels", "num_beyond") == [8, 5]
+    assert expands["share_of_actions"] == pytest.approx((6 + 2) / 12)
+    collapses = pick(rows, action="collapse", entry_level=0)
+    assert picked(collapses, "num_beyond", "share_of_labels") == [1, 0.5]
+
+
+def test_signal_medians_are_of_the_labels_as_they_are(connection: Connection) -> None:
+    collapse = pick(run_analysis(connection, "signal"), action="collapse", entry_level=0)
+    # |delta_nll| is 1/2 and 0. The first one's tokens lie 1/4 to either side: a standard error of 1/4 / √31.
+    assert collapse["median_abs_delta_nll"] == 0.25
+    assert collapse["median_stderr"] == pytest.approx(0.25 / sqrt(31) / 2)
+
+
+def test_rank_stability(connection: Connection) -> None:
+    rows = run_analysis(connection, "rank_stability", half_horizon=16)
+    assert [row["scope"] for row in rows] == ["kind", "snapshot", "all"]
+    kind, snapshot, everything = rows
+    # Level-1 expands of a rank 4 3 2 1, then 4 2 3 1: 1 − 6 · 2 / 60. b has too few to rank.
+    assert picked(kind, "num_documents", "num_rankings", "num_labels", "stderr") == [1, 1, 4, None]
+    assert kind["spearman"] == pytest.approx(0.8)
+    # All of a rank 7 6 5 2 4 8 3 1, then 8 5½ 7 2 4 5½ 3 1 (in the order they are written down).
+    assert picked(snapshot, "num_documents", "num_rankings", "num_labels") == [1, 1, 8]
+    assert snapshot["spearman"] == pytest.approx(36 / sqrt(42 * 41.5))
+    # With b's 1, 1, 0, 0 in both halves: 3 tie at 0 and 2 at 1, in the second half 2 more at 1/4.
+    assert picked(everything, "num_documents", "num_rankings", "num_labels") == [2, 1, 12]
+    assert everything["spearman"] == pytest.approx(134.5 / sqrt(140.5 * 140))
+
+
+def test_rank_stability_is_averaged_over_documents(tmp_path: Path) -> None:
+    same = [Measured("expand", 1, 4 + i, i / 8, i / 8) for i in range(4)]
+    turned = [Measured("expand", 1, 4 + i, i / 8, -i / 8) for i in range(4)]
+    store = write_store(
+        tmp_path / "two",
+        [Trajectory("same", "train", same, cursors=(64, 68, 72)), Trajectory("turned", "train", turned)],
+    )
+    snapshot = pick(run_analysis(connect(store.at()), "rank_stability"), scope="snapshot")
+    assert picked(snapshot, "num_documents", "num_rankings", "half_horizon") == [2, 4, 16]
+    # +1 three times and −1 once, but a document counts once: 0 ± √2 / √2. (At later cursors of `same` the
+    # halves shift by a few tokens and keep their order.)
+    assert snapshot["spearman"] == pytest.approx(0)
+    assert snapshot["stderr"] == pytest.approx(1)
+
+
+def test_value_distribution(connection: Connection) -> None:
+    rows = run_analysis(connection, "value_distribution")
+    assert [(row["action"], row["entry_level"]) for row in rows] == [
+        ("expand", 1), ("expand", 2), ("collapse", 0), ("collapse", 1),
+    ]  # fmt: skip
+    expands = rows[0]
+    assert picked(expands, "num_labels", "num_documents") == [8, 2]
+    assert expands["effective_num_labels"] == pytest.approx(144 / 20)
+    assert expands["mean"] == pytest.approx((2 * (-0.125 + 0.25 + 0.25 + 0.5) + 2) / 12)
+    assert picked(expands, "lowest", "p05", "p25", "p50", "p75", "p95", "highest") == [
+        -0.125, -0.125, 0, 0.25, 0.5, 1, 1,
+    ]  # fmt: skip
+
+
+def test_a_quantile_stands_exactly_at_its_share(tmp_path: Path) -> None:
+    measured = [Measured("expand", 1, 4 + i, (i + 1) / 4, probability=0.3) for i in range(4)]
+    store = write_store(tmp_path / "four", [Trajectory("four", "train", measured)])
+    (row,) = run_analysis(connect(store.at()), "value_distribution")
+    assert picked(row, "p25", "p50", "p75", "p95") == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_value_histogram(connection: Connection) -> None:
+    rows = run_analysis(connection, "value_histogram")
+    # The 98th percentile of |value| over the 12 labels is 1, so bins are 1/20 wide.
+    expands = [row for row in rows if (row["action"], row["entry_level"]) == ("expand", 1)]
+    assert [row["num_labels"] for row in expands] == [1, 2, 2, 1, 2]
+    assert [row["share"] for row in expands] == pytest.approx([2 / 12, 2 / 12, 4 / 12, 2 / 12, 2 / 12])
+    assert [row["bin_from"] for row in expands] == pytest.approx([-0.15, 0, 0.25, 0.5, 1])
+    assert [row["bin_to"] for row in expands[:-1]] == pytest.approx([-0.1, 0.05, 0.3, 0.55])
+    assert expands[-1]["bin_to"] is None
+    assert sum(row["share"] for row in rows) == pytest.approx(4)
+
+
+def test_value_histogram_of_zeros(tmp_path: Path) -> None:
+    measured = [Measured("expand", 1, 4, 0.0), Measured("expand", 1, 5, 0.0)]
+    store = write_store(tmp_path / "zeros", [Trajectory("zeros", "train", measured)])
+    (row,) = run_analysis(connect(store.at()), "value_histogram")
+    assert picked(row, "bin_from", "bin_to", "bin_centre", "num_labels", "share") == [0, 0, 0, 2, 1]
+
+
+def test_value_by_distance(connection: Connection) -> None:
+    rows = run_analysis(connection, "value_by_distance")
+    # The level-1 expands are 32 to 48 tokens away, the level-0 collapses 24 and 28.
+    expands = pick(rows, action="expand", entry_level=1)
+    assert picked(expands, "distance_from", "distance_to", "num_labels", "num_documents") == [32, 64, 8, 2]
+    assert picked(expands, "p25", "p50", "p75") == [0, 0.25, 0.5]
+    collapses = pick(rows, action="collapse", entry_level=0)
+    assert picked(collapses, "distance_from", "distance_to", "mean", "p50") == [0, 32, 0.25, 0]
+
+
+def test_distance_bins_double(tmp_path: Path) -> None:
+    # Ends of the nodes at 68, 96, 100, 124 and 128 tokens, 128 the cursor.
+    measured = [Measured("expand", 1, index, 0.25) for index in (15, 16, 23, 24, 31)]
+    store = write_store(tmp_path / "far", [Trajectory("far", "train", measured, cursors=(128,))])
+    rows = run_analysis(connect(store.at()), "value_by_distance")
+    assert [picked(row, "distance_from", "distance_to", "num_labels") for row in rows] == [
+        [0, 32, 2], [32, 64, 2], [64, 128, 1],
+    ]  # fmt: skip
+
+
+def test_target_utilities(connection: Connection) -> None:
+    rows = run_analysis(connection, "target_utilities")
+    literal = pick(rows, target="literal", action="expand", entry_level=1)
+    assert picked(literal, "num_labels", "num_without_utility") == [8, 0]
+    assert literal["share_zero"] == pytest.approx((2 + 2) / 12)
+    assert literal["mean"] == pytest.approx((2 * (0.5 + 0.25 + 0.25) + 2) / 12)
+    assert picked(literal, "p05", "p50", "p95") == [0, 0.25, 1]
+    # An edit costs 1/4 in a (test_shadow_prices), which leaves one expand 1/4; in b it costs 1, all zero.
+    priced = pick(rows, target="priced", action="expand", entry_level=1)
+    assert priced["share_zero"] == pytest.approx(10 / 12)
+    assert priced["mean"] == pytest.approx(2 * 0.25 / 12)
+    literal = pick(rows, target="literal", action="collapse", entry_level=0)
+    assert picked(literal, "share_zero", "mean", "p05") == [0.5, -0.25, -0.5]
+    priced = pick(rows, target="priced", action="collapse", entry_level=0)
+    assert picked(priced, "share_zero", "mean", "p05") == pytest.approx([0.5, -0.125, -0.25])
+
+
+def test_target_histogram(connection: Connection) -> None:
+    rows = run_analysis(connection, "target_histogram")
+    # The 98th percentile of |utility| other than zero is 1. Level-2 expands and collapses are in, too.
+    assert [
+        (row["target"], row["action"], round(row["bin_centre"], 3), row["num_labels"], round(row["share"], 6))
+        for row in rows
+    ] == [
+        ("literal", "expand", 0.075, 1, round(1 / 13, 6)),
+        ("literal", "expand", 0.275, 2, round(4 / 13, 6)),
+        ("literal", "expand", 0.525, 1, round(2 / 13, 6)),
+        ("literal", "expand", 1.025, 2, round(2 / 13, 6)),
+        ("literal", "collapse", -0.475, 1, round(4 / 9, 6)),
+        ("priced", "expand", 0.275, 1, round(2 / 13, 6)),
+        ("priced", "collapse", -0.475, 1, round(1 / 9, 6)),
+        ("priced", "collapse", -0.225, 1, round(4 / 9, 6)),
+    ]
+
+
+def test_shadow_prices(connection: Connection) -> None:
+    # In a, at a price of 1/4, the expand of 1/2 is bought (weight 2) and the collapses of 0 and −1/4 are sold
+    # (4 + 1); at the next lower price, 1/16, three expands are bought (6). In b, twice, there is nothing to
+    # sell, so the price rises to the value of its best expand, 1.
+    rows = run_analysis(connection, "shadow_prices")
+    assert [row["percent"] for row in rows] == list(range(0, 101, 5))
+    assert [row["edit_price"] for row in rows] == pytest.approx([0.25] * 7 + [1] * 14)
+    assert picked(rows[0], "num_snapshots", "num_without_price", "num_zero") == [3, 0, 0]
+
+
+def test_labels_without_a_price_are_counted_and_left_out(connection: Connection) -> None:
+    connection.execute("set variable budget = 1")  # no price makes a's 37 entries fit in one position
+    rows = run_analysis(connection, "target_utilities")
+    priced = pick(rows, target="priced", action="expand", entry_level=1)
+    assert picked(priced, "num_labels", "num_without_utility", "share_zero", "mean") == [8, 8, None, None]
+    assert run_analysis(connection, "shadow_prices") == []
+
+
+def test_top_labels(connection: Connection) -> None:
+    rows = run_analysis(connection, "top_labels")
+    assert [row["value_of_detail"] for row in rows] == [
+        1, 0.5, 0.5, 0.25, 0.25, 0.0625, 0, 0, -0.125, -0.25,
+    ]  # fmt: skip
+    assert picked(rows[0], "action", "node_level", "node_index", "split") == ["expand", 1, 4, "test"]
+    # Equal at both cursors: the first stands.
+    assert picked(rows[0], "cursor", "distance_to_cursor", "num_cursors", "stderr") == [64, 44, 2, 0]
+    assert {row["source"] for row in rows[1:3]} == {SCRIPT_SOURCE}
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_nothing_to_analyse_is_no_error(stores_without_labels: list[Store], name: str) -> None:
+    for store in stores_without_labels:
+        with connect(store.at()) as connection:
+            add_target_views(connection)
+            assert len(run_analysis(connection, name)) <= 1
+
+
+@pytest.mark.parametrize("name", [name for name in ANALYSES if name not in READ_TARGETS])
+def test_runs_as_it_is_where_users_run_sql(store: Store, name: str) -> None:
+    assert run_user_sql(connect(store.at()), read_analysis(name)).num_rows > 0
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_says_on_top_what_a_row_means(name: str) -> None:
+    first, *_ = read_analysis(name).splitlines()
+    assert first.startswith(f"-- {name}: ")
+    assert " row" in read_analysis(name).split("\n\n")[0]
+
+
+def test_a_variable_does_not_outlive_its_analysis(connection: Connection) -> None:
+    run_analysis(connection, "signal", horizon=16)
+    assert {row["horizon"] for row in run_analysis(connection, "signal")} == {32}
+
+
+def test_the_synthetic_maps_are_whole(connection: Connection) -> None:
+    """N is 1 + 4 + 32 entries at the first cursor, and 4 more at the second of b."""
+    lengths = connection.sql("select num_entries from snapshots order by snapshot_id").fetchall()
+    assert lengths == [(37,), (37,), (41,)]
+    assert len(BY_HAND) == 3

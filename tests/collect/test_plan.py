@@ -1,0 +1,278 @@
+"""Plans: where cursors and windows lie, and that a part's id is made of all that determines its labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mctrace.collect import plan as plan_module
+from mctrace.collect.config import CollectConfig
+from mctrace.collect.passes import Work, action_pass, baseline_pass
+from mctrace.collect.plan import (
+    PlannedTrajectory,
+    Provenance,
+    place_cursors,
+    plan_document,
+    plan_trajectory,
+    window_start,
+)
+from mctrace.context.lod_map import LODMap
+from mctrace.context.trajectory import Trajectory
+from mctrace.context.tree import TreeShape
+from tests.collect.making import PROVENANCE, TREE, make_document, small_config
+from tests.context.strategies import light
+
+LEVELS = (2, 2, 2, 2, 1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0)
+
+
+def plan(provenance: Provenance = PROVENANCE, num_tokens: int = 400, **settings: object):
+    return list(plan_document(make_document(num_tokens), small_config(**settings), provenance))
+
+
+def plan_one(
+    *,
+    document_id: str = "document",
+    policy: str = "recency",
+    tree: TreeShape = TREE,
+    start: int = 16,
+    levels: tuple[int, ...] = LEVELS,
+    later_cursors: tuple[int, ...] = (4, 11),
+    provenance: Provenance = PROVENANCE,
+    **settings: object,
+) -> PlannedTrajectory:
+    """The plan of one trajectory; every argument is something its labels depend on."""
+    config = small_config(**settings)
+    cursor = start + len(levels) * tree.block_size
+    head = LODMap(tree, start, cursor, np.array(levels, dtype=np.uint8))
+    trajectory = Trajectory(head, (cursor, *(cursor + more for more in later_cursors)), config.horizon)
+    return plan_trajectory(document_id, policy, trajectory, config, replace(provenance, tree=tree))
+
+
+def test_the_same_inputs_give_the_same_plan():
+    settings = {"trajectories_per_document": 6, "max_actions": 5, "num_random_variants": 2}
+    one, again = plan(**settings), plan(**settings)
+    assert [planned.part_id for planned in one] == [planned.part_id for planned in again]
+    assert one == again
+    assert plan_one() == plan_one()
+
+
+CHANGES: dict[str, dict[str, object]] = {
+    "document": {"document_id": "another"},
+    "start": {"start": 32},
+    "levels": {"levels": (*LEVELS[:9], 1, *LEVELS[10:])},
+    "cursors": {"later_cursors": (4, 12)},
+    "number of cursors": {"later_cursors": (4,)},
+    "horizon": {"horizon": 17},
+    "protected tail": {"protected_tail": 9},
+    "fewer actions": {"max_actions": 6},
+    "even fewer actions": {"max_actions": 5},
+    "other actions": {"max_actions": 5, "seed": 1},
+    "depth of the tree": {"tree": TreeShape(4, 3)},
+    "model": {"provenance": replace(PROVENANCE, model_hash="another")},
+    "tokenizer": {"provenance": replace(PROVENANCE, tokenizer_hash="another")},
+    "gists": {"provenance": replace(PROVENANCE, gist_hash="another")},
+    "dtype": {"provenance": replace(PROVENANCE, dtype="bfloat16")},
+}
+
+
+def test_whatever_a_label_depends_on_changes_the_part_id():
+    ids = {name: plan_one(**change).part_id for name, change in CHANGES.items()}
+    ids["nothing"] = plan_one().part_id
+    assert len(set(ids.values())) == len(ids)
+
+
+def test_block_size_changes_the_part_id_even_where_the_levels_look_alike():
+    flat = {"levels": (0, 0, 0, 0), "later_cursors": ()}
+    four = plan_one(start=0, tree=TreeShape(4, 1), **flat)
+    two = plan_one(start=0, tree=TreeShape(2, 1), levels=(0,) * 8, later_cursors=())
+    assert four.trajectory.cursors == two.trajectory.cursors
+    assert four.part_id != two.part_id
+
+
+def test_a_new_evaluator_changes_every_part_id(monkeypatch):
+    before = plan_one().part_id
+    monkeypatch.setattr(plan_module, "EVALUATOR_VERSION", plan_module.EVALUATOR_VERSION + 1)
+    assert plan_one().part_id != before
+
+
+def test_what_labels_do_not_depend_on_leaves_the_part_id_alone():
+    """The seed and the policy's settings matter only through the map and the actions they led to."""
+    assert plan_one(seed=1).part_id == plan_one().part_id
+    assert plan_one(window=64, train_wc_length=32).part_id == plan_one().part_id
+
+
+def test_all_legal_actions_are_planned_unless_there_are_too_many():
+    everything, some = plan_one(), plan_one(max_actions=5)
+    legal = everything.trajectory.legal_actions(8)
+    assert [sampled.action for sampled in everything.actions] == legal
+    assert everything.num_legal_actions == some.num_legal_actions == len(legal)
+    assert len(some.actions) == 5
+    assert {sampled.action for sampled in some.actions} < set(legal)
+    strata = {(action.kind, action.node.level) for action in legal}
+    assert {(s.action.kind, s.action.node.level) for s in some.actions} == strata
+    assert all(0 < sampled.inclusion_probability <= 1 for sampled in some.actions)
+
+
+def test_the_protected_tail_reaches_the_actions():
+    last = max(s.action.node.index for s in plan_one(protected_tail=0).actions if s.action.node.level == 1)
+    kept = max(s.action.node.index for s in plan_one(protected_tail=20).actions if s.action.node.level == 1)
+    assert last - kept == 5
+
+
+def test_policies_take_turns():
+    planned = plan(trajectories_per_document=5, policies=("recency", "lod0", "random"))
+    assert [p.policy for p in planned] == ["recency", "lod0", "random", "recency", "lod0"]
+    for p in planned:
+        levels = set(p.trajectory.head.levels.tolist())
+        assert (levels == {0}) == (p.policy == "lod0")
+
+
+def test_each_trajectory_has_its_own_place():
+    planned = plan(num_tokens=2000, trajectories_per_document=10)
+    assert len({p.trajectory.first_cursor for p in planned}) > 5
+    assert len({p.part_id for p in planned}) == 10
+
+
+def test_another_seed_gives_another_plan():
+    assert {p.part_id for p in plan(num_tokens=2000)}.isdisjoint(
+        p.part_id for p in plan(num_tokens=2000, seed=1)
+    )
+
+
+def test_a_plan_names_each_part_once():
+    """In a document with room for one cursor only, every trajectory of a fixed shape is the same one."""
+    planned = plan(num_tokens=12 + 16 + 8, trajectories_per_document=6, policies=("recency",))
+    assert len(planned) == len({p.part_id for p in planned}) == 1
+
+
+def test_windows_reach_back_as_far_as_their_policy_says():
+    for p in plan(num_tokens=2000, trajectories_per_document=12, policies=("recency", "lod0", "random")):
+        length = p.trajectory.first_cursor - p.trajectory.head.start
+        assert length == (64 if p.policy == "lod0" else 128)
+        assert p.trajectory.num_positions == length + 8 + 16
+
+
+@pytest.mark.parametrize(
+    ("cursor", "window", "expected"), [(64, 128, 0), (64, 64, 0), (64, 63, 4), (64, 60, 4), (66, 60, 8)]
+)
+def test_a_window_starts_at_the_first_block_within_it(cursor, window, expected):
+    assert window_start(cursor, window, TREE) == expected
+
+
+def test_a_window_narrower_than_a_block_still_holds_something():
+    (first, *_) = plan(window=2, lod0_window=1, policies=("lod0",))
+    assert first.trajectory.head.num_entries >= 1
+
+
+@light
+@given(st.integers(1, 600), st.integers(0, 20), st.data())
+def test_cursors_lie_within_the_document_and_behind_them_a_window_where_there_is_room(
+    num_tokens, number, data
+):
+    config = small_config(
+        horizon=data.draw(st.integers(1, 60)),
+        cursors_per_trajectory=data.draw(st.integers(1, 5)),
+        cursor_stride=data.draw(st.integers(1, 40)),
+        window=data.draw(st.integers(4, 300)),
+        protected_tail=data.draw(st.integers(0, 60)),
+    )
+    spread = (config.cursors_per_trajectory - 1) * config.cursor_stride
+    latest = (num_tokens - config.horizon - spread) // 4 * 4
+    cursors = place_cursors(make_document(num_tokens), config, TREE, number)
+    if cursors is None:
+        assert latest < config.protected_tail + 4, "a snapshot would have fitted"
+        return
+    assert cursors[0] % 4 == 0
+    assert np.diff(cursors).tolist() == [config.cursor_stride] * (config.cursors_per_trajectory - 1)
+    assert cursors[-1] + config.horizon <= num_tokens
+    assert cursors[0] >= config.protected_tail + 4
+    assert cursors[0] >= min(config.window, latest)
+
+
+def test_every_place_a_cursor_could_have_is_taken_by_some_trajectory():
+    config, document = small_config(window=16, protected_tail=4), make_document(80)
+    firsts = {place_cursors(document, config, TREE, number)[0] for number in range(200)}
+    assert firsts == set(range(16, 80 - 16 - 8 + 1, 4))
+
+
+@pytest.mark.parametrize("num_tokens", [1, 16, 24, 35])
+def test_a_document_too_short_for_a_snapshot_gives_nothing(num_tokens):
+    assert plan(num_tokens=num_tokens, num_random_variants=2) == []
+
+
+def test_the_shortest_document_with_a_snapshot_has_one_block_before_its_protected_tail():
+    planned = plan(num_tokens=8 + 4 + 8 + 16, policies=("lod0",))
+    assert planned[0].trajectory.cursors == (12, 16, 20)
+    assert planned[0].num_legal_actions == 3
+
+
+def variants_of(provenance: Provenance = PROVENANCE, **settings: object) -> list[PlannedTrajectory]:
+    settings = {"num_random_variants": 3, "trajectories_per_document": 1, **settings}
+    return [p for p in plan(provenance, **settings) if p.variant_group is not None]
+
+
+def test_variants_are_compressions_of_one_window_with_the_same_cursors_and_no_actions():
+    (trajectory, *_) = plan(num_random_variants=3, trajectories_per_document=1)
+    baseline, *compressed = variants_of()
+    assert baseline.policy == "variant_lod0"
+    assert set(baseline.trajectory.head.levels.tolist()) == {0}
+    assert [v.policy for v in compressed] == ["variant_random"] * 3
+    assert len({v.trajectory.head for v in compressed}) == 3
+    for v in (baseline, *compressed):
+        assert v.actions == ()
+        assert v.trajectory.cursors == trajectory.trajectory.cursors
+        assert v.trajectory.head.start == baseline.trajectory.head.start
+        assert v.variant_group == baseline.variant_group
+    assert all(v.trajectory.head.num_entries <= 48 for v in compressed)
+
+
+def test_a_plan_without_variants_has_no_groups():
+    assert {p.variant_group for p in plan()} == {None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"provenance": replace(PROVENANCE, model_hash="another")},
+        {"provenance": replace(PROVENANCE, gist_hash="another")},
+        {"provenance": replace(PROVENANCE, dtype="bfloat16")},
+        {"horizon": 15},
+        {"protected_tail": 9},
+    ],
+    ids=["model", "gists", "dtype", "horizon", "protected tail"],
+)
+def test_a_variant_is_compared_with_a_baseline_of_its_own_run_only(change):
+    """A store holds runs of several models; a group shared by two would mix their losses in the pairs."""
+    one, other = variants_of(), variants_of(**change)
+    if one[0].trajectory.cursors == other[0].trajectory.cursors:
+        assert one[0].variant_group != other[0].variant_group
+    assert one[0].part_id != other[0].part_id
+
+
+@given(st.data())
+@light
+def test_the_plans_count_of_work_is_the_sum_over_its_passes(data):
+    planned = plan_one(
+        start=data.draw(st.sampled_from((0, 16, 64))), max_actions=data.draw(st.sampled_from((None, 4, 9)))
+    )
+    passes = [action_pass(planned.trajectory, sampled.action) for sampled in planned.actions]
+    expected = baseline_pass(planned.trajectory).work
+    for each in passes:
+        expected = expected + each.work
+    assert planned.work == expected
+    assert planned.num_effect_values == expected.num_read - baseline_pass(planned.trajectory).work.num_read
+
+
+def test_the_default_configuration_plans_trajectories_of_a_long_document():
+    provenance = replace(PROVENANCE, tree=TreeShape(32, 2))
+    planned = list(plan_document(make_document(9000), CollectConfig(), provenance))
+    assert [p.policy for p in planned] == ["recency", "random"]
+    for p in planned:
+        assert p.trajectory.first_cursor - p.trajectory.head.start == 4096
+        assert p.trajectory.end <= 9000
+        strata = {(s.action.kind, s.action.node.level) for s in p.actions}
+        assert {("expand", 1), ("expand", 2), ("collapse", 1)} <= strata
+        assert p.work.num_recomputed > len(p.actions) * 200
+        assert isinstance(p.work, Work)

@@ -1,0 +1,125 @@
+"""Sampling of actions: even over the strata, known probabilities, unbiased sums."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mctrace.collect.sampling import sample_actions
+from mctrace.context.actions import Action
+from mctrace.context.chance import generator_for
+from mctrace.context.tree import Node
+from tests.context.strategies import light
+
+Stratum = tuple[str, int]
+STRATA: tuple[Stratum, ...] = (("expand", 1), ("expand", 2), ("collapse", 1), ("collapse", 2))
+
+
+def actions_of(*sizes: int) -> list[Action]:
+    return [
+        Action(kind, Node(level, index))
+        for (kind, level), size in zip(STRATA, sizes, strict=True)
+        for index in range(size)
+    ]
+
+
+def stratum(action: Action) -> Stratum:
+    return action.kind, action.node.level
+
+
+def sampled_sizes(sizes: tuple[int, ...], max_actions: int) -> tuple[int, ...]:
+    sampled = sample_actions(actions_of(*sizes), max_actions, generator_for("sizes"))
+    counts = Counter(stratum(s.action) for s in sampled)
+    return tuple(counts[key] for key in STRATA)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "max_actions", "expected"),
+    [
+        ((50, 50, 50, 50), 20, (5, 5, 5, 5)),
+        ((50, 2, 50, 0), 20, (9, 2, 9, 0)),
+        ((1, 1, 100, 1), 20, (1, 1, 17, 1)),
+        ((0, 0, 100, 0), 20, (0, 0, 20, 0)),
+        ((10, 3, 40, 5), 21, (6, 3, 7, 5)),
+        ((50, 2, 50, 2), 21, (8, 2, 9, 2)),
+        ((3, 3, 3, 3), 12, (3, 3, 3, 3)),
+    ],
+)
+def test_strata_are_sampled_evenly_small_ones_whole_and_a_remainder_from_the_largest(
+    sizes, max_actions, expected
+):
+    assert sampled_sizes(sizes, max_actions) == expected
+
+
+sizes_of_strata = st.lists(st.integers(0, 30), min_size=4, max_size=4)
+
+
+@light
+@given(sizes_of_strata, st.integers(4, 60), st.integers())
+def test_what_holds_of_every_sample(sizes, max_actions, seed):
+    actions = actions_of(*sizes)
+    sampled = sample_actions(actions, max_actions, generator_for(seed))
+    chosen = [s.action for s in sampled]
+    assert len(chosen) == min(max_actions, len(actions))
+    places = [actions.index(action) for action in chosen]
+    assert places == sorted(set(places)), "the order is kept and nothing is drawn twice"
+    for key, size in zip(STRATA, sizes, strict=True):
+        probabilities = {s.inclusion_probability for s in sampled if stratum(s.action) == key}
+        number = sum(stratum(action) == key for action in chosen)
+        assert (number > 0) == (size > 0)
+        if number:
+            (probability,) = probabilities
+            assert probability * size == pytest.approx(number)
+
+
+@light
+@given(sizes_of_strata, st.integers(4, 60))
+def test_no_stratum_gets_fewer_than_another_that_is_not_larger(sizes, max_actions):
+    found = sampled_sizes(tuple(sizes), max_actions)
+    for size, number in zip(sizes, found, strict=True):
+        assert number == size or number >= max(found) - 1
+
+
+def test_all_actions_are_measured_when_there_is_no_maximum_or_room_for_all():
+    actions = actions_of(3, 2, 4, 1)
+    for max_actions in (None, 10, 11):
+        sampled = sample_actions(actions, max_actions, generator_for("all"))
+        assert [s.action for s in sampled] == actions
+        assert {s.inclusion_probability for s in sampled} == {1.0}
+    assert sample_actions([], 5, generator_for("none")) == []
+
+
+@pytest.mark.parametrize("max_actions", [1, 3, 9])
+def test_a_sum_weighted_by_inverse_probability_is_right_on_average(max_actions):
+    actions = actions_of(12, 2, 20, 6)
+    value = {action: float(i % 7) for i, action in enumerate(actions)}
+    estimates = [
+        sum(
+            value[s.action] / s.inclusion_probability for s in sample_actions(actions, max_actions, generator)
+        )
+        for generator in (generator_for("unbiased", seed) for seed in range(1500))
+    ]
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert np.mean(estimates) == pytest.approx(sum(value.values()), abs=4 * error)
+
+
+def test_each_action_is_chosen_as_often_as_its_probability_says():
+    actions = actions_of(12, 2, 20, 6)
+    times: Counter[Action] = Counter()
+    probabilities: dict[Action, float] = {}
+    for seed in range(1500):
+        for s in sample_actions(actions, 9, generator_for("often", seed)):
+            times[s.action] += 1
+            probabilities[s.action] = s.inclusion_probability
+    assert set(times) == set(actions)
+    for action in actions:
+        assert times[action] / 1500 == pytest.approx(probabilities[action], abs=0.06)
+
+
+def test_a_sample_depends_on_its_generator_alone():
+    actions = actions_of(12, 2, 20, 6)
+    draws = [sample_actions(actions, 9, generator_for("key", seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
