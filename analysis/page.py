@@ -81,9 +81,9 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure_json"] = lambda figure: htmlsafe_json_dumps(finite(figure), allow_nan=False)
+    environment.filters["figure_json"] = lambda figure: htmlsafe_json_dumps(clean(figure), allow_nan=False)
     scripts = {"plotly": get_plotlyjs(), "report": (_FOLDER / "report.js").read_text(encoding="utf-8")}
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         title=title,
         subtitle=subtitle,
         sections=sections,
@@ -92,17 +92,23 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         scripts={name: Markup(text) for name, text in scripts.items()},
         script_hashes=[_content_hash(text) for text in scripts.values()],
     )
+    return _whole_characters(page)
 
 
-def finite(value: Any) -> Any:
-    """The same nested lists and dictionaries with None for every number that is not finite."""
+def clean(value: Any) -> Any:
+    """The same nested lists and dictionaries as JSON and UTF-8 can hold them: None for a number that is not
+    finite, a question mark for half a surrogate pair (which some browsers do not survive)."""
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [clean(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    return _whole_characters(value) if isinstance(value, str) else value
+
+
+def _whole_characters(text: str) -> str:
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _content_hash(script: str) -> str:

@@ -15,8 +15,8 @@ from mctrace.datasets.store import StoreVersion
 
 
 def report_sections(version: StoreVersion, run: Path | None) -> list[Section]:
-    """The chapters of the report in their order. `run` is a training run's folder; what it lacks is said in its
-    section."""
+    """The chapters of the report in their order. `run` is a training run's folder; what it lacks is said
+    where it would stand."""
     connection = connect(version)
     try:
         (horizons,) = run_analysis(connection, "horizons")

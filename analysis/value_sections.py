@@ -74,7 +74,8 @@ def top_section(connection: duckdb.DuckDBPyConnection) -> Section:
         for row in rows
     ]
     columns = [
-        "Source", "Value", "Stderr", "Action and entry level", "Distance", "Split", "Node", "Cursor", "Cursors",
+        "Source", "Value", "Stderr", "Action and entry level", "Distance", "Split", "Node", "Cursor",
+        "Cursors",
     ]  # fmt: skip
     numeric = frozenset({"Value", "Stderr", "Distance", "Node", "Cursor", "Cursors"})
     return Section(

@@ -66,7 +66,7 @@ class FrozenCausalLM:
         *,
         keep_cache: bool = True,
     ) -> tuple[Tensor, KVCache]:
-        cache = (prefix or DynamicCache()) if keep_cache or prefix else None
+        cache = prefix if prefix is not None else DynamicCache() if keep_cache else None
         num_before = cache.get_seq_length() if cache is not None else 0
         mask = torch.ones(1, num_before + len(embeddings_ND), dtype=torch.long, device=embeddings_ND.device)
         output = self.network(

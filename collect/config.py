@@ -71,7 +71,7 @@ class CollectConfig:
     policies: tuple[str, ...] = ("recency", "random")
     """how LOD maps are made: recency, random, lod0"""
     trajectories_per_document: int = 2
-    """taken in turn from `policies`, at seeded places of the document"""
+    """taken in turn from `policies` (the first by chance), at seeded places of the document"""
     horizon: int = 128
     """H, tokens after a cursor whose loss is read"""
     cursors_per_trajectory: int = 4

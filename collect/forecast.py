@@ -1,6 +1,6 @@
 """What a run will cost, from what its plan says and one timed trajectory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mctrace.collect.measuring import ModelSize
@@ -31,9 +31,14 @@ def forecast(
     flops_per_second: float,
     num_workers: int,
     embedding_dim: int,
+    document_tokens: Mapping[str, int],
 ) -> Forecast:
-    """Totals of `plan` at a worker's measured rate (`flops_per_second`, from one timed trajectory)."""
-    work = sum((planned.work for planned in plan), start=Work())
+    """Totals of `plan` at a worker's measured rate (`flops_per_second`, from one timed trajectory).
+
+    Bytes are those of trajectories and of documents not yet in the store (`document_tokens`, tokens by
+    document id); the base model's embedding table comes once on top.
+    """
+    work = total_work(plan)
     flops = size.flops(work)
     return Forecast(
         len(plan),
@@ -42,16 +47,20 @@ def forecast(
         work,
         flops,
         flops / flops_per_second / num_workers,
-        _num_bytes(plan, embedding_dim),
+        _num_bytes(plan, embedding_dim, document_tokens),
     )
 
 
-def _num_bytes(plan: Sequence[PlannedTrajectory], embedding_dim: int) -> int:
+def total_work(plan: Sequence[PlannedTrajectory]) -> Work:
+    """What the base model has to do for all of `plan`."""
+    return sum((planned.work for planned in plan), start=Work())
+
+
+def _num_bytes(
+    plan: Sequence[PlannedTrajectory], embedding_dim: int, document_tokens: Mapping[str, int]
+) -> int:
     values = sum(planned.num_effect_values for planned in plan)
-    documents: dict[str, int] = {}
-    for planned in plan:
-        seen = documents.get(planned.document_id, 0)
-        documents[planned.document_id] = max(seen, planned.trajectory.end)
     block = plan[0].trajectory.head.tree.block_size if plan else 1
-    arrays = sum(tokens + tokens // block * embedding_dim for tokens in documents.values())
-    return _BYTES_PER_VALUE * (values + arrays) + _BYTES_PER_PART * (len(plan) + len(documents))
+    arrays = sum(tokens + tokens // block * embedding_dim for tokens in document_tokens.values())
+    num_parts = len(plan) + len(document_tokens)
+    return _BYTES_PER_VALUE * (values + arrays) + _BYTES_PER_PART * num_parts

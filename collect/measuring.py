@@ -19,7 +19,7 @@ from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import Baseline, DocumentTree, Effect, measure_baseline, measure_effects
 from mctrace.collect.model_source import resolve_model
 from mctrace.collect.passes import Work
-from mctrace.collect.plan import PlannedTrajectory, Provenance, part_digest
+from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, part_digest
 from mctrace.context.errors import ModelError
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part, write_part
@@ -260,16 +260,3 @@ def load_checked_gistnet(source: str, provenance: Provenance, embedding_dim: int
 
 def embeddings_part_id(model_hash: str) -> str:
     return part_digest({"embeddings": model_hash})
-
-
-def document_part_id(document_id: str, provenance: Provenance) -> str:
-    """A document's gists depend on the model, the GistNet and the tree; so does its part."""
-    tree = (provenance.tree.block_size, provenance.tree.max_level)
-    return part_digest(
-        {
-            "document": document_id,
-            "model": provenance.model_hash,
-            "gists": provenance.gist_hash,
-            "tree": tree,
-        }
-    )

@@ -67,9 +67,13 @@ class PlannedTrajectory:
 def plan_document(
     document: Document, config: CollectConfig, provenance: Provenance
 ) -> Iterator[PlannedTrajectory]:
-    """The document's trajectories in plan order; none when it is too short for a single snapshot."""
+    """The document's trajectories in plan order; none when it is too short for a single snapshot.
+
+    Policies take turns from a seeded first one, so that all occur even with one trajectory a document.
+    """
+    first_policy = int(generator_for("policy", document.document_id, config.seed).integers(2**31))
     for number in range(config.trajectories_per_document):
-        policy = config.policies[number % len(config.policies)]
+        policy = config.policies[(first_policy + number) % len(config.policies)]
         cursors = place_cursors(document, config, provenance.tree, number)
         if cursors is None:
             return
@@ -194,3 +198,16 @@ def _with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTraje
 def part_digest(identity: dict[str, object]) -> str:
     """A part id: the hash of everything that determines the part's content."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def document_part_id(document_id: str, provenance: Provenance) -> str:
+    """A document's gists depend on the model, the GistNet and the tree; so does its part."""
+    tree = (provenance.tree.block_size, provenance.tree.max_level)
+    return part_digest(
+        {
+            "document": document_id,
+            "model": provenance.model_hash,
+            "gists": provenance.gist_hash,
+            "tree": tree,
+        }
+    )

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from mctrace.collect.config import CollectConfig, CorpusConfig
 from mctrace.collect.documents import Document, SplitAssigner, document_id
-from mctrace.collect.driver import Plan, known_placements
 from mctrace.collect.plan import Provenance, plan_trajectory
+from mctrace.collect.run_plan import RunPlan, known_placements
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -41,7 +41,7 @@ TRACES = pa.schema(
 
 def plan_traces(
     path: Path, store: Store | None, config: CollectConfig, corpus: CorpusConfig, provenance: Provenance
-) -> Plan:
+) -> RunPlan:
     """The plan of a trace file. Raises InputError for a file or row that cannot be taken."""
     known = _KnownDocuments(store)
     assigner = SplitAssigner(corpus, known.placements)
@@ -57,7 +57,7 @@ def plan_traces(
         planned.append(plan_trajectory(document.document_id, "import", trajectory, config, provenance))
     if not planned:
         raise InputError(f"{path} has no rows")
-    return Plan(documents, tuple(planned), provenance, num_too_short=0)
+    return RunPlan(documents, tuple(planned), provenance, num_too_short=0)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ from mctrace.datasets.parts import Part, PartFile
 from mctrace.datasets.schemas import LEDGER
 
 _FOLDER = "ledger"
+_RUNS = "run_ids"
+"""Commit metadata: the runs whose parts a version added, separated by spaces."""
 _COMMIT_RETRIES = 100
 """With the default, 8 writers lose about 4% of their commits."""
 
@@ -69,9 +71,14 @@ class Ledger:
             found.setdefault(row["part_id"], _from_row(row))
         return int(table.version()), list(found.values())
 
-    def history(self) -> list[dict[str, Any]]:
-        """Delta's own account of every version, newest first."""
-        return self._open(None).history()
+    def versions_by_run(self) -> dict[str, tuple[int, int]]:
+        """The first and the last version each run made."""
+        found: dict[str, tuple[int, int]] = {}
+        for commit in self._open(None).history():  # newest first
+            for run_id in commit.get(_RUNS, "").split():
+                _, last = found.get(run_id, (0, int(commit["version"])))
+                found[run_id] = (int(commit["version"]), last)
+        return found
 
     def commit(self, parts: Sequence[Part]) -> list[Part]:
         """Appends the rows of `parts` in one version and returns those that were new.
@@ -82,12 +89,15 @@ class Ledger:
         new = [part for part in parts if part.part_id not in known]
         if new:
             now = datetime.now(UTC)
+            runs = " ".join(sorted({part.run_id for part in new}))
             rows = pa.Table.from_pylist([_to_row(part, now) for part in new], schema=LEDGER)
             write_deltalake(
                 self._uri,
                 rows,
                 mode="append",
-                commit_properties=CommitProperties(max_commit_retries=_COMMIT_RETRIES),
+                commit_properties=CommitProperties(
+                    custom_metadata={_RUNS: runs}, max_commit_retries=_COMMIT_RETRIES
+                ),
                 post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
             )
             self._sync()

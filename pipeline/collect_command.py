@@ -8,18 +8,11 @@ from rich.console import Console
 
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import Document, SplitAssigner, read_documents
-from mctrace.collect.driver import (
-    Plan,
-    RunSummary,
-    known_placements,
-    make_plan,
-    missing,
-    provenance_of,
-    run_collection,
-)
+from mctrace.collect.driver import RunSummary, run_collection
 from mctrace.collect.forecast import Forecast, forecast
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
+from mctrace.collect.run_plan import RunPlan, known_placements, make_plan, provenance_of
 from mctrace.collect.traces import plan_traces
 from mctrace.collect.workers import InProcessWorker, Workers
 from mctrace.context.progress import Progress
@@ -33,7 +26,7 @@ class PlannedRun:
     """A run before anything is measured."""
 
     source: ModelSource
-    plan: Plan
+    plan: RunPlan
 
 
 def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, console: Console) -> None:
@@ -54,21 +47,21 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
             progress=progress,
         )
     except KeyboardInterrupt:
-        left = len(missing(planned.plan, store))
+        left = len(planned.plan.missing(store))
         console.print(
             f"Interrupted with {len(planned.plan.trajectories) - left} of {len(planned.plan.trajectories)} "
             "trajectories committed; the same command measures the rest.",
             highlight=False,
         )
         raise
-    _print_summary(summary, console)
+    _print_summary(summary, store.at().version, console)
 
 
 def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> None:
     """Measures one typical trajectory without keeping it and predicts the whole run."""
     store = find_store(config.store.uri)
     planned = _plan(config, traces, store, console, make_progress(console))
-    remaining = missing(planned.plan, store)
+    remaining = planned.plan.missing(store)
     if not remaining:
         console.print("Nothing to measure: every planned trajectory is in the store.")
         return
@@ -79,7 +72,8 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
     seconds = worker.time(item)
     size = worker.model_size()
     rate = size.flops(typical.work) / seconds
-    prediction = forecast(remaining, size, rate, config.ray.actors, planned.source.embedding_dim)
+    documents = {d: planned.plan.documents[d].num_tokens for d in planned.plan.missing_documents(store)}
+    prediction = forecast(remaining, size, rate, config.ray.actors, planned.source.embedding_dim, documents)
     _print_forecast(prediction, rate, config.ray.actors, console)
 
 
@@ -93,7 +87,7 @@ def _plan(
     else:
         documents = _read_documents(config, store, source, console, progress)
         plan = make_plan(documents, config.collect, provenance)
-    done = len(plan.trajectories) - len(missing(plan, store))
+    done = len(plan.trajectories) - len(plan.missing(store))
     console.print(
         f"Plan: {len(plan.trajectories)} trajectories of {len(plan.documents)} documents"
         + (f", {done} of them in the store already" if done else "")
@@ -144,26 +138,26 @@ def _print_forecast(prediction: Forecast, rate: float, num_workers: int, console
     )
 
 
-def _print_summary(summary: RunSummary, console: Console) -> None:
+def _print_summary(summary: RunSummary, version: int, console: Console) -> None:
     if summary.run_id is None:
         console.print(
             f"Nothing to measure: all {summary.num_planned} planned trajectories are in the store "
-            f"(version {summary.version})."
+            f"(version {version})."
         )
         return
     console.print(
         f"Run {summary.run_id}: {summary.num_snapshots} snapshots, {summary.num_effects} effects, "
         f"{summary.num_tokens_run:,} tokens in {_duration(summary.seconds)} "
         f"({summary.num_effects / summary.seconds:.2f} effects/s), "
-        f"{summary.num_bytes / 1e6:.1f} MB; the store is at version {summary.version}",
+        f"{summary.num_bytes / 1e6:.1f} MB; the store is at version {version}",
         highlight=False,
     )
-    if summary.predicted_seconds and summary.predicted_bytes:
+    if summary.predicted:
+        predicted = summary.predicted
         console.print(
-            f"Predicted after the first trajectory: {_duration(summary.predicted_seconds)} "
-            f"(off by {summary.predicted_seconds / summary.seconds - 1:+.0%}), "
-            f"{summary.predicted_bytes / 1e6:.1f} MB "
-            f"(off by {summary.predicted_bytes / max(1, summary.num_bytes) - 1:+.0%})",
+            f"Predicted after the first trajectory: {_duration(predicted.seconds)} "
+            f"(off by {predicted.seconds / summary.seconds - 1:+.0%}), {predicted.num_bytes / 1e6:.1f} MB "
+            f"(off by {predicted.num_bytes / max(1, summary.num_bytes) - 1:+.0%})",
             highlight=False,
         )
 

@@ -25,7 +25,7 @@ def write_report(
         raise InputError(f"{out} is a folder: give --out a file name, like {out / 'report.html'}")
     content = build_report(open_store(config.store.uri).at(version), run, datetime.now(UTC))
     try:
-        _write_whole(out, content.encode("utf-8", errors="replace"))
+        _write_whole(out, content.encode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     console.print(

@@ -38,12 +38,15 @@ def print_log(config: PipelineConfig, console: Console) -> None:
     store = open_store(config.store.uri)
     version = store.at()
     console.print(f"{config.store.uri} at version {version.version}", highlight=False)
+    versions = store.ledger.versions_by_run()
     for row in fetch_rows(connect(version), read_sql("log.sql")):
+        first, last = versions.get(row["run_id"], (0, 0))
         ended = row["outcome"] or "never ended"
         gists = row["gist_source"] if row["gist_source"] == row["gist_hash"] else row["gist_hash"][:8]
         rate = row["effects_per_second"]
         console.print(
-            f"\nrun {row['run_id']}  {ended}  started {row['started_at']:%Y-%m-%d %H:%M} UTC\n"
+            f"\nrun {row['run_id']}  {ended}  started {row['started_at']:%Y-%m-%d %H:%M} UTC  "
+            f"versions {first}-{last}\n"
             f"  model {row['model_name']} ({row['model_hash'][:8]}), gists {gists}, {row['dtype']}, "
             f"{row['estimator']}\n"
             f"  {row['num_documents']} documents, {row['num_trajectories']} trajectories, "

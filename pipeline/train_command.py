@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mctrace.analysis.run_folder import EVALUATION_FILE, METRICS_FILE
 from mctrace.context.errors import InputError
 from mctrace.datasets.batch import Batch
 from mctrace.datasets.batches import ordered_batches, shuffled_batches
@@ -29,9 +30,7 @@ from mctrace.train.networks import build_network
 from mctrace.train.telemetry import JsonlSink, TensorBoardSink
 from mctrace.train.trainer import fit
 
-METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.json"
-EVALUATION_FILE = "evaluation.json"
 
 
 def train_run(

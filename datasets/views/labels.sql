@@ -4,8 +4,9 @@
 --   value_of_detail  NLL(coarse) - NLL(fine): -delta_nll of an expand, +delta_nll of a collapse
 --   positions        working-context positions an expand costs or a collapse frees
 --   distance_to_cursor  tokens from the node's end to the cursor
--- labels is at the collected horizon; labels_at(h) at any shorter one. A horizon beyond the measured tokens is
--- an error, never a shorter mean.
+-- labels is at the collected horizon; labels_at(h) at any shorter one. A horizon beyond the measured tokens, or
+-- an effect that has too few of them, is an error, never a shorter mean. Where an action was measured by a
+-- cheaper estimator and exactly (an audit), the exact row stands.
 create macro labels_at(h) as table
 with spans as (
     select
@@ -24,12 +25,24 @@ with spans as (
     from effects as e
     join trajectories as t using (trajectory_id)
     where e.status = 'ok'
+    and (
+        e.estimator = 'exact'
+        or not exists (
+            from effects as x
+            where x.estimator = 'exact' and x.status = 'ok' and x.trajectory_id = e.trajectory_id
+            and x.action = e.action and x.node_level = e.node_level and x.node_index = e.node_index
+        )
+    )
 ),
 
 measured as (
     select
         *,
-        delta_nll[cursor - first_token + 1 : cursor - first_token + label_horizon] as horizon_delta_nll
+        case
+            when cursor - first_token + label_horizon <= list_count(delta_nll)
+                then delta_nll[cursor - first_token + 1 : cursor - first_token + label_horizon]
+            else error('an effect of trajectory ' || trajectory_id || ' lacks tokens (mctrace verify)')
+        end as horizon_delta_nll
     from spans
     where node_end <= cursor - case action when 'collapse' then protected_tail else 0 end
 )

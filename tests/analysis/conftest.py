@@ -16,8 +16,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_store(tmp_path_factory.mktemp("by-hand") / "store", BY_HAND)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def connection(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Shared: whoever sets a variable of it resets it."""
     with connect(store.at()) as connected:
         add_target_views(connected)
         yield connected

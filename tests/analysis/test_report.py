@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,10 +13,17 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from mctrace.analysis.page import Plot, Section, Table, finite, render_page
+from mctrace.analysis.page import Plot, Section, Table, clean, render_page
 from mctrace.analysis.report import build_report, report_sections
 from mctrace.datasets.store import Store
-from tests.analysis.synthetic import ODD_SOURCE, SCRIPT_SOURCE, write_run
+from tests.analysis.synthetic import (
+    BY_HAND,
+    ODD_SOURCE,
+    SCRIPT_SOURCE,
+    Measured,
+    write_run,
+    write_store,
+)
 
 TITLES = [
     "What this store holds",
@@ -171,7 +179,7 @@ def test_numbers_that_are_not_finite_become_gaps() -> None:
         "data": [{"x": [1.0, math.nan, math.inf], "y": (None, -math.inf, 2)}],
         "layout": {"height": 100},
     }
-    assert finite(figure)["data"] == [{"x": [1.0, None, None], "y": [None, None, 2]}]
+    assert clean(figure)["data"] == [{"x": [1.0, None, None], "y": [None, None, 2]}]
     plot = Plot("gaps", figure, "There is nothing to read.", "1 point")
     page = render_page("t", "s", [Section("k", "Title", [], plots=[plot])])
     (data,) = [text for text in Elements(page).inside("script") if text.startswith("{")]
@@ -183,3 +191,16 @@ def test_a_page_without_plots_carries_no_plotly() -> None:
     page = render_page("t", "s", [Section("k", "Title", ["p"], tables=[table])])
     assert "1 &lt; 2" in page
     assert len(page) < 20_000
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark(page: str) -> None:
+    assert "noise ?" in "".join(Elements(page).inside("bdi"))
+    assert "\\ud800" not in page.replace(get_plotlyjs(), "")
+    assert clean({"a": ["\ud800", "\U0001f984"]}) == {"a": ["?", "\U0001f984"]}
+
+
+def test_a_label_that_is_no_number_crashes_nothing(tmp_path: Path) -> None:
+    odd = [Measured("expand", 1, 0, math.nan), Measured("expand", 1, 1, math.inf)]
+    trajectory = replace(BY_HAND[0], measured=[*BY_HAND[0].measured, *odd])
+    store = write_store(tmp_path / "store", [trajectory])
+    assert "NaN" not in build_report(store.at(), None, NOON).replace(get_plotlyjs(), "")

@@ -211,7 +211,9 @@ def test_shadow_prices(connection: Connection) -> None:
     assert picked(rows[0], "num_snapshots", "num_without_price", "num_zero") == [3, 0, 0]
 
 
-def test_labels_without_a_price_are_counted_and_left_out(connection: Connection) -> None:
+def test_labels_without_a_price_are_counted_and_left_out(store: Store) -> None:
+    connection = connect(store.at())
+    add_target_views(connection)
     connection.execute("set variable budget = 1")  # no price makes a's 37 entries fit in one position
     rows = run_analysis(connection, "target_utilities")
     priced = pick(rows, target="priced", action="expand", entry_level=1)

@@ -6,8 +6,9 @@ from pathlib import Path
 from mctrace.collect.config import GistConfig
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import SplitAssigner, read_documents
-from mctrace.collect.driver import Plan, RunSummary, make_plan, provenance_of, run_collection
+from mctrace.collect.driver import RunSummary, run_collection
 from mctrace.collect.model_source import ModelSource, resolve_model
+from mctrace.collect.run_plan import RunPlan, make_plan, provenance_of
 from mctrace.collect.workers import InProcessWorker
 from mctrace.context.progress import Progress, Silent
 from mctrace.datasets.queries import connect, fetch_rows
@@ -22,7 +23,7 @@ class TinyRun:
     config: PipelineConfig
     store: Store
     source: ModelSource
-    plan: Plan
+    plan: RunPlan
 
     def measure(self, start_workers=InProcessWorker, progress: Progress | None = None) -> RunSummary:
         return run_collection(

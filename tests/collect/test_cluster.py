@@ -7,7 +7,6 @@ import ray
 
 from mctrace.collect.cluster import RayWorkers
 from mctrace.collect.config import RayConfig
-from mctrace.collect.driver import missing
 from mctrace.context.errors import CollectError, ConfigError
 from mctrace.context.progress import Silent
 from tests.collect.runs import tiny_run
@@ -39,7 +38,7 @@ def test_a_killed_actor_costs_only_what_it_had_in_flight(tiny_settings, tmp_path
     config = RayConfig(actors=2, num_cpus=1)
     summary = by_ray.measure(partial(killer.start_workers, config), killer)
     assert killer.killed == 1
-    assert missing(by_ray.plan, by_ray.store) == []
+    assert by_ray.plan.missing(by_ray.store) == []
     assert summary.num_measured == len(by_ray.plan.trajectories)
     assert by_ray.labels() == pytest.approx(alone.labels(), abs=1e-5)
     assert not ray.is_initialized()
@@ -51,7 +50,7 @@ def test_an_item_that_keeps_killing_its_actor_ends_the_run_with_its_name(tiny_se
     config = RayConfig(actors=1, num_cpus=1, max_attempts=1)
     with pytest.raises(CollectError, match=r"text\d\d\.txt died 1 times"):
         run.measure(partial(killer.start_workers, config), killer)
-    assert 0 < len(missing(run.plan, run.store)) < len(run.plan.trajectories)
+    assert 0 < len(run.plan.missing(run.store)) < len(run.plan.trajectories)
 
 
 def test_more_actors_than_the_cluster_has_room_for_is_refused(tiny_settings, tmp_path):

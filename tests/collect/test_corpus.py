@@ -104,6 +104,14 @@ def test_a_byte_order_mark_is_not_part_of_the_text(folder):
     assert [text.text for text in texts] == ["text", "row"]
 
 
+def test_a_row_that_no_text_can_be_made_of_is_left_out(folder):
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    (folder / "rows.jsonl").write_text('{"text": "half \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n')
+    texts, skipped = read(folder)
+    assert [text.text for text in texts] == ["whole \N{GRINNING FACE}"]
+    assert skipped.counts == {"not UTF-8 text": 1}
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [
@@ -132,7 +140,7 @@ def test_a_single_file_that_is_not_text_is_refused_with_the_endings_that_are(fol
 
 
 def test_no_path_at_all_is_refused_with_what_to_give():
-    with pytest.raises(InputError, match="--corpus, or set corpus.paths .*'stdlib'"):
+    with pytest.raises(InputError, match=r"--corpus, or set corpus\.paths .*'stdlib'"):
         read()
 
 

@@ -104,9 +104,9 @@ def test_the_tokenizer_hash_is_the_tokenizers_alone(folder):
 
 def test_the_tokenizer_of_a_folder_encodes_text(folder):
     tokenizer = resolve_model(str(folder)).load_tokenizer()
-    tokens = tokenizer.encode("héllo", add_special_tokens=False, verbose=False)
-    assert len(tokens) == len("héllo".encode())
-    assert tokenizer.decode(tokens) == "héllo"
+    tokens = tokenizer.encode("hé", add_special_tokens=False, verbose=False)
+    assert tokens == tokenizer.convert_tokens_to_ids(["h", "Ã", "©"])
+    assert len(set(tokens)) == 3
 
 
 def test_a_folder_without_safetensors_is_refused(folder):
@@ -120,15 +120,13 @@ def test_a_folder_without_a_tokenizer_is_refused(folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()
     source = resolve_model(str(folder))
-    with pytest.raises(ModelError, match="no tokenizer.json in"):
+    with pytest.raises(ModelError, match=r"no tokenizer\.json in"):
         _ = source.tokenizer_hash
     with pytest.raises(ModelError, match="no usable tokenizer"):
         source.load_tokenizer()
 
 
-@pytest.mark.parametrize(
-    "content", [None, "{not json", "{}", '{"model_type": "no-such-architecture"}', "[]"]
-)
+@pytest.mark.parametrize("content", [None, "{not json", "{}", '{"model_type": "no-such-architecture"}', "[]"])
 def test_a_folder_without_a_usable_configuration_is_refused(folder, content):
     (folder / "config.json").unlink()
     if content is not None:
@@ -146,8 +144,11 @@ def test_a_configuration_that_cannot_be_hashed_is_refused(folder, content):
         _ = resolve_model(str(folder)).model_hash
 
 
-def test_a_damaged_tokenizer_is_refused(folder):
-    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "Nonsense"}}')
+@pytest.mark.parametrize(
+    "content", ["{not json", "{}", '{"version": "1.0", "added_tokens": [], "model": {"type": "Nonsense"}}']
+)
+def test_a_damaged_tokenizer_is_refused(folder, content):
+    (folder / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match="no usable tokenizer"):
         resolve_model(str(folder)).load_tokenizer()
 

@@ -49,9 +49,7 @@ class Spy:
     def logits(self, embeddings_ND, position_N, keep_H, prefix=None, *, keep_cache=True):
         before = self._prefix_length if prefix is not None else 0
         attended = [before + i + 1 for i in range(len(embeddings_ND))]
-        logits_HV, cache = self.model.logits(
-            embeddings_ND, position_N, keep_H, prefix, keep_cache=keep_cache
-        )
+        logits_HV, cache = self.model.logits(embeddings_ND, position_N, keep_H, prefix, keep_cache=keep_cache)
         self.seen.append(Work(len(embeddings_ND), len(logits_HV), sum(attended)))
         return logits_HV, cache
 

@@ -9,8 +9,8 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.documents import Document, SplitAssigner, document_id
-from mctrace.collect.driver import Plan
 from mctrace.collect.plan import PlannedTrajectory, plan_trajectory
+from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.traces import TRACES, plan_traces
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
@@ -51,6 +51,12 @@ def store(tmp_path: Path) -> Store:
     return create_store(str(tmp_path / "store"))
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """For tests that commit nothing."""
+    return create_store(str(tmp_path_factory.mktemp("empty") / "store"))
+
+
 def commit_document(store: Store, document: Document) -> None:
     """The document as a run would have left it in the store."""
     row = {
@@ -77,12 +83,12 @@ def commit_document(store: Store, document: Document) -> None:
     store.commit([part])
 
 
-def plan(path: Path, store: Store, **settings: object) -> Plan:
+def plan(path: Path, store: Store | None, **settings: object) -> RunPlan:
     return plan_traces(path, store, small_config(**settings), CorpusConfig(), PROVENANCE)
 
 
-def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, store):
-    found = plan(write(tmp_path, good_row()), store, max_actions=6)
+def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, empty_store):
+    found = plan(write(tmp_path, good_row()), empty_store, max_actions=6)
     head = LODMap(TREE, 16, 80, np.array(LEVELS, dtype=np.uint8))
     expected = plan_trajectory(
         IDENTITY, "import", Trajectory(head, (80, 84, 91), 16), small_config(max_actions=6), PROVENANCE
@@ -96,17 +102,17 @@ def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, store):
     assert document.placement.split in ("train", "validation", "test")
 
 
-def test_rows_of_one_document_share_it_and_their_order_is_kept(tmp_path, store):
+def test_rows_of_one_document_share_it_and_their_order_is_kept(tmp_path, empty_store):
     later = good_row(cursors=[80, 96], document_id=IDENTITY)
     other = good_row(tokens=random_tokens(150, seed=5).tolist(), start=0, levels=[0] * 10, cursors=[38])
-    found = plan(write(tmp_path, good_row(), later, other), store)
+    found = plan(write(tmp_path, good_row(), later, other), empty_store)
     assert [p.trajectory.cursors for p in found.trajectories] == [(80, 84, 91), (80, 96), (38,)]
     assert [p.document_id for p in found.trajectories] == [IDENTITY, IDENTITY, list(found.documents)[1]]
     assert len(found.documents) == 2
 
 
-def test_a_row_that_is_there_twice_is_measured_once(tmp_path, store):
-    found = plan(write(tmp_path, good_row(), good_row()), store)
+def test_a_row_that_is_there_twice_is_measured_once(tmp_path, empty_store):
+    found = plan(write(tmp_path, good_row(), good_row()), empty_store)
     assert len(found.trajectories) == len({p.part_id for p in found.trajectories}) == 1
 
 
@@ -137,14 +143,20 @@ def test_a_near_duplicate_of_a_document_of_the_store_gets_its_split(tmp_path, st
     assert (found.placement.split_group, found.placement.split) == (document.document_id, "validation")
 
 
-def test_columns_beyond_the_documented_ones_are_passed_over(tmp_path, store):
+def test_without_a_store_rows_bring_their_own_tokens(tmp_path):
+    assert len(plan(write(tmp_path, good_row()), None).trajectories) == 1
+    with pytest.raises(InputError, match="is not in the store and the row has no tokens"):
+        plan(write(tmp_path, good_row(tokens=None, document_id=IDENTITY)), None)
+
+
+def test_columns_beyond_the_documented_ones_are_passed_over(tmp_path, empty_store):
     table = pa.Table.from_pylist([good_row()], schema=TRACES).append_column("score", pa.array([0.5]))
     pq.write_table(table, tmp_path / "more.parquet")
-    assert len(plan(tmp_path / "more.parquet", store).trajectories) == 1
+    assert len(plan(tmp_path / "more.parquet", empty_store).trajectories) == 1
 
 
-def test_wider_integer_columns_are_taken_when_their_values_fit(tmp_path, store):
-    assert len(plan(write(tmp_path, good_row(), types=OTHER_TYPES), store).trajectories) == 1
+def test_wider_integer_columns_are_taken_when_their_values_fit(tmp_path, empty_store):
+    assert len(plan(write(tmp_path, good_row(), types=OTHER_TYPES), empty_store).trajectories) == 1
 
 
 BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
@@ -179,54 +191,57 @@ BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize(("changes", "why"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
 def test_a_bad_row_is_refused_with_its_number_and_reason_and_leaves_the_store_alone(
-    tmp_path, store, changes, why
+    tmp_path, empty_store, changes, why
 ):
     path = write(tmp_path, good_row(), good_row(**changes), types=OTHER_TYPES)
-    before = _files_of(tmp_path / "store")
+    before = _files_of(Path(empty_store.location.root))
     with pytest.raises(InputError, match=rf"traces\.parquet row 1: .*{why}.*; nothing of the file was taken"):
-        plan(path, store)
-    assert _files_of(tmp_path / "store") == before
+        plan(path, empty_store)
+    assert _files_of(Path(empty_store.location.root)) == before != {}
 
 
 @pytest.mark.parametrize("column", ["start", "levels"])
-def test_a_missing_value_is_refused_by_the_name_of_its_column(tmp_path, store, column):
+def test_a_missing_value_is_refused_by_the_name_of_its_column(tmp_path, empty_store, column):
     with pytest.raises(InputError, match=f"row 0: .*{column}"):
-        plan(write(tmp_path, good_row(**{column: None})), store)
+        plan(write(tmp_path, good_row(**{column: None})), empty_store)
 
 
-def test_numbers_with_a_fraction_are_not_cut_to_integers(tmp_path, store):
-    types = {"levels": pa.list_(pa.float64()), "start": pa.float64(), "cursors": pa.list_(pa.float64())}
-    path = write(tmp_path, good_row(levels=[level + 0.5 for level in LEVELS]), types=types)
+def test_numbers_with_a_fraction_are_not_cut_to_integers(tmp_path, empty_store):
+    levels = [level + 0.5 for level in LEVELS]
+    path = write(tmp_path, good_row(levels=levels), types={"levels": pa.list_(pa.float64())})
     with pytest.raises(InputError, match="levels"):
-        plan(path, store)
+        plan(path, empty_store)
+    path = write(tmp_path, good_row(cursors=[80.0, 84.5]), types={"cursors": pa.list_(pa.float64())})
+    with pytest.raises(InputError, match="cursors"):
+        plan(path, empty_store)
 
 
 def test_a_document_of_the_store_made_with_another_tokenizer_is_refused(tmp_path, store):
     document = make_document(200, seed=3, tokenizer_hash="words")
     commit_document(store, document)
     row = good_row(tokens=None, document_id=document.document_id)
-    with pytest.raises(InputError, match="row 0: .*words"):
+    with pytest.raises(InputError, match=r"row 0: .*words"):
         plan(write(tmp_path, row), store)
 
 
-def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, store):
-    with pytest.raises(InputError, match="absent.parquet does not exist"):
-        plan(tmp_path / "absent.parquet", store)
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, empty_store):
+    with pytest.raises(InputError, match=r"absent\.parquet does not exist"):
+        plan(tmp_path / "absent.parquet", empty_store)
     (tmp_path / "text.parquet").write_text("source,tokens\n")
-    with pytest.raises(InputError, match="text.parquet is not readable Parquet"):
-        plan(tmp_path / "text.parquet", store)
+    with pytest.raises(InputError, match=r"text\.parquet is not readable Parquet"):
+        plan(tmp_path / "text.parquet", empty_store)
 
 
-def test_a_file_without_the_columns_is_refused_with_their_names(tmp_path, store):
+def test_a_file_without_the_columns_is_refused_with_their_names(tmp_path, empty_store):
     table = pa.Table.from_pylist([good_row()], schema=TRACES).drop_columns(["levels", "cursors"])
     pq.write_table(table, tmp_path / "less.parquet")
     with pytest.raises(InputError, match="lacks the columns levels, cursors"):
-        plan(tmp_path / "less.parquet", store)
+        plan(tmp_path / "less.parquet", empty_store)
 
 
-def test_a_file_without_rows_is_refused(tmp_path, store):
+def test_a_file_without_rows_is_refused(tmp_path, empty_store):
     with pytest.raises(InputError, match="has no rows"):
-        plan(write(tmp_path), store)
+        plan(write(tmp_path), empty_store)
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:

@@ -91,7 +91,7 @@ def test_an_action_that_the_map_does_not_allow_cannot_be_applied(lod_map):
 @pytest.mark.parametrize("start", [0, 8])
 def test_a_token_can_neither_expand_nor_collapse(kind, start):
     lod_map = LODMap.of_tokens(TREE, start, 32)
-    with pytest.raises(LegalityError, match="level 0|level=0"):
+    with pytest.raises(LegalityError, match=r"level 0|level=0"):
         apply_action(lod_map, Action(kind, Node(0, 9)))
 
 

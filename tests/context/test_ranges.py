@@ -24,8 +24,14 @@ def test_a_value_out_of_range_is_refused_with_key_limit_and_value(value, why):
         check_range("room.key", value, at_least=0, at_most=1)
 
 
+def test_the_end_of_a_range_that_must_be_exceeded_does_not_belong_to_it():
+    check_range("room.key", 0.001, above=0)
+    with pytest.raises(ConfigError, match=r"room\.key must be above 0, got 0"):
+        check_range("room.key", 0, above=0)
+
+
 def test_a_value_that_is_not_a_number_is_in_no_range():
-    with pytest.raises(ConfigError, match="room.key"):
+    with pytest.raises(ConfigError, match=r"room\.key"):
         check_range("room.key", float("nan"), at_least=0, at_most=1)
 
 
@@ -36,5 +42,5 @@ def test_a_range_may_be_open_on_either_side():
 
 def test_an_unknown_choice_is_refused_with_what_can_be_chosen():
     check_choice("room.key", "mean", ("mean", "last"))
-    with pytest.raises(ConfigError, match="room.key must be one of mean, last; got 'first'"):
+    with pytest.raises(ConfigError, match=r"room\.key must be one of mean, last; got 'first'"):
         check_choice("room.key", "first", ("mean", "last"))

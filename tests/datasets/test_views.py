@@ -89,6 +89,29 @@ def test_an_effect_that_is_not_ok_is_kept_but_is_no_label(store):
     assert len(fetch_rows(connection, "from effects where trajectory_id = 'bad'")) == 1
 
 
+def test_an_effect_that_lacks_tokens_is_an_error_not_a_shorter_mean(store):
+    from tests.datasets.synthetic import add_trajectory, effect
+
+    add_trajectory(store, "short", "a", [effect("expand", 1, 4, 32, [-0.5] * 6)])
+    with pytest.raises(duckdb.Error, match="trajectory short lacks tokens"):
+        fetch_rows(connect(store.at()), "select avg(delta_nll) from labels")
+
+
+def test_where_an_action_was_audited_the_exact_row_stands(store):
+    from tests.datasets.synthetic import add_trajectory, effect
+
+    cheap = {"estimator": "windowed", "estimator_window": 64}
+    effects = [
+        effect("expand", 1, 4, 32, [-0.5] * 8),
+        effect("expand", 1, 4, 32, [-0.4] * 8, **cheap),
+        effect("expand", 1, 5, 32, [-0.3] * 8, **cheap),
+    ]
+    add_trajectory(store, "audited", "a", effects)
+    found = labels(connect(store.at()), "audited", "cursor = 32")
+    assert {(r["node_index"], r["estimator"]) for r in found.values()} == {(4, "exact"), (5, "windowed")}
+    assert len(fetch_rows(connect(store.at()), "from labels where trajectory_id = 'audited'")) == 4
+
+
 def test_an_old_version_stays_as_it_was(store):
     from tests.datasets.synthetic import add_trajectory
 

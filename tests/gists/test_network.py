@@ -1,4 +1,4 @@
-"""The trainable GistNet: where it starts, what it depends on, and that a folder gives back the same network."""
+"""The trainable GistNet: where it starts, what it depends on, and what a folder gives back."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,75 @@
+"""The plan of a whole run: every trajectory of every document, and which of them the store lacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
+from mctrace.collect.documents import Document, Placement
+from mctrace.collect.model_source import ModelSource
+from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, plan_document
+from mctrace.context.errors import InputError
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.store import Store
+from mctrace.gists.loading import load_gistnet
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything a run would measure, and the documents it needs for that."""
+
+    documents: dict[str, Document]
+    trajectories: tuple[PlannedTrajectory, ...]
+    provenance: Provenance
+    num_too_short: int
+
+    def missing(self, store: Store | None) -> list[PlannedTrajectory]:
+        """Planned trajectories the ledger does not list; all of them where there is no store yet."""
+        done = store.at().part_ids if store else frozenset()
+        return [planned for planned in self.trajectories if planned.part_id not in done]
+
+    def missing_documents(self, store: Store | None) -> set[str]:
+        """Ids of planned documents whose tokens and gists are not in the store."""
+        done = store.at().part_ids if store else frozenset()
+        return {d for d in self.documents if document_part_id(d, self.provenance) not in done}
+
+
+def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tree: TreeShape) -> Provenance:
+    """Hashes of everything labels depend on. Raises ModelError when model and gists do not fit."""
+    gistnet = load_gistnet(gists.source)
+    gistnet.check_fits(tree.block_size, source.embedding_dim)
+    return Provenance(source.model_hash, source.tokenizer_hash, gistnet.content_hash, model.dtype, tree)
+
+
+def make_plan(documents: Sequence[Document], config: CollectConfig, provenance: Provenance) -> RunPlan:
+    """The trajectories of every document. Raises InputError when none is long enough for a snapshot."""
+    planned = {d.document_id: tuple(plan_document(d, config, provenance)) for d in documents}
+    too_short = [d for d in documents if not planned[d.document_id]]
+    if len(too_short) == len(documents):
+        longest = max(documents, key=lambda d: d.num_tokens)
+        raise InputError(
+            f"no document is long enough for a snapshot: the longest, {longest.source}, has "
+            f"{longest.num_tokens} tokens; lower collect.horizon, collect.cursors_per_trajectory or "
+            "collect.protected_tail, or give longer documents"
+        )
+    return RunPlan(
+        {d.document_id: d for d in documents if planned[d.document_id]},
+        tuple(trajectory for trajectories in planned.values() for trajectory in trajectories),
+        provenance,
+        len(too_short),
+    )
+
+
+def known_placements(store: Store | None) -> dict[str, Placement]:
+    """Splits and signatures of the documents the store already holds."""
+    if store is None:
+        return {}
+    query = "select document_id, split_group, split, minhash from stored_documents"
+    return {
+        row["document_id"]: Placement(
+            row["split_group"], row["split"], np.asarray(row["minhash"], dtype=np.uint32)
+        )
+        for row in fetch_rows(connect(store.at()), query)
+    }

@@ -1,0 +1,67 @@
+"""`mctrace report`: one file, whole or not at all, and mistakes told in a line."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mctrace.context.errors import InputError, StoreError
+from mctrace.datasets.store import Store
+from mctrace.pipeline import report_command
+from mctrace.pipeline.config import PipelineConfig, StoreConfig
+from mctrace.pipeline.report_command import write_report
+from tests.analysis.synthetic import write_run
+
+
+@pytest.fixture
+def config(store: Store) -> PipelineConfig:
+    return replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri))
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO())
+
+
+def test_writes_one_file_and_says_where(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "report.html"
+    write_report(config, None, out, write_run(tmp_path), console)
+    assert list(out.parent.iterdir()) == [out]
+    assert out.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().startswith(f"wrote {out} (")
+
+
+def test_reads_the_version_it_is_asked_for(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    write_report(config, 0, out, None, console)
+    assert "is empty" in out.read_text(encoding="utf-8")
+
+
+def test_an_earlier_report_stays_whole_when_writing_fails(
+    config: PipelineConfig, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("earlier")
+
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report_command.Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write .*report\.html: No space left on device"):
+        write_report(config, 0, out, None, console)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "earlier")]
+
+
+def test_mistakes_are_named(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run folder"):
+        write_report(config, None, tmp_path / "r.html", tmp_path / "nowhere", console)
+    with pytest.raises(InputError, match="is a folder"):
+        write_report(config, None, tmp_path, None, console)
+    nowhere = replace(config, store=StoreConfig(uri=str(tmp_path / "nowhere")))
+    with pytest.raises(StoreError, match="no trace store"):
+        write_report(nowhere, None, tmp_path / "r.html", None, console)
+    assert list(tmp_path.iterdir()) == []
