@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from mctrace.collect.model_source import ModelSource
+from mctrace.collect.model_source import ModelSource, max_positions
 from mctrace.context.errors import ModelError
 from mctrace.context.frozen_model import KVCache
 
@@ -122,8 +122,3 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r} cannot be used here: {error}") from error
     return resolved
-
-
-def max_positions(config: Any) -> int:
-    """Positions a model was made for, from its configuration."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))

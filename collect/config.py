@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
 
 POLICIES = ("recency", "random", "lod0")
@@ -61,7 +62,7 @@ class CorpusConfig:
         check_range("corpus.max_tokens", self.max_tokens, at_least=self.min_tokens)
         check_range("corpus.validation_fraction", self.validation_fraction, 0.01, 0.49)
         check_range("corpus.test_fraction", self.test_fraction, 0.01, 0.49)
-        check_range("corpus.near_duplicate_threshold", self.near_duplicate_threshold, 0.1, 1.0)
+        check_range("corpus.near_duplicate_threshold", self.near_duplicate_threshold, 0.1, 0.95)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ class CollectConfig:
             check_range(f"collect.{key}", getattr(self, key), at_least=1)
         for key in ("num_random_variants", "protected_tail"):
             check_range(f"collect.{key}", getattr(self, key), at_least=0)
+        if not self.recency_level_tokens:
+            raise ConfigError("collect.recency_level_tokens needs at least one number")
+        for num_tokens in self.recency_level_tokens:
+            check_range("collect.recency_level_tokens", num_tokens, at_least=0)
         if self.max_actions is not None:
             check_range("collect.max_actions", self.max_actions, at_least=1)
         spread = self.cursors_per_trajectory * self.cursor_stride

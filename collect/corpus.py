@@ -35,6 +35,9 @@ class Skipped:
         self.counts[reason] += 1
         self.examples.setdefault(reason, source)
 
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
     def __str__(self) -> str:
         return "; ".join(
             f"{count} {reason} (e.g. {self.examples[reason]})" for reason, count in self.counts.items()
@@ -55,9 +58,10 @@ def read_corpus(paths: Sequence[str], skipped: Skipped) -> Iterator[SourceText]:
         root = Path(sysconfig.get_path("stdlib")) if path == STDLIB else Path(path).expanduser()
         if not root.exists():
             raise InputError(f"corpus path {path!r} does not exist")
+        folder = STDLIB if path == STDLIB else root.resolve().name
         for file in _files(root, is_stdlib=path == STDLIB):
-            name = str(file.relative_to(root)) if root.is_dir() else file.name
-            yield from _read_file(file, f"{path if path == STDLIB else root.name}/{name}", skipped)
+            source = f"{folder}/{file.relative_to(root)}" if root.is_dir() else file.name
+            yield from _read_file(file, source, skipped)
 
 
 def _files(root: Path, is_stdlib: bool) -> Iterator[Path]:
@@ -75,7 +79,7 @@ def _files(root: Path, is_stdlib: bool) -> Iterator[Path]:
 
 def _read_file(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText]:
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"corpus file {file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -93,7 +97,7 @@ def _read_file(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText
 
 def _read_jsonl(text: str, source: str, skipped: Skipped) -> Iterator[SourceText]:
     """One document per line: an object with a string under "text"."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -102,10 +106,21 @@ def _read_jsonl(text: str, source: str, skipped: Skipped) -> Iterator[SourceText
             raise InputError(f"{source} line {number}: not JSON ({error})") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise InputError(f'{source} line {number}: expected an object with a string under "text"')
-        if row["text"].strip():
+        if not _is_encodable(row["text"]):
+            skipped.add("not UTF-8 text", f"{source}:{number}")
+        elif row["text"].strip():
             yield SourceText(f"{source}:{number}", row["text"])
         else:
             skipped.add("empty", f"{source}:{number}")
+
+
+def _is_encodable(text: str) -> bool:
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _pydoc_topics() -> Iterator[SourceText]:

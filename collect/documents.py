@@ -141,8 +141,8 @@ def _quotas(config: CorpusConfig) -> Mapping[str, int]:
     if config.limit is None:
         return {}
     test = max(1, round(config.limit * config.test_fraction))
-    validation = max(1, round(config.limit * config.validation_fraction))
-    return {"test": test, "validation": validation, "train": max(1, config.limit - test - validation)}
+    validation = max(1, min(round(config.limit * config.validation_fraction), config.limit - test - 1))
+    return {"test": test, "validation": validation, "train": config.limit - test - validation}
 
 
 def _refuse_empty(taken: Mapping[str, int], skipped: Skipped) -> None:

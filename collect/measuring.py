@@ -91,6 +91,8 @@ class Worker:
         self._gistnet = load_checked_gistnet(
             context.gists.source, context.provenance, self._model.embedding_dim
         )
+        if isinstance(self._gistnet, torch.nn.Module):
+            self._gistnet.to(self._model.device)
         self._tree: tuple[str, DocumentTree] | None = None
 
     def model_size(self) -> ModelSize:

@@ -45,13 +45,26 @@ class ModelSource:
     def embedding_dim(self) -> int:
         return int(self.config.get_text_config().hidden_size)
 
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.config.get_text_config().vocab_size)
+
+    @property
+    def max_positions(self) -> int:
+        return max_positions(self.config)
+
     @cached_property
     def model_hash(self) -> str:
         """sha256 over the configuration's content and every safetensors file, in name order."""
         weights = sorted(self.folder.glob("*.safetensors"))
         if not weights:
             raise ModelError(f"model {self.name!r}: no .safetensors files in {self.folder}")
-        config_hash = _hash_config(self.folder / "config.json")
+        try:
+            config_hash = _hash_config(self.folder / "config.json")
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ModelError(
+                f"model {self.name!r}: {self.folder}/config.json is not usable: {error}"
+            ) from error
         return hashlib.sha256(f"{config_hash} {_hash_files(weights)}".encode()).hexdigest()
 
     @cached_property
@@ -68,8 +81,13 @@ class ModelSource:
 
         try:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
             raise ModelError(f"model {self.name!r}: no usable tokenizer: {error}") from error
+
+
+def max_positions(config: Any) -> int:
+    """Positions a model was made for, from its configuration; one that names no limit has none."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
 
 
 def resolve_model(name: str, revision: str | None = None) -> ModelSource:
@@ -80,7 +98,7 @@ def resolve_model(name: str, revision: str | None = None) -> ModelSource:
     if name == SMOLLM2_ALIAS:
         return ModelSource(name, None, _smollm2_folder())
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return ModelSource(name, None, path.resolve())
     return ModelSource(name, revision, _download(name, revision))
 

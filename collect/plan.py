@@ -20,6 +20,7 @@ from mctrace.collect.policies import random_map, recency_map
 from mctrace.collect.sampling import SampledAction, sample_actions
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
+from mctrace.context.ranges import check_range
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
 
@@ -71,6 +72,22 @@ def plan_document(
 
     Policies take turns from a seeded first one, so that all occur even with one trajectory a document.
     """
+    _check_windows(config, provenance.tree)
+    seen: set[str] = set()
+    for planned in _plan_all(document, config, provenance):
+        if planned.part_id not in seen:
+            seen.add(planned.part_id)
+            yield planned
+
+
+def _check_windows(config: CollectConfig, tree: TreeShape) -> None:
+    for key in ("window", "lod0_window"):
+        check_range(f"collect.{key}", getattr(config, key), at_least=tree.block_size)
+
+
+def _plan_all(
+    document: Document, config: CollectConfig, provenance: Provenance
+) -> Iterator[PlannedTrajectory]:
     first_policy = int(generator_for("policy", document.document_id, config.seed).integers(2**31))
     for number in range(config.trajectories_per_document):
         policy = config.policies[(first_policy + number) % len(config.policies)]
@@ -127,7 +144,8 @@ def _head_map(
         return LODMap.of_tokens(tree, window_start(cursor, config.lod0_window, tree), cursor)
     start = window_start(cursor, config.window, tree)
     if policy == "recency":
-        return recency_map(tree, start, cursor, config.recency_level_tokens)
+        newest, *older = config.recency_level_tokens
+        return recency_map(tree, start, cursor, (max(newest, config.protected_tail), *older))
     assert policy == "random", policy
     return _random_map(tree, start, cursor, config, "map", document_id, number, config.seed)
 
@@ -156,8 +174,19 @@ def _plan_variants(
         return
     tree, cursor = provenance.tree, cursors[0]
     start = window_start(cursor, config.window, tree)
-    group = part_digest({"document": document_id, "cursors": cursors, "start": start})
-    maps = [("variant_lod0", LODMap.of_tokens(tree, start, cursor))]
+    lod0 = LODMap.of_tokens(tree, start, cursor)
+    # The baseline's own identity: what another run measures otherwise is never compared with it.
+    baseline = PlannedTrajectory(
+        "",
+        document_id,
+        "variant_lod0",
+        Trajectory(lod0, cursors, config.horizon),
+        (),
+        0,
+        config.protected_tail,
+    )
+    group = _with_id(baseline, provenance).part_id
+    maps = [("variant_lod0", lod0)]
     for variant in range(config.num_random_variants):
         key = ("variant", document_id, number, variant, config.seed)
         maps.append(("variant_random", _random_map(tree, start, cursor, config, *key)))

@@ -21,8 +21,8 @@ def recency_map(tree: TreeShape, start: int, cursor: int, level_tokens: Sequence
     lod_map = LODMap.of_tokens(tree, start, cursor)
     levels = np.array(lod_map.levels)
     newest_end = cursor
-    for level, num_tokens in zip(range(1, tree.max_level + 1), level_tokens, strict=False):
-        newest_end -= num_tokens
+    for level in range(1, tree.max_level + 1):
+        newest_end -= level_tokens[level - 1] if level <= len(level_tokens) else 0
         width, per_node = tree.span_width(level), tree.blocks_per_node(level)
         first_node, last_node = -(-start // width), newest_end // width
         if last_node > first_node:

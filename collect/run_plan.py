@@ -9,7 +9,7 @@ from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.documents import Document, Placement
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, plan_document
-from mctrace.context.errors import InputError
+from mctrace.context.errors import InputError, ModelError
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store
@@ -34,6 +34,23 @@ class RunPlan:
         """Ids of planned documents whose tokens and gists are not in the store."""
         done = store.at().part_ids if store else frozenset()
         return {d for d in self.documents if document_part_id(d, self.provenance) not in done}
+
+
+def check_fits(plan: RunPlan, source: ModelSource) -> None:
+    """Raises ModelError, before any work, when the base model cannot take the plan's contexts or tokens."""
+    widest = max(plan.trajectories, key=lambda planned: planned.trajectory.num_positions)
+    positions, has = widest.trajectory.num_positions, source.max_positions
+    if positions > has:
+        raise ModelError(
+            f"a context of {plan.documents[widest.document_id].source} spans {positions} positions, the base "
+            f"model {source.name!r} has {has}: use a later start (a smaller collect.window)"
+        )
+    for document in plan.documents.values():
+        if document.tokens.max() >= source.vocabulary_size:
+            raise ModelError(
+                f"{document.source} has token id {document.tokens.max()}, the base model {source.name!r} has "
+                f"{source.vocabulary_size}"
+            )
 
 
 def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tree: TreeShape) -> Provenance:

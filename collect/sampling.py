@@ -30,6 +30,9 @@ def sample_actions(
     if max_actions is None or len(actions) <= max_actions:
         return [SampledAction(action, 1.0) for action in actions]
     sizes = {key: len(members) for key, members in strata.items()}
+    if max_actions < len(strata):
+        # Not every stratum can have a share; one draw over all keeps every action possible.
+        strata, sizes = {("all", 0): list(range(len(actions)))}, {("all", 0): len(actions)}
     quotas = _even_quotas(sizes, max_actions)
     chosen: dict[int, float] = {}
     for key, members in sorted(strata.items()):

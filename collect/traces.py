@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from mctrace.collect.config import CollectConfig, CorpusConfig
 from mctrace.collect.documents import Document, SplitAssigner, document_id
-from mctrace.collect.plan import Provenance, plan_trajectory
+from mctrace.collect.plan import PlannedTrajectory, Provenance, plan_trajectory
 from mctrace.collect.run_plan import RunPlan, known_placements
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
@@ -46,18 +46,20 @@ def plan_traces(
     known = _KnownDocuments(store)
     assigner = SplitAssigner(corpus, known.placements)
     documents: dict[str, Document] = {}
-    planned = []
+    planned: dict[str, PlannedTrajectory] = {}
     for number, row in enumerate(_read_rows(path)):
         try:
+            _refuse_nulls(row)
             document = _document_of(row, provenance, known, assigner)
             trajectory = _trajectory_of(row, document, config, provenance)
         except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"{path} row {number}: {error}; nothing of the file was taken") from error
         documents[document.document_id] = document
-        planned.append(plan_trajectory(document.document_id, "import", trajectory, config, provenance))
+        one = plan_trajectory(document.document_id, "import", trajectory, config, provenance)
+        planned[one.part_id] = one
     if not planned:
         raise InputError(f"{path} has no rows")
-    return RunPlan(documents, tuple(planned), provenance, num_too_short=0)
+    return RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -70,8 +72,23 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     missing = [name for name in TRACES.names if name not in table.schema.names]
     if missing:
         raise InputError(f"trace file {path} lacks the columns {', '.join(missing)} (see datasets/FORMAT.md)")
+    wrong = [f.name for f in TRACES if not _is_like(table.schema.field(f.name).type, f.type)]
+    if wrong:
+        raise InputError(
+            f"trace file {path}: the columns {', '.join(wrong)} have another type than documented"
+        )
     rows: list[dict[str, Any]] = table.select(TRACES.names).to_pylist()
     return rows
+
+
+def _is_like(found: pa.DataType, documented: pa.DataType) -> bool:
+    """Integers of any width pass: each value is held against the documented range later."""
+    if pa.types.is_list(documented):
+        is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
+        return is_list and _is_like(found.value_type, documented.value_type)
+    if pa.types.is_integer(documented):
+        return bool(pa.types.is_integer(found))
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_null(found))
 
 
 class _KnownDocuments:
@@ -83,12 +100,23 @@ class _KnownDocuments:
         self._rows = {row["document_id"]: row for row in rows}
         self.placements = known_placements(store)
 
-    def get(self, identity: str) -> Document:
+    def get(self, identity: str, tokenizer_hash: str) -> Document:
         row = self._rows.get(identity)
         if row is None or self._store is None:
             raise ValueError(f"document_id {identity!r} is not in the store and the row has no tokens")
+        if row["tokenizer_hash"] != tokenizer_hash:
+            raise ValueError(f"document_id {identity!r} is of another tokenizer, {row['tokenizer_hash']!r}")
         tokens = read_array(open_arrays(self._store.location, row["arrays"]), "tokens")
         return Document(identity, row["source"], tokens, row["tokenizer_hash"], self.placements[identity])
+
+
+def _refuse_nulls(row: Mapping[str, Any]) -> None:
+    for name in ("start", "levels"):
+        if row[name] is None:
+            raise ValueError(f"{name} is null")
+    for name in ("tokens", "levels", "cursors"):
+        if row[name] is not None and None in row[name]:
+            raise ValueError(f"{name} holds a null")
 
 
 def _document_of(
@@ -99,7 +127,7 @@ def _document_of(
             f"tokenizer_hash {row['tokenizer_hash']!r} is not the base model's, {provenance.tokenizer_hash!r}"
         )
     if row["tokens"] is None:
-        return known.get(row["document_id"])
+        return known.get(row["document_id"], provenance.tokenizer_hash)
     tokens: npt.NDArray[np.int32] = np.asarray(row["tokens"], dtype=np.int32)
     if len(tokens) == 0 or tokens.min() < 0:
         raise ValueError("tokens must be non-negative token ids")

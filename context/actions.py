@@ -40,6 +40,8 @@ class Action:
 
 def apply_action(lod_map: LODMap, action: Action) -> LODMap:
     """The map after `action`; raises LegalityError when the node is not shown at the action's entry level."""
+    if action.node.level < 1:
+        raise LegalityError(f"cannot {action.kind} {action.node}: level 0 is a token")
     blocks = lod_map.blocks_of(action.node)
     if (lod_map.levels[blocks] != action.entry_level).any():
         raise LegalityError(
@@ -49,7 +51,7 @@ def apply_action(lod_map: LODMap, action: Action) -> LODMap:
 
 
 def legal_actions(lod_map: LODMap, protected_tail: int) -> list[Action]:
-    """Every legal action of a working context, expands then collapses, each oldest first.
+    """Every legal action of a working context: expands oldest first, then collapses level by level.
 
     An expand needs a gist; a collapse needs all K siblings of a complete node at one level, none of them in
     the most recent `protected_tail` tokens.

@@ -63,7 +63,8 @@ class Entries:
     def index_of_token(self, token: int) -> int:
         """The position of the entry that begins at `token` (N when `token` is the end of the context)."""
         position = int(np.searchsorted(self.first_token_N, token))
-        if position < len(self) and self.first_token_N[position] != token:
+        begins_N = np.append(self.first_token_N, self.end_token_N[-1:])
+        if position == len(begins_N) or begins_N[position] != token:
             raise AssertionError(f"no entry begins at token {token}")
         return position
 
@@ -85,7 +86,9 @@ class LODMap:
         problem = _why_illegal(self)
         if problem:
             raise LegalityError(f"LOD map over tokens [{self.start}, {self.cursor}): {problem}")
-        self.levels.setflags(write=False)
+        levels = self.levels.astype(np.uint8)
+        levels.setflags(write=False)
+        object.__setattr__(self, "levels", levels)
 
     @classmethod
     def of_tokens(cls, tree: TreeShape, start: int, cursor: int) -> "LODMap":
@@ -160,8 +163,9 @@ def _why_illegal(lod_map: LODMap) -> str | None:
     expected = _num_blocks(tree, lod_map.start, lod_map.cursor)
     if levels.ndim != 1 or len(levels) != expected:
         return f"needs one level for each of its {expected} blocks, got {levels.size}"
-    if levels.max() > tree.max_level:
-        return f"level {levels.max()} does not exist, max_level is {tree.max_level}"
+    for level in (levels.min(), levels.max()):
+        if not 0 <= level <= tree.max_level:
+            return f"level {level} does not exist, max_level is {tree.max_level}"
     if (lod_map.cursor - lod_map.start) % tree.block_size and levels[-1]:
         return "the cursor cuts its last block, which can then only be level 0"
     blocks = lod_map.first_block + np.arange(expected)

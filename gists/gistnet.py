@@ -61,6 +61,9 @@ def build_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) 
     width = token_embeddings_Td.shape[1]
     for level in range(1, shape.max_level + 1):
         num_nodes = len(levels[-1]) // shape.block_size
+        if num_nodes == 0:
+            levels.append(token_embeddings_Td.new_empty(0, width))
+            continue
         children_MKd = levels[-1][: num_nodes * shape.block_size].view(num_nodes, shape.block_size, width)
         gists_Md = gistnet.gists(children_MKd, level)
         if gists_Md.shape != (num_nodes, width) or not torch.isfinite(gists_Md).all():

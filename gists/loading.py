@@ -6,6 +6,7 @@ code, and is taken only from the configuration, never from a checkpoint or a sto
 
 import importlib
 from pathlib import Path
+from types import FunctionType
 
 from mctrace.context.errors import ModelError
 from mctrace.gists.gistnet import GistNet, MeanGistNet
@@ -30,9 +31,11 @@ def _from_entry_point(source: str) -> GistNet:
     module_name, _, attribute = source.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(f"gists.source {source!r} cannot be imported: {error}") from error
-    gistnet = found() if callable(found) and not isinstance(found, GistNet) else found
+    # A class has the methods too, but is not yet a GistNet; a module can be called, but is no factory.
+    is_factory = isinstance(found, type | FunctionType)
+    gistnet = found() if is_factory else found
     if not isinstance(gistnet, GistNet):
         raise ModelError(
             f"gists.source {source!r} gave a {type(gistnet).__name__}, which lacks "

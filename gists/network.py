@@ -35,6 +35,9 @@ class GistNetConfig:
     """1: one set of weights for every level; otherwise one set per level"""
 
     def __post_init__(self) -> None:
+        for key, size in asdict(self).items():
+            if not isinstance(size, int) or size < 1:
+                raise ModelError(f"GistNet {key} must be a whole number of at least 1, got {size!r}")
         if self.width % self.num_heads:
             raise ModelError(f"GistNet width {self.width} is not divisible by num_heads {self.num_heads}")
 

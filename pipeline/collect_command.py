@@ -12,7 +12,7 @@ from mctrace.collect.driver import RunSummary, run_collection
 from mctrace.collect.forecast import Forecast, forecast
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
-from mctrace.collect.run_plan import RunPlan, known_placements, make_plan, provenance_of
+from mctrace.collect.run_plan import RunPlan, check_fits, known_placements, make_plan, provenance_of
 from mctrace.collect.traces import plan_traces
 from mctrace.collect.workers import InProcessWorker, Workers
 from mctrace.context.progress import Progress
@@ -87,6 +87,7 @@ def _plan(
     else:
         documents = _read_documents(config, store, source, console, progress)
         plan = make_plan(documents, config.collect, provenance)
+    check_fits(plan, source)
     done = len(plan.trajectories) - len(plan.missing(store))
     console.print(
         f"Plan: {len(plan.trajectories)} trajectories of {len(plan.documents)} documents"

@@ -93,6 +93,12 @@ def test_gists_of_another_width_than_the_model_are_refused_before_any_work(run, 
     refused(answer, "width 48", "width 32")
 
 
+def test_a_window_wider_than_the_model_is_refused_before_any_work(run, tmp_path):
+    wide = ["--set", "collect.window=1000", "--set", "corpus.max_tokens=2000"]
+    refused(run("collect", "--no-ray", *wide, settings=True), "positions", "a smaller collect.window")
+    assert untouched(tmp_path)
+
+
 def test_a_device_that_is_not_there(run):
     refused(run("collect", "--no-ray", "--device", "cuda:7", settings=True), "cuda:7")
 
