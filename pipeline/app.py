@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mctrace.context.errors import MctraceError
+from mctrace.context.errors import ConfigError, MctraceError
 from mctrace.pipeline.config import PipelineConfig, load_config
 from mctrace.train.config import NetworkName, small_preset
 
@@ -26,7 +27,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Measure what every part of an LLM's working context is worth, keep it, query it, learn from it.",
     rich_markup_mode=None,
 )
 
@@ -70,9 +70,24 @@ def _configure(
     return load_config(config, assignments or [], {"store.uri": store, **dotted}, preset=preset)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mctrace {version('mctrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Measure what every part of an LLM's working context is worth, keep it, query it, learn from it."""
+
+
 @app.command()
 def init(config: Config = None, store: StoreUri = None, set_: Assignments = None) -> None:
-    """Write a commented pipeline.toml here and create an empty store."""
+    """Write a commented pipeline.toml and create its store."""
     from mctrace.pipeline.store_commands import init_project
 
     init_project(config, store, set_ or [], console)
@@ -91,11 +106,14 @@ def plan(
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="actors the run would have")] = None,
 ) -> None:
-    """Dry run: time one trajectory and predict effects, tokens, FLOPs, hours and GB."""
+    """Predict a run: effects, tokens, hours, GB.
+
+    Plans everything and times one typical trajectory; keeps nothing.
+    """
     from mctrace.pipeline.collect_command import plan_run
 
     settings = _configure(
-        config, store, set_, corpus__paths=_paths(corpus), corpus__limit=limit, model__name=model,
+        config, store, set_, corpus__paths=_paths(corpus, traces), corpus__limit=limit, model__name=model,
         model__dtype=dtype, model__device=device, ray__actors=actors,
     )  # fmt: skip
     plan_run(settings, traces, console)
@@ -116,11 +134,14 @@ def collect(
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors, one model each")] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="measure in this process")] = False,
 ) -> None:
-    """Measure counterfactual delta-NLL on a corpus and commit it to the store; goes on where it stopped."""
+    """Measure counterfactual delta-NLL into the store.
+
+    Commits part by part; the same command goes on where an earlier one stopped.
+    """
     from mctrace.pipeline.collect_command import collect_run
 
     settings = _configure(
-        config, store, set_, corpus__paths=_paths(corpus), corpus__limit=limit, model__name=model,
+        config, store, set_, corpus__paths=_paths(corpus, traces), corpus__limit=limit, model__name=model,
         model__dtype=dtype, model__device=device, ray__actors=actors, ray__address=ray_address,
     )  # fmt: skip
     collect_run(settings, traces, use_ray=not no_ray, console=console)
@@ -128,7 +149,10 @@ def collect(
 
 @app.command()
 def log(config: Config = None, store: StoreUri = None, set_: Assignments = None) -> None:
-    """What the store holds, run by run: what was added, when, how much, from which model."""
+    """List the store's runs: what, when, how many.
+
+    Each with its model, gists, estimator and the versions it made.
+    """
     from mctrace.pipeline.store_commands import print_log
 
     print_log(_configure(config, store, set_), console)
@@ -144,7 +168,11 @@ def sql(
     file: Annotated[Path | None, typer.Option("--file", help="read the query from a file")] = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="how to print")] = OutputFormat.TABLE,
 ) -> None:
-    """Ask the store a question in SQL: views snapshots, labels, effects, documents, runs, ..."""
+    """Ask the store a question in SQL.
+
+    Views: snapshots, labels, labels_at(h), effects, trajectories, documents, runs, variants,
+    preference_pairs. Try "describe labels".
+    """
     from mctrace.pipeline.store_commands import answer_query
 
     answer_query(_configure(config, store, set_), version, query, file, format_.value, console)
@@ -182,7 +210,11 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Judge checkpoints on held-out documents, beside simple baselines, with bootstrap intervals."""
+    """Judge checkpoints on held-out documents.
+
+    Beside simple baselines, with bootstrap intervals over documents; also written to evaluation.json in the
+    first checkpoint's run folder.
+    """
     from mctrace.pipeline.train_command import evaluate_checkpoints
 
     evaluate_checkpoints(_configure(config, store, set_), checkpoints, version, split, as_json, console)
@@ -197,7 +229,10 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="the HTML file to write")] = Path("report.html"),
     run: Annotated[Path | None, typer.Option("--run", help="training run folder to include")] = None,
 ) -> None:
-    """Write one self-contained HTML file: labels, signal against noise, training and evaluation."""
+    """Write one self-contained HTML report.
+
+    Labels, signal against noise, targets, and a run's training and evaluation with --run.
+    """
     from mctrace.pipeline.report_command import write_report
 
     write_report(_configure(config, store, set_), version, out, run, console)
@@ -212,13 +247,18 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="sizes only, no hashes")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="remove old files no ledger row names")] = False,
 ) -> None:
-    """Check every file of the store against the ledger: presence, size, hash, rows, references."""
+    """Check every file against the ledger.
+
+    Presence, size, sha256, schema, row counts, references between tables, finite values.
+    """
     from mctrace.pipeline.store_commands import verify_run
 
     verify_run(_configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
 
 
-def _paths(corpus: list[str] | None) -> tuple[str, ...] | None:
+def _paths(corpus: list[str] | None, traces: Path | None) -> tuple[str, ...] | None:
+    if corpus and traces:
+        raise ConfigError("give --corpus or --traces, not both: a trace file brings its own documents")
     return tuple(corpus) if corpus else None
 
 

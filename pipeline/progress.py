@@ -88,7 +88,7 @@ class PlainProgress:
         total, left = "", ""
         if self._total is not None:
             total = f" of {self._total:.4g}"
-            left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
+            left = f", {max(0.0, self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
         self._console.print(
             f"{self._label}: {self._done:.4g}{total} {self._unit}{note}, "
             f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed{left}",
