@@ -165,6 +165,7 @@ class Worker:
             "tokenizer_hash": document.tokenizer_hash,
             "gist_hash": provenance.gist_hash,
             "model_hash": provenance.model_hash,
+            "dtype": provenance.dtype,
             "num_tokens": document.num_tokens,
             "block_size": provenance.tree.block_size,
             "max_level": provenance.tree.max_level,

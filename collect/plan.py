@@ -230,13 +230,14 @@ def part_digest(identity: dict[str, object]) -> str:
 
 
 def document_part_id(document_id: str, provenance: Provenance) -> str:
-    """A document's gists depend on the model, the GistNet and the tree; so does its part."""
+    """A document's gists depend on the model and its dtype, the GistNet and the tree; so does its part."""
     tree = (provenance.tree.block_size, provenance.tree.max_level)
     return part_digest(
         {
             "document": document_id,
             "model": provenance.model_hash,
             "gists": provenance.gist_hash,
+            "dtype": provenance.dtype,
             "tree": tree,
         }
     )

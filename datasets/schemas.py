@@ -15,6 +15,7 @@ DOCUMENTS = pa.schema(
         ("tokenizer_hash", pa.string()),
         ("gist_hash", pa.string()),
         ("model_hash", pa.string()),
+        ("dtype", pa.string()),
         ("num_tokens", _TOKENS),
         ("block_size", pa.int32()),
         ("max_level", pa.int32()),

@@ -133,9 +133,13 @@ class TrainingData:
     def _array_folders(self) -> dict[str, str]:
         rows = fetch_rows(
             connect(self.version),
-            "select document_id, arrays from stored_documents where model_hash = ? and gist_hash = ?",
+            "select document_id, arrays from stored_documents "
+            "where (model_hash, gist_hash, dtype, block_size, max_level) = (?, ?, ?, ?, ?)",
             self.provenance.model_hash,
             self.provenance.gist_hash,
+            self.provenance.dtype,
+            self.provenance.block_size,
+            self.provenance.max_level,
         )
         return {row["document_id"]: row["arrays"] for row in rows}
 

@@ -22,7 +22,7 @@ _REFERENCES = {
     "trajectories without their document": """
         select trajectory_id from stored_trajectories as t
         anti join stored_documents as d
-            on t.document_id = d.document_id and t.gist_hash = d.gist_hash and t.model_hash = d.model_hash""",
+            using (document_id, model_hash, gist_hash, dtype, block_size, max_level)""",
     "trajectories without their run": """
         select trajectory_id from stored_trajectories anti join stored_runs using (run_id)""",
     "trajectories without their model's embedding table": """

@@ -58,3 +58,31 @@ def test_more_actors_than_the_cluster_has_room_for_is_refused(tiny_settings, tmp
     config = RayConfig(actors=1, num_cpus=1, num_gpus=64)
     with pytest.raises(ConfigError, match="--actors"):
         run.measure(lambda context: RayWorkers(context, config))
+
+
+@pytest.fixture
+def cluster():
+    """A running cluster of this test's own, on this machine; more nodes can be added."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_run_joins_a_cluster_by_address_and_refuses_a_local_store_on_two_nodes(
+    cluster, tiny_settings, tmp_path
+):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
+    config = RayConfig(address=cluster.address, actors=1, num_cpus=1)
+    summary = run.measure(lambda context: RayWorkers(context, config))
+    assert summary.num_measured == len(run.plan.trajectories)
+
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    more = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    version = more.store.at().version
+    with pytest.raises(ConfigError, match=r"2 nodes.*local folder"):
+        more.measure(lambda context: RayWorkers(context, config))
+    assert more.store.at().version == version

@@ -12,6 +12,7 @@ PROVENANCE = {
     "model_hash": "model",
     "tokenizer_hash": "tokenizer",
     "gist_hash": "mean",
+    "dtype": "float32",
     "block_size": 4,
     "max_level": 2,
 }
@@ -68,7 +69,6 @@ def add_trajectory(
         "document_id": document_id,
         "policy": "recency",
         "variant_group": None,
-        "dtype": "float32",
         "protected_tail": 4,
         "start": 0,
         "levels": list(levels),
