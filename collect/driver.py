@@ -76,7 +76,7 @@ def run_collection(
 
 def _commit_embeddings(store: Store, context: RunContext, workers: Workers) -> None:
     """Once per base model."""
-    if embeddings_part_id(context.provenance.model_hash) not in store.at().part_ids:
+    if embeddings_part_id(context.provenance) not in store.at().part_ids:
         store.commit([workers.write_embeddings()])
 
 
@@ -97,6 +97,7 @@ def _measure(
     for finished in workers.measure(_work_items(plan, remaining, lacking, run_id)):
         new = store.commit(finished.parts)
         planned = finished.item.planned
+        lacking.discard(planned.document_id)
         flops = size.flops(planned.work)
         if summary.predicted is None:
             rate = flops / finished.seconds
@@ -119,14 +120,16 @@ def _measure(
 def _work_items(
     plan: RunPlan, remaining: Sequence[PlannedTrajectory], lacking: set[str], run_id: str
 ) -> Iterator[WorkItem]:
-    """Items in an order of this driver's own, document by document, so that two drivers rarely collide."""
+    """Items in an order of this driver's own, document by document, so that two drivers rarely collide.
+
+    Each brings its document for as long as that is `lacking`, so that no trajectory is ever committed
+    without it, whichever of its siblings is done first.
+    """
     by_document: dict[str, list[PlannedTrajectory]] = {}
     for planned in remaining:
         by_document.setdefault(planned.document_id, []).append(planned)
     order = list(by_document)
     random.Random(run_id).shuffle(order)
     for document_id in order:
-        needs_document = document_id in lacking
         for planned in by_document[document_id]:
-            yield WorkItem(plan.documents[document_id], planned, needs_document)
-            needs_document = False
+            yield WorkItem(plan.documents[document_id], planned, document_id in lacking)

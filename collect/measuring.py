@@ -105,12 +105,19 @@ class Worker:
 
     def write_embeddings(self) -> Part:
         """The base model's embedding table as a part: stored once, so that no snapshot stores embeddings."""
-        table = self._model.network.get_input_embeddings().weight.float().cpu().numpy()
-        model_hash = self._context.provenance.model_hash
-        row = {"model_hash": model_hash, "vocabulary_size": len(table), "embedding_dim": table.shape[1]}
+        # Through the model, not from its weights: some architectures scale what they look up.
+        vocabulary_size = len(self._model.network.get_input_embeddings().weight)
+        table = self._model.embed(torch.arange(vocabulary_size)).float().cpu().numpy()
+        provenance = self._context.provenance
+        row = {
+            "model_hash": provenance.model_hash,
+            "dtype": provenance.dtype,
+            "vocabulary_size": vocabulary_size,
+            "embedding_dim": table.shape[1],
+        }
         return write_part(
             self._location,
-            part_id=embeddings_part_id(model_hash),
+            part_id=embeddings_part_id(provenance),
             kind="embeddings",
             run_id=self._context.run_id,
             tables={"embeddings": [row]},
@@ -120,9 +127,7 @@ class Worker:
     def measure(self, item: WorkItem) -> Finished:
         """Measures the item's trajectory and writes its part, with the document's where it is missing."""
         tree = self._document_tree(item.document)
-        started = time.perf_counter()
-        baseline, effects = self._run(item, tree)
-        seconds = time.perf_counter() - started
+        baseline, effects, seconds = self._run(item, tree)
         parts = [self._write_trajectory(item, baseline.nll_H.cpu().numpy(), effects, seconds)]
         if item.needs_document:
             parts.insert(0, self._write_document(item.document, tree))
@@ -130,12 +135,10 @@ class Worker:
 
     def time(self, item: WorkItem) -> float:
         """Seconds that measuring the item takes here; nothing is kept."""
-        tree = self._document_tree(item.document)
-        started = time.perf_counter()
-        self._run(item, tree)
-        return time.perf_counter() - started
+        return self._run(item, self._document_tree(item.document))[2]
 
-    def _run(self, item: WorkItem, tree: DocumentTree) -> tuple[Baseline, list[Effect]]:
+    def _run(self, item: WorkItem, tree: DocumentTree) -> tuple[Baseline, list[Effect], float]:
+        started = time.perf_counter()
         trajectory = item.planned.trajectory
         baseline = measure_baseline(self._model, tree, trajectory)
         if not torch.isfinite(baseline.nll_H).all():
@@ -144,7 +147,10 @@ class Worker:
                 f"{self._context.model.dtype}: try model.dtype = float32"
             )
         actions = [sampled.action for sampled in item.planned.actions]
-        return baseline, list(measure_effects(self._model, tree, trajectory, actions, baseline))
+        effects = list(measure_effects(self._model, tree, trajectory, actions, baseline))
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
+        return baseline, effects, time.perf_counter() - started
 
     def _document_tree(self, document: Document) -> DocumentTree:
         """The document's embeddings and gists; the last one is kept, since trajectories come by document."""
@@ -261,5 +267,6 @@ def load_checked_gistnet(source: str, provenance: Provenance, embedding_dim: int
     return gistnet
 
 
-def embeddings_part_id(model_hash: str) -> str:
-    return part_digest({"embeddings": model_hash})
+def embeddings_part_id(provenance: Provenance) -> str:
+    """A model's embedding table is kept once per dtype."""
+    return part_digest({"embeddings": provenance.model_hash, "dtype": provenance.dtype})

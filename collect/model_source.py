@@ -69,11 +69,11 @@ class ModelSource:
 
     @cached_property
     def tokenizer_hash(self) -> str:
-        """sha256 over tokenizer.json."""
+        """sha256 of tokenizer.json."""
         path = self.folder / "tokenizer.json"
         if not path.exists():
             raise ModelError(f"model {self.name!r}: no tokenizer.json in {self.folder}")
-        return _hash_files([path])
+        return _hash_file(path)
 
     def load_tokenizer(self) -> Any:
         """The fast tokenizer, never from remote code."""
@@ -178,7 +178,10 @@ def _hash_config(path: Path) -> str:
 def _hash_files(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            file_digest = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(json.dumps([path.name, file_digest]).encode())
+        digest.update(json.dumps([path.name, _hash_file(path)]).encode())
     return digest.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

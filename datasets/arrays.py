@@ -23,6 +23,9 @@ def open_arrays(location: Location, folder: str) -> zarr.Group:
 
 def read_array(group: zarr.Group, path: str) -> npt.NDArray[Any]:
     """One array, whole."""
-    found = group[path]
-    assert isinstance(found, zarr.Array), path
-    return np.asarray(found[...])
+    try:
+        found = group[path]
+        assert isinstance(found, zarr.Array), path
+        return np.asarray(found[...])
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise StoreError(f"{group.store_path}/{path} cannot be read: {error} (mctrace verify)") from error

@@ -64,7 +64,10 @@ class Ledger:
         """The version read (the newest when None) and its parts, in commit order, each id once."""
         table = self._open(version)
         # Not to_pyarrow_table: its dataset threads now and then abort the interpreter when it exits.
-        rows = pa.table(table.scan()).to_pylist()
+        try:
+            rows = pa.table(table.scan()).to_pylist()
+        except (pa.ArrowException, DeltaError, OSError) as error:
+            raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
         rows.sort(key=lambda row: (row["committed_at"], row["folder"]))
         found: dict[str, CommittedPart] = {}
         for row in rows:
@@ -111,9 +114,12 @@ class Ledger:
                 f"{self.location.uri} is not a trace store: no ledger in it (mctrace init)"
             ) from error
         except DeltaError as error:
-            newest = self._open(None).version() if version is not None else None
-            hint = f"; versions are 0 to {newest}" if newest is not None else ""
-            raise StoreError(f"{self.location.uri}: version {version} cannot be opened{hint}") from error
+            if version is None:
+                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+            newest = self._open(None).version()
+            raise StoreError(
+                f"{self.location.uri}: version {version} cannot be opened; versions are 0 to {newest}"
+            ) from error
 
     def _sync(self) -> None:
         """The newest log entry and what it names, on disk."""

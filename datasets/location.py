@@ -44,6 +44,10 @@ class Location:
     def exists(self, relative: str) -> bool:
         return bool(self.filesystem.exists(self.path(relative)))
 
+    def size(self, relative: str) -> int:
+        """Bytes of a file."""
+        return int(self.filesystem.size(self.path(relative)))
+
     def read_bytes(self, relative: str) -> bytes:
         return bytes(self.filesystem.cat_file(self.path(relative)))
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from mctrace.context.errors import StoreError
 from mctrace.datasets.location import Location
 from mctrace.datasets.schemas import TABLES
 
@@ -89,8 +90,11 @@ def _scratch_folder(location: Location) -> Path:
     if not location.is_local:
         return Path(tempfile.mkdtemp(prefix="mctrace-part-"))
     staging = Path(location.path("staging"))
-    staging.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=staging))
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=staging))
+    except OSError as error:
+        raise StoreError(f"cannot write to the store {location.uri}: {error.strerror}") from error
 
 
 def _write_table(scratch: Path, name: str, rows: Sequence[Mapping[str, object]], arrays_folder: str) -> None:

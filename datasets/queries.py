@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from mctrace.context.errors import InputError
+from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import StoreVersion
 
@@ -42,7 +42,10 @@ def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
         else:
             connection.register(f"empty_{table}", schema.empty_table())
             relation = f"empty_{table}"
-        connection.execute(f"create view stored_{table} as select * from {relation}")
+        try:
+            connection.execute(f"create view stored_{table} as select * from {relation}")
+        except duckdb.Error as error:
+            raise StoreError(f"{version.location.uri} is damaged: {error} (mctrace verify)") from error
     for view in VIEWS:
         connection.execute(read_sql("views", f"{view}.sql"))
     _lock(connection, version)
@@ -87,8 +90,11 @@ def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 
 
 def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-    """Rows of one of our own queries as dictionaries."""
-    rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
+    """Rows of one of our own queries as dictionaries. Raises StoreError when it fails."""
+    try:
+        rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
+    except duckdb.Error as error:
+        raise StoreError(f"{str(error).strip()}\n(mctrace verify finds damaged files)") from error
     return rows
 
 

@@ -89,6 +89,7 @@ RUNS = pa.schema(
 EMBEDDINGS = pa.schema(
     [
         ("model_hash", pa.string()),
+        ("dtype", pa.string()),
         ("vocabulary_size", pa.int64()),
         ("embedding_dim", pa.int64()),
         ("arrays", pa.string()),

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from deltalake.exceptions import DeltaError
+
 from mctrace.context.errors import StoreError
 from mctrace.datasets.ledger import CommittedPart, Ledger
 from mctrace.datasets.location import Location
@@ -15,6 +17,7 @@ from mctrace.datasets.parts import Part
 from mctrace.datasets.schemas import FORMAT_VERSION, TABLES
 
 _MARKER = "mctrace-store.json"
+_OWN_NAMES = {_MARKER, "ledger", "parts", "staging"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,18 @@ class StoreVersion:
     def part_ids(self) -> frozenset[str]:
         return frozenset(committed.part.part_id for committed in self.parts)
 
+    def refuse_damaged(self) -> None:
+        """Raises StoreError when a file is missing or has another size than the ledger says.
+
+        A missing Zarr chunk would otherwise read as zeros without a word. Hashes are `mctrace verify`'s.
+        """
+        for committed in self.parts:
+            folder = committed.part.folder
+            for file in committed.part.files:
+                place = f"{folder}/{file.path}"
+                if not self.location.exists(place) or self.location.size(place) != file.size:
+                    raise StoreError(f"{self.location.uri}/{place} is missing or damaged: run mctrace verify")
+
     def table_files(self, table: str) -> list[str]:
         """Parquet files that hold rows of `table`, as its file system names them."""
         assert table in TABLES, table
@@ -68,16 +83,26 @@ def create_store(uri: str) -> Store:
     """The store at `uri`, made if there is none. Raises StoreError when something else is in the way."""
     location = Location.of(uri)
     if not location.exists(_MARKER):
-        if location.filesystem.exists(location.root) and location.filesystem.ls(location.root):
-            raise StoreError(
-                f"{uri} holds other files and is not a trace store: choose an empty or new folder"
-            )
         try:
+            _refuse_other_files(location)
             Ledger(location).create()
             location.write_bytes(_MARKER, json.dumps({"format_version": FORMAT_VERSION}).encode())
-        except OSError as error:
+        except (OSError, DeltaError) as error:
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(f"cannot create a store at {uri}: {error}") from error
     return open_store(uri)
+
+
+def _refuse_other_files(location: Location) -> None:
+    """What another process, or a creation that was cut short, has begun is no obstacle."""
+    if not location.filesystem.exists(location.root):
+        return
+    found = {str(path).rsplit("/", 1)[1] for path in location.filesystem.ls(location.root, detail=False)}
+    if any(not name.startswith(f".{_MARKER}") for name in found - _OWN_NAMES):
+        raise StoreError(
+            f"{location.uri} holds other files and is not a trace store: choose an empty or new folder"
+        )
 
 
 def find_store(uri: str) -> Store | None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mctrace.context.actions import Action
-from mctrace.context.errors import InputError
+from mctrace.context.errors import InputError, StoreError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.datasets.arrays import open_arrays, read_array
@@ -83,8 +84,9 @@ class TrainingData:
         """The base model's input embeddings [V, d], float32."""
         rows = fetch_rows(
             connect(self.version),
-            "select arrays from stored_embeddings where model_hash = ?",
+            "select arrays from stored_embeddings where (model_hash, dtype) = (?, ?)",
             self.provenance.model_hash,
+            self.provenance.dtype,
         )
         if not rows:
             raise InputError(
@@ -161,10 +163,11 @@ def open_training_data(
     a checkpoint is judged. Raises InputError when there is nothing to learn from, or labels of different base
     models, GistNets or trees are mixed.
     """
+    version.refuse_damaged()
     connection = connect(version)
     provenance = _single_provenance(fetch_rows(connection, _PROVENANCE), version)
     scale = utility_scale or _fit_scale(fetch_rows(connection, read_sql("utility_scale.sql")), version)
-    rows = fetch_rows(connection, _LABELS.format(target=target_sql(target)))
+    rows = _fetch_labels(connection, target)
     maps = {row["trajectory_id"]: row for row in fetch_rows(connection, _MAPS)}
     splits: dict[str, list[LabelledSnapshot]] = {split: [] for split in SPLITS}
     num_without_target = 0
@@ -202,10 +205,20 @@ _LABELS = """
             'action': action, 'node_level': node_level, 'node_index': node_index, 'utility': utility,
             'delta_nll': delta_nll, 'stderr': stderr, 'inclusion_probability': inclusion_probability
         }} order by action desc, node_level, node_index) as labels
-    from ({target})
+    from (
+        {target}
+    )
     group by all
     order by snapshot_id
 """
+
+
+def _fetch_labels(connection: duckdb.DuckDBPyConnection, target: str) -> list[dict[str, Any]]:
+    sql = target_sql(target)
+    try:
+        return fetch_rows(connection, _LABELS.format(target=sql))
+    except StoreError as error:
+        raise InputError(f"the target {target!r} fails: {error}") from error
 
 
 def _single_provenance(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> Provenance:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mctrace.context.errors import StoreError
 from mctrace.context.progress import Progress
 from mctrace.datasets.parts import Part, PartFile
 from mctrace.datasets.queries import connect, fetch_rows
@@ -26,7 +27,11 @@ _REFERENCES = {
     "trajectories without their run": """
         select trajectory_id from stored_trajectories anti join stored_runs using (run_id)""",
     "trajectories without their model's embedding table": """
-        select trajectory_id from stored_trajectories anti join stored_embeddings using (model_hash)""",
+        select trajectory_id from stored_trajectories
+        anti join stored_embeddings using (model_hash, dtype)""",
+    "documents that are in two splits": """
+        select document_id as trajectory_id from stored_documents
+        group by document_id having count(distinct split) > 1""",
     "effects without their trajectory": """
         select trajectory_id from stored_effects anti join stored_trajectories using (trajectory_id)""",
     "effects with the wrong number of tokens": """
@@ -74,7 +79,7 @@ def _verify_file(version: StoreVersion, place: str, file: PartFile, *, quick: bo
     location = version.location
     if not location.exists(place):
         return "is missing"
-    size = int(location.filesystem.size(location.path(place)))
+    size = location.size(place)
     if size != file.size:
         return f"has {size} bytes, the ledger says {file.size}"
     if not quick and hashlib.sha256(location.read_bytes(place)).hexdigest() != file.sha256:
@@ -85,7 +90,11 @@ def _verify_file(version: StoreVersion, place: str, file: PartFile, *, quick: bo
 def _verify_table(version: StoreVersion, place: str, part: Part) -> Iterator[Problem]:
     name = place.rsplit("/", 1)[1].removesuffix(".parquet")
     with version.location.filesystem.open(version.location.path(place), "rb") as content:
-        found = pq.ParquetFile(content)
+        try:
+            found = pq.ParquetFile(content)
+        except (pa.ArrowException, OSError) as error:
+            yield Problem(place, f"is not readable Parquet: {error}")
+            return
         expected = part.num_rows.get(name)
         if found.metadata.num_rows != expected:
             yield Problem(place, f"has {found.metadata.num_rows} rows, the ledger says {expected}")
@@ -99,7 +108,7 @@ def _verify_references(version: StoreVersion) -> Iterator[Problem]:
     for what, query in _REFERENCES.items():
         try:
             rows = fetch_rows(connection, query)
-        except duckdb.Error as error:
+        except StoreError as error:
             yield Problem("tables", f"cannot be read: {error}")
             continue
         if rows:

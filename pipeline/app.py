@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.console import Console
 
 from mctrace.context.errors import ConfigError, MctraceError
 from mctrace.pipeline.config import PipelineConfig, load_config
-from mctrace.train.config import NetworkName, small_preset
+from mctrace.train.config import NetworkName, small_preset_changes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +34,7 @@ StoreUri = Annotated[str | None, typer.Option("--store", help="trace store, a fo
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="any key, e.g. --set collect.horizon=128 (repeatable)")
 ]
-Version = Annotated[int | None, typer.Option("--version", help="store version [newest]")]
+Version = Annotated[int | None, typer.Option("--version", min=0, help="store version [newest]")]
 Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
 Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]
@@ -195,8 +194,10 @@ def train(
     """Train a LensNet from the store alone."""
     from mctrace.pipeline.train_command import train_run
 
-    sizes = {"train": asdict(small_preset(network or "dual_cross_attention"))} if preset else None
-    settings = _configure(config, store, set_, sizes, train__target=target, train__network__name=network)
+    settings = _configure(config, store, set_, train__target=target, train__network__name=network)
+    if preset:
+        sizes = {"train": small_preset_changes(settings.train.network.name)}
+        settings = _configure(config, store, set_, sizes, train__target=target, train__network__name=network)
     train_run(settings, version, out, overwrite=overwrite, console=console)
 
 

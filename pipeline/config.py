@@ -23,6 +23,8 @@ from mctrace.train.config import TrainConfig
 
 DEFAULT_FILE = "pipeline.toml"
 _ENVIRONMENT_PREFIX = "MCTRACE_"
+_NOT_KEYS = ("MCTRACE_CACHE",)
+"""Variables that are no configuration: where converted models are kept."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, An
     return [
         (name, name.removeprefix(_ENVIRONMENT_PREFIX).lower().replace("__", "."), _parse_value(text))
         for name, text in sorted(environment.items())
-        if name.startswith(_ENVIRONMENT_PREFIX) and "__" in name
+        if name.startswith(_ENVIRONMENT_PREFIX) and name not in _NOT_KEYS
     ]
 
 

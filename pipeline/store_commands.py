@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from mctrace.context.errors import InputError, StoreError
+from mctrace.context.errors import ConfigError, InputError, StoreError
 from mctrace.datasets.queries import connect, fetch_rows, read_sql, run_user_sql
 from mctrace.datasets.store import create_store, open_store
 from mctrace.datasets.verify import sweep as sweep_store
@@ -26,7 +27,10 @@ def init_project(config: Path | None, store: str | None, assignments: list[str],
     if file.exists():
         console.print(f"{file} is there already and stays as it is", highlight=False)
     else:
-        file.write_text(Path(__file__).with_name("template.toml").read_text(encoding="utf-8"))
+        try:
+            file.write_text(Path(__file__).with_name("template.toml").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from error
         console.print(f"wrote {file}", highlight=False)
     settings = load_config(file, assignments, {"store.uri": store})
     create_store(settings.store.uri)
@@ -74,7 +78,7 @@ def answer_query(
     elif output_format == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(answer.column_names)
-        writer.writerows(row.values() for row in answer.to_pylist())
+        writer.writerows(_rows(answer))
     else:
         _print_answer(answer, console)
 
@@ -122,10 +126,15 @@ def _print_answer(answer: pa.Table, console: Console) -> None:
     for field in answer.schema:
         is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         table.add_column(field.name, justify="right" if is_number else "left", overflow="fold")
-    for row in answer.to_pylist():
-        table.add_row(*(_cell(value) for value in row.values()))
+    for row in _rows(answer):
+        table.add_row(*map(_cell, row))
     print_table(table, console)
     console.print(f"{answer.num_rows} row{'' if answer.num_rows == 1 else 's'}", highlight=False)
+
+
+def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Rows by position: an answer may have two columns of one name."""
+    return zip(*(column.to_pylist() for column in answer.columns), strict=True)
 
 
 def _cell(value: Any) -> str:

@@ -120,6 +120,8 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
     """
     if not folder.exists() and _previous(folder).exists():
         folder = _previous(folder)
+    if (folder / BEST).is_dir():
+        raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
     info = _read_info(folder)
     network = build_network(info.network, info.embedding_dim)
     weights = _read_weights(folder)

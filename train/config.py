@@ -4,8 +4,8 @@ Defaults are the source specification's (`lensnet-training.md`, "Optimization Se
 otherwise. Every mistake is a `ConfigError` that names the dotted key of `pipeline.toml`.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
@@ -156,3 +156,18 @@ def small_preset(network: NetworkName = "dual_cross_attention") -> TrainConfig:
             total_steps=400,
         ),
     )
+
+
+def small_preset_changes(network: NetworkName) -> dict[str, Any]:
+    """What the small preset says otherwise than the defaults, nested; the rest stays a person's own."""
+    return _changes(asdict(small_preset(network)), asdict(TrainConfig()))
+
+
+def _changes(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    changed = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            changed[key] = _changes(value, defaults[key])
+        elif value != defaults[key]:
+            changed[key] = value
+    return changed

@@ -118,6 +118,7 @@ def _document(trajectory: Trajectory) -> Row:
         "tokenizer_hash": "tokenizer-hash",
         "gist_hash": "mean",
         "model_hash": "model-hash",
+        "dtype": "float32",
         "num_tokens": 200,
         "block_size": BLOCK_SIZE,
         "max_level": 2,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mctrace.collect.driver import _work_items
 from mctrace.context.progress import Silent
 from mctrace.datasets.queries import connect, fetch_rows
 from tests.collect.runs import tiny_run
@@ -75,3 +76,17 @@ def test_sampled_labels_carry_the_probability_they_were_sampled_with(tiny_settin
     assert all(row["n"] <= 6 for row in rows)
     for row in rows:
         assert row["estimate"] == pytest.approx(row["num_legal_actions"])
+
+
+def test_every_trajectory_brings_its_document_until_that_is_committed(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    lacking = run.plan.missing_documents(run.store)
+    items = _work_items(run.plan, run.plan.trajectories, lacking, "run")
+    first, sibling = next(items), next(items)
+    assert first.document == sibling.document
+    assert first.needs_document
+    assert sibling.needs_document
+    run.measure()
+    assert run.plan.missing_documents(run.store) == set()
+    folders = list((tmp_path / "store/parts/document").glob("*/*"))
+    assert len(folders) == len(run.plan.documents)

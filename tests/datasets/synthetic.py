@@ -124,7 +124,7 @@ def synthetic_store(folder: Path) -> Store:
         write_part(store.location, part_id="run-start", kind="run", run_id="run", tables={"runs": [started]}),
         write_part(
             store.location, part_id="embeddings", kind="embeddings", run_id="run",
-            tables={"embeddings": [{"model_hash": "model", "vocabulary_size": VOCABULARY,
+            tables={"embeddings": [{"model_hash": "model", "dtype": "float32", "vocabulary_size": VOCABULARY,
                                     "embedding_dim": WIDTH}]},
             arrays={"embedding_table": embedding_table()},
         ),

@@ -1,10 +1,12 @@
 """Batches carry the spec's keys, gathered from tokens, gists and the embedding table."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from mctrace.context.errors import InputError
+from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.batch import scores_of_actions
 from mctrace.datasets.batches import make_batch, merged_targets, ordered_batches, shuffled_batches
 from mctrace.datasets.training_data import open_training_data
@@ -132,6 +134,20 @@ def test_labels_of_two_base_models_or_gists_do_not_mix(store):
     add_trajectory(store, "other", "a", effects, gist_hash="another")
     with pytest.raises(InputError, match="mixes labels"):
         open_training_data(store.at())
+
+
+@pytest.mark.parametrize("array", ["embedding_table", "tokens", "gists/lod1"])
+def test_a_missing_chunk_is_refused_instead_of_read_as_zeros(store, array):
+    chunks = Path(store.location.root).glob(f"parts/*/*/*/arrays.zarr/{array}/c/**/*")
+    next(file for file in sorted(chunks) if file.is_file()).unlink()
+    with pytest.raises(StoreError, match=f"{array}.*mctrace verify"):
+        open_training_data(store.at())
+
+
+def test_a_target_of_ones_own_that_fails_says_so(store, tmp_path):
+    (tmp_path / "mine.sql").write_text("select *, no_such_column as utility from labels -- mine")
+    with pytest.raises(InputError, match=r"mine\.sql.*no_such_column"):
+        open_training_data(store.at(), str(tmp_path / "mine.sql"))
 
 
 def test_a_store_without_labels_says_what_to_do(tmp_path):

@@ -78,6 +78,20 @@ def test_something_that_is_no_store_is_neither_opened_nor_overwritten(tmp_path):
     assert os.listdir(tmp_path / "full") == ["thesis.tex"]
 
 
+def test_a_creation_that_was_cut_short_or_raced_is_finished(tmp_path):
+    from mctrace.datasets.ledger import Ledger
+    from mctrace.datasets.location import Location
+
+    Ledger(Location.of(str(tmp_path / "begun"))).create()
+    assert create_store(str(tmp_path / "begun")).at().version == 0
+
+
+def test_a_damaged_ledger_is_named(store):
+    next((root(store) / "ledger").glob("part-*.parquet")).unlink()
+    with pytest.raises(StoreError, match=r"ledger of .* is damaged"):
+        store.at()
+
+
 def test_creating_a_store_that_is_there_keeps_it(store):
     version = store.at().version
     assert create_store(str(root(store))).at().version == version

@@ -1,8 +1,8 @@
 """Labels are means over the horizon after their own cursor, and only where they are legal."""
 
-import duckdb
 import pytest
 
+from mctrace.context.errors import StoreError
 from mctrace.datasets.queries import connect, fetch_rows
 
 
@@ -60,7 +60,7 @@ def test_a_shorter_horizon_needs_no_new_measurement_and_a_longer_one_is_refused(
         "and action = 'expand' and node_level = 1",
     )
     assert row["delta_nll"] == 0.5
-    with pytest.raises(duckdb.Error, match="horizon 5 is outside 1 to 4"):
+    with pytest.raises(StoreError, match="horizon 5 is outside 1 to 4"):
         fetch_rows(connection, "select avg(delta_nll) from labels_at(5)")
 
 
@@ -93,7 +93,7 @@ def test_an_effect_that_lacks_tokens_is_an_error_not_a_shorter_mean(store):
     from tests.datasets.synthetic import add_trajectory, effect
 
     add_trajectory(store, "short", "a", [effect("expand", 1, 4, 32, [-0.5] * 6)])
-    with pytest.raises(duckdb.Error, match="trajectory short lacks tokens"):
+    with pytest.raises(StoreError, match="trajectory short lacks tokens"):
         fetch_rows(connect(store.at()), "select avg(delta_nll) from labels")
 
 

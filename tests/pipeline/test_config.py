@@ -8,6 +8,7 @@ import pytest
 
 from mctrace.context.errors import ConfigError
 from mctrace.pipeline.config import PipelineConfig, known_keys, load_config
+from mctrace.train.config import small_preset, small_preset_changes
 
 TEMPLATE = Path("pipeline/template.toml")
 
@@ -76,6 +77,20 @@ def test_the_template_shows_every_key_at_its_default():
     )
     shown = set(_flatten(tomllib.loads(uncommented)))
     assert shown == set(known_keys())
+
+
+def test_the_small_preset_leaves_alone_what_it_does_not_speak_of(tmp_path):
+    file = tmp_path / "pipeline.toml"
+    file.write_text('[train]\ntarget = "literal"\nseed = 7\n[train.objective]\nrank_weight = 0.25\n')
+    preset = {"train": small_preset_changes("linear")}
+    found = load_config(file, environment={}, preset=preset).train
+    assert (found.target, found.seed, found.objective.rank_weight) == ("literal", 7, 0.25)
+    assert found.optimiser == small_preset("linear").optimiser
+
+
+def test_an_environment_variable_that_is_no_key_is_refused():
+    with pytest.raises(ConfigError, match="MCTRACE_COLLECT_HORIZON"):
+        load_config(None, environment={"MCTRACE_COLLECT_HORIZON": "7"})
 
 
 def _flatten(table, prefix=""):
