@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from mctrace.context.errors import ConfigError, MctraceError
 from mctrace.pipeline.config import PipelineConfig, load_config
-from mctrace.train.config import NetworkName, small_preset_changes
+from mctrace.train.config import NetworkName, TrainConfig, small_preset_changes
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +62,7 @@ def _configure(
     config: Path | None,
     store: str | None,
     assignments: list[str] | None,
-    preset: Mapping[str, Any] | None = None,
+    preset: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
     **flags: object,
 ) -> PipelineConfig:
     dotted = {key.replace("__", "."): value for key, value in flags.items()}
@@ -194,10 +194,8 @@ def train(
     """Train a LensNet from the store alone."""
     from mctrace.pipeline.train_command import train_run
 
-    settings = _configure(config, store, set_, train__target=target, train__network__name=network)
-    if preset:
-        sizes = {"train": small_preset_changes(settings.train.network.name)}
-        settings = _configure(config, store, set_, sizes, train__target=target, train__network__name=network)
+    sizes = _small_preset if preset else None
+    settings = _configure(config, store, set_, sizes, train__target=target, train__network__name=network)
     train_run(settings, version, out, overwrite=overwrite, console=console)
 
 
@@ -255,6 +253,12 @@ def verify(
     from mctrace.pipeline.store_commands import verify_run
 
     verify_run(_configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
+
+
+def _small_preset(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The small preset's values for the network that flags, --set, environment or file name."""
+    network = said.get("train", {}).get("network", {}).get("name", TrainConfig().network.name)
+    return {"train": small_preset_changes(network)}
 
 
 def _paths(corpus: list[str] | None, traces: Path | None) -> tuple[str, ...] | None:

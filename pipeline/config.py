@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -58,23 +58,21 @@ def load_config(
     assignments: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     environment: Mapping[str, str] | None = None,
-    preset: Mapping[str, Any] | None = None,
+    preset: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> PipelineConfig:
     """Resolves every source. `file` None means pipeline.toml where there is one; `flags` maps dotted keys to
-    values, those that are None were not given; `preset` holds nested sections.
+    values, those that are None were not given; `preset` gives nested sections when it
+    is told what everybody else says, since what suits depends on it.
 
     Raises ConfigError naming key, value, source and remedy.
     """
-    data: dict[str, Any] = {}
-    for origin, key, value in [
-        *_from_file(file),
-        *_from_environment(os.environ if environment is None else environment),
-        *(("preset", key, value) for key, value in _flatten(preset or {})),
+    weaker = [*_from_file(file), *_from_environment(os.environ if environment is None else environment)]
+    stronger = [
         *(("--set", *_parse_assignment(text)) for text in assignments),
         *(("flag", key, value) for key, value in (flags or {}).items() if value is not None),
-    ]:
-        _check_known(key, origin)
-        _put(data, key, value)
+    ]
+    chosen = preset(_nested([*weaker, *stronger])) if preset else {}
+    data = _nested([*weaker, *(("preset", key, value) for key, value in _flatten(chosen)), *stronger])
     try:
         return TypeAdapter(PipelineConfig).validate_python(data)
     except ValidationError as error:
@@ -126,6 +124,15 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
         else:
             flat.append((prefix + key, value))
     return flat
+
+
+def _nested(layers: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Sections from (origin, dotted key, value), later ones winning. Raises ConfigError for unknown keys."""
+    data: dict[str, Any] = {}
+    for origin, key, value in layers:
+        _check_known(key, origin)
+        _put(data, key, value)
+    return data
 
 
 def _put(data: dict[str, Any], key: str, value: object) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mctrace.context.errors import ConfigError
+from mctrace.pipeline import app
 from mctrace.pipeline.config import PipelineConfig, known_keys, load_config
-from mctrace.train.config import small_preset, small_preset_changes
+from mctrace.train.config import small_preset
 
 TEMPLATE = Path("pipeline/template.toml")
 
@@ -16,12 +17,15 @@ TEMPLATE = Path("pipeline/template.toml")
 def test_a_flag_wins_over_set_over_preset_over_environment_over_file_over_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "pipeline.toml"
+
+    def preset(said):
+        return {"collect": {"horizon": 4}}
+
     assert load_config(None, environment={}).collect.horizon == 128
     file.write_text("[collect]\nhorizon = 2\n")
     assert load_config(None, environment={}).collect.horizon == 2
     environment = {"MCTRACE_COLLECT__HORIZON": "3", "MCTRACE_CACHE": "/not/a/key"}
     assert load_config(file, environment=environment).collect.horizon == 3
-    preset = {"collect": {"horizon": 4}}
     assert load_config(file, environment=environment, preset=preset).collect.horizon == 4
     sets = ["collect.horizon=5"]
     assert load_config(file, sets, environment=environment, preset=preset).collect.horizon == 5
@@ -82,10 +86,14 @@ def test_the_template_shows_every_key_at_its_default():
 def test_the_small_preset_leaves_alone_what_it_does_not_speak_of(tmp_path):
     file = tmp_path / "pipeline.toml"
     file.write_text('[train]\ntarget = "literal"\nseed = 7\n[train.objective]\nrank_weight = 0.25\n')
-    preset = {"train": small_preset_changes("linear")}
-    found = load_config(file, environment={}, preset=preset).train
+    found = load_config(file, ["train.network.name=linear"], environment={}, preset=app._small_preset).train
     assert (found.target, found.seed, found.objective.rank_weight) == ("literal", 7, 0.25)
     assert found.optimiser == small_preset("linear").optimiser
+
+
+def test_a_value_beside_the_preset_need_not_fit_the_defaults_it_replaces():
+    found = load_config(None, ["train.optimiser.total_steps=45"], environment={}, preset=app._small_preset)
+    assert (found.train.optimiser.total_steps, found.train.optimiser.warmup_steps) == (45, 40)
 
 
 def test_an_environment_variable_that_is_no_key_is_refused():
