@@ -21,26 +21,28 @@ GRACE = timedelta(hours=24)
 
 _REFERENCES = {
     "trajectories without their document": """
-        select trajectory_id from stored_trajectories as t
+        select trajectory_id as example from stored_trajectories as t
         anti join stored_documents as d
             using (document_id, model_hash, gist_hash, dtype, block_size, max_level)""",
     "trajectories without their run": """
-        select trajectory_id from stored_trajectories anti join stored_runs using (run_id)""",
+        select trajectory_id as example from stored_trajectories anti join stored_runs using (run_id)""",
     "trajectories without their model's embedding table": """
-        select trajectory_id from stored_trajectories
+        select trajectory_id as example from stored_trajectories
         anti join stored_embeddings using (model_hash, dtype)""",
     "documents that are in two splits": """
-        select document_id as trajectory_id from stored_documents
+        select document_id as example from stored_documents
         group by document_id having count(distinct split) > 1""",
     "effects without their trajectory": """
-        select trajectory_id from stored_effects anti join stored_trajectories using (trajectory_id)""",
+        select trajectory_id as example from stored_effects
+        anti join stored_trajectories using (trajectory_id)""",
     "effects with the wrong number of tokens": """
-        select trajectory_id from effects join trajectories using (trajectory_id)
+        select trajectory_id as example from effects join trajectories using (trajectory_id)
         where status = 'ok' and end_token <> last_cursor + horizon""",
     "effects with values that are not finite": """
-        select trajectory_id from effects
+        select trajectory_id as example from effects
         where len(list_filter(delta_nll, lambda x: not isfinite(x))) > 0""",
 }
+"""What may not exist, and a query for the ids of rows where it does."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _verify_references(version: StoreVersion) -> Iterator[Problem]:
             yield Problem("tables", f"cannot be read: {error}")
             continue
         if rows:
-            yield Problem("tables", f"{len(rows)} {what}, e.g. {rows[0]['trajectory_id']}")
+            yield Problem("tables", f"{len(rows)} {what}, e.g. {rows[0]['example']}")
 
 
 def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
