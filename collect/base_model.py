@@ -1,22 +1,33 @@
-"""The frozen base model: any Hugging Face causal LM, behind the FrozenModel protocol.
+"""The frozen base model: any Hugging Face causal LM, behind the protocols of the naive and fast evaluation.
 
 Never remote code, never pickled weights. A working context has a jump in its position ids at every gist, and
 transformers reads such a jump as the border between packed sequences when it is given no attention mask, and
 silently blocks attention across it; so every call here passes an explicit mask.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from torch.nn.functional import cross_entropy
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
 from mctrace.collect.model_source import ModelSource, max_positions
+from mctrace.collect.passes import ModelSize
+from mctrace.collect.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
 from mctrace.context.errors import ModelError
-from mctrace.context.frozen_model import KVCache
+
+AttentionInterface.register(ATTENTION_NAME, shared_attention)
+
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 65536
+"""no larger batch is faster"""
+_LOGITS_PER_CHUNK = 2**24
+"""logits in float32 at once (64 MiB), whatever the vocabulary"""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,56 +52,99 @@ class FrozenCausalLM:
         return torch.device(self.network.get_input_embeddings().weight.device)
 
     @property
-    def num_layer_parameters(self) -> int:
-        """Parameters every recomputed entry is multiplied with: all but embeddings and output head."""
-        outside = {id(self.network.get_input_embeddings().weight)}
-        outside.add(id(self.network.get_output_embeddings().weight))
-        return sum(p.numel() for p in self.network.parameters() if id(p) not in outside)
+    def size(self) -> ModelSize:
+        """Parameters every entry that runs is multiplied with, and those of the output head."""
+        config, head = self.network.config.get_text_config(), self.network.get_output_embeddings().weight
+        outside = {id(self.network.get_input_embeddings().weight), id(head)}
+        in_layers = sum(p.numel() for p in self.network.parameters() if id(p) not in outside)
+        # Queries, not the residual stream, are as wide as attention: some models differ.
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention_width = config.num_hidden_layers * config.num_attention_heads * head_dim
+        return ModelSize(in_layers, head.numel(), attention_width)
 
     @property
-    def num_head_parameters(self) -> int:
-        """Parameters of the output head, applied to entries whose loss is read."""
-        return int(self.network.get_output_embeddings().weight.numel())
+    def batch_tokens(self) -> int:
+        """Entries of one pass that should fit: half the free memory of a GPU, by a rough count of what a
+        layer holds at once; on a CPU, what already keeps its matrix products busy."""
+        if self.device.type != "cuda":
+            return _CPU_BATCH_TOKENS
+        config = self.network.config.get_text_config()
+        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        bytes_per_token = self.network.dtype.itemsize * (4 * inner + 24 * config.hidden_size)
+        num_free = int(torch.cuda.mem_get_info(self.device)[0])
+        fitting: int = num_free // 2 // bytes_per_token
+        return max(1024, min(_GPU_BATCH_TOKENS, fitting))
 
     def embed(self, tokens_T: Tensor) -> Tensor:
         with torch.inference_mode():
             embeddings_Td: Tensor = self.network.get_input_embeddings()(tokens_T.to(self.device))
         return embeddings_Td
 
-    def logits(
-        self,
-        embeddings_ND: Tensor,
-        position_N: Tensor,
-        keep_H: Tensor,
-        prefix: KVCache | None = None,
-        *,
-        keep_cache: bool = True,
-    ) -> tuple[Tensor, KVCache]:
-        cache = prefix if prefix is not None else DynamicCache() if keep_cache else None
-        num_before = cache.get_seq_length() if cache is not None else 0
-        mask = torch.ones(1, num_before + len(embeddings_ND), dtype=torch.long, device=embeddings_ND.device)
+    def logits(self, embeddings_ND: Tensor, position_N: Tensor, keep_H: Tensor) -> Tensor:
+        """With the attention the architecture came with: what the fast evaluation is held against."""
+        mask = torch.ones(1, len(embeddings_ND), dtype=torch.long, device=embeddings_ND.device)
         output = self.network(
             inputs_embeds=embeddings_ND[None],
             position_ids=position_N[None],
             attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
+            use_cache=False,
             logits_to_keep=keep_H,
         )
-        return output.logits[0], output.past_key_values if keep_cache else None
+        logits_HV: Tensor = output.logits[0]
+        return logits_HV
 
-    def crop(self, cache: KVCache, num_entries: int) -> KVCache:
-        """Views of the first `num_entries` keys and values of every layer; nothing is copied here."""
-        cropped = DynamicCache()
-        if num_entries == 0:
-            return cropped
-        for layer in cache.layers:
-            view = DynamicLayer()
-            view.lazy_initialization(layer.keys, layer.values)
-            view.keys = layer.keys[..., :num_entries, :]
-            view.values = layer.values[..., :num_entries, :]
-            cropped.layers.append(view)
-        return cropped
+    @torch.inference_mode()
+    def token_nll(
+        self, embeddings_BLd: Tensor, position_BL: Tensor, targets_H: Tensor, plans: Sequence[AttentionPlan]
+    ) -> Tensor:
+        """NLL [B, H] in nats of `targets_H` after the last H of each row's L entries, in float32.
+
+        What the entries attend to besides each other is said by `plans`, one for all rows or each its own.
+        Only the last H entries go through the output head, and logits are in memory a chunk at a time.
+        """
+        # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings_BLd.device)
+        with _attention(self.network, ATTENTION_NAME):
+            output = self.network.base_model(
+                inputs_embeds=embeddings_BLd,
+                position_ids=position_BL,
+                attention_mask=mask,
+                use_cache=False,
+                plans=plans,
+            )
+        hidden_Md = output.last_hidden_state[:, -len(targets_H) :].flatten(0, 1)
+        targets_M = targets_H.to(hidden_Md.device).repeat(len(embeddings_BLd))
+        per_chunk = max(1, _LOGITS_PER_CHUNK // self.network.get_output_embeddings().weight.shape[0])
+        nll = [
+            cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
+            for hidden_cd, targets_c in zip(
+                torch.split(hidden_Md, per_chunk), torch.split(targets_M, per_chunk), strict=True
+            )
+        ]
+        return torch.cat(nll).view(len(embeddings_BLd), -1)
+
+    def _head(self, hidden_cd: Tensor) -> Tensor:
+        """Logits of hidden states, as the architecture's own forward finishes them."""
+        head, config = self.network.get_output_embeddings(), self.network.config.get_text_config()
+        logits_cV: Tensor = head(hidden_cd.to(head.weight.device))
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits_cV = logits_cV * scale
+        if scaling := getattr(config, "logits_scaling", None):  # Granite
+            logits_cV = logits_cV / scaling
+        if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits_cV = softcap * torch.tanh(logits_cV / softcap)
+        return logits_cV
+
+
+@contextmanager
+def _attention(network: PreTrainedModel, name: str) -> Iterator[None]:
+    """The network with another attention function for as long as this lasts."""
+    own = network.config.get_text_config()._attn_implementation
+    network.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(own)
 
 
 def load_base_model(
@@ -106,6 +160,8 @@ def load_base_model(
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot load the model {source.name!r} from {source.folder}: {error}") from error
+    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
+        network.set_attn_implementation("eager")  # the fused default would leave the capping out
     network.requires_grad_(False).eval()
     if not device_map:
         network.to(resolve_device(device))

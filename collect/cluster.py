@@ -18,7 +18,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from mctrace.collect.config import RayConfig
-from mctrace.collect.measuring import Finished, ModelSize, RunContext, Worker, WorkItem
+from mctrace.collect.measuring import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.passes import ModelSize
 from mctrace.context.errors import CollectError, ConfigError, MctraceError
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part
@@ -36,6 +37,9 @@ class MeasuringActor:
 
     def model_size(self) -> ModelSize:
         return self._worker.model_size()
+
+    def batch_tokens(self) -> int:
+        return self._worker.batch_tokens()
 
     def write_embeddings(self) -> Part:
         return self._worker.write_embeddings()
@@ -65,6 +69,7 @@ class RayWorkers:
             _refuse_impossible(config, Location.of(context.store_uri))
             self._actors = [self._start_actor() for _ in range(config.actors)]
             self._size: ModelSize = _get(self._actors[0].model_size.remote())
+            self._batch_tokens: int = _get(self._actors[0].batch_tokens.remote())
         except BaseException:
             ray.shutdown()
             raise
@@ -75,6 +80,9 @@ class RayWorkers:
 
     def model_size(self) -> ModelSize:
         return self._size
+
+    def batch_tokens(self) -> int:
+        return self._batch_tokens
 
     def write_embeddings(self) -> Part:
         part: Part = _get(self._actors[0].write_embeddings.remote())

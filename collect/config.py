@@ -1,6 +1,7 @@
 """What a collection run can be told: the sections of pipeline.toml that `mctrace collect` reads."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
@@ -95,6 +96,24 @@ class CollectConfig:
     """most recent tokens that never collapse"""
     max_actions: int | None = None
     """most actions measured per trajectory, sampled evenly over action and node_level; none: all"""
+    estimator: Literal["exact", "windowed"] = "exact"
+    """windowed recomputes only `estimator_window` entries after an edit, and the horizon"""
+    estimator_window: int = 128
+    """r, entries after an edit that the windowed estimator recomputes"""
+    min_audit_spearman: float = 0.9
+    """rank correlation with exact labels below which a windowed run is planned as exact"""
+    audit_fraction: float = 0.05
+    """share of a windowed run's actions that are measured exactly as well"""
+    drop_controls: bool = False
+    """measure every action's span left out altogether, too: what the text is worth without any gist"""
+    joint_edits: int = 0
+    """sets of actions per trajectory that are measured together, to study additivity"""
+    joint_size: int = 2
+    """actions of a joint edit"""
+    attention_mass: bool = False
+    """keep the base model's attention to every entry"""
+    batch_tokens: int | Literal["auto"] = "auto"
+    """entries that run at once; auto: what fits, halved when memory runs out"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -114,6 +133,13 @@ class CollectConfig:
             check_range("collect.recency_level_tokens", num_tokens, at_least=0)
         if self.max_actions is not None:
             check_range("collect.max_actions", self.max_actions, at_least=1)
+        for key in ("estimator_window", "joint_edits"):
+            check_range(f"collect.{key}", getattr(self, key), at_least=0)
+        check_range("collect.min_audit_spearman", self.min_audit_spearman, -1.0, 1.0)
+        check_range("collect.audit_fraction", self.audit_fraction, 0.0, 1.0)
+        check_range("collect.joint_size", self.joint_size, at_least=2)
+        if self.batch_tokens != "auto":
+            check_range("collect.batch_tokens", self.batch_tokens, at_least=1)
         spread = self.cursors_per_trajectory * self.cursor_stride
         check_range("collect.cursors_per_trajectory * collect.cursor_stride", spread, at_most=4096)
 

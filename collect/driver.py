@@ -6,12 +6,21 @@ from there.
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mctrace.collect.config import GistConfig, ModelConfig
+from mctrace.collect.checks import (
+    RunChecks,
+    calibrate,
+    calibration_id,
+    decide,
+    find_noise_floor,
+    known_calibration,
+)
+from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
+from mctrace.collect.fidelity import Pair, compare
 from mctrace.collect.forecast import Forecast, forecast, total_work
-from mctrace.collect.measuring import RunContext, WorkItem, embeddings_part_id
+from mctrace.collect.measuring import Finished, RunContext, WorkItem, embeddings_part_id
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
@@ -24,17 +33,21 @@ from mctrace.datasets.store import Store
 @dataclass(frozen=True)
 class RunSummary:
     """What a run did, in counts, seconds of wall time and bytes. `predicted` was said after the first
-    trajectory came in; both are None for a run that had nothing to do."""
+    trajectory came in; it and `checks` are None for a run that had nothing to do."""
 
     num_planned: int
     run_id: str | None = None
+    checks: RunChecks | None = None
     predicted: Forecast | None = None
     num_measured: int = 0
+    num_not_finite: int = 0
     num_snapshots: int = 0
     num_effects: int = 0
     num_tokens_run: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
+    pairs: tuple[Pair, ...] = ()
+    """audited actions, both ways"""
 
 
 def run_collection(
@@ -42,6 +55,7 @@ def run_collection(
     plan: RunPlan,
     start_workers: Callable[[RunContext], Workers],
     *,
+    config: CollectConfig,
     model: ModelConfig,
     gists: GistConfig,
     source: ModelSource,
@@ -53,30 +67,61 @@ def run_collection(
     An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
     committed until then stays.
     """
-    remaining = plan.missing(store)
-    if not remaining:
-        return RunSummary(len(plan.trajectories))
-    context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance)
-    row, outcome = run_row(context, source, resolved_config), "failed"
+    calibration = known_calibration(store, plan)
+    decided = decide(plan, calibration, config.min_audit_spearman)
+    if not decided.missing(store):
+        return RunSummary(len(decided.trajectories))
+    context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
+        if plan.is_windowed and calibration is None:
+            calibration = calibrate(workers, plan)
+            decided = decide(plan, calibration, config.min_audit_spearman)
+        remaining = decided.missing(store)
+        checks = RunChecks(
+            "windowed" if decided.is_windowed else "exact",
+            config.estimator_window if decided.is_windowed else None,
+            find_noise_floor(workers, decided, remaining),
+            calibration_id(plan) if plan.is_windowed else None,
+            calibration,
+        )
+        row = run_row(context, source, resolved_config, checks)
+        return _recorded(store, decided, remaining, workers, row, checks, source.embedding_dim, progress)
+    finally:
+        progress.stop()
+        workers.close()
+
+
+def _recorded(
+    store: Store,
+    plan: RunPlan,
+    remaining: Sequence[PlannedTrajectory],
+    workers: Workers,
+    row: Mapping[str, object],
+    checks: RunChecks,
+    embedding_dim: int,
+    progress: Progress,
+) -> RunSummary:
+    """The run between its start row and its end row."""
+    summary = RunSummary(len(plan.trajectories), str(row["run_id"]), checks)
+    outcome = "failed"
+    try:
         store.commit([write_run_event(store.location, row, "start")])
-        _commit_embeddings(store, context, workers)
-        summary = _measure(store, plan, remaining, workers, context.run_id, source.embedding_dim, progress)
+        _commit_embeddings(store, plan, workers)
+        for so_far in _measure(store, plan, remaining, workers, summary, embedding_dim, progress):
+            summary = so_far
         outcome = "finished"
     except KeyboardInterrupt:
         outcome = "interrupted"
         raise
     finally:
-        progress.stop()
-        workers.close()
-        store.commit([write_run_event(store.location, row, "end", outcome)])
+        store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
     return summary
 
 
-def _commit_embeddings(store: Store, context: RunContext, workers: Workers) -> None:
+def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
     """Once per base model."""
-    if embeddings_part_id(context.provenance) not in store.at().part_ids:
+    if embeddings_part_id(plan.provenance) not in store.at().part_ids:
         store.commit([workers.write_embeddings()])
 
 
@@ -85,36 +130,46 @@ def _measure(
     plan: RunPlan,
     remaining: Sequence[PlannedTrajectory],
     workers: Workers,
-    run_id: str,
+    summary: RunSummary,
     embedding_dim: int,
     progress: Progress,
-) -> RunSummary:
-    summary, started = RunSummary(len(plan.trajectories), run_id), time.perf_counter()
+) -> Iterator[RunSummary]:
+    """The summary so far, after every committed trajectory."""
+    started, run_id = time.perf_counter(), str(summary.run_id)
     lacking = plan.missing_documents(store)
     document_tokens = {d: plan.documents[d].num_tokens for d in lacking}
-    size = workers.model_size()
-    progress.start("measuring", size.flops(total_work(remaining)) / 1e12, "TFLOP")
+    size, batch_tokens = workers.model_size(), workers.batch_tokens()
+    progress.start("measuring", size.flops(total_work(remaining, batch_tokens)) / 1e12, "TFLOP")
     for finished in workers.measure(_work_items(plan, remaining, lacking, run_id)):
         new = store.commit(finished.parts)
         planned = finished.item.planned
         lacking.discard(planned.document_id)
-        flops = size.flops(planned.work)
+        flops = size.flops(planned.work(batch_tokens))
         if summary.predicted is None:
             rate = flops / finished.seconds
-            predicted = forecast(remaining, size, rate, workers.num_workers, embedding_dim, document_tokens)
+            predicted = forecast(
+                remaining, size, rate, workers.num_workers, batch_tokens, embedding_dim, document_tokens
+            )
             summary = replace(summary, predicted=predicted)
-        summary = replace(
-            summary,
-            num_measured=summary.num_measured + 1,
-            num_snapshots=summary.num_snapshots + len(planned.trajectory.cursors),
-            num_effects=summary.num_effects + finished.num_effects,
-            num_tokens_run=summary.num_tokens_run + planned.work.num_recomputed,
-            num_bytes=summary.num_bytes + sum(part.size for part in new),
-            seconds=time.perf_counter() - started,
-        )
+        num_bytes = sum(part.size for part in new)
+        summary = _with_finished(summary, finished, num_bytes, time.perf_counter() - started)
         rate = summary.num_effects / summary.seconds
         progress.advance(flops / 1e12, f"{summary.num_effects} effects, {rate:.2f}/s")
-    return summary
+        yield summary
+
+
+def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seconds: float) -> RunSummary:
+    return replace(
+        summary,
+        num_measured=summary.num_measured + 1,
+        num_not_finite=summary.num_not_finite + (not finished.is_finite),
+        num_snapshots=summary.num_snapshots + len(finished.item.planned.trajectory.cursors),
+        num_effects=summary.num_effects + finished.num_effects,
+        num_tokens_run=summary.num_tokens_run + finished.num_tokens_run,
+        num_bytes=summary.num_bytes + num_bytes,
+        seconds=seconds,
+        pairs=summary.pairs + finished.pairs,
+    )
 
 
 def _work_items(

@@ -1,30 +1,47 @@
 """The counterfactual evaluator: how the loss on the next tokens changes when exactly one entry is edited.
 
 Tensors in, tensors out; no files, no clock, no Ray. The baseline runs once and leaves its keys and values;
-each action then runs [edit ... last cursor + H) on top of the cache cropped at the edit, and its effect is
+each edit then runs [edit ... last cursor + H) on top of them, and its effect is
 
     delta_nll[t] = nll_after[t] - nll_before[t]        for t in [first_token, last cursor + H)
 
-in nats per token, raw and signed (DESIGN section 4). The slow definition it must equal is in `naive.py`.
+in nats per token, raw and signed. The slow definition it must equal is in `naive.py`; which entries run is
+planned in `passes.py`.
 
-Shapes: T tokens of the document, N entries, d embedding width, H tokens whose loss is read, V vocabulary.
+Shapes: T tokens of the document, N entries, d embedding width, B edits of one pass, L entries that a row
+runs, H tokens whose loss is read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mctrace.collect.passes import ForwardPass, action_pass, baseline_pass
-from mctrace.context.actions import Action
+from mctrace.collect.edits import Edit, no_edit
+from mctrace.collect.passes import Pass, Work, baseline_pass, plan_passes
+from mctrace.collect.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
 from mctrace.context.errors import ModelError
-from mctrace.context.frozen_model import FrozenModel, KVCache
+from mctrace.context.frozen_model import FrozenModel
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 
-EVALUATOR_VERSION = 1
+EVALUATOR_VERSION = 2
 """Part of every label's identity: raise it when the same inputs would give other numbers."""
+
+
+class EvaluatedModel(FrozenModel, Protocol):
+    """A frozen model that can run a few entries on top of keys and values that were kept."""
+
+    def token_nll(
+        self, embeddings_BLd: Tensor, position_BL: Tensor, targets_H: Tensor, plans: Sequence[AttentionPlan]
+    ) -> Tensor:
+        """NLL [B, H] in nats, float32, of `targets_H` after the last H of each row's L entries.
+
+        `plans` says what the rows attend to besides their own entries: one for all, or one per row.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,19 +54,37 @@ class DocumentTree:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Per-token NLL [H] of the unedited context from the first cursor on, and the cache it left behind."""
+    """What the unedited context gives: per-token NLL [H] from the first cursor on, its keys and values, and
+    if asked for the attention its reading entries pay each entry [N - 1] (the last entry does not run)."""
 
     nll_H: Tensor
-    cache: KVCache
+    cache: KeyValues
+    attention_mass_N: Tensor | None = None
+
+
+@dataclass
+class Batching:
+    """How many entries a pass may run at once; remembers where memory ended."""
+
+    tokens: int
+
+    def halve(self, failed: Pass) -> None:
+        """After `failed` was too large. Raises ModelError when it was a single row already."""
+        if len(failed.rows) == 1:
+            raise ModelError(
+                f"out of memory on a single edit of {failed.row_length} entries: use a smaller "
+                "collect.window, a smaller model or model.dtype, or a device with more memory"
+            )
+        self.tokens = max(1, failed.num_entries // 2)
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What was measured for one action: `delta_nll_H` nats per token, for tokens from `first_token` on."""
+class Measured:
+    """Per edit, in the given order, `delta_nll_H` in nats per token from its `first_token` on, and what the
+    base model ran for them."""
 
-    action: Action
-    first_token: int
-    delta_nll_H: Tensor
+    deltas: tuple[Tensor, ...]
+    work: Work
 
 
 def check_fits(model: FrozenModel, trajectory: Trajectory) -> None:
@@ -62,46 +97,95 @@ def check_fits(model: FrozenModel, trajectory: Trajectory) -> None:
         )
 
 
-def measure_baseline(model: FrozenModel, document: DocumentTree, trajectory: Trajectory) -> Baseline:
+@torch.inference_mode()
+def measure_baseline(
+    model: EvaluatedModel, document: DocumentTree, trajectory: Trajectory, *, attention_mass: bool = False
+) -> Baseline:
     """The loss of the context as it is, at every token any cursor's horizon reaches."""
     check_fits(model, trajectory)
-    nll_H, cache = _run(model, document, trajectory.head.start, baseline_pass(trajectory), None)
-    return Baseline(nll_H, cache)
-
-
-def measure_effects(
-    model: FrozenModel,
-    document: DocumentTree,
-    trajectory: Trajectory,
-    actions: Sequence[Action],
-    baseline: Baseline,
-) -> Iterator[Effect]:
-    """One effect per action, in the given order, each from a single pass on the baseline's cropped cache."""
-    for action in actions:
-        forward_pass = action_pass(trajectory, action)
-        prefix = model.crop(baseline.cache, forward_pass.crop)
-        nll_after_H, _ = _run(model, document, trajectory.head.start, forward_pass, prefix)
-        nll_before_H = baseline.nll_H[forward_pass.first_token - trajectory.first_cursor :]
-        yield Effect(action, forward_pass.first_token, nll_after_H - nll_before_H)
+    whole = baseline_pass(trajectory)
+    mass = AttentionMass(whole.first_read) if attention_mass else None
+    record = KeyValues()
+    plan = AttentionPlan(record=record, mass=mass)
+    nll_1H = _run(model, document, trajectory, [no_edit(trajectory, 0)], whole, [plan])
+    return Baseline(nll_1H[0], record, mass.mean_N() if mass else None)
 
 
 @torch.inference_mode()
+def measure_edits(
+    model: EvaluatedModel,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    edits: Sequence[Edit],
+    baseline: Baseline,
+    batching: Batching,
+    *,
+    window: int | None = None,
+) -> Measured:
+    """The effect of every edit; `window` is that of the windowed estimator, None measures exactly.
+
+    Out of memory, a pass is cut in half and the rest of the run with it (`batching` remembers).
+    """
+    deltas: list[Tensor | None] = [None] * len(edits)
+    work = Work()
+    left = plan_passes(trajectory, edits, window, batching.tokens)
+    while left:
+        group = left.pop(0)
+        try:
+            nll_after_BH = _run(model, document, trajectory, edits, group, _plans(group, baseline.cache))
+        except torch.OutOfMemoryError:
+            batching.halve(group)
+            unmeasured = [i for one in (group, *left) for i in one.members]
+            again = plan_passes(trajectory, [edits[i] for i in unmeasured], window, batching.tokens)
+            left = [one.renumbered(unmeasured) for one in again]
+            torch.cuda.empty_cache()
+            continue
+        work += group.work
+        for i, nll_after_H in zip(group.members, nll_after_BH, strict=True):
+            deltas[i] = nll_after_H - baseline.nll_H[edits[i].first_token - trajectory.first_cursor :]
+    return Measured(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
+
+
+def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:
+    """One for all rows where they begin at the same entry, otherwise one per row."""
+    rows = group.rows if group.rows[0].is_windowed else group.rows[:1]
+    return [
+        AttentionPlan(
+            cache,
+            prefix=SharedSegment(0, row.crop, 0),
+            kept=SharedSegment(row.kept_first, row.kept_end, row.kept_first + group.length_change),
+            num_before=group.num_before,
+            own_index=row.crop,
+            later_index=row.kept_end + group.length_change,
+        )
+        for row in rows
+    ]
+
+
 def _run(
-    model: FrozenModel, document: DocumentTree, start: int, forward_pass: ForwardPass, prefix: KVCache | None
-) -> tuple[Tensor, KVCache]:
-    run = slice(forward_pass.crop, forward_pass.last_run)
-    entries = forward_pass.entries.sliced(run)
-    embeddings_ND = gather_embeddings(entries, document.embeddings)
-    position_N = torch.from_numpy(entries.position_N(start)).to(embeddings_ND.device)
-    first_read = forward_pass.first_read - forward_pass.crop
-    keep_H = torch.arange(first_read, len(entries), device=embeddings_ND.device)
-    logits_HV, cache = model.logits(embeddings_ND, position_N, keep_H, prefix)
-    targets_H = document.tokens_T[forward_pass.first_token : forward_pass.end]
-    return token_nll(logits_HV, targets_H), cache
-
-
-def token_nll(logits_HV: Tensor, targets_H: Tensor) -> Tensor:
-    """Negative log-likelihood [H] in nats, in float32 whatever the model's dtype."""
-    return torch.nn.functional.cross_entropy(
-        logits_HV.float(), targets_H.to(logits_HV.device), reduction="none"
+    model: EvaluatedModel,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    edits: Sequence[Edit],
+    group: Pass,
+    plans: Sequence[AttentionPlan],
+) -> Tensor:
+    """NLL [B, H] of the group's rows after their edits."""
+    entries, embeddings, positions = trajectory.context.entries, [], []
+    for row in group.rows:
+        edit = edits[row.member]
+        runs = entries.sliced(slice(row.crop, edit.first_entry)).followed_by(
+            edit.replacement,
+            entries.sliced(slice(edit.end_entry, row.kept_first)),
+            entries.sliced(slice(row.kept_end, group.last_run)),
+        )
+        embeddings.append(gather_embeddings(runs, document.embeddings))
+        positions.append(torch.from_numpy(runs.position_N(trajectory.head.start)))
+    embeddings_BLd = torch.stack(embeddings)
+    first_token = edits[group.members[0]].first_token
+    return model.token_nll(
+        embeddings_BLd,
+        torch.stack(positions).to(embeddings_BLd.device),
+        document.tokens_T[first_token : trajectory.end],
+        plans,
     )

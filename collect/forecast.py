@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mctrace.collect.measuring import ModelSize
-from mctrace.collect.passes import Work
+from mctrace.collect.passes import ModelSize, Work
 from mctrace.collect.plan import PlannedTrajectory
 
 _BYTES_PER_VALUE = 4
@@ -30,6 +29,7 @@ def forecast(
     size: ModelSize,
     flops_per_second: float,
     num_workers: int,
+    batch_tokens: int,
     embedding_dim: int,
     document_tokens: Mapping[str, int],
 ) -> Forecast:
@@ -38,7 +38,7 @@ def forecast(
     Bytes are those of trajectories and of documents not yet in the store (`document_tokens`, tokens by
     document id); the base model's embedding table comes once on top.
     """
-    work = total_work(plan)
+    work = total_work(plan, batch_tokens)
     flops = size.flops(work)
     return Forecast(
         len(plan),
@@ -51,9 +51,9 @@ def forecast(
     )
 
 
-def total_work(plan: Sequence[PlannedTrajectory]) -> Work:
-    """What the base model has to do for all of `plan`."""
-    return sum((planned.work for planned in plan), start=Work())
+def total_work(plan: Sequence[PlannedTrajectory], batch_tokens: int) -> Work:
+    """What the base model has to do for all of `plan`, in passes of `batch_tokens` entries."""
+    return sum((planned.work(batch_tokens) for planned in plan), start=Work())
 
 
 def _num_bytes(

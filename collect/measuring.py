@@ -7,19 +7,31 @@ actor and in-process. It writes parts but never commits: that is the driver's.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from mctrace.collect.base_model import load_base_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.documents import Document
-from mctrace.collect.evaluator import Baseline, DocumentTree, Effect, measure_baseline, measure_effects
+from mctrace.collect.evaluator import Batching, DocumentTree
+from mctrace.collect.fidelity import Pair
+from mctrace.collect.fitness import check_model
+from mctrace.collect.measurement import (
+    Effect,
+    Measurement,
+    NoiseFloor,
+    audit_pairs,
+    measure_noise,
+    measure_planned,
+)
 from mctrace.collect.model_source import resolve_model
-from mctrace.collect.passes import Work
+from mctrace.collect.passes import ModelSize
 from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, part_digest
+from mctrace.context.actions import Action
 from mctrace.context.errors import ModelError
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part, write_part
@@ -36,6 +48,7 @@ class RunContext:
     model: ModelConfig
     gists: GistConfig
     provenance: Provenance
+    batch_tokens: int | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -44,34 +57,24 @@ class WorkItem:
 
     document: Document
     planned: PlannedTrajectory
-    needs_document: bool
+    needs_document: bool = False
+    purpose: Literal["keep", "compare", "noise"] = "keep"
+    """keep writes parts; compare only gives `pairs`, noise only `noise_floor`"""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A measured item: parts written but not yet committed, and what it took."""
+    """A measured item: parts written but not yet committed, what it took and what was run for it."""
 
     item: WorkItem
-    parts: tuple[Part, ...]
-    num_effects: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What FLOP counts need: parameters per entry in the layers and the head, layers times width."""
-
-    num_layer_parameters: int
-    num_head_parameters: int
-    attention_width: int
-
-    def flops(self, work: Work) -> float:
-        """Multiply-adds counted as two: 2 P per entry, 4 * layers * width per attended pair."""
-        return (
-            2.0 * self.num_layer_parameters * work.num_recomputed
-            + 2.0 * self.num_head_parameters * work.num_read
-            + 4.0 * self.attention_width * work.num_pairs
-        )
+    parts: tuple[Part, ...] = ()
+    num_effects: int = 0
+    num_tokens_run: int = 0
+    seconds: float = 0.0
+    is_finite: bool = True
+    pairs: tuple[Pair, ...] = ()
+    """audited actions, both ways"""
+    noise_floor: NoiseFloor | None = None
 
 
 class Worker:
@@ -93,15 +96,17 @@ class Worker:
         )
         if isinstance(self._gistnet, torch.nn.Module):
             self._gistnet.to(self._model.device)
+        check_model(self._model, context.provenance.tree)
+        asked = context.batch_tokens
+        self._batching = Batching(self._model.batch_tokens if asked == "auto" else asked)
         self._tree: tuple[str, DocumentTree] | None = None
 
     def model_size(self) -> ModelSize:
-        config = self._model.network.config.get_text_config()
-        return ModelSize(
-            self._model.num_layer_parameters,
-            self._model.num_head_parameters,
-            config.num_hidden_layers * config.hidden_size,
-        )
+        return self._model.size
+
+    def batch_tokens(self) -> int:
+        """Entries that run at once here."""
+        return self._batching.tokens
 
     def write_embeddings(self) -> Part:
         """The base model's embedding table as a part: stored once, so that no snapshot stores embeddings."""
@@ -126,31 +131,28 @@ class Worker:
 
     def measure(self, item: WorkItem) -> Finished:
         """Measures the item's trajectory and writes its part, with the document's where it is missing."""
-        tree = self._document_tree(item.document)
-        baseline, effects, seconds = self._run(item, tree)
-        parts = [self._write_trajectory(item, baseline.nll_H.cpu().numpy(), effects, seconds)]
-        if item.needs_document:
-            parts.insert(0, self._write_document(item.document, tree))
-        return Finished(item, tuple(parts), len(effects), seconds)
-
-    def time(self, item: WorkItem) -> float:
-        """Seconds that measuring the item takes here; nothing is kept."""
-        return self._run(item, self._document_tree(item.document))[2]
-
-    def _run(self, item: WorkItem, tree: DocumentTree) -> tuple[Baseline, list[Effect], float]:
-        started = time.perf_counter()
-        trajectory = item.planned.trajectory
-        baseline = measure_baseline(self._model, tree, trajectory)
-        if not torch.isfinite(baseline.nll_H).all():
-            raise ModelError(
-                f"the base model's loss on {item.document.source} is not finite in "
-                f"{self._context.model.dtype}: try model.dtype = float32"
-            )
-        actions = [sampled.action for sampled in item.planned.actions]
-        effects = list(measure_effects(self._model, tree, trajectory, actions, baseline))
+        tree, started = self._document_tree(item.document), time.perf_counter()
+        if item.purpose == "noise":
+            floor = measure_noise(self._model, tree, item.planned, self._batching)
+            return Finished(item, noise_floor=floor)
+        measurement = measure_planned(self._model, tree, item.planned, self._batching)
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
-        return baseline, effects, time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        parts: list[Part] = []
+        if item.purpose == "keep":
+            parts.append(self._write_trajectory(item.planned, measurement, seconds))
+            if item.needs_document:
+                parts.insert(0, self._write_document(item.document, tree))
+        return Finished(
+            item,
+            tuple(parts),
+            len(measurement.effects) + len(measurement.joints),
+            measurement.work.num_recomputed,
+            seconds,
+            measurement.is_finite,
+            tuple(audit_pairs(item.planned, measurement)),
+        )
 
     def _document_tree(self, document: Document) -> DocumentTree:
         """The document's embeddings and gists; the last one is kept, since trajectories come by document."""
@@ -188,28 +190,25 @@ class Worker:
             arrays=arrays,
         )
 
-    def _write_trajectory(
-        self,
-        item: WorkItem,
-        baseline_nll_H: npt.NDArray[np.float32],
-        effects: Sequence[Effect],
-        seconds: float,
-    ) -> Part:
+    def _write_trajectory(self, planned: PlannedTrajectory, measurement: Measurement, seconds: float) -> Part:
+        tables: dict[str, Sequence[Mapping[str, object]]] = {
+            "trajectories": [self._trajectory_row(planned, measurement, seconds)],
+            "effects": [_effect_row(planned, effect) for effect in measurement.effects],
+        }
+        if measurement.joints:
+            tables["joint_effects"] = _joint_rows(planned, measurement.joints)
         return write_part(
             self._location,
-            part_id=item.planned.part_id,
+            part_id=planned.part_id,
             kind="trajectory",
             run_id=self._context.run_id,
-            tables={
-                "trajectories": [self._trajectory_row(item.planned, baseline_nll_H, seconds)],
-                "effects": _effect_rows(item.planned, effects),
-            },
+            tables=tables,
         )
 
     def _trajectory_row(
-        self, planned: PlannedTrajectory, baseline_nll_H: npt.NDArray[np.float32], seconds: float
+        self, planned: PlannedTrajectory, measurement: Measurement, seconds: float
     ) -> Mapping[str, object]:
-        provenance = self._context.provenance
+        provenance, mass_N = self._context.provenance, measurement.baseline.attention_mass_N
         return {
             "trajectory_id": planned.part_id,
             "run_id": self._context.run_id,
@@ -227,35 +226,52 @@ class Worker:
             "levels": planned.trajectory.head.levels.tolist(),
             "cursors": list(planned.trajectory.cursors),
             "horizon": planned.trajectory.horizon,
-            "baseline_nll": baseline_nll_H.tolist(),
+            **_nll_columns("baseline_nll", measurement.baseline.nll_H, "baseline_status"),
             "num_legal_actions": planned.num_legal_actions,
-            "num_tokens_run": planned.work.num_recomputed,
+            "num_tokens_run": measurement.work.num_recomputed,
             "seconds": seconds,
+            "attention_mass": None if mass_N is None else mass_N.tolist(),
         }
 
 
-def _effect_rows(planned: PlannedTrajectory, effects: Sequence[Effect]) -> list[Mapping[str, object]]:
-    rows: list[Mapping[str, object]] = []
-    for sampled, effect in zip(planned.actions, effects, strict=True):
-        assert sampled.action == effect.action
-        # A NaN in Parquet gives wrong comparisons later; a null with a reason does not.
-        is_finite = bool(torch.isfinite(effect.delta_nll_H).all())
-        rows.append(
-            {
-                "trajectory_id": planned.part_id,
-                "action": effect.action.kind,
-                "node_level": effect.action.node.level,
-                "node_index": effect.action.node.index,
-                "entry_level": effect.action.entry_level,
-                "first_token": effect.first_token,
-                "delta_nll": effect.delta_nll_H.cpu().tolist() if is_finite else None,
-                "estimator": "exact",
-                "estimator_window": None,
-                "inclusion_probability": sampled.inclusion_probability,
-                "status": "ok" if is_finite else "not finite",
-            }
-        )
-    return rows
+def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, object]:
+    action, window = effect.sampled.action, effect.estimator_window
+    return {
+        "trajectory_id": planned.part_id,
+        **_action_columns(action),
+        "action": effect.kind,
+        "entry_level": action.entry_level,
+        "first_token": effect.edit.first_token,
+        **_nll_columns("delta_nll", effect.delta_nll_H),
+        "estimator": "exact" if window is None else "windowed",
+        "estimator_window": window,
+        "inclusion_probability": effect.sampled.inclusion_probability,
+        "first_entry": effect.edit.first_entry,
+        "num_entries": effect.edit.end_entry - effect.edit.first_entry,
+    }
+
+
+def _joint_rows(planned: PlannedTrajectory, joints: Sequence[Tensor]) -> list[Mapping[str, object]]:
+    return [
+        {
+            "trajectory_id": planned.part_id,
+            "actions": [_action_columns(action) for action in actions],
+            "first_token": edit.first_token,
+            **_nll_columns("delta_nll", delta_nll_H),
+        }
+        for actions, edit, delta_nll_H in zip(planned.joints, planned.joint_edits, joints, strict=True)
+    ]
+
+
+def _action_columns(action: Action) -> dict[str, object]:
+    return {"action": action.kind, "node_level": action.node.level, "node_index": action.node.index}
+
+
+def _nll_columns(name: str, nll_H: Tensor, status: str = "status") -> dict[str, object]:
+    """A NaN in Parquet gives wrong comparisons later; a null with a status does not."""
+    if torch.isfinite(nll_H).all():
+        return {name: nll_H.cpu().tolist(), status: "ok"}
+    return {name: None, status: "not finite"}
 
 
 def load_checked_gistnet(source: str, provenance: Provenance, embedding_dim: int) -> GistNet:

@@ -6,7 +6,7 @@ everywhere, so resuming is a set difference: planned ids minus the ledger's.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,10 +14,12 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document
+from mctrace.collect.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit, sample_joint
 from mctrace.collect.evaluator import EVALUATOR_VERSION
-from mctrace.collect.passes import Work, action_pass, baseline_pass
+from mctrace.collect.passes import Work, baseline_pass, plan_passes
 from mctrace.collect.policies import random_map, recency_map
 from mctrace.collect.sampling import SampledAction, sample_actions
+from mctrace.context.actions import Action
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.ranges import check_range
@@ -51,18 +53,57 @@ class PlannedTrajectory:
     num_legal_actions: int
     protected_tail: int
     variant_group: str | None = None
+    estimator_window: int | None = None
+    """r of the windowed estimator; None measures exactly"""
+    audited: tuple[int, ...] = ()
+    """indices of actions that are measured exactly as well"""
+    controls: tuple[int, ...] = ()
+    """indices of actions whose span is also measured left out"""
+    joints: tuple[tuple[Action, ...], ...] = ()
+    """sets of actions that are also measured together"""
+    attention_mass: bool = False
+
+    @property
+    def estimator(self) -> str:
+        return "exact" if self.estimator_window is None else "windowed"
 
     @cached_property
-    def work(self) -> Work:
-        """What the base model has to do for the baseline and every action."""
-        passes = [action_pass(self.trajectory, sampled.action) for sampled in self.actions]
-        return sum((p.work for p in passes), start=baseline_pass(self.trajectory).work)
+    def action_edits(self) -> tuple[Edit, ...]:
+        return tuple(action_edit(self.trajectory, sampled.action) for sampled in self.actions)
+
+    @cached_property
+    def control_edits(self) -> tuple[Edit, ...]:
+        nodes = [self.actions[i].action.node for i in self.controls]
+        return tuple(drop_edit(self.trajectory, node) for node in nodes)
+
+    @cached_property
+    def audit_edits(self) -> tuple[Edit, ...]:
+        return tuple(self.action_edits[i] for i in self.audited)
+
+    @cached_property
+    def joint_edits(self) -> tuple[Edit, ...]:
+        return tuple(joint_edit(self.trajectory, actions) for actions in self.joints)
+
+    @property
+    def edits_by_window(self) -> list[tuple[Sequence[Edit], int | None]]:
+        """Everything to measure, as it is measured: by the run's estimator first, then exactly."""
+        return [
+            (self.action_edits + self.control_edits, self.estimator_window),
+            (self.audit_edits + self.joint_edits, None),
+        ]
+
+    def work(self, batch_tokens: int) -> Work:
+        """What the base model has to do for the baseline and every edit, in passes of `batch_tokens`."""
+        passes = [baseline_pass(self.trajectory)]
+        for edits, window in self.edits_by_window:
+            passes += plan_passes(self.trajectory, edits, window, batch_tokens)
+        return sum((p.work for p in passes), start=Work())
 
     @property
     def num_effect_values(self) -> int:
         """Per-token delta_nll values that will be stored."""
-        end = self.trajectory.end
-        return sum(end - self.trajectory.first_token(sampled.action) for sampled in self.actions)
+        edits = [edit for alike, _ in self.edits_by_window for edit in alike]
+        return sum(self.trajectory.end - edit.first_token for edit in edits)
 
 
 def plan_document(
@@ -105,12 +146,31 @@ def plan_trajectory(
 ) -> PlannedTrajectory:
     """A trajectory whose legal actions are measured, all or a seeded sample of them."""
     legal = trajectory.legal_actions(config.protected_tail)
-    generator = generator_for("actions", document_id, policy, trajectory.first_cursor, config.seed)
-    actions = tuple(sample_actions(legal, config.max_actions, generator))
-    return _with_id(
-        PlannedTrajectory("", document_id, policy, trajectory, actions, len(legal), config.protected_tail),
-        provenance,
+    key = (document_id, policy, trajectory.first_cursor, config.seed)
+    actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key)))
+    chosen = [sampled.action for sampled in actions]
+    droppable = set(droppable_nodes(trajectory, chosen)) if config.drop_controls else set()
+    planned = PlannedTrajectory(
+        "",
+        document_id,
+        policy,
+        trajectory,
+        actions,
+        len(legal),
+        config.protected_tail,
+        controls=tuple(i for i, action in enumerate(chosen) if action.node in droppable),
+        joints=tuple(
+            sample_joint(
+                trajectory, chosen, config.joint_size, config.joint_edits, generator_for("joint", *key)
+            )
+        ),
+        attention_mass=config.attention_mass,
     )
+    if config.estimator == "windowed":
+        drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction
+        audited = tuple(np.flatnonzero(drawn).tolist())
+        planned = replace(planned, estimator_window=config.estimator_window, audited=audited)
+    return with_id(planned, provenance)
 
 
 def place_cursors(
@@ -185,7 +245,7 @@ def _plan_variants(
         0,
         config.protected_tail,
     )
-    group = _with_id(baseline, provenance).part_id
+    group = with_id(baseline, provenance).part_id
     maps = [("variant_lod0", lod0)]
     for variant in range(config.num_random_variants):
         key = ("variant", document_id, number, variant, config.seed)
@@ -195,10 +255,11 @@ def _plan_variants(
         planned = PlannedTrajectory(
             "", document_id, policy, trajectory, (), 0, config.protected_tail, variant_group=group
         )
-        yield _with_id(planned, provenance)
+        yield with_id(planned, provenance)
 
 
-def _with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
+def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
+    """The same plan under the part id that all of it determines."""
     trajectory, tree = planned.trajectory, provenance.tree
     identity = {
         "document": planned.document_id,
@@ -206,10 +267,11 @@ def _with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTraje
         "levels": np.asarray(trajectory.head.levels).tolist(),
         "cursors": trajectory.cursors,
         "horizon": trajectory.horizon,
-        "actions": [
-            (s.action.kind, s.action.node.level, s.action.node.index, s.inclusion_probability)
-            for s in planned.actions
-        ],
+        "actions": [(*_action_key(s.action), s.inclusion_probability) for s in planned.actions],
+        "audited": planned.audited,
+        "controls": planned.controls,
+        "joints": [[_action_key(action) for action in actions] for actions in planned.joints],
+        "attention_mass": planned.attention_mass,
         "policy": planned.policy,
         "variant_group": planned.variant_group,
         "protected_tail": planned.protected_tail,
@@ -218,10 +280,15 @@ def _with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTraje
         "tokenizer": provenance.tokenizer_hash,
         "gists": provenance.gist_hash,
         "dtype": provenance.dtype,
-        "estimator": "exact",
+        "estimator": planned.estimator,
+        "estimator_window": planned.estimator_window,
         "evaluator_version": EVALUATOR_VERSION,
     }
     return replace(planned, part_id=part_digest(identity))
+
+
+def _action_key(action: Action) -> tuple[str, int, int]:
+    return action.kind, action.node.level, action.node.index
 
 
 def part_digest(identity: dict[str, object]) -> str:

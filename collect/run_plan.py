@@ -1,14 +1,14 @@
 """The plan of a whole run: every trajectory of every document, and which of them the store lacks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.documents import Document, Placement
 from mctrace.collect.model_source import ModelSource
-from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, plan_document
+from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, plan_document, with_id
 from mctrace.context.errors import InputError, ModelError
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.queries import connect, fetch_rows
@@ -24,6 +24,18 @@ class RunPlan:
     trajectories: tuple[PlannedTrajectory, ...]
     provenance: Provenance
     num_too_short: int
+
+    @property
+    def is_windowed(self) -> bool:
+        return any(planned.estimator_window is not None for planned in self.trajectories)
+
+    def exactly(self) -> "RunPlan":
+        """The same plan with every action measured exactly, and so under other part ids."""
+        exact = (
+            with_id(replace(planned, estimator_window=None, audited=()), self.provenance)
+            for planned in self.trajectories
+        )
+        return replace(self, trajectories=tuple(exact))
 
     def missing(self, store: Store | None) -> list[PlannedTrajectory]:
         """Planned trajectories the ledger does not list; all of them where there is no store yet."""

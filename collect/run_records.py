@@ -5,9 +5,12 @@ import json
 import platform
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from mctrace.collect.checks import RunChecks
+from mctrace.collect.fidelity import Fidelity
 from mctrace.collect.measuring import RunContext
 from mctrace.collect.model_source import ModelSource
 from mctrace.datasets.location import Location
@@ -21,7 +24,9 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-def run_row(context: RunContext, source: ModelSource, resolved_config: str) -> Mapping[str, object]:
+def run_row(
+    context: RunContext, source: ModelSource, resolved_config: str, checks: RunChecks
+) -> Mapping[str, object]:
     """What start and end rows of a run have in common."""
     return {
         "run_id": context.run_id,
@@ -32,19 +37,33 @@ def run_row(context: RunContext, source: ModelSource, resolved_config: str) -> M
         "gist_source": context.gists.source,
         "gist_hash": context.provenance.gist_hash,
         "dtype": context.provenance.dtype,
-        "estimator": "exact",
+        "estimator": checks.estimator,
+        "estimator_window": checks.estimator_window,
+        "noise_floor": asdict(checks.noise_floor) if checks.noise_floor else None,
+        "calibration_id": checks.calibration_id,
+        "calibration": asdict(checks.calibration) if checks.calibration else None,
         "config": resolved_config,
         "software": json.dumps(_software()),
     }
 
 
 def write_run_event(
-    location: Location, row: Mapping[str, object], event: str, outcome: str | None = None
+    location: Location,
+    row: Mapping[str, object],
+    event: str,
+    outcome: str | None = None,
+    audit: Fidelity | None = None,
 ) -> Part:
     """The part of a run's "start" or "end" row; the driver commits it."""
     run_id = str(row["run_id"])
     part_id = hashlib.sha256(f"run {run_id} {event}".encode()).hexdigest()[:40]
-    row = {**row, "event": event, "outcome": outcome, "recorded_at": datetime.now(UTC)}
+    row = {
+        **row,
+        "event": event,
+        "outcome": outcome,
+        "audit": asdict(audit) if audit and audit.num_actions else None,
+        "recorded_at": datetime.now(UTC),
+    }
     return write_part(location, part_id=part_id, kind="run", run_id=run_id, tables={"runs": [row]})
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from mctrace.collect.measuring import Finished, ModelSize, RunContext, Worker, WorkItem
+from mctrace.collect.measuring import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.passes import ModelSize
 from mctrace.datasets.parts import Part
 
 
@@ -14,6 +15,8 @@ class Workers(Protocol):
     def num_workers(self) -> int: ...
 
     def model_size(self) -> ModelSize: ...
+
+    def batch_tokens(self) -> int: ...
 
     def write_embeddings(self) -> Part: ...
 
@@ -34,6 +37,9 @@ class InProcessWorker:
 
     def model_size(self) -> ModelSize:
         return self._worker.model_size()
+
+    def batch_tokens(self) -> int:
+        return self._worker.batch_tokens()
 
     def write_embeddings(self) -> Part:
         return self._worker.write_embeddings()

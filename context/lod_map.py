@@ -60,6 +60,16 @@ class Entries:
             self.span_width_N[positions],
         )
 
+    def followed_by(self, *others: "Entries") -> "Entries":
+        """These entries, then those of `others`, whatever lies between them."""
+        parts = (self, *others)
+        return Entries(
+            np.concatenate([part.level_N for part in parts]),
+            np.concatenate([part.index_N for part in parts]),
+            np.concatenate([part.first_token_N for part in parts]),
+            np.concatenate([part.span_width_N for part in parts]),
+        )
+
     def index_of_token(self, token: int) -> int:
         """The position of the entry that begins at `token` (N when `token` is the end of the context)."""
         position = int(np.searchsorted(self.first_token_N, token))

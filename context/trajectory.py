@@ -5,6 +5,7 @@ every cursor: later tokens cannot influence earlier losses.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from mctrace.context.actions import Action, legal_actions
 from mctrace.context.errors import LegalityError
@@ -44,6 +45,11 @@ class Trajectory:
     def end(self) -> int:
         """One past the last token whose loss is read: last cursor + H."""
         return self.last_cursor + self.horizon
+
+    @cached_property
+    def context(self) -> LODMap:
+        """The head's map with everything after it as tokens, up to the last token whose loss is read."""
+        return self.head.extended(self.end)
 
     @property
     def num_positions(self) -> int:

@@ -21,6 +21,8 @@ VIEWS = (
     "effects",
     "snapshots",
     "labels",
+    "controls",
+    "joint_edits",
     "variants",
     "preference_pairs",
 )
@@ -37,13 +39,13 @@ def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
         connection.register_filesystem(version.location.filesystem)
     for table, schema in TABLES.items():
         files = version.table_files(table)
+        connection.register(f"empty_{table}", schema.empty_table())
+        relation = f"empty_{table}"
         if files:
-            relation = f"read_parquet({_sql_list(files)}, union_by_name = true)"
-        else:
-            connection.register(f"empty_{table}", schema.empty_table())
-            relation = f"empty_{table}"
+            # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
+            relation += f" union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
         try:
-            connection.execute(f"create view stored_{table} as select * from {relation}")
+            connection.execute(f"create view stored_{table} as from {relation}")
         except duckdb.Error as error:
             raise StoreError(f"{version.location.uri} is damaged: {error} (mctrace verify)") from error
     for view in VIEWS:

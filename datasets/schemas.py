@@ -48,6 +48,8 @@ TRAJECTORIES = pa.schema(
         ("num_legal_actions", pa.int64()),
         ("num_tokens_run", pa.int64()),
         ("seconds", pa.float64()),
+        ("attention_mass", pa.list_(pa.float32())),
+        ("baseline_status", pa.string()),
     ]
 )
 
@@ -64,6 +66,33 @@ EFFECTS = pa.schema(
         ("estimator_window", pa.int64()),
         ("inclusion_probability", pa.float64()),
         ("status", pa.string()),
+        ("first_entry", pa.int64()),
+        ("num_entries", pa.int64()),
+    ]
+)
+
+JOINT_EFFECTS = pa.schema(
+    [
+        ("trajectory_id", pa.string()),
+        (
+            "actions",
+            pa.list_(
+                pa.struct([("action", pa.string()), ("node_level", pa.uint8()), ("node_index", pa.int64())])
+            ),
+        ),
+        ("first_token", _TOKENS),
+        ("delta_nll", _NATS),
+        ("status", pa.string()),
+    ]
+)
+
+_FIDELITY = pa.struct(
+    [
+        ("num_actions", pa.int64()),
+        ("spearman", pa.float64()),
+        ("sign_agreement", pa.float64()),
+        ("top_k_recall", pa.float64()),
+        ("mae", pa.float64()),
     ]
 )
 
@@ -83,6 +112,11 @@ RUNS = pa.schema(
         ("config", pa.string()),
         ("software", pa.string()),
         ("outcome", pa.string()),
+        ("estimator_window", pa.int64()),
+        ("noise_floor", pa.struct([("no_op", pa.float64()), ("regrouped", pa.float64())])),
+        ("calibration_id", pa.string()),
+        ("calibration", _FIDELITY),
+        ("audit", _FIDELITY),
     ]
 )
 
@@ -100,9 +134,17 @@ TABLES: dict[str, pa.Schema] = {
     "documents": DOCUMENTS,
     "trajectories": TRAJECTORIES,
     "effects": EFFECTS,
+    "joint_effects": JOINT_EFFECTS,
     "runs": RUNS,
     "embeddings": EMBEDDINGS,
 }
+
+ADDED_COLUMNS = {
+    "trajectories": {"attention_mass", "baseline_status"},
+    "effects": {"first_entry", "num_entries"},
+    "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit"},
+}
+"""Columns that files of mctrace 0.1 lack; they read as NULL."""
 
 LEDGER = pa.schema(
     [

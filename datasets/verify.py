@@ -13,7 +13,7 @@ from mctrace.context.errors import StoreError
 from mctrace.context.progress import Progress
 from mctrace.datasets.parts import Part, PartFile
 from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.schemas import TABLES
+from mctrace.datasets.schemas import ADDED_COLUMNS, TABLES
 from mctrace.datasets.store import Store, StoreVersion
 
 GRACE = timedelta(hours=24)
@@ -100,7 +100,8 @@ def _verify_table(version: StoreVersion, place: str, part: Part) -> Iterator[Pro
         expected = part.num_rows.get(name)
         if found.metadata.num_rows != expected:
             yield Problem(place, f"has {found.metadata.num_rows} rows, the ledger says {expected}")
-        unknown = set(found.schema_arrow.names) ^ set(TABLES[name].names) if name in TABLES else {name}
+        names, known = set(found.schema_arrow.names), set(TABLES[name].names) if name in TABLES else set()
+        unknown = (names - known) | (known - names - ADDED_COLUMNS.get(name, set())) if known else {name}
         if unknown:
             yield Problem(place, f"has another schema: {', '.join(sorted(unknown))}")
 

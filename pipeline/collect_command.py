@@ -9,6 +9,7 @@ from rich.console import Console
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import Document, SplitAssigner, read_documents
 from mctrace.collect.driver import RunSummary, run_collection
+from mctrace.collect.fidelity import compare
 from mctrace.collect.forecast import Forecast, forecast
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
@@ -40,6 +41,7 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
             store,
             planned.plan,
             start,
+            config=config.collect,
             model=config.model,
             gists=config.gists,
             source=planned.source,
@@ -65,15 +67,23 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
     if not remaining:
         console.print("Nothing to measure: every planned trajectory is in the store.")
         return
-    context = RunContext("plan", config.store.uri, config.model, config.gists, planned.plan.provenance)
+    context = RunContext(
+        "plan",
+        config.store.uri,
+        config.model,
+        config.gists,
+        planned.plan.provenance,
+        config.collect.batch_tokens,
+    )
     worker = Worker(context, num_threads=max(1, int(config.ray.num_cpus)))
-    typical = sorted(remaining, key=lambda p: p.work.num_recomputed)[len(remaining) // 2]
-    item = WorkItem(planned.plan.documents[typical.document_id], typical, needs_document=False)
-    seconds = worker.time(item)
-    size = worker.model_size()
-    rate = size.flops(typical.work) / seconds
+    size, batch_tokens = worker.model_size(), worker.batch_tokens()
+    typical = sorted(remaining, key=lambda p: size.flops(p.work(batch_tokens)))[len(remaining) // 2]
+    item = WorkItem(planned.plan.documents[typical.document_id], typical, purpose="compare")
+    rate = size.flops(typical.work(batch_tokens)) / worker.measure(item).seconds
     documents = {d: planned.plan.documents[d].num_tokens for d in planned.plan.missing_documents(store)}
-    prediction = forecast(remaining, size, rate, config.ray.actors, planned.source.embedding_dim, documents)
+    prediction = forecast(
+        remaining, size, rate, config.ray.actors, batch_tokens, planned.source.embedding_dim, documents
+    )
     _print_forecast(prediction, rate, config.ray.actors, console)
 
 
@@ -153,6 +163,7 @@ def _print_summary(summary: RunSummary, version: int, console: Console) -> None:
         f"{summary.num_bytes / 1e6:.1f} MB; the store is at version {version}",
         highlight=False,
     )
+    _print_checks(summary, console)
     if summary.predicted:
         predicted = summary.predicted
         console.print(
@@ -161,6 +172,31 @@ def _print_summary(summary: RunSummary, version: int, console: Console) -> None:
             f"(off by {predicted.num_bytes / max(1, summary.num_bytes) - 1:+.0%})",
             highlight=False,
         )
+
+
+def _print_checks(summary: RunSummary, console: Console) -> None:
+    checks = summary.checks
+    if summary.num_not_finite:
+        console.print(
+            f"{summary.num_not_finite} trajectories have no finite loss in this dtype and are kept without "
+            "effects (baseline_status 'not finite'): try model.dtype = float32",
+            highlight=False,
+        )
+    if checks and checks.calibration:
+        spearman = checks.calibration.spearman
+        found = "no rank correlation" if spearman is None else f"rank correlation {spearman:.3f}"
+        console.print(
+            f"Calibration on {checks.calibration.num_actions} actions: {found} with exact labels; measured "
+            + ("windowed" if checks.estimator == "windowed" else "exactly instead"),
+            highlight=False,
+        )
+    if summary.pairs:
+        audit = compare(summary.pairs)
+        if audit.spearman is not None:
+            console.print(
+                f"Audit on {audit.num_actions} actions: rank correlation {audit.spearman:.3f}",
+                highlight=False,
+            )
 
 
 def _duration(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,44 @@ def print_log(config: PipelineConfig, console: Console) -> None:
             f"\nrun {row['run_id']}  {ended}  started {row['started_at']:%Y-%m-%d %H:%M} UTC  "
             f"versions {first}-{last}\n"
             f"  model {row['model_name']} ({row['model_hash'][:8]}), gists {gists}, {row['dtype']}, "
-            f"{row['estimator']}\n"
+            f"{_estimator(row)}\n"
             f"  {row['num_documents']} documents, {row['num_trajectories']} trajectories, "
             f"{row['num_snapshots']} snapshots, {row['num_effects']} effects"
-            + (f", {rate:.2f} effects/s per worker" if rate else ""),
+            + (f", {rate:.2f} effects/s per worker" if rate else "")
+            + "".join(f"\n  {line}" for line in _checks(row)),
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _estimator(row: Mapping[str, Any]) -> str:
+    if row["estimator_window"] is None:
+        return str(row["estimator"])
+    return f"{row['estimator']} (window {row['estimator_window']})"
+
+
+def _checks(row: Mapping[str, Any]) -> list[str]:
+    """What a run found out about its own numbers."""
+    lines = []
+    if floor := row["noise_floor"]:
+        lines.append(
+            f"noise floor of a label: {floor['no_op']:.1e} (no-op edit), {floor['regrouped']:.1e} "
+            "(other batch) nats/token"
+        )
+    for name in ("calibration", "audit"):
+        if found := row[name]:
+            figures = " ".join(
+                f"{label} {'none' if found[key] is None else format(found[key], form)}"
+                for label, key, form in (
+                    ("Spearman", "spearman", ".3f"),
+                    ("sign agreement", "sign_agreement", ".3f"),
+                    ("top-k recall", "top_k_recall", ".3f"),
+                    ("MAE", "mae", ".1e"),
+                )
+            )
+            lines.append(f"{name} of windowed against exact on {found['num_actions']} actions: {figures}")
+    return lines
 
 
 def answer_query(

@@ -7,12 +7,15 @@
 -- labels is at the collected horizon; labels_at(h) at any shorter one. A horizon beyond the measured tokens, or
 -- an effect that has too few of them, is an error, never a shorter mean. Where an action was measured by a
 -- cheaper estimator and exactly (an audit), the exact row stands.
-create macro labels_at(h) as table
+--   attention_mass   what the base model's attention pays the action's entries together, where it was kept
+-- measured_at(h) has the drops as well; they are no labels (see controls).
+create macro measured_at(h) as table
 with spans as (
     select
         e.*,
         t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail, t.first_cursor,
         t.model_hash, t.gist_hash, t.dtype,
+        list_sum(t.attention_mass[e.first_entry + 1 : e.first_entry + e.num_entries]) as attention_mass,
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error(
@@ -71,9 +74,12 @@ select
     inclusion_probability,
     estimator,
     estimator_window,
+    attention_mass,
     model_hash,
     gist_hash,
     dtype
 from measured;
+
+create macro labels_at(h) as table from measured_at(h) where action <> 'drop';
 
 create view labels as from labels_at(null);

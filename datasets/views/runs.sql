@@ -1,4 +1,6 @@
 -- runs: one row per collection run; ended_at and outcome are null for a run that never said goodbye.
+-- noise_floor is the largest difference of a label, nats per token, from arithmetic alone (an edit that changes
+-- nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
 create view runs as
 select
     run_id,
@@ -13,6 +15,10 @@ select
     any_value(gist_hash) as gist_hash,
     any_value(dtype) as dtype,
     any_value(estimator) as estimator,
+    any_value(estimator_window) as estimator_window,
+    any_value(noise_floor) as noise_floor,
+    any_value(calibration) as calibration,
+    any_value(audit) as audit,
     any_value(config) as config,
     any_value(software) as software
 from stored_runs

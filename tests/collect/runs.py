@@ -30,6 +30,7 @@ class TinyRun:
             self.store,
             self.plan,
             start_workers,
+            config=self.config.collect,
             model=self.config.model,
             gists=GistConfig(),
             source=self.source,

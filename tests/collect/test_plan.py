@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mctrace.collect import plan as plan_module
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.passes import action_pass, baseline_pass
+from mctrace.collect.edits import action_edit
+from mctrace.collect.passes import baseline_pass, plan_passes
 from mctrace.collect.plan import (
     PlannedTrajectory,
     Provenance,
@@ -288,11 +289,11 @@ def test_the_plans_count_of_work_is_the_sum_over_its_passes(data):
     planned = plan_one(
         start=data.draw(st.sampled_from((0, 16, 64))), max_actions=data.draw(st.sampled_from((None, 4, 9)))
     )
-    passes = [action_pass(planned.trajectory, sampled.action) for sampled in planned.actions]
+    edits = [action_edit(planned.trajectory, sampled.action) for sampled in planned.actions]
     expected = baseline_pass(planned.trajectory).work
-    for each in passes:
+    for each in plan_passes(planned.trajectory, edits, None, 64):
         expected = expected + each.work
-    assert planned.work == expected
+    assert planned.work(64) == expected
     assert planned.num_effect_values == expected.num_read - baseline_pass(planned.trajectory).work.num_read
 
 

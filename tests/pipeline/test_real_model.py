@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mctrace.collect.base_model import load_base_model
-from mctrace.collect.evaluator import DocumentTree, measure_baseline, measure_effects
+from mctrace.collect.edits import action_edit
+from mctrace.collect.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
 from mctrace.collect.model_source import SMOLLM2_ALIAS, resolve_model
 from mctrace.collect.naive import naive_delta_nll
 from mctrace.collect.policies import recency_map
@@ -37,14 +38,14 @@ def test_labels_of_a_real_model_equal_the_naive_evaluation():
     assert len({(a.kind, a.node.level) for a in actions}) == 4
     baseline = measure_baseline(model, document, trajectory)
     assert 0.5 < float(baseline.nll_H.mean()) < 4.0
-    for effect in measure_effects(model, document, trajectory, actions, baseline):
+    edits = [action_edit(trajectory, action) for action in actions]
+    measured = measure_edits(model, document, trajectory, edits, baseline, Batching(2048))
+    for action, edit, delta_H in zip(actions, edits, measured.deltas, strict=True):
         for cursor in trajectory.cursors:
-            if is_legal_at(effect.action, tree, cursor, 32):
-                expected_H = naive_delta_nll(model, document, head.extended(cursor), effect.action, 32)
-                first = cursor - effect.first_token
-                torch.testing.assert_close(
-                    effect.delta_nll_H[first : first + 32], expected_H, atol=1e-4, rtol=0
-                )
+            if is_legal_at(action, tree, cursor, 32):
+                expected_H = naive_delta_nll(model, document, head.extended(cursor), action, 32)
+                first = cursor - edit.first_token
+                torch.testing.assert_close(delta_H[first : first + 32], expected_H, atol=1e-4, rtol=0)
 
 
 def test_a_small_run_on_the_real_model_leaves_sensible_labels(tmp_path):

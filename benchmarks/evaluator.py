@@ -1,0 +1,325 @@
+"""`make bench-evaluator`: what a label costs, and against what people would otherwise run.
+
+The same labels five ways, interleaved in one process: (a) naive, a full forward pass per action and snapshot;
+(b) prefix, a leave-one-out on a cropped copy of transformers' own cache per snapshot; (c) one_cursor and
+(d) exact, this evaluator one snapshot at a time and for all cursors at once; (e) windowed.
+
+Slow ways are timed on a seeded subset of the actions and scaled by planned FLOPs; every time is a median over
+rounds. Rates are held against the best float32 matrix-multiply rate found in the same run over the model's
+own layer shapes. The last line printed is one JSON object, which is also written to benchmarks/results/.
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from benchmarks.evaluator_cases import (
+    FULL,
+    GPU,
+    HORIZON,
+    PROTECTED_TAIL,
+    QUICK,
+    RANDOM_1B,
+    STRIDE,
+    TREE,
+    Case,
+    make_documents,
+    make_model,
+)
+from mctrace.collect.base_model import FrozenCausalLM
+from mctrace.collect.edits import Edit, action_edit
+from mctrace.collect.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
+from mctrace.collect.fidelity import Pair, compare
+from mctrace.collect.naive import naive_nll
+from mctrace.collect.passes import Work, baseline_pass, plan_passes
+from mctrace.context.actions import Action, apply_action, is_legal_at
+from mctrace.context.chance import generator_for
+from mctrace.context.lod_map import LODMap
+from mctrace.context.trajectory import Trajectory
+from mctrace.context.working_context import gather_embeddings
+
+RESULTS = Path(__file__).parent / "results"
+WINDOWS = (0, 32, 64, 128, 256)
+
+
+@dataclass
+class Bench:
+    """The model under test, its device's best matrix-multiply rate so far, and a stopwatch for both."""
+
+    model: FrozenCausalLM
+    gemm_flops: float = 0.0
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        layers = [m for m in self.model.network.base_model.modules() if isinstance(m, torch.nn.Linear)]
+        self.shapes = sorted({tuple(m.weight.shape) for m in layers})  # type: ignore[misc]
+
+    def seconds(self, work: Callable[[], Any]) -> tuple[float, Any]:
+        """Wall time of `work` and what it gave; a GPU is waited for."""
+        self._wait()
+        started = time.perf_counter()
+        result = work()
+        self._wait()
+        return time.perf_counter() - started, result
+
+    @torch.inference_mode()
+    def try_gemm(self, num_rows: int = 2048) -> None:
+        """Keeps the best rate seen for a batch of entries times each of the model's own weight shapes."""
+        network = self.model.network
+        for out_dim, in_dim in self.shapes:
+            entries = torch.randn(num_rows, in_dim, dtype=network.dtype, device=network.device)
+            weight = torch.randn(out_dim, in_dim, dtype=network.dtype, device=network.device)
+            times = [self.seconds(lambda a=entries, w=weight: a @ w.T)[0] for _ in range(5)]
+            self.gemm_flops = max(self.gemm_flops, 2.0 * num_rows * in_dim * out_dim / min(times))
+
+    def _wait(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
+
+def measure_case(
+    bench: Bench, document: DocumentTree, case: Case, num_rounds: int, num_sampled: int
+) -> dict[str, Any]:
+    """One row of the table: seconds per label of the exact ways, scaled to the whole trajectory."""
+    trajectory = case.trajectory()
+    actions = trajectory.legal_actions(PROTECTED_TAIL)
+    labels = [(a, c) for a in actions for c in trajectory.cursors if is_legal_at(a, TREE, c, PROTECTED_TAIL)]
+    generator = generator_for("bench", case.map, case.num_tokens, case.num_cursors)
+    spread = np.linspace(0, len(actions) - 1, min(num_sampled, len(actions))).round().astype(int)
+    sampled = [actions[i] for i in np.unique(spread)]
+    totals: dict[str, list[float]] = {"naive": [], "prefix": [], "one_cursor": [], "exact": []}
+    largest, mean = [], []
+    early = [a for a in sampled if TREE.span(a.node)[1] <= trajectory.first_cursor - PROTECTED_TAIL]
+    rates = []
+    for _ in range(num_rounds):
+        cursor = int(generator.choice(trajectory.cursors))
+        action = early[int(generator.integers(len(early)))]
+        snapshot = Trajectory(trajectory.head.extended(cursor), (cursor,), HORIZON)
+        bench.try_gemm()
+        naive_seconds, naive_delta_H = bench.seconds(lambda: _naive(bench, document, snapshot.head, action))
+        totals["naive"].append(naive_seconds / 2 * (len(labels) + case.num_cursors))
+        for name, way in (("prefix", _prefix), ("one_cursor", _exact)):
+            pair = early[:: max(1, len(early) // 2)][:2]
+            seconds, _ = bench.seconds(lambda w=way: w(bench, document, snapshot, pair))
+            done = _flops(bench, snapshot, pair)
+            whole = sum(_flops(bench, s, legal) for s, legal in _snapshots(trajectory))
+            totals[name].append(seconds * whole / done)
+        seconds, deltas = bench.seconds(lambda: _exact(bench, document, trajectory, sampled))
+        done, whole = _flops(bench, trajectory, sampled), _flops(bench, trajectory, actions)
+        totals["exact"].append(seconds * whole / done)
+        rates.append(done / seconds)
+        first = cursor - trajectory.first_token(action)
+        error_H = (deltas[sampled.index(action)][first : first + HORIZON] - naive_delta_H).abs()
+        largest.append(float(error_H.max()))
+        mean.append(float(error_H.mean()))
+    seconds = {name: statistics.median(values) for name, values in totals.items()}
+    work = _work(bench, trajectory, actions)
+    return {
+        "map": case.map, "N": case.num_tokens, "R": case.num_cursors, "num_entries": trajectory.head.num_entries,
+        "num_actions": len(actions), "num_labels": len(labels), "num_actions_timed": len(sampled),
+        "seconds_per_label": {name: value / len(labels) for name, value in seconds.items()},
+        "tokens_per_label": work.num_recomputed / len(labels),
+        "labels_per_s": len(labels) / seconds["exact"],
+        "exact_vs_naive": seconds["naive"] / seconds["exact"],
+        "exact_vs_prefix": seconds["prefix"] / seconds["exact"],
+        "exact_vs_one_cursor": seconds["one_cursor"] / seconds["exact"],
+        "max_abs_diff_nats": max(largest), "mean_abs_diff_nats": statistics.mean(mean),
+        "mfu": statistics.median(rates),
+    }  # fmt: skip
+
+
+def measure_windowed(
+    bench: Bench, documents: Sequence[DocumentTree], case: Case, windows: Sequence[int], num_actions: int
+) -> list[dict[str, Any]]:
+    """The windowed estimator beside the exact one on the same actions of several documents."""
+    seconds: dict[int | None, list[float]] = {window: [] for window in (None, *windows)}
+    pairs: dict[int, list[Pair]] = {window: [] for window in windows}
+    trajectory = case.trajectory()
+    legal = [a for a in trajectory.legal_actions(PROTECTED_TAIL)
+             if TREE.span(a.node)[1] <= trajectory.first_cursor - PROTECTED_TAIL]  # fmt: skip
+    for number, document in enumerate(documents):
+        generator = generator_for("windowed", case.num_tokens, number)
+        count = min(len(legal), -(-num_actions // len(documents)))
+        chosen = [legal[i] for i in sorted(generator.choice(len(legal), count, replace=False))]
+        edits = [action_edit(trajectory, action) for action in chosen]
+        baseline = measure_baseline(bench.model, document, trajectory)
+        exact: Sequence[Tensor] = ()
+        for window in (None, *windows):
+            batching = Batching(bench.model.batch_tokens)
+            took, measured = bench.seconds(
+                lambda w=window: measure_edits(
+                    bench.model, document, trajectory, edits, baseline, batching, window=w
+                )
+            )
+            seconds[window].append(took)
+            exact = measured.deltas if window is None else exact
+            if window is not None:
+                pairs[window] += [
+                    Pair(a.kind, a.node.level, _label(e), _label(w))
+                    for a, e, w in zip(chosen, exact, measured.deltas, strict=True)
+                ]
+    rows = []
+    for window in windows:
+        fidelity = compare(pairs[window])
+        speedup = statistics.median(e / w for e, w in zip(seconds[None], seconds[window], strict=True))
+        rows.append({"map": case.map, "N": case.num_tokens, "R": case.num_cursors, "window": window,
+                     "speedup_over_exact": speedup, **fidelity.as_row()})  # fmt: skip
+    return rows
+
+
+def _label(delta_H: Tensor) -> float:
+    """A label at the first cursor's horizon."""
+    return float(delta_H[:HORIZON].mean())
+
+
+def _naive(bench: Bench, document: DocumentTree, snapshot: LODMap, action: Action) -> Tensor:
+    """Two passes over everything: one label and its baseline."""
+    after_H = naive_nll(bench.model, document, apply_action(snapshot, action), HORIZON)
+    return after_H - naive_nll(bench.model, document, snapshot, HORIZON)
+
+
+def _exact(
+    bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
+) -> Sequence[Tensor]:
+    edits = [action_edit(trajectory, action) for action in actions]
+    baseline = measure_baseline(bench.model, document, trajectory)
+    batching = Batching(bench.model.batch_tokens)
+    return measure_edits(bench.model, document, trajectory, edits, baseline, batching).deltas
+
+
+@torch.inference_mode()
+def _prefix(bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]) -> None:
+    """What one would write with transformers alone: a cache per snapshot, copied and cropped per action."""
+    network, cache = bench.model.network, DynamicCache(config=bench.model.network.config)
+    _stock(network, document, trajectory, 0, trajectory.context, cache)
+    for action in actions:
+        edited = apply_action(trajectory.context, action)
+        crop = edited.entries.index_of_token(TREE.span(action.node)[0])
+        cropped = copy.deepcopy(cache)
+        if crop < cropped.get_seq_length():
+            cropped.crop(crop - cropped.get_seq_length())
+        _stock(network, document, trajectory, crop, edited, cropped)
+
+
+def _stock(
+    network: Any,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    crop: int,
+    lod_map: LODMap,
+    cache: DynamicCache,
+) -> Tensor:
+    entries = lod_map.entries.sliced(slice(crop, len(lod_map.entries) - 1))
+    embeddings_ND = gather_embeddings(entries, document.embeddings)
+    logits: Tensor = network(
+        inputs_embeds=embeddings_ND[None],
+        position_ids=torch.from_numpy(entries.position_N(lod_map.start))[None].to(network.device),
+        attention_mask=torch.ones(1, crop + len(entries), dtype=torch.long, device=network.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=HORIZON,
+    ).logits[0]
+    targets_H = document.tokens_T[trajectory.first_cursor : trajectory.end].to(logits.device)
+    return torch.nn.functional.cross_entropy(logits.float(), targets_H, reduction="none")
+
+
+def _snapshots(trajectory: Trajectory) -> list[tuple[Trajectory, list[Action]]]:
+    """Every cursor as a trajectory of its own, with its legal actions."""
+    heads = [trajectory.head.extended(cursor) for cursor in trajectory.cursors]
+    snapshots = [Trajectory(head, (head.cursor,), trajectory.horizon) for head in heads]
+    return [(snapshot, snapshot.legal_actions(PROTECTED_TAIL)) for snapshot in snapshots]
+
+
+def _work(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> Work:
+    edits: list[Edit] = [action_edit(trajectory, action) for action in actions]
+    passes = plan_passes(trajectory, edits, None, bench.model.batch_tokens)
+    return sum((p.work for p in passes), start=baseline_pass(trajectory).work)
+
+
+def _flops(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> float:
+    return bench.model.size.flops(_work(bench, trajectory, actions))
+
+
+def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]:
+    """All cases of a mode; progress is printed as it comes."""
+    bench = Bench(make_model(model_name, dtype, device))
+    on_gpu, started = bench.model.device.type == "cuda", time.perf_counter()
+    cases = QUICK if quick else GPU if on_gpu else FULL
+    longest = max(case.num_tokens + STRIDE * case.num_cursors for case in cases) + HORIZON
+    document = make_documents(bench.model, model_name, 1, longest)[0]
+    _exact(bench, document, cases[0].trajectory(), cases[0].trajectory().legal_actions(PROTECTED_TAIL)[:2])
+    rows = []
+    for case in cases:
+        rows.append(
+            measure_case(bench, document, case, 2 if quick else 3, 4 if case.num_tokens > 2000 else 8)
+        )
+        _say(rows[-1])
+    windowed = []
+    windowed_cases = ((512, 1, 4),) if quick else ((8192, 8, 1),) if on_gpu else ((1024, 8, 4), (4096, 8, 2))
+    for num_tokens, num_cursors, num_documents in windowed_cases:
+        case = Case("level0", num_tokens, num_cursors)
+        num_needed = num_tokens + STRIDE * num_cursors + HORIZON
+        documents = make_documents(bench.model, model_name, num_documents, num_needed)
+        found = measure_windowed(bench, documents, case, (0, 64) if quick else WINDOWS, 32 if quick else 104)
+        windowed += found
+        for row in found:
+            _say(row)
+    for row in rows:
+        row["mfu"] /= bench.gemm_flops
+    return {
+        "cases": rows, "windowed": windowed, "gemm_tflops": bench.gemm_flops / 1e12,
+        "model": model_name, "dtype": dtype, "horizon": HORIZON, "cursor_stride": STRIDE,
+        "machine": _machine(bench.model), "seconds": time.perf_counter() - started, "quick": quick,
+    }  # fmt: skip
+
+
+def _say(row: dict[str, Any]) -> None:
+    shown = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+    print(json.dumps(shown), flush=True)
+
+
+def _machine(model: FrozenCausalLM) -> dict[str, Any]:
+    if model.device.type == "cuda":
+        name = torch.cuda.get_device_name(model.device)
+    else:
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        name = next(
+            (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
+        )
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="minutes on two cores, not written to results/")
+    parser.add_argument("--model", default="smollm2-135m", help=f"alias, folder, hub id or {RANDOM_1B}")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="JSON file [benchmarks/results/evaluator-*.json]"
+    )
+    arguments = parser.parse_args()
+    result = run(arguments.model, arguments.dtype, arguments.device, arguments.quick)
+    if arguments.out or not arguments.quick:
+        out = arguments.out or RESULTS / f"evaluator-{arguments.model}-{arguments.dtype}.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

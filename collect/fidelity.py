@@ -1,0 +1,85 @@
+"""How well the windowed estimator agrees with the exact one on the same actions.
+
+Expands and collapses, and levels, differ in size and sign, so agreement is taken within (action, node_level)
+and pooled by their numbers: a ranking that only tells levels apart earns nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+
+_TOP_SHARE = 0.1
+_FEWEST = 4
+"""labels of a stratum below which a rank correlation says nothing"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One action measured both ways: labels in nats per token."""
+
+    action: str
+    node_level: int
+    exact: float
+    windowed: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Agreement over `num_actions` pairs; a figure is None where no stratum has enough of them."""
+
+    num_actions: int
+    spearman: float | None
+    """rank correlation"""
+    sign_agreement: float | None
+    """share of labels with the same sign"""
+    top_k_recall: float | None
+    """share of the tenth with the largest exact |label| that is among the windowed tenth"""
+    mae: float | None
+    """mean absolute error, nats per token"""
+
+    def as_row(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+def compare(pairs: Iterable[Pair]) -> Fidelity:
+    """Fidelity of the windowed labels, pooled within (action, node_level)."""
+    strata: dict[tuple[str, int], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        strata[pair.action, pair.node_level].append(pair)
+    groups = [np.array([(p.exact, p.windowed) for p in members]).T for members in strata.values()]
+    return Fidelity(
+        sum(group.shape[1] for group in groups),
+        _pooled([group for group in groups if group.shape[1] >= _FEWEST], _spearman),
+        _pooled(groups, lambda exact, windowed: float((np.sign(exact) == np.sign(windowed)).mean())),
+        _pooled(groups, _top_k_recall),
+        _pooled(groups, lambda exact, windowed: float(np.abs(exact - windowed).mean())),
+    )
+
+
+Values = npt.NDArray[np.float64]
+
+
+def _pooled(groups: Sequence[Values], figure: Callable[[Values, Values], float]) -> float | None:
+    found = [(figure(group[0], group[1]), group.shape[1]) for group in groups]
+    found = [(value, count) for value, count in found if np.isfinite(value)]
+    if not found:
+        return None
+    values, counts = zip(*found, strict=True)
+    return float(np.average(values, weights=counts))
+
+
+def _spearman(exact: Values, windowed: Values) -> float:
+    if np.ptp(exact) == 0 or np.ptp(windowed) == 0:
+        return float("nan")
+    return float(spearmanr(exact, windowed).statistic)
+
+
+def _top_k_recall(exact: Values, windowed: Values) -> float:
+    k = max(1, round(_TOP_SHARE * len(exact)))
+    top = [set(np.argsort(-np.abs(values), kind="stable")[:k].tolist()) for values in (exact, windowed)]
+    return len(top[0] & top[1]) / k

@@ -1,0 +1,193 @@
+"""Windowed runs: calibrated before, audited during, planned as exact where they would not be good enough."""
+
+import dataclasses
+
+import pytest
+
+from mctrace.collect.checks import calibration_id, decide
+from mctrace.collect.fidelity import Fidelity
+from mctrace.collect.measuring import Worker
+from mctrace.collect.workers import InProcessWorker
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.pipeline.app import app
+from tests.collect.runs import tiny_run
+
+WINDOWED = {"collect.estimator": "windowed", "collect.estimator_window": 2, "corpus.limit": 4}
+
+
+def effects(run):
+    rows = fetch_rows(connect(run.store.at()), "from effects where action <> 'drop'")
+    return {
+        (r["trajectory_id"], r["action"], r["node_level"], r["node_index"], r["estimator"]): r for r in rows
+    }
+
+
+def run_rows(run):
+    return fetch_rows(connect(run.store.at()), "from runs order by started_at")
+
+
+def test_a_windowed_run_keeps_both_measurements_of_what_it_audits(tiny_settings, tmp_path):
+    changes = {**WINDOWED, "collect.min_audit_spearman": -1.0, "collect.audit_fraction": 0.5}
+    run = tiny_run(tiny_settings, tmp_path, **changes)
+    summary = run.measure()
+    assert summary.checks.estimator == "windowed"
+    found = effects(run)
+    windowed = {key[:4] for key in found if key[4] == "windowed"}
+    exact = {key[:4] for key in found if key[4] == "exact"}
+    assert exact < windowed
+    assert len(exact) == len(summary.pairs)
+    assert 0.25 < len(exact) / len(windowed) < 0.75
+    assert {row["estimator_window"] for key, row in found.items() if key[4] == "windowed"} == {2}
+    (row,) = run_rows(run)
+    assert (row["estimator"], row["estimator_window"]) == ("windowed", 2)
+    assert row["audit"]["num_actions"] == len(exact)
+    assert row["calibration"]["num_actions"] >= 20
+    labels = fetch_rows(connect(run.store.at()), "from labels")
+    assert {label["estimator"] for label in labels} == {"windowed", "exact"}
+    keys = [(r["trajectory_id"], r["cursor"], r["action"], r["node_level"], r["node_index"]) for r in labels]
+    assert len(set(keys)) == len(keys), "an audited action is one label, not two"
+
+
+def test_audited_actions_are_what_an_exact_run_measures(tiny_settings, tmp_path):
+    windowed = tiny_run(
+        tiny_settings, tmp_path / "w",
+        **WINDOWED, **{"collect.min_audit_spearman": -1.0, "collect.audit_fraction": 0.5},
+    )  # fmt: skip
+    windowed.measure()
+    exact = tiny_run(tiny_settings, tmp_path / "e", **{"corpus.limit": 4})
+    exact.measure()
+    places = {
+        p.part_id: (p.document_id, p.trajectory.cursors)
+        for r in (windowed, exact)
+        for p in r.plan.trajectories
+    }
+    expected = {(*places[key[0]], *key[1:4]): row["delta_nll"] for key, row in effects(exact).items()}
+    audited = {
+        (*places[key[0]], *key[1:4]): row["delta_nll"]
+        for key, row in effects(windowed).items()
+        if key[4] == "exact"
+    }
+    assert audited
+    for key, delta_nll in audited.items():
+        assert delta_nll == pytest.approx(expected[key], abs=1e-4)
+
+
+def test_below_the_threshold_the_run_is_exact_and_resumes_without_calibrating_again(
+    tiny_settings, tmp_path, monkeypatch
+):
+    run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.min_audit_spearman": 1.0})
+    summary = run.measure()
+    assert summary.checks.estimator == "exact"
+    assert summary.checks.calibration.spearman < 1.0
+    assert {key[4] for key in effects(run)} == {"exact"}
+    (row,) = run_rows(run)
+    assert (row["estimator"], row["estimator_window"], row["audit"]) == ("exact", None, None)
+    assert row["calibration"]["spearman"] == pytest.approx(summary.checks.calibration.spearman)
+    plain = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    assert plain.plan.missing(run.store) == [], "the same parts as a run that was asked to be exact"
+
+    def no_worker(*_: object) -> None:
+        raise AssertionError("there is nothing to measure")
+
+    monkeypatch.setattr(Worker, "measure", no_worker)
+    assert run.measure().run_id is None
+
+
+def test_the_calibration_is_of_the_plan_and_is_repeatable(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **WINDOWED)
+    other = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.estimator_window": 3})
+    assert calibration_id(run.plan) == calibration_id(tiny_run(tiny_settings, tmp_path, **WINDOWED).plan)
+    assert calibration_id(run.plan) != calibration_id(other.plan)
+
+
+def test_a_window_as_long_as_the_context_is_in_perfect_agreement(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.estimator_window": 4096})
+    assert run.plan.is_windowed
+    summary = run.measure()
+    assert summary.checks.calibration == Fidelity(summary.checks.calibration.num_actions, 1.0, 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("spearman", "is_windowed"), [(0.95, True), (0.9, True), (0.89, False), (None, False)]
+)
+def test_the_decision(tiny_settings, tmp_path, spearman, is_windowed):
+    run = tiny_run(tiny_settings, tmp_path, **WINDOWED)
+    calibration = Fidelity(100, spearman, 1.0, 1.0, 0.0)
+    assert decide(run.plan, calibration, 0.9).is_windowed == is_windowed
+
+
+def test_every_run_stores_its_noise_floor(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    run.measure()
+    (row,) = run_rows(run)
+    assert 0 <= row["noise_floor"]["no_op"] < 1e-4
+    assert 0 <= row["noise_floor"]["regrouped"] < 1e-4
+    half = tiny_run(tiny_settings, tmp_path / "half", **{"corpus.limit": 4, "model.dtype": "bfloat16"})
+    half.measure()
+    (row,) = run_rows(half)
+    assert max(row["noise_floor"].values()) > 1e-4
+
+
+def test_the_log_shows_what_a_run_found_out(tiny_settings, tmp_path, capsys):
+    changes = {**WINDOWED, "collect.min_audit_spearman": -1.0, "collect.audit_fraction": 0.5}
+    run = tiny_run(tiny_settings, tmp_path, **changes)
+    run.measure()
+    app(["log", "--store", run.store.location.uri], standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "windowed (window 2)" in shown
+    assert "noise floor of a label" in shown
+    for name in ("calibration", "audit"):
+        assert f"{name} of windowed against exact on" in shown
+    assert "Spearman" in shown
+
+
+def test_controls_and_joint_edits_have_views_of_their_own(tiny_settings, tmp_path):
+    changes = {
+        "corpus.limit": 4, "collect.drop_controls": True, "collect.joint_edits": 3, "collect.joint_size": 2,
+        "collect.attention_mass": True,
+    }  # fmt: skip
+    plain = tiny_run(tiny_settings, tmp_path / "plain", **{"corpus.limit": 4})
+    plain.measure()
+    run = tiny_run(tiny_settings, tmp_path / "rich", **changes)
+    summary = run.measure()
+    assert summary.num_effects > len(effects(run))
+    connection = connect(run.store.at())
+    labels = fetch_rows(connection, "from labels")
+    assert {label["action"] for label in labels} == {"expand", "collapse"}
+    assert len(labels) == len(plain.labels())
+    assert all(0 < label["attention_mass"] < 1 for label in labels)
+    controls = fetch_rows(connection, "from controls")
+    assert len(controls) > 0.8 * len(labels)
+    for row in controls:
+        assert row["value_of_detail"] == pytest.approx(row["information_value"] - row["gist_value"])
+    joints = fetch_rows(connection, "from joint_edits")
+    assert joints
+    for row in joints:
+        assert row["num_actions"] == 2
+        assert row["additivity_gap"] == pytest.approx(row["delta_nll"] - row["sum_of_singles"])
+
+
+def test_a_trajectory_without_a_finite_loss_is_kept_and_counted(tiny_settings, tmp_path, monkeypatch):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    poisoned = run.plan.trajectories[0].part_id
+
+    class Poisoned(InProcessWorker):
+        def measure(self, items):
+            for item in items:
+                tree = self._worker._document_tree(item.document)
+                if item.planned.part_id == poisoned and item.purpose == "keep":
+                    table = tree.embeddings[0].clone()
+                    tree = dataclasses.replace(tree, embeddings=[table * float("nan"), *tree.embeddings[1:]])
+                    self._worker._tree = (item.document.document_id, tree)
+                yield self._worker.measure(item)
+                self._worker._tree = None
+
+    summary = run.measure(Poisoned)
+    assert summary.num_not_finite == 1
+    rows = fetch_rows(
+        connect(run.store.at()), "select trajectory_id, baseline_status, baseline_nll from trajectories"
+    )
+    assert [(r["trajectory_id"], r["baseline_nll"]) for r in rows if r["baseline_status"] != "ok"] == [
+        (poisoned, None)
+    ]
+    assert run.plan.missing(run.store) == []
