@@ -15,8 +15,10 @@ import json
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +83,21 @@ class Bench:
         for out_dim, in_dim in self.shapes:
             entries = torch.randn(num_rows, in_dim, dtype=network.dtype, device=network.device)
             weight = torch.randn(out_dim, in_dim, dtype=network.dtype, device=network.device)
-            times = [self.seconds(lambda a=entries, w=weight: a @ w.T)[0] for _ in range(5)]
+            times = [self.seconds(partial(torch.mm, entries, weight.T))[0] for _ in range(5)]
             self.gemm_flops = max(self.gemm_flops, 2.0 * num_rows * in_dim * out_dim / min(times))
 
     def _wait(self) -> None:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
+
+
+@dataclass
+class Timings:
+    """Of one case, a value per round: seconds for the whole trajectory by way, rates, differences in nats."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    flops_per_s: list[float] = field(default_factory=list)
+    differences: list[Tensor] = field(default_factory=list)
 
 
 def measure_case(
@@ -95,49 +106,60 @@ def measure_case(
     """One row of the table: seconds per label of the exact ways, scaled to the whole trajectory."""
     trajectory = case.trajectory()
     actions = trajectory.legal_actions(PROTECTED_TAIL)
-    labels = [(a, c) for a in actions for c in trajectory.cursors if is_legal_at(a, TREE, c, PROTECTED_TAIL)]
-    generator = generator_for("bench", case.map, case.num_tokens, case.num_cursors)
+    num_labels = sum(len(legal) for _, legal in _snapshots(trajectory))
+    # Evenly over the actions, which are ordered by kind and place.
     spread = np.linspace(0, len(actions) - 1, min(num_sampled, len(actions))).round().astype(int)
     sampled = [actions[i] for i in np.unique(spread)]
-    totals: dict[str, list[float]] = {"naive": [], "prefix": [], "one_cursor": [], "exact": []}
-    largest, mean = [], []
-    early = [a for a in sampled if TREE.span(a.node)[1] <= trajectory.first_cursor - PROTECTED_TAIL]
-    rates = []
+    generator, timings = generator_for("bench", case.map, case.num_tokens, case.num_cursors), Timings()
     for _ in range(num_rounds):
-        cursor = int(generator.choice(trajectory.cursors))
-        action = early[int(generator.integers(len(early)))]
-        snapshot = Trajectory(trajectory.head.extended(cursor), (cursor,), HORIZON)
         bench.try_gemm()
-        naive_seconds, naive_delta_H = bench.seconds(lambda: _naive(bench, document, snapshot.head, action))
-        totals["naive"].append(naive_seconds / 2 * (len(labels) + case.num_cursors))
-        for name, way in (("prefix", _prefix), ("one_cursor", _exact)):
-            pair = early[:: max(1, len(early) // 2)][:2]
-            seconds, _ = bench.seconds(lambda w=way: w(bench, document, snapshot, pair))
-            done = _flops(bench, snapshot, pair)
-            whole = sum(_flops(bench, s, legal) for s, legal in _snapshots(trajectory))
-            totals[name].append(seconds * whole / done)
-        seconds, deltas = bench.seconds(lambda: _exact(bench, document, trajectory, sampled))
-        done, whole = _flops(bench, trajectory, sampled), _flops(bench, trajectory, actions)
-        totals["exact"].append(seconds * whole / done)
-        rates.append(done / seconds)
-        first = cursor - trajectory.first_token(action)
-        error_H = (deltas[sampled.index(action)][first : first + HORIZON] - naive_delta_H).abs()
-        largest.append(float(error_H.max()))
-        mean.append(float(error_H.mean()))
-    seconds = {name: statistics.median(values) for name, values in totals.items()}
-    work = _work(bench, trajectory, actions)
+        _time_round(bench, document, trajectory, sampled, num_labels, generator, timings)
+    seconds = {way: statistics.median(values) for way, values in timings.seconds.items()}
+    difference = torch.cat(timings.differences)
     return {
-        "map": case.map, "N": case.num_tokens, "R": case.num_cursors, "num_entries": trajectory.head.num_entries,
-        "num_actions": len(actions), "num_labels": len(labels), "num_actions_timed": len(sampled),
-        "seconds_per_label": {name: value / len(labels) for name, value in seconds.items()},
-        "tokens_per_label": work.num_recomputed / len(labels),
-        "labels_per_s": len(labels) / seconds["exact"],
-        "exact_vs_naive": seconds["naive"] / seconds["exact"],
-        "exact_vs_prefix": seconds["prefix"] / seconds["exact"],
-        "exact_vs_one_cursor": seconds["one_cursor"] / seconds["exact"],
-        "max_abs_diff_nats": max(largest), "mean_abs_diff_nats": statistics.mean(mean),
-        "mfu": statistics.median(rates),
+        "map": case.map, "N": case.num_tokens, "R": case.num_cursors,
+        "num_entries": trajectory.head.num_entries, "num_actions": len(actions), "num_labels": num_labels,
+        "num_actions_timed": len(sampled), "num_rounds": num_rounds,
+        "seconds_per_label": {way: value / num_labels for way, value in seconds.items()},
+        "tokens_per_label": _work(bench, trajectory, actions).num_recomputed / num_labels,
+        "labels_per_s": num_labels / seconds["exact"],
+        **{f"exact_vs_{way}": seconds[way] / seconds["exact"] for way in ("naive", "prefix", "one_cursor")},
+        "max_abs_diff_nats": float(difference.max()), "mean_abs_diff_nats": float(difference.mean()),
+        "flops_per_s": statistics.median(timings.flops_per_s),
     }  # fmt: skip
+
+
+def _time_round(
+    bench: Bench,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    sampled: Sequence[Action],
+    num_labels: int,
+    generator: np.random.Generator,
+    timings: Timings,
+) -> None:
+    """Every way once: at a random cursor where a way knows only one, on a subset scaled by planned FLOPs."""
+    early = [a for a in sampled if is_legal_at(a, TREE, trajectory.first_cursor, PROTECTED_TAIL)]
+    cursor, action = int(generator.choice(trajectory.cursors)), early[int(generator.integers(len(early)))]
+    snapshot = Trajectory(trajectory.head.extended(cursor), (cursor,), HORIZON)
+    seconds, naive_delta_H = bench.seconds(partial(_naive, bench, document, snapshot.head, action))
+    timings.seconds["naive"].append(seconds / 2 * (num_labels + len(trajectory.cursors)))
+
+    two = early[:: max(1, len(early) // 2)][:2]
+    whole = sum(_flops(bench, each, legal) for each, legal in _snapshots(trajectory))
+    for name, way in (("prefix", _prefix), ("one_cursor", _exact)):
+        seconds, _ = bench.seconds(partial(way, bench, document, snapshot, two))
+        timings.seconds[name].append(seconds * whole / _flops(bench, snapshot, two))
+
+    seconds, deltas = bench.seconds(partial(_exact, bench, document, trajectory, sampled))
+    done, whole = (
+        _flops(bench, trajectory, some) for some in (sampled, trajectory.legal_actions(PROTECTED_TAIL))
+    )
+    timings.seconds["exact"].append(seconds * whole / done)
+    timings.flops_per_s.append(done / seconds)
+    first = cursor - trajectory.first_token(action)
+    found_H = deltas[sampled.index(action)][first : first + HORIZON]
+    timings.differences.append((found_H - naive_delta_H).abs().cpu())
 
 
 def measure_windowed(
@@ -147,8 +169,11 @@ def measure_windowed(
     seconds: dict[int | None, list[float]] = {window: [] for window in (None, *windows)}
     pairs: dict[int, list[Pair]] = {window: [] for window in windows}
     trajectory = case.trajectory()
-    legal = [a for a in trajectory.legal_actions(PROTECTED_TAIL)
-             if TREE.span(a.node)[1] <= trajectory.first_cursor - PROTECTED_TAIL]  # fmt: skip
+    legal = [
+        action
+        for action in trajectory.legal_actions(PROTECTED_TAIL)
+        if is_legal_at(action, TREE, trajectory.first_cursor, PROTECTED_TAIL)
+    ]
     for number, document in enumerate(documents):
         generator = generator_for("windowed", case.num_tokens, number)
         count = min(len(legal), -(-num_actions // len(documents)))
@@ -158,11 +183,8 @@ def measure_windowed(
         exact: Sequence[Tensor] = ()
         for window in (None, *windows):
             batching = Batching(bench.model.batch_tokens)
-            took, measured = bench.seconds(
-                lambda w=window: measure_edits(
-                    bench.model, document, trajectory, edits, baseline, batching, window=w
-                )
-            )
+            way = partial(measure_edits, bench.model, document, trajectory, edits, baseline, batching)
+            took, measured = bench.seconds(partial(way, window=window))
             seconds[window].append(took)
             exact = measured.deltas if window is None else exact
             if window is not None:
@@ -254,30 +276,28 @@ def _flops(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> f
 
 def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]:
     """All cases of a mode; progress is printed as it comes."""
-    bench = Bench(make_model(model_name, dtype, device))
-    on_gpu, started = bench.model.device.type == "cuda", time.perf_counter()
+    bench, started = Bench(make_model(model_name, dtype, device)), time.perf_counter()
+    on_gpu = bench.model.device.type == "cuda"
     cases = QUICK if quick else GPU if on_gpu else FULL
     longest = max(case.num_tokens + STRIDE * case.num_cursors for case in cases) + HORIZON
-    document = make_documents(bench.model, model_name, 1, longest)[0]
-    _exact(bench, document, cases[0].trajectory(), cases[0].trajectory().legal_actions(PROTECTED_TAIL)[:2])
+    (document,) = make_documents(bench.model, model_name, 1, longest)
+    warm_up = cases[0].trajectory()
+    _exact(bench, document, warm_up, warm_up.legal_actions(PROTECTED_TAIL)[:2])
     rows = []
     for case in cases:
-        rows.append(
-            measure_case(bench, document, case, 2 if quick else 3, 4 if case.num_tokens > 2000 else 8)
-        )
-        _say(rows[-1])
+        num_sampled = 4 if case.num_tokens > 2000 else 8
+        rows.append(_said(measure_case(bench, document, case, 2 if quick else 3, num_sampled)))
     windowed = []
-    windowed_cases = ((512, 1, 4),) if quick else ((8192, 8, 1),) if on_gpu else ((1024, 8, 4), (4096, 8, 2))
-    for num_tokens, num_cursors, num_documents in windowed_cases:
+    for num_tokens, num_cursors, num_documents in (
+        ((512, 1, 4),) if quick else ((8192, 8, 1),) if on_gpu else ((1024, 8, 4), (4096, 8, 2))
+    ):
         case = Case("level0", num_tokens, num_cursors)
         num_needed = num_tokens + STRIDE * num_cursors + HORIZON
         documents = make_documents(bench.model, model_name, num_documents, num_needed)
-        found = measure_windowed(bench, documents, case, (0, 64) if quick else WINDOWS, 32 if quick else 104)
-        windowed += found
-        for row in found:
-            _say(row)
+        windows, num_actions = ((0, 64), 32) if quick else (WINDOWS, 104)
+        windowed += map(_said, measure_windowed(bench, documents, case, windows, num_actions))
     for row in rows:
-        row["mfu"] /= bench.gemm_flops
+        row["mfu"] = row.pop("flops_per_s") / bench.gemm_flops
     return {
         "cases": rows, "windowed": windowed, "gemm_tflops": bench.gemm_flops / 1e12,
         "model": model_name, "dtype": dtype, "horizon": HORIZON, "cursor_stride": STRIDE,
@@ -285,9 +305,11 @@ def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _say(row: dict[str, Any]) -> None:
+def _said(row: dict[str, Any]) -> dict[str, Any]:
+    """The row itself, printed so that a long run shows where it is."""
     shown = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
     print(json.dumps(shown), flush=True)
+    return row
 
 
 def _machine(model: FrozenCausalLM) -> dict[str, Any]:
@@ -305,7 +327,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="minutes on two cores, not written to results/")
+    parser.add_argument("--quick", action="store_true", help="minutes on two cores; kept only with --out")
     parser.add_argument("--model", default="smollm2-135m", help=f"alias, folder, hub id or {RANDOM_1B}")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="auto")

@@ -21,7 +21,10 @@ STRIDE = 32
 RANDOM_1B = "random-1b"
 """a Llama of 1.2 billion random parameters: speed does not depend on what the weights say"""
 
-_TEXTS = ("_pydecimal.py", "turtle.py", "typing.py", "argparse.py", "tarfile.py", "inspect.py", "doctest.py", "pickle.py", "ipaddress.py", "pdb.py", "subprocess.py")  # fmt: skip
+_TEXTS = (
+    "_pydecimal.py", "turtle.py", "typing.py", "argparse.py", "tarfile.py", "inspect.py",
+    "doctest.py", "pickle.py", "ipaddress.py", "pdb.py", "subprocess.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

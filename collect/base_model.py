@@ -113,8 +113,9 @@ class FrozenCausalLM:
                 plans=plans,
             )
         hidden_Md = output.last_hidden_state[:, -len(targets_H) :].flatten(0, 1)
-        targets_M = targets_H.to(hidden_Md.device).repeat(len(embeddings_BLd))
-        per_chunk = max(1, _LOGITS_PER_CHUNK // self.network.get_output_embeddings().weight.shape[0])
+        head_weight = self.network.get_output_embeddings().weight
+        targets_M = targets_H.to(head_weight.device).repeat(len(embeddings_BLd))
+        per_chunk = max(1, _LOGITS_PER_CHUNK // len(head_weight))
         nll = [
             cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
             for hidden_cd, targets_c in zip(

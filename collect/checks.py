@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from mctrace.collect.fidelity import Fidelity, compare
 from mctrace.collect.measurement import NoiseFloor
 from mctrace.collect.measuring import WorkItem
+from mctrace.collect.passes import Work
 from mctrace.collect.plan import PlannedTrajectory, part_digest
 from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.workers import Workers
@@ -47,6 +48,11 @@ def known_calibration(store: Store | None, plan: RunPlan) -> Fidelity | None:
     query = "select calibration from stored_runs where calibration_id = ? and calibration is not null limit 1"
     rows = fetch_rows(connect(store.at()), query, calibration_id(plan))
     return Fidelity(**rows[0]["calibration"]) if rows else None
+
+
+def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
+    """What the base model has to do for `calibrate`."""
+    return sum((item.planned.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
 
 
 def calibrate(workers: Workers, plan: RunPlan) -> Fidelity:

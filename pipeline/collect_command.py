@@ -6,11 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mctrace.collect.checks import calibration_work, decide, known_calibration
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import Document, SplitAssigner, read_documents
 from mctrace.collect.driver import RunSummary, run_collection
 from mctrace.collect.fidelity import compare
-from mctrace.collect.forecast import Forecast, forecast
+from mctrace.collect.forecast import Forecast, forecast, total_work
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
 from mctrace.collect.run_plan import RunPlan, check_fits, known_placements, make_plan, provenance_of
@@ -63,7 +64,11 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
     """Measures one typical trajectory without keeping it and predicts the whole run."""
     store = find_store(config.store.uri)
     planned = _plan(config, traces, store, console, make_progress(console))
-    remaining = planned.plan.missing(store)
+    calibration = known_calibration(store, planned.plan)
+    plan = decide(planned.plan, calibration, config.collect.min_audit_spearman)
+    if planned.plan.is_windowed and not plan.is_windowed:
+        console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
+    remaining = plan.missing(store)
     if not remaining:
         console.print("Nothing to measure: every planned trajectory is in the store.")
         return
@@ -78,13 +83,21 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
     worker = Worker(context, num_threads=max(1, int(config.ray.num_cpus)))
     size, batch_tokens = worker.model_size(), worker.batch_tokens()
     typical = sorted(remaining, key=lambda p: size.flops(p.work(batch_tokens)))[len(remaining) // 2]
-    item = WorkItem(planned.plan.documents[typical.document_id], typical, purpose="compare")
+    item = WorkItem(plan.documents[typical.document_id], typical, purpose="compare")
     rate = size.flops(typical.work(batch_tokens)) / worker.measure(item).seconds
-    documents = {d: planned.plan.documents[d].num_tokens for d in planned.plan.missing_documents(store)}
+    documents = {d: plan.documents[d].num_tokens for d in plan.missing_documents(store)}
     prediction = forecast(
         remaining, size, rate, config.ray.actors, batch_tokens, planned.source.embedding_dim, documents
     )
     _print_forecast(prediction, rate, config.ray.actors, console)
+    if plan.is_windowed and calibration is None:
+        before = size.flops(calibration_work(plan, batch_tokens)) / 1e12
+        otherwise = size.flops(total_work(plan.exactly().missing(store), batch_tokens)) / 1e12
+        console.print(
+            f"Before that, {before:,.1f} TFLOP of calibration; if it falls below collect.min_audit_spearman, "
+            f"the run is exact: {otherwise:,.1f} TFLOP",
+            highlight=False,
+        )
 
 
 def _plan(

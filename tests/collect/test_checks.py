@@ -1,6 +1,7 @@
 """Windowed runs: calibrated before, audited during, planned as exact where they would not be good enough."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -191,3 +192,23 @@ def test_a_trajectory_without_a_finite_loss_is_kept_and_counted(tiny_settings, t
         (poisoned, None)
     ]
     assert run.plan.missing(run.store) == []
+
+
+def test_a_plan_says_what_calibration_may_cost_and_what_it_found_before(tiny_settings, tmp_path, capsys):
+    changes = {**tiny_settings, **WINDOWED, "collect.min_audit_spearman": 1.0}
+    store = str(tmp_path / "store")
+    flags = [f"--set={key}={_toml(value)}" for key, value in changes.items()]
+    app(["plan", "--store", store, *flags], standalone_mode=False)
+    assert "TFLOP of calibration" in capsys.readouterr().out
+    app(["collect", "--no-ray", "--store", store, *flags], standalone_mode=False)
+    collected = capsys.readouterr().out
+    assert "rank correlation" in collected
+    assert "measured exactly instead" in collected
+    app(["plan", "--store", store, *flags], standalone_mode=False)
+    planned = capsys.readouterr().out
+    assert "Measured exactly: an earlier calibration" in planned
+    assert "Nothing to measure" in planned
+
+
+def _toml(value: object) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -1,5 +1,6 @@
 """A store written by hand, small enough to compute every answer on paper: K = 4, two trajectories."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def add_trajectory(
     levels: tuple[int, ...] = (2, 2, 2, 2, 1, 1, 0, 0),
     cursors: tuple[int, ...] = (32, 36),
     horizon: int = 4,
+    joints: Sequence[dict[str, object]] = (),
     **columns: object,
 ) -> None:
     row = {
@@ -86,10 +88,10 @@ def add_trajectory(
         "inclusion_probability": 1.0,
         "status": "ok",
     }
-    part = write_part(
-        store.location, part_id=trajectory_id, kind="trajectory", run_id="run",
-        tables={"trajectories": [row], "effects": [{**common, **effect} for effect in effects]},
-    )  # fmt: skip
+    tables = {"trajectories": [row], "effects": [{**common, **effect} for effect in effects]}
+    if joints:
+        tables["joint_effects"] = list(joints)
+    part = write_part(store.location, part_id=trajectory_id, kind="trajectory", run_id="run", tables=tables)
     store.commit([part])
 
 

@@ -1,9 +1,14 @@
 """Labels are means over the horizon after their own cursor, and only where they are legal."""
 
+import pyarrow.parquet as pq
 import pytest
 
 from mctrace.context.errors import StoreError
+from mctrace.context.progress import Silent
 from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.schemas import ADDED_COLUMNS
+from mctrace.datasets.verify import verify
+from tests.datasets.synthetic import add_trajectory, effect
 
 
 @pytest.fixture
@@ -139,3 +144,65 @@ def test_variants_are_judged_against_their_groups_lod0_baseline(store):
     assert {(p["b"], p["w"], p["s"]) for p in pairs} == {
         ("v0:32", "v2:32", 1), ("v0:32", "v1:32", 2), ("v2:32", "v1:32", 1)
     }  # fmt: skip
+
+
+def test_a_control_tells_the_texts_worth_from_its_gists(store):
+    """The tokens of block 6 as text 2.0, as a gist 2.5, left out 2.25: the gist is worse than nothing."""
+    effects = [
+        effect("collapse", 1, 6, 32, [0.5] * 8, first_entry=6, num_entries=4),
+        {**effect("collapse", 1, 6, 32, [0.25] * 8), "action": "drop"},
+        effect("expand", 2, 0, 32, [-1.0] * 8),
+        {**effect("expand", 2, 0, 32, [0.5] * 8), "action": "drop"},
+    ]
+    mass = [0.5, 0.1, 0, 0, 0, 0, 0.01, 0.02, 0.03, 0.04]
+    add_trajectory(store, "controlled", "a", effects, attention_mass=mass)
+    connection = connect(store.at())
+    query = (
+        "select action, information_value, gist_value, value_of_detail, attention_mass from controls "
+        "where trajectory_id = 'controlled' and cursor = 32 order by action"
+    )
+    collapse, expand = fetch_rows(connection, query)
+    assert collapse["action"] == "collapse"
+    assert (collapse["information_value"], collapse["gist_value"]) == (0.25, -0.25)
+    assert collapse["value_of_detail"] == 0.5
+    assert collapse["attention_mass"] == pytest.approx(0.01 + 0.02 + 0.03 + 0.04)
+    # The gist earns 0.5 over nothing, its children 1.0 more.
+    assert (expand["information_value"], expand["gist_value"]) == (1.5, 0.5)
+    assert expand["value_of_detail"] == 1.0
+    assert expand["attention_mass"] is None
+    labels = fetch_rows(connection, "select distinct action from labels where trajectory_id = 'controlled'")
+    assert {row["action"] for row in labels} == {"expand", "collapse"}
+
+
+def test_a_joint_edit_stands_beside_the_sum_of_its_single_ones(store):
+    effects = [effect("collapse", 1, 5, 32, [0.5] * 8), effect("expand", 2, 0, 32, [-1.0] * 4 + [-3.0] * 4)]
+    first = {"action": "expand", "node_level": 2, "node_index": 0}
+    both = [first, {"action": "collapse", "node_level": 1, "node_index": 5}]
+    alone = [first, {"action": "expand", "node_level": 1, "node_index": 9}]
+    joints = [
+        {"trajectory_id": "t", "actions": both, "first_token": 32, "delta_nll": [-0.25] * 8, "status": "ok"},
+        {"trajectory_id": "t", "actions": alone, "first_token": 32, "delta_nll": [9.0] * 8, "status": "ok"},
+    ]
+    add_trajectory(store, "t", "a", effects, joints=joints)
+    rows = fetch_rows(connect(store.at()), "from joint_edits order by cursor")
+    assert [(row["cursor"], row["sum_of_singles"], row["additivity_gap"]) for row in rows] == [
+        (32, -0.5, 0.25),
+        (36, -2.5, 2.25),
+    ]
+
+
+def test_files_that_lack_later_columns_are_read_as_null(store):
+    version = store.at()
+    expected = fetch_rows(connect(version), "select count(*) as n from labels")
+    for table, added in ADDED_COLUMNS.items():
+        for file in version.table_files(table):
+            old = pq.read_table(file)
+            pq.write_table(old.drop_columns(sorted(added)), file)
+    connection = connect(version)
+    assert fetch_rows(connection, "select count(*) as n from labels") == expected
+    assert fetch_rows(connection, "select distinct attention_mass from labels") == [{"attention_mass": None}]
+    statuses = fetch_rows(connection, "select distinct baseline_status from trajectories")
+    assert statuses == [{"baseline_status": "ok"}]
+    problems = [problem.what for problem in verify(version, quick=True, progress=Silent())]
+    assert problems, "their sizes are no longer those of the ledger"
+    assert not [problem for problem in problems if "schema" in problem]
