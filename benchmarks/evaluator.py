@@ -10,13 +10,12 @@ own layer shapes. The last line printed is one JSON object, which is also writte
 """
 
 import argparse
-import copy
 import json
 import platform
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from benchmarks.evaluator_cases import (
     FULL,
@@ -40,55 +38,25 @@ from benchmarks.evaluator_cases import (
     make_documents,
     make_model,
 )
+from benchmarks.evaluator_ways import (
+    Bench,
+    exact_labels,
+    flops_of,
+    naive_label,
+    prefix_losses,
+    snapshots_of,
+    work_of,
+)
 from mctrace.collect.base_model import FrozenCausalLM
-from mctrace.collect.edits import Edit, action_edit
+from mctrace.collect.edits import action_edit
 from mctrace.collect.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
 from mctrace.collect.fidelity import Pair, compare
-from mctrace.collect.naive import naive_nll
-from mctrace.collect.passes import Work, baseline_pass, plan_passes
-from mctrace.context.actions import Action, apply_action, is_legal_at
+from mctrace.context.actions import Action, is_legal_at
 from mctrace.context.chance import generator_for
-from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
-from mctrace.context.working_context import gather_embeddings
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = (0, 32, 64, 128, 256)
-
-
-@dataclass
-class Bench:
-    """The model under test, its device's best matrix-multiply rate so far, and a stopwatch for both."""
-
-    model: FrozenCausalLM
-    gemm_flops: float = 0.0
-    shapes: list[tuple[int, int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        layers = [m for m in self.model.network.base_model.modules() if isinstance(m, torch.nn.Linear)]
-        self.shapes = sorted({tuple(m.weight.shape) for m in layers})  # type: ignore[misc]
-
-    def seconds(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        """Wall time of `work` and what it gave; a GPU is waited for."""
-        self._wait()
-        started = time.perf_counter()
-        result = work()
-        self._wait()
-        return time.perf_counter() - started, result
-
-    @torch.inference_mode()
-    def try_gemm(self, num_rows: int = 2048) -> None:
-        """Keeps the best rate seen for a batch of entries times each of the model's own weight shapes."""
-        network = self.model.network
-        for out_dim, in_dim in self.shapes:
-            entries = torch.randn(num_rows, in_dim, dtype=network.dtype, device=network.device)
-            weight = torch.randn(out_dim, in_dim, dtype=network.dtype, device=network.device)
-            times = [self.seconds(partial(torch.mm, entries, weight.T))[0] for _ in range(5)]
-            self.gemm_flops = max(self.gemm_flops, 2.0 * num_rows * in_dim * out_dim / min(times))
-
-    def _wait(self) -> None:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
 
 
 @dataclass
@@ -106,7 +74,7 @@ def measure_case(
     """One row of the table: seconds per label of the exact ways, scaled to the whole trajectory."""
     trajectory = case.trajectory()
     actions = trajectory.legal_actions(PROTECTED_TAIL)
-    num_labels = sum(len(legal) for _, legal in _snapshots(trajectory))
+    num_labels = sum(len(legal) for _, legal in snapshots_of(trajectory))
     # Evenly over the actions, which are ordered by kind and place.
     spread = np.linspace(0, len(actions) - 1, min(num_sampled, len(actions))).round().astype(int)
     sampled = [actions[i] for i in np.unique(spread)]
@@ -121,7 +89,7 @@ def measure_case(
         "num_entries": trajectory.head.num_entries, "num_actions": len(actions), "num_labels": num_labels,
         "num_actions_timed": len(sampled), "num_rounds": num_rounds,
         "seconds_per_label": {way: value / num_labels for way, value in seconds.items()},
-        "tokens_per_label": _work(bench, trajectory, actions).num_recomputed / num_labels,
+        "tokens_per_label": work_of(bench, trajectory, actions).num_recomputed / num_labels,
         "labels_per_s": num_labels / seconds["exact"],
         **{f"exact_vs_{way}": seconds[way] / seconds["exact"] for way in ("naive", "prefix", "one_cursor")},
         "max_abs_diff_nats": float(difference.max()), "mean_abs_diff_nats": float(difference.mean()),
@@ -142,18 +110,18 @@ def _time_round(
     early = [a for a in sampled if is_legal_at(a, TREE, trajectory.first_cursor, PROTECTED_TAIL)]
     cursor, action = int(generator.choice(trajectory.cursors)), early[int(generator.integers(len(early)))]
     snapshot = Trajectory(trajectory.head.extended(cursor), (cursor,), HORIZON)
-    seconds, naive_delta_H = bench.seconds(partial(_naive, bench, document, snapshot.head, action))
+    seconds, naive_delta_H = bench.seconds(partial(naive_label, bench, document, snapshot.head, action))
     timings.seconds["naive"].append(seconds / 2 * (num_labels + len(trajectory.cursors)))
 
     two = early[:: max(1, len(early) // 2)][:2]
-    whole = sum(_flops(bench, each, legal) for each, legal in _snapshots(trajectory))
-    for name, way in (("prefix", _prefix), ("one_cursor", _exact)):
+    whole = sum(flops_of(bench, each, legal) for each, legal in snapshots_of(trajectory))
+    for name, way in (("prefix", prefix_losses), ("one_cursor", exact_labels)):
         seconds, _ = bench.seconds(partial(way, bench, document, snapshot, two))
-        timings.seconds[name].append(seconds * whole / _flops(bench, snapshot, two))
+        timings.seconds[name].append(seconds * whole / flops_of(bench, snapshot, two))
 
-    seconds, deltas = bench.seconds(partial(_exact, bench, document, trajectory, sampled))
+    seconds, deltas = bench.seconds(partial(exact_labels, bench, document, trajectory, sampled))
     done, whole = (
-        _flops(bench, trajectory, some) for some in (sampled, trajectory.legal_actions(PROTECTED_TAIL))
+        flops_of(bench, trajectory, some) for some in (sampled, trajectory.legal_actions(PROTECTED_TAIL))
     )
     timings.seconds["exact"].append(seconds * whole / done)
     timings.flops_per_s.append(done / seconds)
@@ -206,74 +174,6 @@ def _label(delta_H: Tensor) -> float:
     return float(delta_H[:HORIZON].mean())
 
 
-def _naive(bench: Bench, document: DocumentTree, snapshot: LODMap, action: Action) -> Tensor:
-    """Two passes over everything: one label and its baseline."""
-    after_H = naive_nll(bench.model, document, apply_action(snapshot, action), HORIZON)
-    return after_H - naive_nll(bench.model, document, snapshot, HORIZON)
-
-
-def _exact(
-    bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
-) -> Sequence[Tensor]:
-    edits = [action_edit(trajectory, action) for action in actions]
-    baseline = measure_baseline(bench.model, document, trajectory)
-    batching = Batching(bench.model.batch_tokens)
-    return measure_edits(bench.model, document, trajectory, edits, baseline, batching).deltas
-
-
-@torch.inference_mode()
-def _prefix(bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]) -> None:
-    """What one would write with transformers alone: a cache per snapshot, copied and cropped per action."""
-    network, cache = bench.model.network, DynamicCache(config=bench.model.network.config)
-    _stock(network, document, trajectory, 0, trajectory.context, cache)
-    for action in actions:
-        edited = apply_action(trajectory.context, action)
-        crop = edited.entries.index_of_token(TREE.span(action.node)[0])
-        cropped = copy.deepcopy(cache)
-        if crop < cropped.get_seq_length():
-            cropped.crop(crop - cropped.get_seq_length())
-        _stock(network, document, trajectory, crop, edited, cropped)
-
-
-def _stock(
-    network: Any,
-    document: DocumentTree,
-    trajectory: Trajectory,
-    crop: int,
-    lod_map: LODMap,
-    cache: DynamicCache,
-) -> Tensor:
-    entries = lod_map.entries.sliced(slice(crop, len(lod_map.entries) - 1))
-    embeddings_ND = gather_embeddings(entries, document.embeddings)
-    logits: Tensor = network(
-        inputs_embeds=embeddings_ND[None],
-        position_ids=torch.from_numpy(entries.position_N(lod_map.start))[None].to(network.device),
-        attention_mask=torch.ones(1, crop + len(entries), dtype=torch.long, device=network.device),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=HORIZON,
-    ).logits[0]
-    targets_H = document.tokens_T[trajectory.first_cursor : trajectory.end].to(logits.device)
-    return torch.nn.functional.cross_entropy(logits.float(), targets_H, reduction="none")
-
-
-def _snapshots(trajectory: Trajectory) -> list[tuple[Trajectory, list[Action]]]:
-    """Every cursor as a trajectory of its own, with its legal actions."""
-    heads = [trajectory.head.extended(cursor) for cursor in trajectory.cursors]
-    snapshots = [Trajectory(head, (head.cursor,), trajectory.horizon) for head in heads]
-    return [(snapshot, snapshot.legal_actions(PROTECTED_TAIL)) for snapshot in snapshots]
-
-
-def _work(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> Work:
-    edits: list[Edit] = [action_edit(trajectory, action) for action in actions]
-    passes = plan_passes(trajectory, edits, None, bench.model.batch_tokens)
-    return sum((p.work for p in passes), start=baseline_pass(trajectory).work)
-
-
-def _flops(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> float:
-    return bench.model.size.flops(_work(bench, trajectory, actions))
-
-
 def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]:
     """All cases of a mode; progress is printed as it comes."""
     bench, started = Bench(make_model(model_name, dtype, device)), time.perf_counter()
@@ -282,7 +182,7 @@ def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]
     longest = max(case.num_tokens + STRIDE * case.num_cursors for case in cases) + HORIZON
     (document,) = make_documents(bench.model, model_name, 1, longest)
     warm_up = cases[0].trajectory()
-    _exact(bench, document, warm_up, warm_up.legal_actions(PROTECTED_TAIL)[:2])
+    exact_labels(bench, document, warm_up, warm_up.legal_actions(PROTECTED_TAIL)[:2])
     rows = []
     for case in cases:
         num_sampled = 4 if case.num_tokens > 2000 else 8

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mctrace.collect.fidelity import Fidelity, compare
+from mctrace.collect.identity import part_digest
 from mctrace.collect.measurement import NoiseFloor
 from mctrace.collect.measuring import WorkItem
 from mctrace.collect.passes import Work
-from mctrace.collect.plan import PlannedTrajectory, part_digest
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.workers import Workers
 from mctrace.datasets.queries import connect, fetch_rows

@@ -22,7 +22,7 @@ from mctrace.collect.fidelity import Pair, compare
 from mctrace.collect.forecast import Forecast, forecast, total_work
 from mctrace.collect.measuring import Finished, RunContext, WorkItem, embeddings_part_id
 from mctrace.collect.model_source import ModelSource
-from mctrace.collect.plan import PlannedTrajectory
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.run_records import new_run_id, run_row, write_run_event
 from mctrace.collect.workers import Workers

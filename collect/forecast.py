@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mctrace.collect.passes import ModelSize, Work
-from mctrace.collect.plan import PlannedTrajectory
+from mctrace.collect.planned import PlannedTrajectory
 
 _BYTES_PER_VALUE = 4
 _BYTES_PER_PART = 16_000

@@ -20,7 +20,7 @@ from mctrace.collect.evaluator import (
 )
 from mctrace.collect.fidelity import Pair
 from mctrace.collect.passes import Work, baseline_pass, plan_passes
-from mctrace.collect.plan import PlannedTrajectory
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.sampling import SampledAction
 
 _NOISE_EDITS = 3

@@ -20,6 +20,7 @@ from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import Batching, DocumentTree
 from mctrace.collect.fidelity import Pair
 from mctrace.collect.fitness import check_model
+from mctrace.collect.identity import document_part_id, part_digest
 from mctrace.collect.measurement import (
     Effect,
     Measurement,
@@ -30,7 +31,7 @@ from mctrace.collect.measurement import (
 )
 from mctrace.collect.model_source import resolve_model
 from mctrace.collect.passes import ModelSize
-from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, part_digest
+from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.context.actions import Action
 from mctrace.context.errors import ModelError
 from mctrace.datasets.location import Location

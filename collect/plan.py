@@ -4,106 +4,23 @@ Planning needs tokens and hashes, no weights. The same documents, configuration 
 everywhere, so resuming is a set difference: planned ids minus the ledger's.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document
-from mctrace.collect.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit, sample_joint
-from mctrace.collect.evaluator import EVALUATOR_VERSION
-from mctrace.collect.passes import Work, baseline_pass, plan_passes
+from mctrace.collect.edits import droppable_nodes, sample_joint
+from mctrace.collect.identity import with_id
+from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.collect.policies import random_map, recency_map
-from mctrace.collect.sampling import SampledAction, sample_actions
-from mctrace.context.actions import Action
+from mctrace.collect.sampling import sample_actions
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.ranges import check_range
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What every label of a run depends on besides its document and map."""
-
-    model_hash: str
-    tokenizer_hash: str
-    gist_hash: str
-    dtype: str
-    tree: TreeShape
-
-
-@dataclass(frozen=True)
-class PlannedTrajectory:
-    """One unit of work: a trajectory, the actions to measure on it, and its part id.
-
-    `variant_group` joins a lod0 baseline with its random variants (preference data); those have no actions.
-    """
-
-    part_id: str
-    document_id: str
-    policy: str
-    trajectory: Trajectory
-    actions: tuple[SampledAction, ...]
-    num_legal_actions: int
-    protected_tail: int
-    variant_group: str | None = None
-    estimator_window: int | None = None
-    """r of the windowed estimator; None measures exactly"""
-    audited: tuple[int, ...] = ()
-    """indices of actions that are measured exactly as well"""
-    controls: tuple[int, ...] = ()
-    """indices of actions whose span is also measured left out"""
-    joints: tuple[tuple[Action, ...], ...] = ()
-    """sets of actions that are also measured together"""
-    attention_mass: bool = False
-
-    @property
-    def estimator(self) -> str:
-        return "exact" if self.estimator_window is None else "windowed"
-
-    @cached_property
-    def action_edits(self) -> tuple[Edit, ...]:
-        return tuple(action_edit(self.trajectory, sampled.action) for sampled in self.actions)
-
-    @cached_property
-    def control_edits(self) -> tuple[Edit, ...]:
-        nodes = [self.actions[i].action.node for i in self.controls]
-        return tuple(drop_edit(self.trajectory, node) for node in nodes)
-
-    @cached_property
-    def audit_edits(self) -> tuple[Edit, ...]:
-        return tuple(self.action_edits[i] for i in self.audited)
-
-    @cached_property
-    def joint_edits(self) -> tuple[Edit, ...]:
-        return tuple(joint_edit(self.trajectory, actions) for actions in self.joints)
-
-    @property
-    def edits_by_window(self) -> list[tuple[Sequence[Edit], int | None]]:
-        """Everything to measure, as it is measured: by the run's estimator first, then exactly."""
-        return [
-            (self.action_edits + self.control_edits, self.estimator_window),
-            (self.audit_edits + self.joint_edits, None),
-        ]
-
-    def work(self, batch_tokens: int) -> Work:
-        """What the base model has to do for the baseline and every edit, in passes of `batch_tokens`."""
-        passes = [baseline_pass(self.trajectory)]
-        for edits, window in self.edits_by_window:
-            passes += plan_passes(self.trajectory, edits, window, batch_tokens)
-        return sum((p.work for p in passes), start=Work())
-
-    @property
-    def num_effect_values(self) -> int:
-        """Per-token delta_nll values that will be stored."""
-        edits = [edit for alike, _ in self.edits_by_window for edit in alike]
-        return sum(self.trajectory.end - edit.first_token for edit in edits)
 
 
 def plan_document(
@@ -256,55 +173,3 @@ def _plan_variants(
             "", document_id, policy, trajectory, (), 0, config.protected_tail, variant_group=group
         )
         yield with_id(planned, provenance)
-
-
-def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
-    """The same plan under the part id that all of it determines."""
-    trajectory, tree = planned.trajectory, provenance.tree
-    identity = {
-        "document": planned.document_id,
-        "start": trajectory.head.start,
-        "levels": np.asarray(trajectory.head.levels).tolist(),
-        "cursors": trajectory.cursors,
-        "horizon": trajectory.horizon,
-        "actions": [(*_action_key(s.action), s.inclusion_probability) for s in planned.actions],
-        "audited": planned.audited,
-        "controls": planned.controls,
-        "joints": [[_action_key(action) for action in actions] for actions in planned.joints],
-        "attention_mass": planned.attention_mass,
-        "policy": planned.policy,
-        "variant_group": planned.variant_group,
-        "protected_tail": planned.protected_tail,
-        "tree": (tree.block_size, tree.max_level),
-        "model": provenance.model_hash,
-        "tokenizer": provenance.tokenizer_hash,
-        "gists": provenance.gist_hash,
-        "dtype": provenance.dtype,
-        "estimator": planned.estimator,
-        "estimator_window": planned.estimator_window,
-        "evaluator_version": EVALUATOR_VERSION,
-    }
-    return replace(planned, part_id=part_digest(identity))
-
-
-def _action_key(action: Action) -> tuple[str, int, int]:
-    return action.kind, action.node.level, action.node.index
-
-
-def part_digest(identity: dict[str, object]) -> str:
-    """A part id: the hash of everything that determines the part's content."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def document_part_id(document_id: str, provenance: Provenance) -> str:
-    """A document's gists depend on the model and its dtype, the GistNet and the tree; so does its part."""
-    tree = (provenance.tree.block_size, provenance.tree.max_level)
-    return part_digest(
-        {
-            "document": document_id,
-            "model": provenance.model_hash,
-            "gists": provenance.gist_hash,
-            "dtype": provenance.dtype,
-            "tree": tree,
-        }
-    )

@@ -7,8 +7,10 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.documents import Document, Placement
+from mctrace.collect.identity import document_part_id, with_id
 from mctrace.collect.model_source import ModelSource
-from mctrace.collect.plan import PlannedTrajectory, Provenance, document_part_id, plan_document, with_id
+from mctrace.collect.plan import plan_document
+from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.context.errors import InputError, ModelError
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.queries import connect, fetch_rows

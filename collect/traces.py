@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from mctrace.collect.config import CollectConfig, CorpusConfig
 from mctrace.collect.documents import Document, SplitAssigner, document_id
-from mctrace.collect.plan import PlannedTrajectory, Provenance, plan_trajectory
+from mctrace.collect.plan import plan_trajectory
+from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.collect.run_plan import RunPlan, known_placements
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap

@@ -4,7 +4,7 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document, Placement, document_id
-from mctrace.collect.plan import Provenance
+from mctrace.collect.planned import Provenance
 from mctrace.context.tree import TreeShape
 
 TREE = TreeShape(block_size=4, max_level=2)

@@ -8,18 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mctrace.collect import plan as plan_module
+from mctrace.collect import identity
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.edits import action_edit
 from mctrace.collect.passes import baseline_pass, plan_passes
-from mctrace.collect.plan import (
-    PlannedTrajectory,
-    Provenance,
-    place_cursors,
-    plan_document,
-    plan_trajectory,
-    window_start,
-)
+from mctrace.collect.plan import place_cursors, plan_document, plan_trajectory, window_start
+from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.context.errors import ConfigError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -96,7 +90,7 @@ def test_block_size_changes_the_part_id_even_where_the_levels_look_alike():
 
 def test_a_new_evaluator_changes_every_part_id(monkeypatch):
     before = plan_one().part_id
-    monkeypatch.setattr(plan_module, "EVALUATOR_VERSION", plan_module.EVALUATOR_VERSION + 1)
+    monkeypatch.setattr(identity, "EVALUATOR_VERSION", identity.EVALUATOR_VERSION + 1)
     assert plan_one().part_id != before
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mctrace.collect.plan import document_part_id, plan_document
+from mctrace.collect.identity import document_part_id
+from mctrace.collect.plan import plan_document
 from mctrace.collect.run_plan import known_placements, make_plan
 from mctrace.context.errors import InputError
 from mctrace.datasets.parts import write_part

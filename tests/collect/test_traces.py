@@ -9,7 +9,8 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.documents import Document, SplitAssigner, document_id
-from mctrace.collect.plan import PlannedTrajectory, plan_trajectory
+from mctrace.collect.plan import plan_trajectory
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.traces import TRACES, plan_traces
 from mctrace.context.errors import InputError

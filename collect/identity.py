@@ -1,0 +1,67 @@
+"""Part ids: a hash of everything that determines a part's content, and of nothing else.
+
+A retry or a second collector that plans the same part therefore finds it, and a change of anything that would
+give other numbers never does.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from mctrace.collect.evaluator import EVALUATOR_VERSION
+from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.context.actions import Action
+
+
+def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
+    """The same plan under the part id that all of it determines."""
+    trajectory, tree = planned.trajectory, provenance.tree
+    identity = {
+        "document": planned.document_id,
+        "start": trajectory.head.start,
+        "levels": np.asarray(trajectory.head.levels).tolist(),
+        "cursors": trajectory.cursors,
+        "horizon": trajectory.horizon,
+        "actions": [(*_action_key(s.action), s.inclusion_probability) for s in planned.actions],
+        "audited": planned.audited,
+        "controls": planned.controls,
+        "joints": [[_action_key(action) for action in actions] for actions in planned.joints],
+        "attention_mass": planned.attention_mass,
+        "policy": planned.policy,
+        "variant_group": planned.variant_group,
+        "protected_tail": planned.protected_tail,
+        "tree": (tree.block_size, tree.max_level),
+        "model": provenance.model_hash,
+        "tokenizer": provenance.tokenizer_hash,
+        "gists": provenance.gist_hash,
+        "dtype": provenance.dtype,
+        "estimator": planned.estimator,
+        "estimator_window": planned.estimator_window,
+        "evaluator_version": EVALUATOR_VERSION,
+    }
+    return replace(planned, part_id=part_digest(identity))
+
+
+def _action_key(action: Action) -> tuple[str, int, int]:
+    return action.kind, action.node.level, action.node.index
+
+
+def part_digest(identity: dict[str, object]) -> str:
+    """A part id: the hash of everything that determines the part's content."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def document_part_id(document_id: str, provenance: Provenance) -> str:
+    """A document's gists depend on the model and its dtype, the GistNet and the tree; so does its part."""
+    tree = (provenance.tree.block_size, provenance.tree.max_level)
+    return part_digest(
+        {
+            "document": document_id,
+            "model": provenance.model_hash,
+            "gists": provenance.gist_hash,
+            "dtype": provenance.dtype,
+            "tree": tree,
+        }
+    )
