@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def measure_windowed(
         fidelity = compare(pairs[window])
         speedup = statistics.median(e / w for e, w in zip(seconds[None], seconds[window], strict=True))
         rows.append({"map": case.map, "N": case.num_tokens, "R": case.num_cursors, "window": window,
-                     "speedup_over_exact": speedup, **fidelity.as_row()})  # fmt: skip
+                     "speedup_over_exact": speedup, **asdict(fidelity)})  # fmt: skip
     return rows
 
 

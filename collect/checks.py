@@ -5,24 +5,38 @@ command resumes under the same plan.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
-from mctrace.collect.fidelity import Fidelity, compare
+from mctrace.collect.config import CollectConfig
+from mctrace.collect.evaluator import EVALUATOR_VERSION
+from mctrace.collect.fidelity import Fidelity, Pair, compare
 from mctrace.collect.identity import part_digest
 from mctrace.collect.measurement import NoiseFloor
 from mctrace.collect.measuring import WorkItem
 from mctrace.collect.passes import Work
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
+from mctrace.collect.sampling import even_quotas
 from mctrace.collect.workers import Workers
+from mctrace.context.chance import generator_for
+from mctrace.context.progress import Progress
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store
 
 CALIBRATION_ACTIONS = 100
 """actions measured both ways before a windowed run, as far as the plan has that many"""
-_ACTIONS_PER_TRAJECTORY = 16
-"""of one trajectory at most, so that several documents are heard"""
+_MIN_TRAJECTORIES = 8
+"""whose actions a calibration is drawn from, so that several documents are heard"""
+_NOISE_ACTIONS = 3
+"""wanted of the trajectory on which the noise floor is measured"""
+_CONTEXT_KEYS = (
+    "policies", "horizon", "cursors_per_trajectory", "cursor_stride", "window", "lod0_window",
+    "recency_level_tokens", "train_wc_length", "random_variant_iterations", "protected_tail",
+    "estimator_window",
+)  # fmt: skip
+"""what decides how the contexts look that a calibration speaks for"""
 
 
 @dataclass(frozen=True)
@@ -36,18 +50,29 @@ class RunChecks:
     calibration: Fidelity | None = None
 
 
-def calibration_id(plan: RunPlan) -> str:
-    """A hash of the actions that would be compared; part ids carry everything else they depend on."""
-    items = _calibration_items(plan)
-    return part_digest({"calibration": [(i.planned.part_id, len(i.planned.actions)) for i in items]})
+def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
+    """A hash of what decides how well the windowed estimator does, and not of which documents there are: a
+    corpus that grows keeps the estimator its first labels were measured with."""
+    settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
+    return part_digest(
+        {
+            **asdict(plan.provenance),
+            **settings,
+            "evaluator_version": EVALUATOR_VERSION,
+            "actions": CALIBRATION_ACTIONS,
+        }
+    )
 
 
-def known_calibration(store: Store | None, plan: RunPlan) -> Fidelity | None:
-    """What an earlier run found for the same calibration sample."""
+def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> Fidelity | None:
+    """What the first run with these settings found."""
     if store is None or not plan.is_windowed:
         return None
-    query = "select calibration from stored_runs where calibration_id = ? and calibration is not null limit 1"
-    rows = fetch_rows(connect(store.at()), query, calibration_id(plan))
+    query = (
+        "select calibration from stored_runs where calibration_id = ? and calibration is not null "
+        "order by recorded_at limit 1"
+    )
+    rows = fetch_rows(connect(store.at()), query, calibration_id(plan, config))
     return Fidelity(**rows[0]["calibration"]) if rows else None
 
 
@@ -56,10 +81,13 @@ def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
     return sum((item.planned.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
 
 
-def calibrate(workers: Workers, plan: RunPlan) -> Fidelity:
+def calibrate(workers: Workers, plan: RunPlan, progress: Progress) -> Fidelity:
     """The windowed estimator against the exact one on a seeded sample of the plan's actions."""
-    finished = workers.measure(_calibration_items(plan))
-    return compare(pair for done in finished for pair in done.pairs)
+    pairs: list[Pair] = []
+    for finished in workers.measure(_calibration_items(plan)):
+        pairs += finished.pairs
+        progress.advance(len(finished.pairs))
+    return compare(pairs)
 
 
 def decide(plan: RunPlan, calibration: Fidelity | None, min_spearman: float) -> RunPlan:
@@ -73,32 +101,62 @@ def decide(plan: RunPlan, calibration: Fidelity | None, min_spearman: float) -> 
 def find_noise_floor(
     workers: Workers, plan: RunPlan, remaining: Sequence[PlannedTrajectory]
 ) -> NoiseFloor | None:
-    """Measured on the shortest trajectory that has actions; None when none has."""
-    with_actions = [planned for planned in remaining if planned.actions]
-    if not with_actions:
+    """Measured on a trajectory with several actions, the shortest of them; None when none has any."""
+    most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in remaining), default=0)
+    if not most:
         return None
-    planned = min(with_actions, key=lambda p: (p.trajectory.num_positions, p.part_id))
+    enough = [planned for planned in remaining if len(planned.actions) >= most]
+    planned = min(enough, key=lambda p: (p.trajectory.num_positions, p.part_id))
     item = WorkItem(plan.documents[planned.document_id], planned, purpose="noise")
     return next(iter(workers.measure([item]))).noise_floor
 
 
 def _calibration_items(plan: RunPlan) -> list[WorkItem]:
-    return list(_until_enough(plan, sorted(plan.trajectories, key=lambda p: _shuffled(p.part_id))))
+    """Actions drawn evenly over (action, node_level) from as few trajectories as hold enough of each."""
+    pool: list[tuple[PlannedTrajectory, int]] = []
+    drawn_from = 0
+    for planned in sorted(plan.trajectories, key=lambda p: _shuffled(p.part_id)):
+        if drawn_from >= _MIN_TRAJECTORIES and _is_enough(pool, plan):
+            break
+        pool += [(planned, i) for i in range(len(planned.actions))]
+        drawn_from += bool(planned.actions)
+    strata: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, (planned, action) in enumerate(pool):
+        strata[_stratum(planned, action)].append(i)
+    quotas = even_quotas({key: len(members) for key, members in strata.items()}, CALIBRATION_ACTIONS)
+    chosen: dict[str, list[int]] = defaultdict(list)
+    for key, members in sorted(strata.items()):
+        generator = generator_for("calibration", *key)
+        for pick in generator.choice(len(members), quotas[key], replace=False):
+            planned, action = pool[members[pick]]
+            chosen[planned.part_id].append(action)
+    return [
+        _compared(plan, planned, sorted(chosen[planned.part_id]))
+        for planned in plan.trajectories
+        if planned.part_id in chosen
+    ]
 
 
-def _until_enough(plan: RunPlan, trajectories: Sequence[PlannedTrajectory]) -> Iterator[WorkItem]:
-    wanted = CALIBRATION_ACTIONS
-    for planned in trajectories:
-        if wanted <= 0:
-            return
-        # Evenly over the list, which is ordered by action and place.
-        step = max(1, len(planned.actions) // _ACTIONS_PER_TRAJECTORY)
-        actions = planned.actions[::step][: min(wanted, _ACTIONS_PER_TRAJECTORY)]
-        if not actions:
-            continue
-        wanted -= len(actions)
-        sample = replace(planned, actions=actions, audited=tuple(range(len(actions))), controls=(), joints=())
-        yield WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
+def _compared(plan: RunPlan, planned: PlannedTrajectory, chosen: Sequence[int]) -> WorkItem:
+    actions = tuple(planned.actions[i] for i in chosen)
+    sample = replace(
+        planned, actions=actions, audited=tuple(range(len(actions))), controls=(), joints=(),
+        attention_mass=False,
+    )  # fmt: skip
+    return WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
+
+
+def _is_enough(pool: Sequence[tuple[PlannedTrajectory, int]], plan: RunPlan) -> bool:
+    """Whether no stratum of the plan has less than its even share in the pool while it could have more."""
+    wanted = Counter(_stratum(p, i) for p in plan.trajectories for i in range(len(p.actions)))
+    share = -(-CALIBRATION_ACTIONS // max(1, len(wanted)))
+    have = Counter(_stratum(*one) for one in pool)
+    return all(have[key] >= min(share, count) for key, count in wanted.items())
+
+
+def _stratum(planned: PlannedTrajectory, index: int) -> tuple[str, int]:
+    action = planned.actions[index].action
+    return action.kind, action.node.level
 
 
 def _shuffled(part_id: str) -> str:

@@ -152,7 +152,8 @@ def _refuse_empty(taken: Mapping[str, int], skipped: Skipped) -> None:
     if empty:
         raise InputError(
             f"the {' and '.join(empty)} split is empty with {sum(taken.values())} documents: "
-            f"add documents, or change corpus.validation_fraction / corpus.test_fraction ({skipped})"
+            "add documents, or change corpus.validation_fraction / corpus.test_fraction"
+            + (f" ({skipped})" if skipped.counts else "")
         )
 
 

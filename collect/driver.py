@@ -67,7 +67,7 @@ def run_collection(
     An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
     committed until then stays.
     """
-    calibration = known_calibration(store, plan)
+    calibration = known_calibration(store, plan, config)
     decided = decide(plan, calibration, config.min_audit_spearman)
     if not decided.missing(store):
         return RunSummary(len(decided.trajectories))
@@ -75,16 +75,20 @@ def run_collection(
     workers = start_workers(context)
     try:
         if plan.is_windowed and calibration is None:
-            calibration = calibrate(workers, plan)
+            progress.start("calibrating the windowed estimator", None, "actions")
+            calibration = calibrate(workers, plan, progress)
             decided = decide(plan, calibration, config.min_audit_spearman)
+            progress.stop()
         remaining = decided.missing(store)
+        progress.start("measuring the noise floor", None, "")
         checks = RunChecks(
             "windowed" if decided.is_windowed else "exact",
             config.estimator_window if decided.is_windowed else None,
             find_noise_floor(workers, decided, remaining),
-            calibration_id(plan) if plan.is_windowed else None,
+            calibration_id(plan, config) if plan.is_windowed else None,
             calibration,
         )
+        progress.stop()
         row = run_row(context, source, resolved_config, checks)
         return _recorded(store, decided, remaining, workers, row, checks, source.embedding_dim, progress)
     finally:

@@ -17,6 +17,9 @@ from mctrace.context.lod_map import Entries
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node
 
+_JOINT_FAILURES = 16
+"""draws without a new set after which a context is taken to have no more"""
+
 
 @dataclass(frozen=True, eq=False)
 class Edit:
@@ -90,26 +93,27 @@ def droppable_nodes(trajectory: Trajectory, actions: Sequence[Action]) -> list[N
 def sample_joint(
     trajectory: Trajectory, actions: Sequence[Action], size: int, count: int, generator: np.random.Generator
 ) -> list[tuple[Action, ...]]:
-    """Up to `count` different sets of `size` actions with disjoint spans, legal for every cursor.
+    """Up to `count` different sets of `size` of the `actions`, their spans disjoint, each sorted by place.
 
-    Fewer when the context has not enough; each set is sorted by place.
+    Fewer where there are not enough: draws that repeat or overlap too often end it.
     """
-    tree = trajectory.head.tree
-    early = [a for a in actions if tree.span(a.node)[1] <= trajectory.first_cursor]
+    span = trajectory.head.tree.span
     found: dict[tuple[Action, ...], None] = {}
-    for _ in range(4 * count):  # some draws repeat or overlap
-        picks = generator.permutation(len(early))
+    failures = 0
+    while len(found) < count and failures < _JOINT_FAILURES:
         chosen: list[Action] = []
-        for i in picks:
-            first, end = tree.span(early[i].node)
-            others = (tree.span(a.node) for a in chosen)
+        for i in generator.permutation(len(actions)):
+            first, end = span(actions[i].node)
+            others = (span(action.node) for action in chosen)
             if all(end <= other_first or other_end <= first for other_first, other_end in others):
-                chosen.append(early[i])
+                chosen.append(actions[i])
             if len(chosen) == size:
-                found[tuple(sorted(chosen, key=lambda a: tree.span(a.node)))] = None
                 break
-        if len(found) == count:
-            break
+        joint = tuple(sorted(chosen, key=lambda action: span(action.node)))
+        if len(chosen) < size or joint in found:
+            failures += 1
+        else:
+            found[joint] = None
     return list(found)
 
 

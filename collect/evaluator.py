@@ -14,7 +14,7 @@ runs, H tokens whose loss is read.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -71,10 +71,7 @@ class Batching:
     def halve(self, failed: Pass) -> None:
         """After `failed` was too large. Raises ModelError when it was a single row already."""
         if len(failed.rows) == 1:
-            raise ModelError(
-                f"out of memory on a single edit of {failed.row_length} entries: use a smaller "
-                "collect.window, a smaller model or model.dtype, or a device with more memory"
-            )
+            raise _out_of_memory("a single edit", failed)
         self.tokens = max(1, failed.num_entries // 2)
 
 
@@ -107,7 +104,9 @@ def measure_baseline(
     mass = AttentionMass(whole.first_read) if attention_mass else None
     record = KeyValues()
     plan = AttentionPlan(record=record, mass=mass)
-    nll_1H = _run(model, document, trajectory, [no_edit(trajectory, 0)], whole, [plan])
+    nll_1H = _run_if_it_fits(model, document, trajectory, [no_edit(trajectory, 0)], whole, [plan])
+    if nll_1H is None:
+        raise _out_of_memory("a whole context", whole)
     return Baseline(nll_1H[0], record, mass.mean_N() if mass else None)
 
 
@@ -131,14 +130,14 @@ def measure_edits(
     left = plan_passes(trajectory, edits, window, batching.tokens)
     while left:
         group = left.pop(0)
-        try:
-            nll_after_BH = _run(model, document, trajectory, edits, group, _plans(group, baseline.cache))
-        except torch.OutOfMemoryError:
+        nll_after_BH = _run_if_it_fits(
+            model, document, trajectory, edits, group, _plans(group, baseline.cache)
+        )
+        if nll_after_BH is None:
             batching.halve(group)
             unmeasured = [i for one in (group, *left) for i in one.members]
             again = plan_passes(trajectory, [edits[i] for i in unmeasured], window, batching.tokens)
             left = [one.renumbered(unmeasured) for one in again]
-            torch.cuda.empty_cache()
             continue
         work += group.work
         for i, nll_after_H in zip(group.members, nll_after_BH, strict=True):
@@ -160,6 +159,23 @@ def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:
         )
         for row in rows
     ]
+
+
+def _out_of_memory(what: str, failed: Pass) -> ModelError:
+    return ModelError(
+        f"out of memory on {what} of {failed.row_length} entries: use a smaller collect.window, a smaller "
+        "model or model.dtype, or a device with more memory"
+    )
+
+
+def _run_if_it_fits(*arguments: Any) -> Tensor | None:
+    """`_run`, or None when the device has not enough memory; what the attempt held is given back."""
+    try:
+        return _run(*arguments)
+    except torch.OutOfMemoryError:
+        pass  # the traceback keeps the attempt's tensors alive until this block is left
+    torch.cuda.empty_cache()
+    return None
 
 
 def _run(

@@ -5,9 +5,8 @@ and pooled by their numbers: a ranking that only tells levels apart earns nothin
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from scipy.stats import spearmanr
 
 _TOP_SHARE = 0.1
 _FEWEST = 4
-"""labels of a stratum below which a rank correlation says nothing"""
+"""labels of a stratum below which ranks say nothing"""
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,6 @@ class Fidelity:
     mae: float | None
     """mean absolute error, nats per token"""
 
-    def as_row(self) -> Mapping[str, Any]:
-        return asdict(self)
-
 
 def compare(pairs: Iterable[Pair]) -> Fidelity:
     """Fidelity of the windowed labels, pooled within (action, node_level)."""
@@ -56,7 +52,7 @@ def compare(pairs: Iterable[Pair]) -> Fidelity:
         sum(group.shape[1] for group in groups),
         _pooled([group for group in groups if group.shape[1] >= _FEWEST], _spearman),
         _pooled(groups, lambda exact, windowed: float((np.sign(exact) == np.sign(windowed)).mean())),
-        _pooled(groups, _top_k_recall),
+        _pooled([group for group in groups if group.shape[1] >= _FEWEST], _top_k_recall),
         _pooled(groups, lambda exact, windowed: float(np.abs(exact - windowed).mean())),
     )
 

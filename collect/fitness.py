@@ -1,13 +1,19 @@
-"""Whether a base model can be evaluated at all: its labels on kept keys and values must be the naive ones.
+"""Whether an architecture can be evaluated at all: its labels on kept keys and values must be the naive ones.
 
 The evaluator calls a model's layers in its own way (embeddings in, shared keys and values, a local window
 that counts entries). An architecture that does something else with them would give wrong labels without a
-word, so each is held against its own plain forward pass, on random tokens, before any work.
+word. So before any work a small model of the same configuration, with random weights large enough for every
+part to matter, is held against its own plain forward pass: in float32, where nothing but arithmetic noise may
+differ, and in the run's dtype on the run's device, where the kernels are the ones that will be used.
 """
 
+import copy
 from inspect import signature
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from mctrace.collect.base_model import FrozenCausalLM
 from mctrace.collect.edits import action_edit, drop_edit
@@ -20,68 +26,129 @@ from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node, TreeShape
 from mctrace.gists.gistnet import MeanGistNet, build_tree
 
+_TREE = TreeShape(8, 1)
 _HORIZON = 16
-_MIN_ENTRIES = 128
-_BLOCKS_AROUND = 3
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.15}
-"""nats per token, mean over the horizon; half precision moves single tokens by about a tenth"""
+_VOCABULARY = 128
+_LOCAL_WINDOW = 12
+"""entries, so that a short context reaches beyond it"""
+_STRICT = 1e-4
+"""nats per token, the evaluator's contract in float32"""
+_LOOSE = 0.15
+"""share of the labels' own size by which they may differ on average in half precision"""
+_BUILDING = (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError)
 
 
-def check_model(model: FrozenCausalLM, tree: TreeShape) -> None:
-    """Raises ModelError, with the reason, for a model whose labels would differ from the naive evaluation."""
-    if "position_ids" not in signature(model.network.base_model.forward).parameters:
-        raise _unfit(model, "it takes no position ids, and a gist stands at the centre of what it replaces")
+def check_architecture(config: PreTrainedConfig, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Raises ModelError, with the reason, when labels of such a model would not be the naive ones."""
     try:
-        difference = _largest_difference(model, tree)
+        model = _small_model(config, device)
+        _check_labels(model, _STRICT, "float32")
+        if dtype != torch.float32:
+            model.network.to(dtype)
+            _check_labels(model, _LOOSE, str(dtype).removeprefix("torch."))
     except ModelError as error:
-        raise _unfit(model, str(error)) from error
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, NotImplementedError) as error:
-        raise _unfit(model, f"its layers cannot run on kept keys and values: {error!r}") from error
-    tolerance = _TOLERANCE[model.network.dtype]
-    if not difference <= tolerance:
-        raise _unfit(
-            model,
-            f"its labels differ by {difference:.2g} nats per token from a plain forward pass, more than "
-            f"{tolerance:g}: its attention depends on something besides causal order, a local window of "
-            "entries and position ids",
-        )
+        raise _unfit(config, str(error)) from error
+    except _BUILDING as error:
+        raise _unfit(config, f"its layers cannot run on kept keys and values: {error!r}") from error
 
 
-def _unfit(model: FrozenCausalLM, reason: str) -> ModelError:
+def _unfit(config: PreTrainedConfig, reason: str) -> ModelError:
     return ModelError(
-        f"a {model.network.config.model_type} model cannot be evaluated: {reason}. "
+        f"a {config.model_type} model cannot be evaluated: {reason}. "
         "Llama-, Qwen-, Mistral-, Gemma-, GPT-NeoX- and GPT-2-like models can"
     )
 
 
-@torch.inference_mode()
-def _largest_difference(model: FrozenCausalLM, tree: TreeShape) -> float:
-    """Mean over the horizon's tokens, the largest of an expand, a collapse and a drop; nats per token."""
-    trajectory = _trajectory(model, tree)
+def _small_model(config: PreTrainedConfig, device: torch.device | str) -> FrozenCausalLM:
+    """The architecture with few layers, narrow where its configuration allows, with weights that matter."""
+    try:
+        network = AutoModelForCausalLM.from_config(_shrunken(config, narrow=True), dtype=torch.float32)
+    except _BUILDING:
+        # Some configurations carry lists as long as their own widths.
+        network = AutoModelForCausalLM.from_config(_shrunken(config, narrow=False), dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
-    vocabulary = len(model.network.get_input_embeddings().weight)
-    tokens_T = torch.randint(vocabulary, (trajectory.end,), generator=generator)
-    one_level = TreeShape(tree.block_size, 1)
-    document = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), one_level))
-    snapshot, nodes = trajectory.head, [Node(1, 1), Node(1, 2)]
-    actions = [Action("expand", nodes[0]), Action("collapse", nodes[1])]
-    edits = [action_edit(trajectory, action) for action in actions] + [drop_edit(trajectory, nodes[1])]
+    for parameter in network.parameters():
+        if parameter.ndim >= 2:
+            std = 2 / parameter.shape[-1] ** 0.5
+            parameter.data = torch.randn(parameter.shape, generator=generator) * std
+    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
+        network.set_attn_implementation("eager")
+    if "position_ids" not in signature(network.base_model.forward).parameters:
+        raise ModelError("it takes no position ids, and a gist stands at the centre of what it replaces")
+    return FrozenCausalLM(network.requires_grad_(False).eval().to(device))
+
+
+def _shrunken(config: PreTrainedConfig, *, narrow: bool) -> PreTrainedConfig:
+    small = copy.deepcopy(config)
+    text: Any = small.get_text_config()
+    per_layer = {
+        key: value
+        for key, value in vars(text).items()
+        if isinstance(value, list) and len(value) == text.num_hidden_layers
+    }
+    # As many layers as it takes to see every kind.
+    num_layers = min(2, text.num_hidden_layers)
+    while any(set(map(str, v[:num_layers])) != set(map(str, v)) for v in per_layer.values()):
+        num_layers += 1
+    for key, value in per_layer.items():
+        setattr(text, key, value[:num_layers])
+    text.num_hidden_layers = num_layers
+    text.vocab_size = _VOCABULARY
+    text.pad_token_id = text.bos_token_id = text.eos_token_id = None
+    if getattr(text, "sliding_window", None):
+        text.sliding_window = _LOCAL_WINDOW
+    if narrow:
+        _narrow(text)
+    return small
+
+
+def _narrow(text: Any) -> None:
+    heads, shared = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
+    text.num_attention_heads, text.hidden_size = 4, 64
+    if shared is not None:
+        text.num_key_value_heads = 4 if shared == heads else 1 if shared == 1 else 2
+    if getattr(text, "head_dim", None):
+        text.head_dim = 16
+    if getattr(text, "intermediate_size", None):
+        text.intermediate_size = 96
+
+
+@torch.inference_mode()
+def _check_labels(model: FrozenCausalLM, tolerance: float, dtype: str) -> None:
+    found, expected = _both_ways(model)
+    difference, size = (found - expected).abs(), expected.abs()
+    off = float(difference.max()) if tolerance == _STRICT else float(difference.mean() / size.mean())
+    if not off <= tolerance:
+        unit = "nats per token" if tolerance == _STRICT else "of their size"
+        raise ModelError(
+            f"labels of a small random one differ by {off:.2g} {unit} in {dtype} from its plain forward "
+            f"pass, more than {tolerance:g}: its layers use something besides causal order, a local window "
+            "of entries and position ids"
+        )
+
+
+def _both_ways(model: FrozenCausalLM) -> tuple[Tensor, Tensor]:
+    """Per-token effects of an expand, a collapse and a drop at two cursors: the evaluator's, the naive."""
+    head = LODMap.of_tokens(_TREE, 0, 6 * _TREE.block_size).with_level(slice(0, 2), 1)
+    trajectory = Trajectory(head, (head.cursor, head.cursor + 5), _HORIZON)
+    generator = torch.Generator().manual_seed(0)
+    tokens_T = torch.randint(_VOCABULARY, (trajectory.end,), generator=generator)
+    document = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), _TREE))
+    expand, collapse, dropped = Action("expand", Node(1, 1)), Action("collapse", Node(1, 2)), Node(1, 3)
+    edits = [action_edit(trajectory, action) for action in (expand, collapse)]
+    edits.append(drop_edit(trajectory, dropped))
     baseline = measure_baseline(model, document, trajectory)
-    found = measure_edits(model, document, trajectory, edits, baseline, Batching(1)).deltas
-    expected = [naive_delta_nll(model, document, snapshot, action, _HORIZON) for action in actions]
-    expected.append(naive_drop_delta_nll(model, document, snapshot, nodes[1], _HORIZON))
-    differences = [(a_H - b_H).abs().mean() for a_H, b_H in zip(found, expected, strict=True)]
-    return float(torch.stack(differences).max())
-
-
-def _trajectory(model: FrozenCausalLM, tree: TreeShape) -> Trajectory:
-    """Two gists among tokens; long enough for a local window to matter, as far as the positions go."""
-    window = getattr(model.network.config.get_text_config(), "sliding_window", None) or 0
-    num_entries = max(_MIN_ENTRIES, window + _BLOCKS_AROUND * tree.block_size)
-    num_blocks = max(4, -(-num_entries // tree.block_size) + 2)
-    num_blocks = min(num_blocks, (model.max_positions - _HORIZON) // tree.block_size)
-    if num_blocks < 4:
-        raise ModelError(f"it has {model.max_positions} positions, too few for blocks of {tree.block_size}")
-    head = LODMap.of_tokens(TreeShape(tree.block_size, 1), 0, num_blocks * tree.block_size)
-    head = head.with_level(slice(0, 2), 1)
-    return Trajectory(head, (head.cursor,), _HORIZON)
+    num_layers = model.network.config.get_text_config().num_hidden_layers
+    if len(baseline.cache.layers) != num_layers:
+        raise ModelError(
+            f"only {len(baseline.cache.layers)} of its {num_layers} layers are attention that transformers "
+            "lets others compute"
+        )
+    deltas = measure_edits(model, document, trajectory, edits, baseline, Batching(1024)).deltas
+    found, expected = [], []
+    for cursor in trajectory.cursors:
+        snapshot, first = head.extended(cursor), cursor - trajectory.first_cursor
+        found += [delta_H[first : first + _HORIZON].cpu() for delta_H in deltas]
+        expected += [naive_delta_nll(model, document, snapshot, a, _HORIZON) for a in (expand, collapse)]
+        expected.append(naive_drop_delta_nll(model, document, snapshot, dropped, _HORIZON))
+    return torch.stack(found), torch.stack(expected).cpu()

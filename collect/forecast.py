@@ -43,7 +43,7 @@ def forecast(
     return Forecast(
         len(plan),
         sum(len(planned.trajectory.cursors) for planned in plan),
-        sum(len(planned.actions) for planned in plan),
+        sum(planned.num_effects for planned in plan),
         work,
         flops,
         flops / flops_per_second / num_workers,

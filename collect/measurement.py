@@ -23,8 +23,8 @@ from mctrace.collect.passes import Work, baseline_pass, plan_passes
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.sampling import SampledAction
 
-_NOISE_EDITS = 3
-"""actions whose labels are compared between two batch compositions"""
+_NOISE_EDITS = 8
+"""actions whose labels are compared between two batch compositions, evenly over the context"""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Largest difference of a label, nats per token, that is nothing but arithmetic: `no_op` for an edit that
-    changes nothing, `regrouped` for the same edits in another batch composition."""
+    """Largest difference of a label, nats per token, that is nothing but the order of arithmetic: `no_op` for
+    an edit that changes nothing, `regrouped` for the same edits in another batch composition; None where no
+    two edits can share a batch. What a dtype rounds away is not in it."""
 
     no_op: float
-    regrouped: float
+    regrouped: float | None
 
 
 def measure_planned(
@@ -93,6 +94,7 @@ def _effects(planned: PlannedTrajectory, deltas: Sequence[Tensor]) -> list[Effec
     named = [(sampled.action.kind, sampled, window) for sampled in actions]
     named += [("drop", actions[i], window) for i in planned.controls]
     named += [(actions[i].action.kind, actions[i], None) for i in planned.audited]
+    named += [("drop", actions[planned.controls[i]], None) for i in planned.audited_controls]
     edits = planned.action_edits + planned.control_edits + planned.audit_edits
     return [
         Effect(kind, sampled, edit, delta_nll_H, estimator_window)
@@ -121,14 +123,17 @@ def audit_pairs(planned: PlannedTrajectory, measurement: Measurement) -> list[Pa
 @torch.inference_mode()
 def measure_noise(
     model: EvaluatedModel, document: DocumentTree, planned: PlannedTrajectory, batching: Batching
-) -> NoiseFloor:
-    """How far labels of this trajectory move when nothing about them changes.
+) -> NoiseFloor | None:
+    """How far labels of this trajectory move when nothing about them changes; None without a finite loss.
 
-    A no-op runs half the context again on kept keys and values; a few actions are measured one at a time and
-    then in one batch.
+    A no-op runs half the context again on kept keys and values; some actions are measured one at a time and
+    then in batches.
     """
-    trajectory, edits = planned.trajectory, planned.action_edits[:_NOISE_EDITS]
+    trajectory = planned.trajectory
+    edits = planned.action_edits[:: -(-len(planned.action_edits) // _NOISE_EDITS)]
     baseline = measure_baseline(model, document, trajectory)
+    if not torch.isfinite(baseline.nll_H).all():
+        return None
 
     def labels(some: Sequence[Edit], batch_tokens: int) -> Tensor:
         grouped = Batching(batch_tokens)
@@ -136,9 +141,12 @@ def measure_noise(
         return torch.tensor([_label(delta_H, planned) for delta_H in measured.deltas])
 
     no_op = labels([no_edit(trajectory, trajectory.head.num_entries // 2)], batching.tokens)
-    together = max((one.num_entries for one in plan_passes(trajectory, edits, None, 1)), default=1)
-    moved = labels(edits, 1) - labels(edits, max(batching.tokens, len(edits) * 2 * together))
-    return NoiseFloor(float(no_op.abs().max()), float(moved.abs().max()) if len(edits) else 0.0)
+    longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
+    batch_tokens = max(batching.tokens, 2 * longest)
+    regrouped = None
+    if len(plan_passes(trajectory, edits, None, batch_tokens)) < len(edits):
+        regrouped = float((labels(edits, 1) - labels(edits, batch_tokens)).abs().max())
+    return NoiseFloor(float(no_op.abs().max()), regrouped)
 
 
 def _label(delta_nll_H: Tensor, planned: PlannedTrajectory) -> float:

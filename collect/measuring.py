@@ -19,7 +19,7 @@ from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import Batching, DocumentTree
 from mctrace.collect.fidelity import Pair
-from mctrace.collect.fitness import check_model
+from mctrace.collect.fitness import check_architecture
 from mctrace.collect.identity import document_part_id, part_digest
 from mctrace.collect.measurement import (
     Effect,
@@ -97,7 +97,7 @@ class Worker:
         )
         if isinstance(self._gistnet, torch.nn.Module):
             self._gistnet.to(self._model.device)
-        check_model(self._model, context.provenance.tree)
+        check_architecture(self._model.network.config, self._model.device, self._model.network.dtype)
         asked = context.batch_tokens
         self._batching = Batching(self._model.batch_tokens if asked == "auto" else asked)
         self._tree: tuple[str, DocumentTree] | None = None
@@ -148,7 +148,7 @@ class Worker:
         return Finished(
             item,
             tuple(parts),
-            len(measurement.effects) + len(measurement.joints),
+            len(measurement.effects),
             measurement.work.num_recomputed,
             seconds,
             measurement.is_finite,

@@ -86,8 +86,20 @@ class ModelSource:
 
 
 def max_positions(config: Any) -> int:
-    """Positions a model was made for, from its configuration; one that names no limit has none."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
+    """Positions a model was made for, from its configuration; one that names no limit has none.
+
+    A `longrope` model changes all of its rotary factors beyond its original length, so that a longer pass
+    would give a shorter context's tokens other losses; it is used up to there.
+    """
+    text = config.get_text_config()
+    limit = int(getattr(text, "max_position_embeddings", None) or 2**31)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        original = rope.get("original_max_position_embeddings") or getattr(
+            text, "original_max_position_embeddings", None
+        )
+        limit = min(limit, int(original or limit))
+    return limit
 
 
 def resolve_model(name: str, revision: str | None = None) -> ModelSource:

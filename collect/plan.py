@@ -7,8 +7,6 @@ everywhere, so resuming is a set difference: planned ids minus the ledger's.
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document
 from mctrace.collect.edits import droppable_nodes, sample_joint
@@ -16,6 +14,7 @@ from mctrace.collect.identity import with_id
 from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.collect.policies import random_map, recency_map
 from mctrace.collect.sampling import sample_actions
+from mctrace.context.actions import is_legal_at
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.ranges import check_range
@@ -66,6 +65,7 @@ def plan_trajectory(
     key = (document_id, policy, trajectory.first_cursor, config.seed)
     actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key)))
     chosen = [sampled.action for sampled in actions]
+    tree = trajectory.head.tree
     droppable = set(droppable_nodes(trajectory, chosen)) if config.drop_controls else set()
     planned = PlannedTrajectory(
         "",
@@ -78,14 +78,20 @@ def plan_trajectory(
         controls=tuple(i for i, action in enumerate(chosen) if action.node in droppable),
         joints=tuple(
             sample_joint(
-                trajectory, chosen, config.joint_size, config.joint_edits, generator_for("joint", *key)
+                trajectory,
+                [a for a in chosen if is_legal_at(a, tree, trajectory.first_cursor, config.protected_tail)],
+                config.joint_size,
+                config.joint_edits,
+                generator_for("joint", *key),
             )
         ),
         attention_mass=config.attention_mass,
     )
     if config.estimator == "windowed":
         drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction
-        audited = tuple(np.flatnonzero(drawn).tolist())
+        # Joint edits are exact, so their single ones have to be exact too.
+        together = {action for actions in planned.joints for action in actions}
+        audited = tuple(i for i, action in enumerate(chosen) if drawn[i] or action in together)
         planned = replace(planned, estimator_window=config.estimator_window, audited=audited)
     return with_id(planned, provenance)
 

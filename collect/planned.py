@@ -62,8 +62,14 @@ class PlannedTrajectory:
         return tuple(drop_edit(self.trajectory, node) for node in nodes)
 
     @cached_property
+    def audited_controls(self) -> tuple[int, ...]:
+        """Positions in `controls` whose action is audited: its control is then measured exactly as well."""
+        return tuple(i for i, action in enumerate(self.controls) if action in self.audited)
+
+    @cached_property
     def audit_edits(self) -> tuple[Edit, ...]:
-        return tuple(self.action_edits[i] for i in self.audited)
+        actions = tuple(self.action_edits[i] for i in self.audited)
+        return actions + tuple(self.control_edits[i] for i in self.audited_controls)
 
     @cached_property
     def joint_edits(self) -> tuple[Edit, ...]:
@@ -83,6 +89,11 @@ class PlannedTrajectory:
         for edits, window in self.edits_by_window:
             passes += plan_passes(self.trajectory, edits, window, batch_tokens)
         return sum((p.work for p in passes), start=Work())
+
+    @property
+    def num_effects(self) -> int:
+        """Rows of effects: actions, audits and controls, without joint edits."""
+        return len(self.action_edits) + len(self.control_edits) + len(self.audit_edits)
 
     @property
     def num_effect_values(self) -> int:

@@ -33,7 +33,7 @@ def sample_actions(
     if max_actions < len(strata):
         # Not every stratum can have a share; one draw over all keeps every action possible.
         strata, sizes = {("all", 0): list(range(len(actions)))}, {("all", 0): len(actions)}
-    quotas = _even_quotas(sizes, max_actions)
+    quotas = even_quotas(sizes, max_actions)
     chosen: dict[int, float] = {}
     for key, members in sorted(strata.items()):
         picks = generator.choice(len(members), size=quotas[key], replace=False)
@@ -41,7 +41,7 @@ def sample_actions(
     return [SampledAction(actions[i], chosen[i]) for i in sorted(chosen)]
 
 
-def _even_quotas(sizes: dict[tuple[str, int], int], total: int) -> dict[tuple[str, int], int]:
+def even_quotas(sizes: dict[tuple[str, int], int], total: int) -> dict[tuple[str, int], int]:
     """Water-filling: equal shares, capped by each stratum's size; a remainder goes to the largest strata."""
     quotas = dict.fromkeys(sizes, 0)
     remaining = min(total, sum(sizes.values()))

@@ -96,7 +96,9 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
     try:
         rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
     except duckdb.Error as error:
-        raise StoreError(f"{str(error).strip()}\n(mctrace verify finds damaged files)") from error
+        refused = isinstance(error, duckdb.InvalidInputException)  # a view's own error(...) says what to do
+        hint = "" if refused else "\n(mctrace verify finds damaged files)"
+        raise StoreError(f"{str(error).strip()}{hint}") from error
     return rows
 
 

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from mctrace.collect.checks import calibration_work, decide, known_calibration
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import Document, SplitAssigner, read_documents
 from mctrace.collect.driver import RunSummary, run_collection
-from mctrace.collect.fidelity import compare
+from mctrace.collect.fidelity import Fidelity, compare
+from mctrace.collect.fitness import check_architecture
 from mctrace.collect.forecast import Forecast, forecast, total_work
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
@@ -25,10 +27,13 @@ from mctrace.pipeline.progress import make_progress
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run before anything is measured."""
+    """A run before anything is measured. `decided` is what an earlier calibration makes of `plan`: the same
+    where there was none."""
 
     source: ModelSource
     plan: RunPlan
+    decided: RunPlan
+    calibration: Fidelity | None
 
 
 def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, console: Console) -> None:
@@ -50,24 +55,22 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
             progress=progress,
         )
     except KeyboardInterrupt:
-        left = len(planned.plan.missing(store))
+        _, decided = _decide(planned.plan, config, store)
+        left = len(decided.missing(store))
         console.print(
-            f"Interrupted with {len(planned.plan.trajectories) - left} of {len(planned.plan.trajectories)} "
+            f"Interrupted with {len(decided.trajectories) - left} of {len(decided.trajectories)} "
             "trajectories committed; the same command measures the rest.",
             highlight=False,
         )
         raise
-    _print_summary(summary, store.at().version, console)
+    _print_summary(summary, store.at().version, config.collect.min_audit_spearman, console)
 
 
 def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> None:
     """Measures one typical trajectory without keeping it and predicts the whole run."""
     store = find_store(config.store.uri)
     planned = _plan(config, traces, store, console, make_progress(console))
-    calibration = known_calibration(store, planned.plan)
-    plan = decide(planned.plan, calibration, config.collect.min_audit_spearman)
-    if planned.plan.is_windowed and not plan.is_windowed:
-        console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
+    plan = planned.decided
     remaining = plan.missing(store)
     if not remaining:
         console.print("Nothing to measure: every planned trajectory is in the store.")
@@ -90,7 +93,7 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
         remaining, size, rate, config.ray.actors, batch_tokens, planned.source.embedding_dim, documents
     )
     _print_forecast(prediction, rate, config.ray.actors, console)
-    if plan.is_windowed and calibration is None:
+    if plan.is_windowed and planned.calibration is None:
         before = size.flops(calibration_work(plan, batch_tokens)) / 1e12
         otherwise = size.flops(total_work(plan.exactly().missing(store), batch_tokens)) / 1e12
         console.print(
@@ -104,6 +107,7 @@ def _plan(
     config: PipelineConfig, traces: Path | None, store: Store | None, console: Console, progress: Progress
 ) -> PlannedRun:
     source = resolve_model(config.model.name, config.model.revision)
+    check_architecture(source.config, "cpu", torch.float32)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
     if traces is not None:
         plan = plan_traces(traces, store, config.collect, config.corpus, provenance)
@@ -111,13 +115,22 @@ def _plan(
         documents = _read_documents(config, store, source, console, progress)
         plan = make_plan(documents, config.collect, provenance)
     check_fits(plan, source)
-    done = len(plan.trajectories) - len(plan.missing(store))
+    calibration, decided = _decide(plan, config, store)
+    if plan.is_windowed and not decided.is_windowed:
+        console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
+    done = len(decided.trajectories) - len(decided.missing(store))
     console.print(
         f"Plan: {len(plan.trajectories)} trajectories of {len(plan.documents)} documents"
         + (f", {done} of them in the store already" if done else "")
         + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
     )
-    return PlannedRun(source, plan)
+    return PlannedRun(source, plan, decided, calibration)
+
+
+def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple[Fidelity | None, RunPlan]:
+    """What is known of the windowed estimator, and the plan that follows from it."""
+    calibration = known_calibration(store, plan, config.collect)
+    return calibration, decide(plan, calibration, config.collect.min_audit_spearman)
 
 
 def _read_documents(
@@ -162,7 +175,7 @@ def _print_forecast(prediction: Forecast, rate: float, num_workers: int, console
     )
 
 
-def _print_summary(summary: RunSummary, version: int, console: Console) -> None:
+def _print_summary(summary: RunSummary, version: int, min_spearman: float, console: Console) -> None:
     if summary.run_id is None:
         console.print(
             f"Nothing to measure: all {summary.num_planned} planned trajectories are in the store "
@@ -176,7 +189,7 @@ def _print_summary(summary: RunSummary, version: int, console: Console) -> None:
         f"{summary.num_bytes / 1e6:.1f} MB; the store is at version {version}",
         highlight=False,
     )
-    _print_checks(summary, console)
+    _print_checks(summary, min_spearman, console)
     if summary.predicted:
         predicted = summary.predicted
         console.print(
@@ -187,7 +200,7 @@ def _print_summary(summary: RunSummary, version: int, console: Console) -> None:
         )
 
 
-def _print_checks(summary: RunSummary, console: Console) -> None:
+def _print_checks(summary: RunSummary, min_spearman: float, console: Console) -> None:
     checks = summary.checks
     if summary.num_not_finite:
         console.print(
@@ -205,9 +218,11 @@ def _print_checks(summary: RunSummary, console: Console) -> None:
         )
     if summary.pairs:
         audit = compare(summary.pairs)
+        too_low = ", below collect.min_audit_spearman: the calibration was too kind, prefer exact labels"
         if audit.spearman is not None:
             console.print(
-                f"Audit on {audit.num_actions} actions: rank correlation {audit.spearman:.3f}",
+                f"Audit on {audit.num_actions} actions: rank correlation {audit.spearman:.3f}"
+                + (too_low if audit.spearman < min_spearman else ""),
                 highlight=False,
             )
 

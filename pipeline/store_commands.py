@@ -73,10 +73,8 @@ def _checks(row: Mapping[str, Any]) -> list[str]:
     """What a run found out about its own numbers."""
     lines = []
     if floor := row["noise_floor"]:
-        lines.append(
-            f"noise floor of a label: {floor['no_op']:.1e} (no-op edit), {floor['regrouped']:.1e} "
-            "(other batch) nats/token"
-        )
+        regrouped = "" if floor["regrouped"] is None else f", {floor['regrouped']:.1e} (other batch)"
+        lines.append(f"noise floor of a label: {floor['no_op']:.1e} (no-op edit){regrouped} nats/token")
     for name in ("calibration", "audit"):
         if found := row[name]:
             figures = " ".join(

@@ -1,4 +1,5 @@
--- controls: one row per label whose span was also measured left out, with no gist in its place. All in nats per
+-- controls: one row per label whose span was also measured left out, with no gist in its place, both by the same
+-- estimator. All in nats per
 -- token, positive when the horizon's tokens are better predicted with it:
 --   information_value   NLL(nothing there) - NLL(its children there): what the text itself is worth
 --   gist_value          NLL(nothing there) - NLL(its gist there): negative when the gist is worse than nothing
@@ -10,7 +11,7 @@ select
     case l.action when 'expand' then d.delta_nll else d.delta_nll - l.delta_nll end as gist_value
 from labels_at(h) as l
 join measured_at(h) as d
-    on d.action = 'drop' and d.trajectory_id = l.trajectory_id and d.cursor = l.cursor
+    on d.action = 'drop' and d.estimator = l.estimator and d.trajectory_id = l.trajectory_id and d.cursor = l.cursor
     and d.node_level = l.node_level and d.node_index = l.node_index;
 
 create view controls as from controls_at(null);

@@ -1,8 +1,9 @@
--- joint_edits: one row per trajectory, cursor and set of actions measured together, at the collected horizon.
+-- joint_edits: one row per trajectory, cursor and set of actions measured together, all of it exact. joint_edits is
+-- at the collected horizon, joint_edits_at(h) at any shorter one.
 --   delta_nll        mean over the horizon's tokens of all actions at once, nats per token, after minus before
 --   sum_of_singles   the same actions' own labels, added up
 --   additivity_gap   delta_nll - sum_of_singles: 0 where edits do not interact
-create view joint_edits as
+create macro joint_edits_at(h) as table
 with joints as (
     select
         j.trajectory_id || ':' || list_reduce(
@@ -10,8 +11,8 @@ with joints as (
             lambda a, b: a || '+' || b
         ) as joint_id,
         j.*,
-        unnest(t.cursors) as cursor,
-        t.horizon
+        t.run_id, t.document_id, t.source, t.split, t.policy, t.model_hash, t.gist_hash, t.dtype,
+        unnest(t.cursors) as cursor
     from stored_joint_effects as j
     join trajectories as t using (trajectory_id)
     where j.status = 'ok'
@@ -21,31 +22,46 @@ singles as (
     select
         joint_id,
         cursor,
+        any_value(l.horizon) as horizon,
         sum(l.delta_nll) as sum_of_singles,
         count(*) as num_singles
     from (select joint_id, trajectory_id, cursor, unnest(actions) as one from joints)
-    join labels as l using (trajectory_id, cursor)
+    join labels_at(h) as l using (trajectory_id, cursor)
     where l.action = one.action and l.node_level = one.node_level and l.node_index = one.node_index
+    and l.estimator = 'exact'
     group by joint_id, cursor
 ),
 
 measured as (
     select
-        *,
-        list_avg(delta_nll[cursor - first_token + 1 : cursor - first_token + horizon]) as joint_delta_nll
-    from joints
+        j.*,
+        s.horizon,
+        s.sum_of_singles,
+        list_avg(j.delta_nll[j.cursor - j.first_token + 1 : j.cursor - j.first_token + s.horizon]) as joint_delta_nll
+    from joints as j
+    join singles as s using (joint_id, cursor)
+    where s.num_singles = len(j.actions)
 )
 
 select
-    m.joint_id,
-    m.trajectory_id,
-    m.trajectory_id || ':' || m.cursor as snapshot_id,
-    m.cursor,
-    m.actions,
-    len(m.actions) as num_actions,
-    m.joint_delta_nll as delta_nll,
-    s.sum_of_singles,
-    m.joint_delta_nll - s.sum_of_singles as additivity_gap
-from measured as m
-join singles as s using (joint_id, cursor)
-where s.num_singles = len(m.actions);
+    joint_id,
+    run_id,
+    trajectory_id,
+    trajectory_id || ':' || cursor as snapshot_id,
+    document_id,
+    source,
+    split,
+    policy,
+    cursor,
+    actions,
+    len(actions) as num_actions,
+    horizon,
+    joint_delta_nll as delta_nll,
+    sum_of_singles,
+    joint_delta_nll - sum_of_singles as additivity_gap,
+    model_hash,
+    gist_hash,
+    dtype
+from measured;
+
+create view joint_edits as from joint_edits_at(null);

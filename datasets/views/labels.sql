@@ -1,13 +1,14 @@
 -- labels: one row per run, trajectory, cursor, node and action that is legal at that cursor.
 --   delta_nll        mean over the horizon's tokens, nats per token, after minus before
---   stderr           its standard error over those tokens
+--   stderr           its standard error over those tokens; null at a horizon of one
 --   value_of_detail  NLL(coarse) - NLL(fine): -delta_nll of an expand, +delta_nll of a collapse
 --   positions        working-context positions an expand costs or a collapse frees
 --   distance_to_cursor  tokens from the node's end to the cursor
 -- labels is at the collected horizon; labels_at(h) at any shorter one. A horizon beyond the measured tokens, or
 -- an effect that has too few of them, is an error, never a shorter mean. Where an action was measured by a
 -- cheaper estimator and exactly (an audit), the exact row stands.
---   attention_mass   what the base model's attention pays the action's entries together, where it was kept
+--   attention_mass   what the base model's attention pays the action's entries together, where it was kept: a
+--                    mean over all that is read in the trajectory, so the same for each of its cursors
 -- measured_at(h) has the drops as well; they are no labels (see controls).
 create macro measured_at(h) as table
 with spans as (
@@ -19,8 +20,8 @@ with spans as (
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error(
-                'horizon ' || h || ' is outside 1 to ' || t.horizon || ', the tokens measured for trajectory '
-                || t.trajectory_id
+                'horizon ' || h || ' is outside 1 to ' || t.horizon || ', the tokens measured in run '
+                || t.run_id || ': ask for at most that, or leave the run out (where run_id <> ...)'
             )
         end as label_horizon,
         (e.node_index + 1) * (t.block_size ** e.node_level)::bigint as node_end,

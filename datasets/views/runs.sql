@@ -1,6 +1,6 @@
 -- runs: one row per collection run; ended_at and outcome are null for a run that never said goodbye.
--- noise_floor is the largest difference of a label, nats per token, from arithmetic alone (an edit that changes
--- nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
+-- noise_floor is the largest difference of a label, nats per token, from the order of arithmetic alone (an edit
+-- that changes nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
 create view runs as
 select
     run_id,

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import pytest
 
-from mctrace.collect.checks import calibration_id, decide
+from mctrace.collect.checks import CALIBRATION_ACTIONS, _calibration_items, calibration_id, decide
 from mctrace.collect.fidelity import Fidelity
 from mctrace.collect.measuring import Worker
 from mctrace.collect.workers import InProcessWorker
@@ -94,11 +95,58 @@ def test_below_the_threshold_the_run_is_exact_and_resumes_without_calibrating_ag
     assert run.measure().run_id is None
 
 
-def test_the_calibration_is_of_the_plan_and_is_repeatable(tiny_settings, tmp_path):
-    run = tiny_run(tiny_settings, tmp_path, **WINDOWED)
-    other = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.estimator_window": 3})
-    assert calibration_id(run.plan) == calibration_id(tiny_run(tiny_settings, tmp_path, **WINDOWED).plan)
-    assert calibration_id(run.plan) != calibration_id(other.plan)
+def test_a_calibration_speaks_for_settings_not_for_a_corpus(tiny_settings, tmp_path):
+    def identity(**changes):
+        run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, **changes})
+        return calibration_id(run.plan, run.config.collect)
+
+    assert identity() == identity(**{"corpus.limit": 6}) == identity(**{"collect.audit_fraction": 0.5})
+    assert identity() != identity(**{"collect.estimator_window": 3})
+    assert identity() != identity(**{"collect.protected_tail": 24})
+    assert identity() != identity(**{"model.dtype": "bfloat16"})
+
+
+def test_a_corpus_that_grows_keeps_its_estimator_and_measures_only_what_is_new(tiny_settings, tmp_path):
+    changes = {**WINDOWED, "collect.min_audit_spearman": 1.0}
+    tiny_run(tiny_settings, tmp_path, **changes).measure()
+    larger = tiny_run(tiny_settings, tmp_path, **{**changes, "corpus.limit": 6})
+    summary = larger.measure()
+    first = {p.document_id for p in tiny_run(tiny_settings, tmp_path, **changes).plan.trajectories}
+    new = [p for p in larger.plan.trajectories if p.document_id not in first]
+    assert summary.num_measured == len(new) > 0
+    labels = fetch_rows(
+        connect(larger.store.at()),
+        "select count(*) as n, count(distinct (document_id, policy, cursor, action, node_level, node_index)) "
+        "as kinds from labels",
+    )
+    assert labels[0]["n"] == labels[0]["kinds"]
+
+
+def test_a_calibration_draws_evenly_over_actions_and_levels(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "corpus.limit": 12})
+    items = _calibration_items(run.plan)
+    drawn = Counter((a.action.kind, a.action.node.level) for i in items for a in i.planned.actions)
+    there = Counter((a.action.kind, a.action.node.level) for p in run.plan.trajectories for a in p.actions)
+    assert drawn.keys() == there.keys()
+    assert sum(drawn.values()) == CALIBRATION_ACTIONS
+    share = CALIBRATION_ACTIONS // len(there)
+    for stratum, count in there.items():
+        assert drawn[stratum] >= min(share, count)
+    assert all(i.planned.audited == tuple(range(len(i.planned.actions))) for i in items)
+    assert len(items) >= 8
+
+
+def test_what_is_forecast_counted_and_logged_are_the_same_effects(tiny_settings, tmp_path, capsys):
+    changes = {
+        **WINDOWED, "collect.min_audit_spearman": -1.0, "collect.audit_fraction": 0.3,
+        "collect.drop_controls": True, "collect.joint_edits": 2,
+    }  # fmt: skip
+    run = tiny_run(tiny_settings, tmp_path, **changes)
+    summary = run.measure()
+    assert summary.predicted.num_effects == summary.num_effects
+    assert summary.predicted.work.num_recomputed == summary.num_tokens_run
+    app(["log", "--store", run.store.location.uri], standalone_mode=False)
+    assert f"{summary.num_effects} effects" in capsys.readouterr().out
 
 
 def test_a_window_as_long_as_the_context_is_in_perfect_agreement(tiny_settings, tmp_path):
@@ -151,7 +199,7 @@ def test_controls_and_joint_edits_have_views_of_their_own(tiny_settings, tmp_pat
     plain.measure()
     run = tiny_run(tiny_settings, tmp_path / "rich", **changes)
     summary = run.measure()
-    assert summary.num_effects > len(effects(run))
+    assert summary.num_effects > len(effects(run)), "drops count"
     connection = connect(run.store.at())
     labels = fetch_rows(connection, "from labels")
     assert {label["action"] for label in labels} == {"expand", "collapse"}

@@ -148,7 +148,7 @@ def windowed_by_hand(model, document, trajectory, edit: Edit, window: int) -> to
         return network.lm_head(network.model.norm(hidden))[0]
 
     def hooked(number: int, substitute: bool):
-        def forward(module, query, key, value, attention_mask, scaling, **kwargs):
+        def forward(module, query, key, value, attention_mask, scaling, sliding_window=None, **kwargs):
             if not substitute:
                 stored[number] = (key, value)
             else:
@@ -159,6 +159,8 @@ def windowed_by_hand(model, document, trajectory, edit: Edit, window: int) -> to
             groups = query.shape[1] // key.shape[1]
             scores = query @ key.repeat_interleave(groups, 1).transpose(-1, -2) * scaling
             causal = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+            if sliding_window:
+                causal = causal.triu(1 - sliding_window)
             weights = scores.masked_fill(~causal, -torch.inf).softmax(-1)
             return (weights @ value.repeat_interleave(groups, 1)).transpose(1, 2), None
 
@@ -185,21 +187,27 @@ def windowed_by_hand(model, document, trajectory, edit: Edit, window: int) -> to
     return nll[1] - nll[0]
 
 
-@pytest.mark.parametrize("window", [0, 3, 7])
-def test_the_windowed_estimator_is_what_its_definition_says(window):
-    model, trajectory = tiny_model(), mixed_trajectory()
+@pytest.mark.parametrize(
+    ("architecture", "window"), [("llama", 0), ("llama", 3), ("llama", 7), ("mistral", 0), ("mistral", 3)]
+)
+def test_the_windowed_estimator_is_what_its_definition_says(architecture, window):
+    model, trajectory = tiny_model(architecture), mixed_trajectory()
     document = make_document(model)
-    for action in (
-        Action("expand", Node(2, 1)),
-        Action("collapse", Node(1, 13)),
-        Action("expand", Node(1, 10)),
-    ):
-        edit = action_edit(trajectory, action)
+    largest = 0.0
+    nodes = [
+        ("expand", Node(2, 1)),
+        ("collapse", Node(1, 13)),
+        ("expand", Node(1, 14)),
+        ("collapse", Node(1, 17)),
+    ]
+    for kind, node in nodes:
+        edit = action_edit(trajectory, Action(kind, node))
         (found_H,) = measure(model, document, trajectory, [edit], window=window)
         (exact_H,) = measure(model, document, trajectory, [edit])
         expected_H = windowed_by_hand(model, document, trajectory, edit, window)
         torch.testing.assert_close(found_H, expected_H, atol=1e-4, rtol=0)
-        assert (found_H - exact_H).abs().max() > 1e-3
+        largest = max(largest, float((found_H - exact_H).abs().max()))
+    assert largest > 1e-3
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
@@ -237,16 +245,17 @@ def test_an_edit_that_changes_nothing_has_no_effect():
 class OutOfMemory:
     """A model whose device holds no more than `room` entries of a pass."""
 
-    def __init__(self, model, room: int) -> None:
-        self._model, self._room = model, room
+    def __init__(self, model, room: int, room_for_baseline: int = 10**9) -> None:
+        self._model, self._room, self._room_for_baseline = model, room, room_for_baseline
         self.refused = 0
 
     def __getattr__(self, name):
         return getattr(self._model, name)
 
     def token_nll(self, embeddings_BLd, position_BL, targets_H, plans):
-        is_edit = plans[0].record is None
-        if is_edit and embeddings_BLd.shape[0] * embeddings_BLd.shape[1] > self._room:
+        is_baseline = plans[0].record is not None
+        room = self._room_for_baseline if is_baseline else self._room
+        if embeddings_BLd.shape[0] * embeddings_BLd.shape[1] > room:
             self.refused += 1
             raise torch.OutOfMemoryError("no room")
         return self._model.token_nll(embeddings_BLd, position_BL, targets_H, plans)
@@ -274,6 +283,12 @@ def test_one_edit_that_does_not_fit_is_refused_with_the_remedy():
     document = make_document(tight)
     with pytest.raises(ModelError, match=r"out of memory on a single edit.*smaller"):
         measure(tight, document, trajectory, [action_edit(trajectory, Action("expand", Node(2, 1)))])
+
+
+def test_a_whole_context_that_does_not_fit_is_refused_with_the_remedy():
+    tight = OutOfMemory(tiny_model(), room=100, room_for_baseline=10)
+    with pytest.raises(ModelError, match=r"out of memory on a whole context.*smaller"):
+        measure_baseline(tight, make_document(tight), mixed_trajectory())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

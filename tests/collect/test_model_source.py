@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import Phi3Config
 
-from mctrace.collect.model_source import SMOLLM2_ALIAS, ModelSource, cache_folder, resolve_model
+from mctrace.collect.model_source import (
+    SMOLLM2_ALIAS,
+    ModelSource,
+    cache_folder,
+    max_positions,
+    resolve_model,
+)
 from mctrace.context.errors import ModelError
 from tests.models import WIDTH
 
@@ -162,3 +169,15 @@ def test_converted_models_are_kept_where_the_environment_says(monkeypatch, tmp_p
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "mctrace"
+
+
+def test_a_longrope_model_is_used_up_to_where_its_rotary_factors_change():
+    factors = [1.0] * 4
+    config = Phi3Config(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
+        original_max_position_embeddings=256, pad_token_id=0,
+        rope_parameters={
+            "rope_type": "longrope", "rope_theta": 1e4, "short_factor": factors, "long_factor": factors,
+        },
+    )  # fmt: skip
+    assert max_positions(config) == 256
