@@ -102,10 +102,11 @@ def find_noise_floor(
     workers: Workers, plan: RunPlan, remaining: Sequence[PlannedTrajectory]
 ) -> NoiseFloor | None:
     """Measured on a trajectory with several actions, the shortest of them; None when none has any."""
-    most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in remaining), default=0)
+    labelled = [planned for planned in remaining if planned.unit == "trajectory"]
+    most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
     if not most:
         return None
-    enough = [planned for planned in remaining if len(planned.actions) >= most]
+    enough = [planned for planned in labelled if len(planned.actions) >= most]
     planned = min(enough, key=lambda p: (p.trajectory.num_positions, p.part_id))
     item = WorkItem(plan.documents[planned.document_id], planned, purpose="noise")
     return next(iter(workers.measure([item]))).noise_floor
@@ -115,7 +116,7 @@ def _calibration_items(plan: RunPlan) -> list[WorkItem]:
     """Actions drawn evenly over (action, node_level) from as few trajectories as hold enough of each."""
     pool: list[tuple[PlannedTrajectory, int]] = []
     drawn_from = 0
-    for planned in sorted(plan.trajectories, key=lambda p: _shuffled(p.part_id)):
+    for planned in sorted(_labelled(plan), key=lambda p: _shuffled(p.part_id)):
         if drawn_from >= _MIN_TRAJECTORIES and _is_enough(pool, plan):
             break
         pool += [(planned, i) for i in range(len(planned.actions))]
@@ -132,26 +133,27 @@ def _calibration_items(plan: RunPlan) -> list[WorkItem]:
             chosen[planned.part_id].append(action)
     return [
         _compared(plan, planned, sorted(chosen[planned.part_id]))
-        for planned in plan.trajectories
+        for planned in _labelled(plan)
         if planned.part_id in chosen
     ]
 
 
 def _compared(plan: RunPlan, planned: PlannedTrajectory, chosen: Sequence[int]) -> WorkItem:
     actions = tuple(planned.actions[i] for i in chosen)
-    sample = replace(
-        planned, actions=actions, audited=tuple(range(len(actions))), controls=(), joints=(),
-        attention_mass=False,
-    )  # fmt: skip
+    sample = replace(planned, actions=actions, audited=tuple(range(len(actions))))
     return WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
 
 
 def _is_enough(pool: Sequence[tuple[PlannedTrajectory, int]], plan: RunPlan) -> bool:
     """Whether no stratum of the plan has less than its even share in the pool while it could have more."""
-    wanted = Counter(_stratum(p, i) for p in plan.trajectories for i in range(len(p.actions)))
+    wanted = Counter(_stratum(p, i) for p in _labelled(plan) for i in range(len(p.actions)))
     share = -(-CALIBRATION_ACTIONS // max(1, len(wanted)))
     have = Counter(_stratum(*one) for one in pool)
     return all(have[key] >= min(share, count) for key, count in wanted.items())
+
+
+def _labelled(plan: RunPlan) -> list[PlannedTrajectory]:
+    return [planned for planned in plan.trajectories if planned.unit == "trajectory"]
 
 
 def _stratum(planned: PlannedTrajectory, index: int) -> tuple[str, int]:

@@ -6,7 +6,8 @@ from there.
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mctrace.collect.checks import (
@@ -144,7 +145,8 @@ def _measure(
     document_tokens = {d: plan.documents[d].num_tokens for d in lacking}
     size, batch_tokens = workers.model_size(), workers.batch_tokens()
     progress.start("measuring", size.flops(total_work(remaining, batch_tokens)) / 1e12, "TFLOP")
-    for finished in workers.measure(_work_items(plan, remaining, lacking, run_id)):
+    measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
+    for finished in _after_their_trajectories(measured, store.at().part_ids):
         new = store.commit(finished.parts)
         planned = finished.item.planned
         lacking.discard(planned.document_id)
@@ -162,12 +164,27 @@ def _measure(
         yield summary
 
 
+def _after_their_trajectories(measured: Iterable[Finished], done: frozenset[str]) -> Iterator[Finished]:
+    """Side measurements held back until the trajectory they belong to is there to be committed first."""
+    known, held = set(done), defaultdict[str, list[Finished]](list)
+    for finished in measured:
+        planned = finished.item.planned
+        if planned.trajectory_id not in known and planned.unit != "trajectory":
+            held[planned.trajectory_id].append(finished)
+            continue
+        known.add(planned.part_id)
+        yield finished
+        yield from held.pop(planned.part_id, ())
+
+
 def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seconds: float) -> RunSummary:
+    planned = finished.item.planned
+    is_trajectory = planned.unit == "trajectory"
     return replace(
         summary,
         num_measured=summary.num_measured + 1,
-        num_not_finite=summary.num_not_finite + (not finished.is_finite),
-        num_snapshots=summary.num_snapshots + len(finished.item.planned.trajectory.cursors),
+        num_not_finite=summary.num_not_finite + (is_trajectory and not finished.is_finite),
+        num_snapshots=summary.num_snapshots + is_trajectory * len(planned.trajectory.cursors),
         num_effects=summary.num_effects + finished.num_effects,
         num_tokens_run=summary.num_tokens_run + finished.num_tokens_run,
         num_bytes=summary.num_bytes + num_bytes,

@@ -41,9 +41,9 @@ def forecast(
     work = total_work(plan, batch_tokens)
     flops = size.flops(work)
     return Forecast(
-        len(plan),
-        sum(len(planned.trajectory.cursors) for planned in plan),
-        sum(planned.num_effects for planned in plan),
+        sum(p.unit == "trajectory" for p in plan),
+        sum(len(p.trajectory.cursors) for p in plan if p.unit == "trajectory"),
+        sum(len(planned.measured) for planned in plan),
         work,
         flops,
         flops / flops_per_second / num_workers,

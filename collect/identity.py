@@ -16,9 +16,22 @@ from mctrace.context.actions import Action
 
 
 def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
-    """The same plan under the part id that all of it determines."""
+    """The same unit under the part id that all of it determines.
+
+    A side measurement's id follows from its trajectory's, which it has to name already.
+    """
+    if planned.unit == "trajectory":
+        part_id = part_digest(_identity(planned, provenance))
+        return replace(planned, part_id=part_id, trajectory_id=part_id)
+    assert planned.trajectory_id, "a side measurement belongs to a trajectory that has its id"
+    joints = [[_action_key(action) for action in actions] for actions in planned.joints]
+    identity: dict[str, object] = {"trajectory": planned.trajectory_id, "unit": planned.unit}
+    return replace(planned, part_id=part_digest({**identity, "joints": joints}))
+
+
+def _identity(planned: PlannedTrajectory, provenance: Provenance) -> dict[str, object]:
     trajectory, tree = planned.trajectory, provenance.tree
-    identity = {
+    return {
         "document": planned.document_id,
         "start": trajectory.head.start,
         "levels": np.asarray(trajectory.head.levels).tolist(),
@@ -26,9 +39,6 @@ def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajec
         "horizon": trajectory.horizon,
         "actions": [(*_action_key(s.action), s.inclusion_probability) for s in planned.actions],
         "audited": planned.audited,
-        "controls": planned.controls,
-        "joints": [[_action_key(action) for action in actions] for actions in planned.joints],
-        "attention_mass": planned.attention_mass,
         "policy": planned.policy,
         "variant_group": planned.variant_group,
         "protected_tail": planned.protected_tail,
@@ -41,7 +51,6 @@ def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajec
         "estimator_window": planned.estimator_window,
         "evaluator_version": EVALUATOR_VERSION,
     }
-    return replace(planned, part_id=part_digest(identity))
 
 
 def _action_key(action: Action) -> tuple[str, int, int]:

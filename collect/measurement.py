@@ -3,7 +3,8 @@
 Tensors in, values out; what is written of them is `measuring.py`'s business.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +21,8 @@ from mctrace.collect.evaluator import (
 )
 from mctrace.collect.fidelity import Pair
 from mctrace.collect.passes import Work, baseline_pass, plan_passes
-from mctrace.collect.planned import PlannedTrajectory
-from mctrace.collect.sampling import SampledAction
+from mctrace.collect.planned import PlannedEffect, PlannedTrajectory
+from mctrace.context.actions import Action
 
 _NOISE_EDITS = 8
 """actions whose labels are compared between two batch compositions, evenly over the context"""
@@ -29,24 +30,30 @@ _NOISE_EDITS = 8
 
 @dataclass(frozen=True)
 class Effect:
-    """What was measured for one edit of one node: per-token `delta_nll_H` in nats from the edit's
-    `first_token` on. `kind` is the action's, or `drop` for a control; `estimator_window` None is exact."""
+    """A planned effect and its per-token `delta_nll_H` in nats from the edit's `first_token` on."""
 
-    kind: str
-    sampled: SampledAction
+    planned: PlannedEffect
+    delta_nll_H: Tensor
+
+
+@dataclass(frozen=True)
+class JointEffect:
+    """Actions done at once: per-token `delta_nll_H`, and the sum of their exact effects each alone."""
+
+    actions: tuple[Action, ...]
     edit: Edit
     delta_nll_H: Tensor
-    estimator_window: int | None
+    sum_of_singles_H: Tensor
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured trajectory. `joints` are the per-token effects of `planned.joints`; `work` is what the base
-    model ran. Where the baseline's loss is not finite there is nothing else."""
+    """A measured unit; `work` is what the base model ran. Where the baseline's loss is not finite there is
+    nothing else."""
 
     baseline: Baseline
     effects: tuple[Effect, ...]
-    joints: tuple[Tensor, ...]
+    joints: tuple[JointEffect, ...]
     work: Work
 
     @property
@@ -69,7 +76,8 @@ def measure_planned(
 ) -> Measurement:
     """The baseline, then every edit by the estimator it was planned with."""
     trajectory = planned.trajectory
-    baseline = measure_baseline(model, document, trajectory, attention_mass=planned.attention_mass)
+    wants_attention = planned.unit == "attention"
+    baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
     work = baseline_pass(trajectory).work
     if not torch.isfinite(baseline.nll_H).all():
         return Measurement(baseline, (), (), work)
@@ -78,46 +86,34 @@ def measure_planned(
         measured = measure_edits(model, document, trajectory, edits, baseline, batching, window=window)
         deltas += measured.deltas
         work += measured.work
-    num_joints = len(planned.joints)
-    return Measurement(
-        baseline,
-        tuple(_effects(planned, deltas[: len(deltas) - num_joints])),
-        tuple(deltas[len(deltas) - num_joints :]),
-        work,
-    )
+    num_effects = len(planned.measured)
+    effects = tuple(map(Effect, planned.measured, deltas[:num_effects]))
+    return Measurement(baseline, effects, tuple(_joint_effects(planned, deltas[num_effects:])), work)
 
 
-def _effects(planned: PlannedTrajectory, deltas: Sequence[Tensor]) -> list[Effect]:
-    """In the order in which `edits_by_window` lists the edits."""
-    window, actions = planned.estimator_window, planned.actions
-    named: list[tuple[str, SampledAction, int | None]]
-    named = [(sampled.action.kind, sampled, window) for sampled in actions]
-    named += [("drop", actions[i], window) for i in planned.controls]
-    named += [(actions[i].action.kind, actions[i], None) for i in planned.audited]
-    named += [("drop", actions[planned.controls[i]], None) for i in planned.audited_controls]
-    edits = planned.action_edits + planned.control_edits + planned.audit_edits
-    return [
-        Effect(kind, sampled, edit, delta_nll_H, estimator_window)
-        for (kind, sampled, estimator_window), edit, delta_nll_H in zip(named, edits, deltas, strict=True)
-    ]
+def _joint_effects(planned: PlannedTrajectory, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
+    """Single effects of the members come first in `deltas`, then the joint ones."""
+    num_members = len(planned.joint_members)
+    alone = dict(zip(planned.joint_members, deltas[:num_members], strict=True))
+    for actions, edit, delta_H in zip(planned.joints, planned.joint_edits, deltas[num_members:], strict=True):
+        # All of them lie before the first cursor, so their effects begin at the same token.
+        yield JointEffect(
+            actions, edit, delta_H, torch.stack([alone[action] for action in actions]).sum(dim=0)
+        )
 
 
 def audit_pairs(planned: PlannedTrajectory, measurement: Measurement) -> list[Pair]:
     """The labels of actions that were measured both ways, at the first horizon each effect has."""
-    if planned.estimator_window is None:
-        return []
-    exact = {
-        effect.sampled.action: effect
-        for effect in measurement.effects
-        if effect.estimator_window is None and effect.kind != "drop"
-    }
-    pairs = []
-    for effect in measurement.effects:
-        action = effect.sampled.action
-        if effect.kind != "drop" and effect.estimator_window is not None and action in exact:
-            labels = [_label(e.delta_nll_H, planned) for e in (exact[action], effect)]
-            pairs.append(Pair(action.kind, action.node.level, *labels))
-    return pairs
+    by_action: dict[Action, dict[bool, float]] = defaultdict(dict)
+    if planned.unit == "trajectory" and planned.estimator_window is not None:
+        for effect in measurement.effects:
+            is_exact = effect.planned.estimator_window is None
+            by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, planned)
+    return [
+        Pair(action.kind, action.node.level, exact=both[True], windowed=both[False])
+        for action, both in by_action.items()
+        if len(both) == 2
+    ]
 
 
 @torch.inference_mode()
@@ -130,7 +126,8 @@ def measure_noise(
     then in batches.
     """
     trajectory = planned.trajectory
-    edits = planned.action_edits[:: -(-len(planned.action_edits) // _NOISE_EDITS)]
+    every = [effect.edit for effect in planned.measured if effect.kind != "drop"]
+    edits = every[:: -(-len(every) // _NOISE_EDITS)]
     baseline = measure_baseline(model, document, trajectory)
     if not torch.isfinite(baseline.nll_H).all():
         return None

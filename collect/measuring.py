@@ -23,6 +23,7 @@ from mctrace.collect.fitness import check_architecture
 from mctrace.collect.identity import document_part_id, part_digest
 from mctrace.collect.measurement import (
     Effect,
+    JointEffect,
     Measurement,
     NoiseFloor,
     audit_pairs,
@@ -142,7 +143,7 @@ class Worker:
         seconds = time.perf_counter() - started
         parts: list[Part] = []
         if item.purpose == "keep":
-            parts.append(self._write_trajectory(item.planned, measurement, seconds))
+            parts.append(self._write_unit(item.planned, measurement, seconds))
             if item.needs_document:
                 parts.insert(0, self._write_document(item.document, tree))
         return Finished(
@@ -191,25 +192,31 @@ class Worker:
             arrays=arrays,
         )
 
-    def _write_trajectory(self, planned: PlannedTrajectory, measurement: Measurement, seconds: float) -> Part:
+    def _write_unit(self, planned: PlannedTrajectory, measurement: Measurement, seconds: float) -> Part:
         tables: dict[str, Sequence[Mapping[str, object]]] = {
-            "trajectories": [self._trajectory_row(planned, measurement, seconds)],
             "effects": [_effect_row(planned, effect) for effect in measurement.effects],
+            "joint_effects": [_joint_row(planned, joint) for joint in measurement.joints],
         }
-        if measurement.joints:
-            tables["joint_effects"] = _joint_rows(planned, measurement.joints)
+        if planned.unit == "trajectory":
+            tables["trajectories"] = [self._trajectory_row(planned, measurement, seconds)]
+        elif planned.unit == "attention":
+            mass_N = measurement.baseline.attention_mass_N
+            assert mass_N is not None
+            tables["attention"] = [
+                {"trajectory_id": planned.trajectory_id, **_nats_columns("attention_mass", mass_N)}
+            ]
         return write_part(
             self._location,
             part_id=planned.part_id,
-            kind="trajectory",
+            kind=planned.unit,
             run_id=self._context.run_id,
-            tables=tables,
+            tables={name: rows for name, rows in tables.items() if rows or name == "effects"},
         )
 
     def _trajectory_row(
         self, planned: PlannedTrajectory, measurement: Measurement, seconds: float
     ) -> Mapping[str, object]:
-        provenance, mass_N = self._context.provenance, measurement.baseline.attention_mass_N
+        provenance = self._context.provenance
         return {
             "trajectory_id": planned.part_id,
             "run_id": self._context.run_id,
@@ -227,51 +234,49 @@ class Worker:
             "levels": planned.trajectory.head.levels.tolist(),
             "cursors": list(planned.trajectory.cursors),
             "horizon": planned.trajectory.horizon,
-            **_nll_columns("baseline_nll", measurement.baseline.nll_H, "baseline_status"),
+            **_nats_columns("baseline_nll", measurement.baseline.nll_H, "baseline_status"),
             "num_legal_actions": planned.num_legal_actions,
             "num_tokens_run": measurement.work.num_recomputed,
             "seconds": seconds,
-            "attention_mass": None if mass_N is None else mass_N.tolist(),
         }
 
 
 def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, object]:
-    action, window = effect.sampled.action, effect.estimator_window
+    edit, sampled, window = effect.planned.edit, effect.planned.sampled, effect.planned.estimator_window
+    action = sampled.action
     return {
-        "trajectory_id": planned.part_id,
+        "trajectory_id": planned.trajectory_id,
         **_action_columns(action),
-        "action": effect.kind,
+        "action": effect.planned.kind,
         "entry_level": action.entry_level,
-        "first_token": effect.edit.first_token,
-        **_nll_columns("delta_nll", effect.delta_nll_H),
+        "first_token": edit.first_token,
+        **_nats_columns("delta_nll", effect.delta_nll_H),
         "estimator": "exact" if window is None else "windowed",
         "estimator_window": window,
-        "inclusion_probability": effect.sampled.inclusion_probability,
-        "first_entry": effect.edit.first_entry,
-        "num_entries": effect.edit.end_entry - effect.edit.first_entry,
+        "inclusion_probability": sampled.inclusion_probability,
+        "first_entry": edit.first_entry,
+        "num_entries": edit.end_entry - edit.first_entry,
     }
 
 
-def _joint_rows(planned: PlannedTrajectory, joints: Sequence[Tensor]) -> list[Mapping[str, object]]:
-    return [
-        {
-            "trajectory_id": planned.part_id,
-            "actions": [_action_columns(action) for action in actions],
-            "first_token": edit.first_token,
-            **_nll_columns("delta_nll", delta_nll_H),
-        }
-        for actions, edit, delta_nll_H in zip(planned.joints, planned.joint_edits, joints, strict=True)
-    ]
+def _joint_row(planned: PlannedTrajectory, joint: JointEffect) -> Mapping[str, object]:
+    return {
+        "trajectory_id": planned.trajectory_id,
+        "actions": [_action_columns(action) for action in joint.actions],
+        "first_token": joint.edit.first_token,
+        **_nats_columns("sum_of_singles", joint.sum_of_singles_H),
+        **_nats_columns("delta_nll", joint.delta_nll_H),
+    }
 
 
 def _action_columns(action: Action) -> dict[str, object]:
     return {"action": action.kind, "node_level": action.node.level, "node_index": action.node.index}
 
 
-def _nll_columns(name: str, nll_H: Tensor, status: str = "status") -> dict[str, object]:
+def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str, object]:
     """A NaN in Parquet gives wrong comparisons later; a null with a status does not."""
-    if torch.isfinite(nll_H).all():
-        return {name: nll_H.cpu().tolist(), status: "ok"}
+    if torch.isfinite(values).all():
+        return {name: values.cpu().tolist(), status: "ok"}
     return {name: None, status: "not finite"}
 
 

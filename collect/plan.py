@@ -7,14 +7,16 @@ everywhere, so resuming is a set difference: planned ids minus the ledger's.
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document
-from mctrace.collect.edits import droppable_nodes, sample_joint
+from mctrace.collect.edits import sample_joint
 from mctrace.collect.identity import with_id
 from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.collect.policies import random_map, recency_map
 from mctrace.collect.sampling import sample_actions
-from mctrace.context.actions import is_legal_at
+from mctrace.context.actions import Action, is_legal_at
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.ranges import check_range
@@ -53,47 +55,43 @@ def _plan_all(
             return
         head = _head_map(document.document_id, policy, number, cursors[0], config, provenance.tree)
         trajectory = Trajectory(head, cursors, config.horizon)
-        yield plan_trajectory(document.document_id, policy, trajectory, config, provenance)
+        yield from plan_trajectory(document.document_id, policy, trajectory, config, provenance)
         yield from _plan_variants(document.document_id, number, cursors, config, provenance)
 
 
 def plan_trajectory(
     document_id: str, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
-) -> PlannedTrajectory:
-    """A trajectory whose legal actions are measured, all or a seeded sample of them."""
+) -> Iterator[PlannedTrajectory]:
+    """A trajectory whose legal actions are measured, all or a seeded sample, then its side measurements."""
     legal = trajectory.legal_actions(config.protected_tail)
     key = (document_id, policy, trajectory.first_cursor, config.seed)
     actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key)))
-    chosen = [sampled.action for sampled in actions]
-    tree = trajectory.head.tree
-    droppable = set(droppable_nodes(trajectory, chosen)) if config.drop_controls else set()
     planned = PlannedTrajectory(
-        "",
-        document_id,
-        policy,
-        trajectory,
-        actions,
-        len(legal),
-        config.protected_tail,
-        controls=tuple(i for i, action in enumerate(chosen) if action.node in droppable),
-        joints=tuple(
-            sample_joint(
-                trajectory,
-                [a for a in chosen if is_legal_at(a, tree, trajectory.first_cursor, config.protected_tail)],
-                config.joint_size,
-                config.joint_edits,
-                generator_for("joint", *key),
-            )
-        ),
-        attention_mass=config.attention_mass,
+        "", document_id, policy, trajectory, actions, len(legal), config.protected_tail
     )
     if config.estimator == "windowed":
         drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction
-        # Joint edits are exact, so their single ones have to be exact too.
-        together = {action for actions in planned.joints for action in actions}
-        audited = tuple(i for i, action in enumerate(chosen) if drawn[i] or action in together)
+        audited = tuple(np.flatnonzero(drawn).tolist())
         planned = replace(planned, estimator_window=config.estimator_window, audited=audited)
-    return with_id(planned, provenance)
+    planned = with_id(planned, provenance)
+    yield planned
+    if config.drop_controls and actions:
+        yield with_id(replace(planned, unit="drops"), provenance)
+    if joints := _joints(planned, config, generator_for("joint", *key)):
+        yield with_id(replace(planned, unit="joints", joints=joints), provenance)
+    if config.attention_mass:
+        yield with_id(replace(planned, unit="attention"), provenance)
+
+
+def _joints(
+    planned: PlannedTrajectory, config: CollectConfig, generator: np.random.Generator
+) -> tuple[tuple[Action, ...], ...]:
+    """Sets of measured actions that every cursor may take together."""
+    trajectory = planned.trajectory
+    tree, cursor = trajectory.head.tree, trajectory.first_cursor
+    chosen = [sampled.action for sampled in planned.actions]
+    legal = [action for action in chosen if is_legal_at(action, tree, cursor, config.protected_tail)]
+    return tuple(sample_joint(trajectory, legal, config.joint_size, config.joint_edits, generator))
 
 
 def place_cursors(

@@ -33,10 +33,16 @@ class RunPlan:
 
     def exactly(self) -> "RunPlan":
         """The same plan with every action measured exactly, and so under other part ids."""
-        exact = (
-            with_id(replace(planned, estimator_window=None, audited=()), self.provenance)
-            for planned in self.trajectories
-        )
+        exact: list[PlannedTrajectory] = []
+        ids: dict[str, str] = {}
+        for planned in self.trajectories:  # each trajectory before its side measurements
+            trajectory_id = ids.get(planned.trajectory_id, "")
+            planned_exactly = with_id(
+                replace(planned, trajectory_id=trajectory_id, estimator_window=None, audited=()),
+                self.provenance,
+            )
+            ids[planned.trajectory_id] = planned_exactly.trajectory_id
+            exact.append(planned_exactly)
         return replace(self, trajectories=tuple(exact))
 
     def missing(self, store: Store | None) -> list[PlannedTrajectory]:

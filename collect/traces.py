@@ -56,8 +56,8 @@ def plan_traces(
         except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"{path} row {number}: {error}; nothing of the file was taken") from error
         documents[document.document_id] = document
-        one = plan_trajectory(document.document_id, "import", trajectory, config, provenance)
-        planned[one.part_id] = one
+        for one in plan_trajectory(document.document_id, "import", trajectory, config, provenance):
+            planned[one.part_id] = one
     if not planned:
         raise InputError(f"{path} has no rows")
     return RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)

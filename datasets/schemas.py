@@ -48,7 +48,6 @@ TRAJECTORIES = pa.schema(
         ("num_legal_actions", pa.int64()),
         ("num_tokens_run", pa.int64()),
         ("seconds", pa.float64()),
-        ("attention_mass", pa.list_(pa.float32())),
         ("baseline_status", pa.string()),
     ]
 )
@@ -82,6 +81,15 @@ JOINT_EFFECTS = pa.schema(
         ),
         ("first_token", _TOKENS),
         ("delta_nll", _NATS),
+        ("sum_of_singles", _NATS),
+        ("status", pa.string()),
+    ]
+)
+
+ATTENTION = pa.schema(
+    [
+        ("trajectory_id", pa.string()),
+        ("attention_mass", pa.list_(pa.float32())),
         ("status", pa.string()),
     ]
 )
@@ -135,12 +143,13 @@ TABLES: dict[str, pa.Schema] = {
     "trajectories": TRAJECTORIES,
     "effects": EFFECTS,
     "joint_effects": JOINT_EFFECTS,
+    "attention": ATTENTION,
     "runs": RUNS,
     "embeddings": EMBEDDINGS,
 }
 
 ADDED_COLUMNS = {
-    "trajectories": {"attention_mass", "baseline_status"},
+    "trajectories": {"baseline_status"},
     "effects": {"first_entry", "num_entries"},
     "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit"},
 }

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,26 @@ def print_log(config: PipelineConfig, console: Console) -> None:
     version = store.at()
     console.print(f"{config.store.uri} at version {version.version}", highlight=False)
     versions = store.ledger.versions_by_run()
+    num_rows: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for committed in version.parts:
+        part = committed.part
+        num_rows[part.run_id].update({(part.kind, name): n for name, n in part.num_rows.items()})
     for row in fetch_rows(connect(version), read_sql("log.sql")):
         first, last = versions.get(row["run_id"], (0, 0))
         ended = row["outcome"] or "never ended"
         gists = row["gist_source"] if row["gist_source"] == row["gist_hash"] else row["gist_hash"][:8]
-        rate = row["effects_per_second"]
+        counts = num_rows[row["run_id"]]
+        num_effects = sum(n for (_, table), n in counts.items() if table == "effects")
+        num_joints = counts["joints", "joint_effects"]
+        rate = row["worker_seconds"] and counts["trajectory", "effects"] / row["worker_seconds"]
         console.print(
             f"\nrun {row['run_id']}  {ended}  started {row['started_at']:%Y-%m-%d %H:%M} UTC  "
             f"versions {first}-{last}\n"
             f"  model {row['model_name']} ({row['model_hash'][:8]}), gists {gists}, {row['dtype']}, "
             f"{_estimator(row)}\n"
             f"  {row['num_documents']} documents, {row['num_trajectories']} trajectories, "
-            f"{row['num_snapshots']} snapshots, {row['num_effects']} effects"
+            f"{row['num_snapshots']} snapshots, {num_effects} effects"
+            + (f", {num_joints} joint edits" if num_joints else "")
             + (f", {rate:.2f} effects/s per worker" if rate else "")
             + "".join(f"\n  {line}" for line in _checks(row)),
             markup=False,

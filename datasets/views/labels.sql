@@ -16,7 +16,7 @@ with spans as (
         e.*,
         t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail, t.first_cursor,
         t.model_hash, t.gist_hash, t.dtype,
-        list_sum(t.attention_mass[e.first_entry + 1 : e.first_entry + e.num_entries]) as attention_mass,
+        list_sum(a.attention_mass[e.first_entry + 1 : e.first_entry + e.num_entries]) as attention_mass,
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error(
@@ -28,6 +28,7 @@ with spans as (
         unnest(t.cursors) as cursor
     from effects as e
     join trajectories as t using (trajectory_id)
+    left join stored_attention as a using (trajectory_id)
     where e.status = 'ok'
     and (
         e.estimator = 'exact'

@@ -1,7 +1,6 @@
 -- trajectories: one row per document, LOD map and set of cursors. levels holds one level per block of K tokens
 -- from start on; baseline_nll is nats per token from the first cursor to the last cursor + horizon, null where
--- baseline_status is not 'ok'. attention_mass, where it was kept, is the base model's attention to each entry of the
--- baseline context: the mean over layers, heads and the entries from which a loss is read.
+-- baseline_status is not 'ok'.
 create view trajectories as
 select
     t.* exclude (baseline_status),

@@ -24,6 +24,10 @@ def effects(run):
     }
 
 
+def all_effects(run):
+    return fetch_rows(connect(run.store.at()), "select trajectory_id from effects")
+
+
 def run_rows(run):
     return fetch_rows(connect(run.store.at()), "from runs order by started_at")
 
@@ -143,7 +147,7 @@ def test_what_is_forecast_counted_and_logged_are_the_same_effects(tiny_settings,
     }  # fmt: skip
     run = tiny_run(tiny_settings, tmp_path, **changes)
     summary = run.measure()
-    assert summary.predicted.num_effects == summary.num_effects
+    assert summary.predicted.num_effects == summary.num_effects == len(all_effects(run))
     assert summary.predicted.work.num_recomputed == summary.num_tokens_run
     app(["log", "--store", run.store.location.uri], standalone_mode=False)
     assert f"{summary.num_effects} effects" in capsys.readouterr().out
@@ -190,30 +194,69 @@ def test_the_log_shows_what_a_run_found_out(tiny_settings, tmp_path, capsys):
     assert "Spearman" in shown
 
 
-def test_controls_and_joint_edits_have_views_of_their_own(tiny_settings, tmp_path):
+def test_side_measurements_are_added_later_without_measuring_a_label_again(tiny_settings, tmp_path):
+    plain = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    plain.measure()
+    before = plain.labels()
     changes = {
         "corpus.limit": 4, "collect.drop_controls": True, "collect.joint_edits": 3, "collect.joint_size": 2,
         "collect.attention_mass": True,
     }  # fmt: skip
-    plain = tiny_run(tiny_settings, tmp_path / "plain", **{"corpus.limit": 4})
-    plain.measure()
-    run = tiny_run(tiny_settings, tmp_path / "rich", **changes)
-    summary = run.measure()
-    assert summary.num_effects > len(effects(run)), "drops count"
+    run = tiny_run(tiny_settings, tmp_path, **changes)
+    missing = run.plan.missing(run.store)
+    assert {planned.unit for planned in missing} == {"drops", "joints", "attention"}
+    run.measure()
+    assert run.labels() == before
     connection = connect(run.store.at())
     labels = fetch_rows(connection, "from labels")
-    assert {label["action"] for label in labels} == {"expand", "collapse"}
-    assert len(labels) == len(plain.labels())
     assert all(0 < label["attention_mass"] < 1 for label in labels)
     controls = fetch_rows(connection, "from controls")
     assert len(controls) > 0.8 * len(labels)
-    for row in controls:
-        assert row["value_of_detail"] == pytest.approx(row["information_value"] - row["gist_value"])
     joints = fetch_rows(connection, "from joint_edits")
-    assert joints
-    for row in joints:
-        assert row["num_actions"] == 2
-        assert row["additivity_gap"] == pytest.approx(row["delta_nll"] - row["sum_of_singles"])
+    assert {row["num_actions"] for row in joints} == {2}
+    singles = fetch_rows(
+        connection,
+        "select j.joint_id, j.cursor, any_value(j.sum_of_singles) as kept, sum(l.delta_nll) as added_up "
+        "from (select *, unnest(actions) as one from joint_edits) as j join labels as l "
+        "on l.trajectory_id = j.trajectory_id and l.cursor = j.cursor and l.action = one.action "
+        "and l.node_level = one.node_level and l.node_index = one.node_index group by all",
+    )
+    assert len(singles) == len(joints)
+    for row in singles:
+        assert row["kept"] == pytest.approx(row["added_up"], abs=1e-5)
+    more = tiny_run(tiny_settings, tmp_path, **{**changes, "collect.joint_edits": 5})
+    assert {planned.unit for planned in more.plan.missing(more.store)} == {"joints"}
+    more.measure()
+    again = fetch_rows(connect(run.store.at()), "from joint_edits")
+    assert len({(row["joint_id"], row["cursor"]) for row in again}) == len(again) > len(joints)
+
+
+def test_a_side_measurement_waits_for_its_trajectory(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4, "collect.drop_controls": True})
+
+    class Backwards(InProcessWorker):
+        """Finishes drops before the labels they belong to, as a quicker actor would."""
+
+        def measure(self, items):
+            return map(self._worker.measure, reversed(list(items)))
+
+    commits = []
+    commit = run.store.commit
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(run.store, name)
+
+        def commit(self, parts):
+            commits.extend(part.kind for part in parts)
+            return commit(parts)
+
+    watched = dataclasses.replace(run, store=Watched())
+    watched.measure(Backwards)
+    for number, kind in enumerate(commits):
+        if kind == "drops":
+            assert commits[:number].count("trajectory") > commits[:number].count("drops")
+    assert run.plan.missing(run.store) == []
 
 
 def test_a_trajectory_without_a_finite_loss_is_kept_and_counted(tiny_settings, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from mctrace.collect.edits import action_edit
 from mctrace.collect.passes import baseline_pass, plan_passes
 from mctrace.collect.plan import place_cursors, plan_document, plan_trajectory, window_start
 from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.run_plan import RunPlan
+from mctrace.context.actions import is_legal_at
 from mctrace.context.errors import ConfigError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -44,7 +47,7 @@ def plan_one(
     cursor = start + len(levels) * tree.block_size
     head = LODMap(tree, start, cursor, np.array(levels, dtype=np.uint8))
     trajectory = Trajectory(head, (cursor, *(cursor + more for more in later_cursors)), config.horizon)
-    return plan_trajectory(document_id, policy, trajectory, config, replace(provenance, tree=tree))
+    return next(plan_trajectory(document_id, policy, trajectory, config, replace(provenance, tree=tree)))
 
 
 def test_the_same_inputs_give_the_same_plan():
@@ -303,3 +306,46 @@ def test_the_default_configuration_plans_trajectories_of_a_long_document():
             assert len(p.actions) == p.num_legal_actions > 50
             strata |= {(s.action.kind, s.action.node.level) for s in p.actions}
     assert strata == {(kind, level) for kind in ("expand", "collapse") for level in (1, 2)}
+
+
+SIDE = {"drop_controls": True, "joint_edits": 2, "attention_mass": True}
+
+
+def units_of(**settings: object) -> list[PlannedTrajectory]:
+    return list(plan_document(make_document(400), small_config(**settings), PROVENANCE))
+
+
+@pytest.mark.parametrize("estimator", ["exact", "windowed"])
+def test_asking_for_a_side_measurement_leaves_every_other_part_id_alone(estimator):
+    plain = {u.part_id for u in units_of(estimator=estimator)}
+    rich = units_of(estimator=estimator, **SIDE)
+    assert {u.part_id for u in rich if u.unit == "trajectory"} == plain
+    assert {u.unit for u in rich} == {"trajectory", "drops", "joints", "attention"}
+    for key, unit in (("drop_controls", "drops"), ("joint_edits", "joints"), ("attention_mass", "attention")):
+        alone = units_of(estimator=estimator, **{key: SIDE[key]})
+        assert {u.part_id for u in alone if u.unit == unit} == {u.part_id for u in rich if u.unit == unit}
+    assert len({u.part_id for u in rich}) == len(rich)
+
+
+def test_side_measurements_come_after_the_trajectory_they_name_and_follow_it():
+    seen: set[str] = set()
+    for unit in units_of(**SIDE):
+        if unit.unit == "trajectory":
+            assert unit.trajectory_id == unit.part_id
+            seen.add(unit.part_id)
+        assert unit.trajectory_id in seen
+    windowed = RunPlan({}, tuple(units_of(estimator="windowed", **SIDE)), PROVENANCE, 0).exactly()
+    exact = units_of(**SIDE)
+    assert [u.part_id for u in windowed.trajectories] == [u.part_id for u in exact]
+    assert [u.trajectory_id for u in windowed.trajectories] == [u.trajectory_id for u in exact]
+
+
+def test_joint_edits_are_sets_that_the_first_cursor_may_take_together():
+    for unit in units_of(joint_edits=6, joint_size=3, max_actions=None):
+        for actions in unit.joints:
+            spans = sorted(TREE.span(action.node) for action in actions)
+            assert len(actions) == 3
+            assert all(a_end <= b_first for (_, a_end), (b_first, _) in pairwise(spans))
+            cursor = unit.trajectory.first_cursor
+            assert all(is_legal_at(a, TREE, cursor, unit.protected_tail) for a in actions)
+    assert not [u for u in units_of(joint_edits=6, joint_size=200) if u.unit == "joints"]

@@ -91,7 +91,7 @@ def plan(path: Path, store: Store | None, **settings: object) -> RunPlan:
 def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, empty_store):
     found = plan(write(tmp_path, good_row()), empty_store, max_actions=6)
     head = LODMap(TREE, 16, 80, np.array(LEVELS, dtype=np.uint8))
-    expected = plan_trajectory(
+    (expected,) = plan_trajectory(
         IDENTITY, "import", Trajectory(head, (80, 84, 91), 16), small_config(max_actions=6), PROVENANCE
     )
     assert found.trajectories == (expected,)

@@ -61,7 +61,8 @@ def add_trajectory(
     levels: tuple[int, ...] = (2, 2, 2, 2, 1, 1, 0, 0),
     cursors: tuple[int, ...] = (32, 36),
     horizon: int = 4,
-    joints: Sequence[dict[str, object]] = (),
+    joint_effects: Sequence[dict[str, object]] = (),
+    attention: Sequence[dict[str, object]] = (),
     **columns: object,
 ) -> None:
     row = {
@@ -89,8 +90,8 @@ def add_trajectory(
         "status": "ok",
     }
     tables = {"trajectories": [row], "effects": [{**common, **effect} for effect in effects]}
-    if joints:
-        tables["joint_effects"] = list(joints)
+    side = {"joint_effects": list(joint_effects), "attention": list(attention)}
+    tables.update({name: rows for name, rows in side.items() if rows})
     part = write_part(store.location, part_id=trajectory_id, kind="trajectory", run_id="run", tables=tables)
     store.commit([part])
 

@@ -155,7 +155,8 @@ def test_a_control_tells_the_texts_worth_from_its_gists(store):
         {**effect("expand", 2, 0, 32, [0.5] * 8), "action": "drop"},
     ]
     mass = [0.5, 0.1, 0, 0, 0, 0, 0.01, 0.02, 0.03, 0.04]
-    add_trajectory(store, "controlled", "a", effects, attention_mass=mass)
+    attention = {"trajectory_id": "controlled", "attention_mass": mass, "status": "ok"}
+    add_trajectory(store, "controlled", "a", effects, attention=[attention])
     connection = connect(store.at())
     query = (
         "select action, information_value, gist_value, value_of_detail, attention_mass from controls "
@@ -175,20 +176,29 @@ def test_a_control_tells_the_texts_worth_from_its_gists(store):
 
 
 def test_a_joint_edit_stands_beside_the_sum_of_its_single_ones(store):
-    effects = [effect("collapse", 1, 5, 32, [0.5] * 8), effect("expand", 2, 0, 32, [-1.0] * 4 + [-3.0] * 4)]
-    first = {"action": "expand", "node_level": 2, "node_index": 0}
-    both = [first, {"action": "collapse", "node_level": 1, "node_index": 5}]
-    alone = [first, {"action": "expand", "node_level": 1, "node_index": 9}]
-    joints = [
-        {"trajectory_id": "t", "actions": both, "first_token": 32, "delta_nll": [-0.25] * 8, "status": "ok"},
-        {"trajectory_id": "t", "actions": alone, "first_token": 32, "delta_nll": [9.0] * 8, "status": "ok"},
+    actions = [
+        {"action": "expand", "node_level": 2, "node_index": 0},
+        {"action": "collapse", "node_level": 1, "node_index": 5},
     ]
-    add_trajectory(store, "t", "a", effects, joints=joints)
-    rows = fetch_rows(connect(store.at()), "from joint_edits order by cursor")
+    joint = {
+        "trajectory_id": "t",
+        "actions": actions,
+        "first_token": 32,
+        "delta_nll": [-0.25] * 8,
+        "sum_of_singles": [-0.5] * 4 + [-2.5] * 4,
+        "status": "ok",
+    }
+    again = {**joint, "status": "ok"}
+    add_trajectory(store, "t", "a", [], joint_effects=[joint, again, {**joint, "status": "not finite"}])
+    connection = connect(store.at())
+    rows = fetch_rows(connection, "from joint_edits order by cursor")
     assert [(row["cursor"], row["sum_of_singles"], row["additivity_gap"]) for row in rows] == [
         (32, -0.5, 0.25),
         (36, -2.5, 2.25),
     ]
+    assert {row["joint_id"] for row in rows} == {"t:expand.2.0+collapse.1.5"}
+    with pytest.raises(StoreError, match="horizon 5 is outside 1 to 4"):
+        fetch_rows(connection, "from joint_edits_at(5)")
 
 
 def test_files_that_lack_later_columns_are_read_as_null(store):
