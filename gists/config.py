@@ -49,18 +49,18 @@ class GistObjectiveConfig:
     """tokens before the scored ones that always stand in full"""
     scored_tokens: int = 320
     """tokens at the end of a window whose loss is read"""
-    coarse_share: float = 0.25
+    coarse_share: float = 0.15
     """share of windows that begin with a level-2 gist"""
     oldest_share: float = 0.5
     """share of windows in which the oldest nodes are replaced; in the others, nodes anywhere"""
-    min_replaced: float = 0.4
+    min_replaced: float = 0.6
     """smallest share of a window's blocks that stand as gists"""
     max_replaced: float = 1.0
     """the largest, reached at the end of the curriculum"""
-    curriculum_steps: int = 100
+    curriculum_steps: int = 30
     """steps over which windows grow from half their length and shares from a third of their largest"""
-    neighbour_weight: float = 0.05
-    """weight of the term that keeps neighbouring gists apart"""
+    neighbour_weight: float = 0.0
+    """weight of the term that keeps neighbouring gists apart; 0.05 is the usual one"""
     neighbour_margin: float = 0.2
     """cosine distance from which neighbours are far enough apart"""
 
@@ -101,8 +101,8 @@ class GistOptimiserConfig(OptimiserConfig):
 class GistTrainConfig:
     """One training run of a GistNet."""
 
-    windows_per_step: int = 2
-    students_per_window: int = 2
+    windows_per_step: int = 1
+    students_per_window: int = 1
     """patterns of gists a window is seen in; all are held to one pass of the window in full"""
     eval_interval: int = 100
     """steps between validations; the last step is always validated"""
