@@ -25,12 +25,14 @@ class GistNetSizes:
     width: int = 384
     num_heads: int = 6
     feedforward_width: int = 1024
+    num_picks: int = 4
+    """weighted means of the children, each with its gain, whose sum a gist starts from"""
     num_levels: int = 1
     """1: one set of weights for every level; otherwise one set per level"""
 
     def __post_init__(self) -> None:
         check_choice("gist_train.network.pooling", self.pooling, get_args(Pooling))
-        for key in ("num_layers", "width", "num_heads", "feedforward_width", "num_levels"):
+        for key in ("num_layers", "width", "num_heads", "feedforward_width", "num_picks", "num_levels"):
             check_range(f"gist_train.network.{key}", getattr(self, key), at_least=1)
 
 
@@ -57,7 +59,7 @@ class GistObjectiveConfig:
     """smallest share of a window's blocks that stand as gists"""
     max_replaced: float = 1.0
     """the largest, reached at the end of the curriculum"""
-    curriculum_steps: int = 30
+    curriculum_steps: int = 0
     """steps over which windows grow from half their length and shares from a third of their largest"""
     neighbour_weight: float = 0.0
     """weight of the term that keeps neighbouring gists apart; 0.05 is the usual one"""
@@ -87,14 +89,31 @@ class GistObjectiveConfig:
 
 
 @dataclass(frozen=True)
+class RarityConfig:
+    """The quick start: picks that learn which tokens of a block are the rarest."""
+
+    num_steps: int = 60
+    """0: start from the mean"""
+    blocks_per_step: int = 64
+    learning_rate: float = 1e-3
+    gain: float = 0.6
+    """weight of each pick at the end of it"""
+
+    def __post_init__(self) -> None:
+        check_range("gist_train.rarity.num_steps", self.num_steps, at_least=0)
+        check_range("gist_train.rarity.blocks_per_step", self.blocks_per_step, at_least=1)
+        check_range("gist_train.rarity.learning_rate", self.learning_rate, above=0)
+
+
+@dataclass(frozen=True)
 class GistOptimiserConfig(OptimiserConfig):
     """The same optimiser with a GistNet's defaults."""
 
     section = "gist_train.optimiser"
-    learning_rate: float = 6e-4
+    learning_rate: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = 20
-    total_steps: int = 1000
+    total_steps: int = 600
 
 
 @dataclass(frozen=True)
@@ -112,6 +131,7 @@ class GistTrainConfig:
     log_interval: int = 10
     seed: int = 0
     network: GistNetSizes = field(default_factory=GistNetSizes)
+    rarity: RarityConfig = field(default_factory=RarityConfig)
     objective: GistObjectiveConfig = field(default_factory=GistObjectiveConfig)
     optimiser: GistOptimiserConfig = field(default_factory=GistOptimiserConfig)
 

@@ -1,8 +1,9 @@
 """The trainable GistNet: a small transformer over a block's embeddings, pooled into one.
 
-A gist is a weighted mean of its children plus a correction. What weighs and corrects ends in zeros, so an
-untrained network is exactly the mean-pooled gist and training can only be judged against it. Its layers have
-the shape of the Llama family's, so that they can start as copies of a base model's first ones.
+A gist is a sum of a few weighted means of its children (picks) plus a correction. What weighs and corrects
+ends in zeros, so an untrained network is exactly the mean-pooled gist and training can only be judged against
+it. Its layers have the shape of the Llama family's, so that they can start as copies of a base model's first
+ones.
 
 Shapes: M nodes, K children per node, S = K positions, or K + 1 with a slot, d embedding width of the base
 model, w inner width.
@@ -25,6 +26,7 @@ from mctrace.gists.config import Pooling
 from mctrace.gists.layers import LLAMA_NAMES, GistLayer, LayerSizes
 
 _MAX_LEVELS = 4
+_PICK_FEATURES = 64
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -49,6 +51,8 @@ class GistNetConfig:
     feedforward_width: int = 1024
     rope_theta: float = 10_000.0
     """base of the rotary position embedding"""
+    num_picks: int = 4
+    """weighted means of the children whose sum, each with its gain, a gist is made from"""
     num_levels: int = 1
     """1: one set of weights for every level; otherwise one set per level"""
 
@@ -86,7 +90,7 @@ class GistNetConfig:
 
 
 class _Pooler(nn.Module):
-    """Transformer over K children (and a slot): weights for their mean, and a correction to it."""
+    """Transformer over K children (and a slot): what to pick from them, and a correction to that."""
 
     def __init__(self, config: GistNetConfig) -> None:
         super().__init__()
@@ -98,30 +102,44 @@ class _Pooler(nn.Module):
             self.slot = nn.Parameter(torch.randn(config.width) * 0.02)
         self.layers = nn.ModuleList(GistLayer(config.layer_sizes) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
-        self.salience = nn.Linear(config.width, 1, bias=False)
-        nn.init.zeros_(self.salience.weight)
+        # Each pick reads features of its own, or all would learn the same.
+        self.pick_features = nn.Linear(config.width, config.num_picks * _PICK_FEATURES, bias=False)
+        self.pick_weight = nn.Parameter(torch.zeros(config.num_picks, _PICK_FEATURES))
+        self.gain = nn.Parameter(torch.full((config.num_picks,), 1 / config.num_picks))
         self.project_out = nn.Linear(config.width, config.embedding_dim)
         nn.init.zeros_(self.project_out.weight)
         nn.init.zeros_(self.project_out.bias)
 
     def forward(self, children_MKd: Tensor, level: int, input_scale: Tensor) -> Tensor:
-        # Inputs at the scale of the base model's embeddings and a correction at the children's own: whatever
-        # a level's gists grow to, the next level reads them as if they were tokens.
+        # Children are read at the scale of the base model's embeddings, and the correction is at their own:
+        # whatever a level's gists grow to, the next level reads them as if they were tokens.
         scale_M11 = children_MKd.std(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-        hidden_MSw = self.project_in(children_MKd * (input_scale / scale_M11)) + self.level_offset[level - 1]
+        normed_MSw = self.encode(children_MKd * (input_scale / scale_M11), level)
+        weight_MK1 = (self.pick_logits(normed_MSw).softmax(dim=1) @ self.gain)[..., None]
+        correction_Md: Tensor = self.project_out(self._pool(normed_MSw))
+        picked_Md: Tensor = (weight_MK1 * children_MKd).sum(dim=1)
+        return picked_Md + correction_Md * scale_M11[:, 0]
+
+    def encode(self, scaled_MKd: Tensor, level: int) -> Tensor:
+        """Normed outputs [M, S, w] over children at the scale of the base model's embeddings."""
+        hidden_MSw: Tensor = self.project_in(scaled_MKd) + self.level_offset[level - 1]
         if self.config.pooling == "cls":
-            slot_M1w = self.slot.to(hidden_MSw.dtype).expand(len(hidden_MSw), 1, -1)
+            slot_M1w = self.slot.expand(len(hidden_MSw), 1, -1)
             hidden_MSw = torch.cat([hidden_MSw, slot_M1w], dim=1)
         # Causal, as the layers they may be copied from; the slot comes last and so sees every child.
         positions = hidden_MSw.shape[1]
         mask_SS = torch.ones(positions, positions, dtype=torch.bool, device=hidden_MSw.device).tril()
         for layer in self.layers:
             hidden_MSw = layer(hidden_MSw, mask_SS)
-        normed_MSw = self.norm(hidden_MSw)
-        weight_MK1 = self.salience(normed_MSw[:, : children_MKd.shape[1]]).softmax(dim=1)
-        correction_Md: Tensor = self.project_out(self._pool(normed_MSw))
-        salient_Md: Tensor = (weight_MK1 * children_MKd).sum(dim=1)
-        return salient_Md + correction_Md * scale_M11[:, 0]
+        normed_MSw: Tensor = self.norm(hidden_MSw)
+        return normed_MSw
+
+    def pick_logits(self, normed_MSw: Tensor) -> Tensor:
+        """Logits [M, K, picks]: how much each pick wants each child."""
+        features = self.pick_features(normed_MSw[:, : self.config.block_size])
+        features_MKpf = features.view(*features.shape[:2], *self.pick_weight.shape)
+        logits_MKp: Tensor = (features_MKpf * self.pick_weight).sum(dim=-1)
+        return logits_MKp
 
     def _pool(self, hidden_MSw: Tensor) -> Tensor:
         if self.config.pooling == "mean":
@@ -168,6 +186,13 @@ class TransformerGistNet(nn.Module):
         pooler = self.poolers[min(level, len(self.poolers)) - 1]
         gists_Md: Tensor = pooler(children_MKd.float(), level, self.input_scale)
         return gists_Md.to(children_MKd.dtype)
+
+    def pick_logits(self, children_MKd: Tensor) -> list[Tensor]:
+        """Each set of weights' logits [M, K, picks] over children that are tokens."""
+        scale_M11 = children_MKd.std(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+        scaled_MKd = children_MKd * (self.input_scale / scale_M11)
+        poolers = [pooler for pooler in self.poolers if isinstance(pooler, _Pooler)]
+        return [pooler.pick_logits(pooler.encode(scaled_MKd, 1)) for pooler in poolers]
 
     def copy_layers(self, layers: Sequence[Mapping[str, Tensor]]) -> None:
         """Start from a Llama-like base model's first layers, given by their names there, cut loose from it.

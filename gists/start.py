@@ -45,6 +45,7 @@ def fresh_gistnet(
         sizes.num_heads,
         sizes.num_heads,
         sizes.feedforward_width,
+        num_picks=sizes.num_picks,
         num_levels=sizes.num_levels,
     )
     if sizes.copy_layers:
@@ -59,6 +60,7 @@ def fresh_gistnet(
             base_layers.num_kv_heads,
             base_layers.feedforward_width,
             base_layers.rope_theta,
+            sizes.num_picks,
             sizes.num_levels,
         )
     network = TransformerGistNet(config)

@@ -24,6 +24,7 @@ from mctrace.gists.evaluation import Diversity, HeldOut, Measured, evaluate_docu
 from mctrace.gists.gistnet import GistNet, MeanGistNet
 from mctrace.gists.loading import gistnet_folder, load_gistnet
 from mctrace.gists.network import TransformerGistNet
+from mctrace.gists.rarity import learn_rarity
 from mctrace.gists.start import earlier_gistnet, fresh_gistnet
 from mctrace.gists.table import judge_gists
 from mctrace.gists.training import gist_loss, validation_loss
@@ -63,14 +64,19 @@ def train_gists(
     about = _about(config, source, documents, init)
     claim_run_folder(out, config, overwrite=overwrite)
     network.to(model.device)
+    progress = make_progress(console)
     started = time.perf_counter()
+    if init is None and settings.rarity.num_steps:
+        progress.start("learning rarity", settings.rarity.num_steps, "steps")
+        for step in learn_rarity(network, model, tokens["train"], settings.rarity, settings.seed):
+            progress.advance(1, f"loss {step.values['loss']:.4f}")
+        progress.stop()
 
     def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         seconds = round(time.perf_counter() - started, 1)
         record = {**about, "step": step, "seconds": seconds, "validation": dict(metrics)}
         write_folder(folder, partial(_fill, network, record))
 
-    progress = make_progress(console)
     with JsonlSink(out / METRICS_FILE) as jsonl, TensorBoardSink(out / "tensorboard") as board:
         progress.start("training", settings.optimiser.total_steps, "steps")
         result = fit_module(

@@ -26,7 +26,7 @@ def network(config: GistNetConfig = CONFIG, *, trained: bool = True, seed: int =
         for pooler in made.poolers:
             torch.nn.init.normal_(pooler.project_out.weight, std=0.3)
             torch.nn.init.normal_(pooler.project_out.bias, std=0.3)
-            torch.nn.init.normal_(pooler.salience.weight, std=0.3)
+            torch.nn.init.normal_(pooler.pick_weight, std=0.3)
             torch.nn.init.normal_(pooler.level_offset, std=0.3)
     return made.requires_grad_(False).eval()
 

@@ -10,6 +10,7 @@ from mctrace.pipeline import app
 
 TRAINING = {
     "gist_train.network.num_layers": 1,
+    "gist_train.rarity.num_steps": 2,
     "gist_train.objective.window_tokens": 64,
     "gist_train.objective.protected_tail": 8,
     "gist_train.objective.scored_tokens": 16,
