@@ -16,8 +16,8 @@ Match = Literal["kl", "nll"]
 class GistNetSizes:
     """The network, as far as it is a choice; with `copy_layers` the base model decides the rest."""
 
-    pooling: Pooling = "cls"
-    """mean, query or cls: how the outputs over K children become one"""
+    pooling: Pooling = "query"
+    """mean, query or cls: which outputs the correction to the picks is made from"""
     num_layers: int = 2
     copy_layers: bool = True
     """start the layers as copies of the base model's first ones, at its width; needs a Llama-like model.
@@ -92,9 +92,9 @@ class GistObjectiveConfig:
 class RarityConfig:
     """The quick start: picks that learn which tokens of a block are the rarest."""
 
-    num_steps: int = 60
+    num_steps: int = 40
     """0: start from the mean"""
-    blocks_per_step: int = 64
+    blocks_per_step: int = 32
     learning_rate: float = 1e-3
     gain: float = 0.6
     """weight of each pick at the end of it"""

@@ -39,9 +39,9 @@ class GistNetConfig:
     """d, the base model's embedding width"""
     block_size: int = 32
     """K, children per node"""
-    pooling: Pooling = "cls"
-    """how K outputs become one: `mean` of them, attention by one learned `query` over the last layer, or
-    `cls`, a learned slot behind the children that takes part in every layer"""
+    pooling: Pooling = "query"
+    """which outputs the correction is made from: their `mean`, those that the picks' queries attend to
+    (`query`), or that of a learned slot behind the children, which takes part in every layer (`cls`)"""
     width: int = 384
     """inner width of the transformer"""
     num_layers: int = 2
@@ -98,7 +98,7 @@ class _Pooler(nn.Module):
         same_width = config.width == config.embedding_dim
         self.project_in = nn.Identity() if same_width else nn.Linear(config.embedding_dim, config.width)
         self.level_offset = nn.Parameter(torch.zeros(_MAX_LEVELS, config.width))
-        if config.pooling != "mean":
+        if config.pooling == "cls":
             self.slot = nn.Parameter(torch.randn(config.width) * 0.02)
         self.layers = nn.ModuleList(GistLayer(config.layer_sizes) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
@@ -106,9 +106,8 @@ class _Pooler(nn.Module):
         self.pick_features = nn.Linear(config.width, config.num_picks * _PICK_FEATURES, bias=False)
         self.pick_weight = nn.Parameter(torch.zeros(config.num_picks, _PICK_FEATURES))
         self.gain = nn.Parameter(torch.full((config.num_picks,), 1 / config.num_picks))
-        self.project_out = nn.Linear(config.width, config.embedding_dim)
+        self.project_out = nn.Linear(config.width, config.embedding_dim, bias=False)
         nn.init.zeros_(self.project_out.weight)
-        nn.init.zeros_(self.project_out.bias)
 
     def forward(self, children_MKd: Tensor, level: int, input_scale: Tensor) -> Tensor:
         # Children are read at the scale of the base model's embeddings, and the correction is at their own:
@@ -116,7 +115,7 @@ class _Pooler(nn.Module):
         scale_M11 = children_MKd.std(dim=(1, 2), keepdim=True).clamp(min=1e-6)
         normed_MSw = self.encode(children_MKd * (input_scale / scale_M11), level)
         weight_MK1 = (self.pick_logits(normed_MSw).softmax(dim=1) @ self.gain)[..., None]
-        correction_Md: Tensor = self.project_out(self._pool(normed_MSw))
+        correction_Md: Tensor = self.project_out(self._pool(normed_MSw, weight_MK1))
         picked_Md: Tensor = (weight_MK1 * children_MKd).sum(dim=1)
         return picked_Md + correction_Md * scale_M11[:, 0]
 
@@ -141,13 +140,12 @@ class _Pooler(nn.Module):
         logits_MKp: Tensor = (features_MKpf * self.pick_weight).sum(dim=-1)
         return logits_MKp
 
-    def _pool(self, hidden_MSw: Tensor) -> Tensor:
+    def _pool(self, normed_MSw: Tensor, weight_MK1: Tensor) -> Tensor:
         if self.config.pooling == "mean":
-            return hidden_MSw.mean(dim=1)
+            return normed_MSw.mean(dim=1)
         if self.config.pooling == "cls":
-            return hidden_MSw[:, -1]
-        weight_MS1 = (hidden_MSw @ self.slot)[..., None].softmax(dim=1)
-        return (hidden_MSw * weight_MS1).sum(dim=1)
+            return normed_MSw[:, -1]
+        return (weight_MK1 * normed_MSw).sum(dim=1)
 
 
 class TransformerGistNet(nn.Module):

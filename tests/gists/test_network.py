@@ -25,7 +25,6 @@ def network(config: GistNetConfig = CONFIG, *, trained: bool = True, seed: int =
     if trained:
         for pooler in made.poolers:
             torch.nn.init.normal_(pooler.project_out.weight, std=0.3)
-            torch.nn.init.normal_(pooler.project_out.bias, std=0.3)
             torch.nn.init.normal_(pooler.pick_weight, std=0.3)
             torch.nn.init.normal_(pooler.level_offset, std=0.3)
     return made.requires_grad_(False).eval()
@@ -88,7 +87,7 @@ def test_levels_share_weights_unless_each_has_its_own():
     assert len(shared.poolers) == 1
     assert len(own.poolers) == 2
     assert not torch.equal(own.gists(CHILDREN_MKd, 1), own.gists(CHILDREN_MKd, 2))
-    own.poolers[0].project_out.bias.data += 1
+    own.poolers[0].project_out.weight.data += 1
     assert not torch.equal(own.gists(CHILDREN_MKd, 1), network(own.config).gists(CHILDREN_MKd, 1))
     assert torch.equal(own.gists(CHILDREN_MKd, 2), network(own.config).gists(CHILDREN_MKd, 2))
 
