@@ -16,7 +16,7 @@ Match = Literal["kl", "nll"]
 class GistNetSizes:
     """The network, as far as it is a choice; with `copy_layers` the base model decides the rest."""
 
-    pooling: Pooling = "query"
+    pooling: Pooling = "cls"
     """mean, query or cls: which outputs the correction to the picks is made from"""
     num_layers: int = 2
     copy_layers: bool = True
@@ -42,20 +42,20 @@ class GistObjectiveConfig:
 
     match: Match = "kl"
     """kl: to the frozen model's predictions in full context; nll: to the tokens themselves"""
-    window_tokens: int = 896
+    window_tokens: int = 640
     """tokens of a window of level-1 gists"""
-    near_share: float = 0.0
+    near_share: float = 0.3
     """share of windows in which every block may be replaced and every token behind the first gist is scored;
     in the others the end of the window is as it is in use: scored tokens behind a protected tail"""
     protected_tail: int = 64
     """tokens before the scored ones that always stand in full"""
-    scored_tokens: int = 320
+    scored_tokens: int = 192
     """tokens at the end of a window whose loss is read"""
-    coarse_share: float = 0.15
+    coarse_share: float = 0.06
     """share of windows that begin with a level-2 gist"""
     oldest_share: float = 0.5
     """share of windows in which the oldest nodes are replaced; in the others, nodes anywhere"""
-    min_replaced: float = 0.6
+    min_replaced: float = 0.5
     """smallest share of a window's blocks that stand as gists"""
     max_replaced: float = 1.0
     """the largest, reached at the end of the curriculum"""

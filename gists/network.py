@@ -39,7 +39,7 @@ class GistNetConfig:
     """d, the base model's embedding width"""
     block_size: int = 32
     """K, children per node"""
-    pooling: Pooling = "query"
+    pooling: Pooling = "cls"
     """which outputs the correction is made from: their `mean`, those that the picks' queries attend to
     (`query`), or that of a learned slot behind the children, which takes part in every layer (`cls`)"""
     width: int = 384
@@ -92,6 +92,11 @@ class GistNetConfig:
 class _Pooler(nn.Module):
     """Transformer over K children (and a slot): what to pick from them, and a correction to that."""
 
+    centre: Tensor
+    """[w] mean over blocks of what is pooled"""
+    spread: Tensor
+    """[w] and its standard deviation, both taken once, before the base model is asked anything"""
+
     def __init__(self, config: GistNetConfig) -> None:
         super().__init__()
         self.config = config
@@ -106,6 +111,8 @@ class _Pooler(nn.Module):
         self.pick_features = nn.Linear(config.width, config.num_picks * _PICK_FEATURES, bias=False)
         self.pick_weight = nn.Parameter(torch.zeros(config.num_picks, _PICK_FEATURES))
         self.gain = nn.Parameter(torch.full((config.num_picks,), 1 / config.num_picks))
+        self.register_buffer("centre", torch.zeros(config.width))
+        self.register_buffer("spread", torch.ones(config.width))
         self.project_out = nn.Linear(config.width, config.embedding_dim, bias=False)
         nn.init.zeros_(self.project_out.weight)
 
@@ -115,9 +122,20 @@ class _Pooler(nn.Module):
         scale_M11 = children_MKd.std(dim=(1, 2), keepdim=True).clamp(min=1e-6)
         normed_MSw = self.encode(children_MKd * (input_scale / scale_M11), level)
         weight_MK1 = (self.pick_logits(normed_MSw).softmax(dim=1) @ self.gain)[..., None]
-        correction_Md: Tensor = self.project_out(self._pool(normed_MSw, weight_MK1))
+        # What all blocks have in common would drown what tells them apart.
+        apart_Mw = (self._pool(normed_MSw, weight_MK1) - self.centre) / self.spread
+        correction_Md: Tensor = self.project_out(apart_Mw)
         picked_Md: Tensor = (weight_MK1 * children_MKd).sum(dim=1)
         return picked_Md + correction_Md * scale_M11[:, 0]
+
+    @torch.no_grad()
+    def calibrate(self, scaled_MKd: Tensor) -> None:
+        """Takes `centre` and `spread` from sample blocks."""
+        normed_MSw = self.encode(scaled_MKd, 1)
+        weight_MK1 = (self.pick_logits(normed_MSw).softmax(dim=1) @ self.gain)[..., None]
+        spread_w, centre_w = torch.std_mean(self._pool(normed_MSw, weight_MK1), dim=0)
+        self.centre.copy_(centre_w)
+        self.spread.copy_(spread_w.clamp(min=1e-3))
 
     def encode(self, scaled_MKd: Tensor, level: int) -> Tensor:
         """Normed outputs [M, S, w] over children at the scale of the base model's embeddings."""
@@ -187,10 +205,20 @@ class TransformerGistNet(nn.Module):
 
     def pick_logits(self, children_MKd: Tensor) -> list[Tensor]:
         """Each set of weights' logits [M, K, picks] over children that are tokens."""
+        scaled_MKd = self._scaled(children_MKd)
+        return [pooler.pick_logits(pooler.encode(scaled_MKd, 1)) for pooler in self._typed_poolers()]
+
+    def calibrate(self, children_MKd: Tensor) -> None:
+        """Learns from sample blocks of tokens what all have in common, for the corrections to leave out."""
+        for pooler in self._typed_poolers():
+            pooler.calibrate(self._scaled(children_MKd))
+
+    def _scaled(self, children_MKd: Tensor) -> Tensor:
         scale_M11 = children_MKd.std(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-        scaled_MKd = children_MKd * (self.input_scale / scale_M11)
-        poolers = [pooler for pooler in self.poolers if isinstance(pooler, _Pooler)]
-        return [pooler.pick_logits(pooler.encode(scaled_MKd, 1)) for pooler in poolers]
+        return children_MKd * (self.input_scale / scale_M11)
+
+    def _typed_poolers(self) -> list[_Pooler]:
+        return [pooler for pooler in self.poolers if isinstance(pooler, _Pooler)]
 
     def copy_layers(self, layers: Sequence[Mapping[str, Tensor]]) -> None:
         """Start from a Llama-like base model's first layers, given by their names there, cut loose from it.

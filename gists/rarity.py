@@ -22,6 +22,8 @@ from mctrace.gists.network import TransformerGistNet
 from mctrace.train.config import OptimiserConfig
 from mctrace.train.loop import Step, optimise
 
+_CALIBRATION_BLOCKS = 512
+"""Blocks over which is measured what all have in common."""
 IntArray = npt.NDArray[np.int32]
 
 
@@ -55,6 +57,8 @@ def learn_rarity(
     )
     blocks = _blocks(documents, block_size, config.blocks_per_step, seed)
     yield from optimise(gistnet, blocks, loss_fn, optimiser)
+    sample_MK = next(_blocks(documents, block_size, _CALIBRATION_BLOCKS, seed + 1))
+    gistnet.calibrate(model.embed(sample_MK.flatten()).clone().float().view(*sample_MK.shape, -1))
 
 
 def document_frequency(documents: Sequence[IntArray]) -> Tensor:
