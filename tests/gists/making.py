@@ -32,7 +32,7 @@ def document(num_tokens: int, seed: int = 0) -> np.ndarray:
 def tiny_config(total_steps: int = 30, **objective: object) -> GistTrainConfig:
     values = {
         "window_tokens": 48, "protected_tail": 4, "scored_tokens": 16, "curriculum_steps": 4,
-        "min_replaced": 0.4, **objective,
+        "min_replaced": 0.4, "near_share": 0.0, **objective,
     }  # fmt: skip
     return GistTrainConfig(
         windows_per_step=2,

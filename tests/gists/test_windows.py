@@ -28,7 +28,9 @@ def test_a_steps_windows_depend_on_its_number_alone():
 
 
 def test_the_tail_and_the_scored_tokens_always_stand_in_full():
-    windows = [window for step in steps(30, first_step=5, coarse_share=0.5) for window in step]
+    windows = [
+        window for step in steps(30, first_step=5, coarse_share=0.5, near_share=0.0) for window in step
+    ]
     levels = set()
     for window in windows:
         assert window.first_scored == len(window.tokens_T) - 16
