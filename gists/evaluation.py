@@ -176,7 +176,7 @@ class _Case:
         embeddings_ND = gather_embeddings(entries, embeddings)
         position_N = torch.from_numpy(entries.position_N(0)).to(embeddings_ND.device)
         keep_H = torch.arange(len(entries) - horizon - 1, len(entries) - 1, device=embeddings_ND.device)
-        logits_HV, _ = self._model.logits(embeddings_ND, position_N, keep_H, keep_cache=False)
+        logits_HV = self._model.logits(embeddings_ND, position_N, keep_H)
         targets_H = self._tokens_T[self._cursor : self._cursor + horizon].to(logits_HV.device)
         return functional.cross_entropy(logits_HV.float(), targets_H, reduction="none")
 

@@ -58,16 +58,14 @@ def student_logits(
     embeddings_ND = gather_embeddings(entries, tree_embeddings)
     device = embeddings_ND.device
     position_N = torch.from_numpy(entries.position_N(lod_map.start)).to(device)
-    logits_SV, _ = model.logits(embeddings_ND, position_N, reads.entry_S.to(device), keep_cache=False)
-    return logits_SV
+    return model.logits(embeddings_ND, position_N, reads.entry_S.to(device))
 
 
 @torch.no_grad()
 def teacher_logits(model: FrozenModel, token_embeddings_Td: Tensor) -> Tensor:
     """Logits [T, V] of the window in full; row t predicts token t + 1."""
     position_T = torch.arange(len(token_embeddings_Td), device=token_embeddings_Td.device)
-    logits_TV, _ = model.logits(token_embeddings_Td, position_T, position_T, keep_cache=False)
-    return logits_TV
+    return model.logits(token_embeddings_Td, position_T, position_T)
 
 
 def substitution_loss(student_SV: Tensor, teacher_SV: Tensor, targets_S: Tensor, match: Match) -> Tensor:

@@ -67,7 +67,7 @@ def test_deletion_leaves_entries_out_and_moves_no_other():
     embeddings_Td = model.embed(tokens_T)
 
     def loss(kept: torch.Tensor) -> float:
-        logits_NV, _ = model.logits(embeddings_Td[kept], kept, torch.arange(len(kept)), keep_cache=False)
+        logits_NV = model.logits(embeddings_Td[kept], kept, torch.arange(len(kept)))
         return float(torch.nn.functional.cross_entropy(logits_NV[-9:-1], tokens_T[-8:]))
 
     expected = loss(torch.arange(32, 72)) - loss(torch.arange(72))
@@ -91,8 +91,8 @@ def test_a_gist_is_measured_at_the_centre_of_its_span():
     tree = build_tree(gistnet, model.embed(tokens_T), TREE)
     entries_ND = torch.cat([tree[2][:2], tree[0][32:]])
     position_N = torch.cat([torch.tensor([8, 24]), torch.arange(32, 72)])
-    logits_HV, _ = model.logits(entries_ND, position_N, torch.arange(33, 41), keep_cache=False)
-    full_TV, _ = model.logits(tree[0], torch.arange(72), torch.arange(63, 71), keep_cache=False)
+    logits_HV = model.logits(entries_ND, position_N, torch.arange(33, 41))
+    full_TV = model.logits(tree[0], torch.arange(72), torch.arange(63, 71))
     expected = [torch.nn.functional.cross_entropy(x, tokens_T[-8:]).item() for x in (logits_HV, full_TV)]
     assert measured.delta_nll[8] == pytest.approx(expected[0] - expected[1], abs=1e-5)
     assert with_gists(TREE, 64, 2, np.array([0, 1])).entries.position_N(0)[:2].tolist() == [8, 24]
