@@ -72,14 +72,21 @@ class Diversity:
 
 
 def settings_of(tree: TreeShape, config: GistEvaluationConfig) -> Iterator[Setting]:
-    """Every setting the configuration asks for, less shares a context has too few nodes to tell apart."""
+    """Every setting the configuration asks for, less those a context has too few nodes for.
+
+    Left out are shares that come to no whole node, or to more than stand before the protected tail, and a
+    random choice that has no choice.
+    """
     for level in range(1, min(tree.max_level, 2) + 1):
         context_tokens = max(config.context_tokens, 2 * tree.span_width(level))
         num_nodes = tree.num_complete_nodes(level, context_tokens)
+        num_allowed = tree.num_complete_nodes(level, max(0, context_tokens - config.protected_tail))
         for placement in PLACEMENTS:
             for share in config.shares:
-                is_whole = abs(share * num_nodes - round(share * num_nodes)) < 0.25
-                if is_whole and 1 <= round(share * num_nodes) < num_nodes:
+                num_chosen = round(share * num_nodes)
+                is_whole = abs(share * num_nodes - num_chosen) < 0.25
+                num_most = min(num_allowed, num_nodes - 1) - (placement == "random")
+                if is_whole and 1 <= num_chosen <= num_most:
                     yield Setting(level, placement, share, context_tokens)
 
 

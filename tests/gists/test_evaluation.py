@@ -45,7 +45,7 @@ def test_every_setting_has_every_variant_in_every_document(found):
 def test_shares_that_come_to_no_node_or_to_all_are_left_out():
     settings = list(settings_of(TreeShape(32, 2), GistEvaluationConfig()))
     assert {s.share for s in settings if s.level == 1} == {0.25, 0.5, 0.75}
-    assert {s.share for s in settings if s.level == 2} == {0.5}
+    assert {(s.share, s.placement) for s in settings if s.level == 2} == {(0.5, "oldest")}
     assert {s.context_tokens for s in settings if s.level == 2} == {2048}
 
 
