@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
+from mctrace.analysis.gist_section import gist_sections
 from mctrace.analysis.page import Section, render_page
 from mctrace.analysis.run_sections import evaluation_section, training_section
 from mctrace.analysis.shipped import run_analysis
@@ -23,6 +24,7 @@ def report_sections(version: StoreVersion, run: Path | None) -> list[Section]:
         return [
             store_section(connection, horizons),
             signal_section(connection, horizons),
+            *gist_sections(connection),
             value_section(connection),
             distance_section(connection),
             target_section(connection),

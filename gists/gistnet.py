@@ -57,6 +57,11 @@ def build_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) 
 
     Raises ModelError when the GistNet returns another shape or anything that is not finite.
     """
+    return grow_tree(gistnet, token_embeddings_Td, shape)
+
+
+def grow_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) -> Sequence[Tensor]:
+    """The same, differentiable: gradients flow from the gists of every level into the GistNet's weights."""
     levels = [token_embeddings_Td]
     width = token_embeddings_Td.shape[1]
     for level in range(1, shape.max_level + 1):

@@ -1,4 +1,4 @@
-"""Finding a GistNet: by name ("mean"), by folder (safetensors + config.json) or by Python entry point.
+"""Finding a GistNet: by name ("mean", or one that ships), by folder or by Python entry point.
 
 A folder is data and runs no code. An entry point "package.module:attribute" runs the user's own installed
 code, and is taken only from the configuration, never from a checkpoint or a store.
@@ -12,18 +12,34 @@ from mctrace.context.errors import ModelError
 from mctrace.gists.gistnet import GistNet, MeanGistNet
 from mctrace.gists.network import TransformerGistNet
 
+SHIPPED = Path(__file__).with_name("shipped")
+
+
+def shipped_names() -> list[str]:
+    """Names of the trained GistNets in the package."""
+    return sorted(folder.name for folder in SHIPPED.glob("*") if folder.is_dir()) if SHIPPED.is_dir() else []
+
+
+def gistnet_folder(source: str) -> Path | None:
+    """The folder behind a path or a shipped name; None for what has none. A path wins over a name."""
+    if Path(source).is_dir():
+        return Path(source)
+    return SHIPPED / source if source in shipped_names() else None
+
 
 def load_gistnet(source: str) -> GistNet:
     """The GistNet that `source` names. Raises ModelError with what can be given instead."""
     if source == "mean":
         return MeanGistNet()
-    if Path(source).is_dir():
-        return TransformerGistNet.from_pretrained(Path(source))
+    folder = gistnet_folder(source)
+    if folder is not None:
+        return TransformerGistNet.from_pretrained(folder)
     if ":" in source:
         return _from_entry_point(source)
+    shipped = ", ".join(shipped_names()) or "none"
     raise ModelError(
-        f"gists.source {source!r} is neither 'mean', nor a folder with config.json and model.safetensors, "
-        "nor an entry point 'package.module:attribute'"
+        f"gists.source {source!r} is neither 'mean', nor one that ships ({shipped}), nor a folder "
+        "with config.json and model.safetensors, nor an entry point 'package.module:attribute'"
     )
 
 

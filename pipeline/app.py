@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,21 @@ import typer
 from rich.console import Console
 
 from mctrace.context.errors import ConfigError, MctraceError
-from mctrace.pipeline.config import PipelineConfig, load_config
+from mctrace.pipeline.gist_app import gist_app
+from mctrace.pipeline.options import (
+    Assignments,
+    Config,
+    Corpus,
+    DeviceName,
+    Dtype,
+    Limit,
+    Model,
+    StoreUri,
+    Traces,
+    Version,
+    configure,
+    console,
+)
 from mctrace.train.config import NetworkName, TrainConfig, small_preset_changes
 
 app = typer.Typer(
@@ -28,19 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(gist_app, name="gist")
 
-Config = Annotated[Path | None, typer.Option("--config", help="configuration file [pipeline.toml]")]
-StoreUri = Annotated[str | None, typer.Option("--store", help="trace store, a folder or URI")]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="any key, e.g. --set collect.horizon=128 (repeatable)")
-]
-Version = Annotated[int | None, typer.Option("--version", min=0, help="store version [newest]")]
-Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
-Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
-Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]
-Limit = Annotated[int | None, typer.Option("--limit", help="most documents")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16")]
-DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
 Checkpoints = Annotated[list[Path], typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
 
 
@@ -56,17 +59,6 @@ class OutputFormat(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
-
-
-def _configure(
-    config: Path | None,
-    store: str | None,
-    assignments: list[str] | None,
-    preset: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
-    **flags: object,
-) -> PipelineConfig:
-    dotted = {key.replace("__", "."): value for key, value in flags.items()}
-    return load_config(config, assignments or [], {"store.uri": store, **dotted}, preset=preset)
 
 
 def _print_version(wanted: bool) -> None:
@@ -111,7 +103,7 @@ def plan(
     """
     from mctrace.pipeline.collect_command import plan_run
 
-    settings = _configure(
+    settings = configure(
         config, store, set_, corpus__paths=_paths(corpus, traces), corpus__limit=limit, model__name=model,
         model__dtype=dtype, model__device=device, ray__actors=actors,
     )  # fmt: skip
@@ -139,7 +131,7 @@ def collect(
     """
     from mctrace.pipeline.collect_command import collect_run
 
-    settings = _configure(
+    settings = configure(
         config, store, set_, corpus__paths=_paths(corpus, traces), corpus__limit=limit, model__name=model,
         model__dtype=dtype, model__device=device, ray__actors=actors, ray__address=ray_address,
     )  # fmt: skip
@@ -154,7 +146,7 @@ def log(config: Config = None, store: StoreUri = None, set_: Assignments = None)
     """
     from mctrace.pipeline.store_commands import print_log
 
-    print_log(_configure(config, store, set_), console)
+    print_log(configure(config, store, set_), console)
 
 
 @app.command()
@@ -174,7 +166,7 @@ def sql(
     """
     from mctrace.pipeline.store_commands import answer_query
 
-    answer_query(_configure(config, store, set_), version, query, file, format_.value, console)
+    answer_query(configure(config, store, set_), version, query, file, format_.value, console)
 
 
 @app.command()
@@ -195,7 +187,7 @@ def train(
     from mctrace.pipeline.train_command import train_run
 
     sizes = _small_preset if preset else None
-    settings = _configure(config, store, set_, sizes, train__target=target, train__network__name=network)
+    settings = configure(config, store, set_, sizes, train__target=target, train__network__name=network)
     train_run(settings, version, out, overwrite=overwrite, console=console)
 
 
@@ -216,7 +208,7 @@ def evaluate(
     """
     from mctrace.pipeline.train_command import evaluate_checkpoints
 
-    evaluate_checkpoints(_configure(config, store, set_), checkpoints, version, split, as_json, console)
+    evaluate_checkpoints(configure(config, store, set_), checkpoints, version, split, as_json, console)
 
 
 @app.command()
@@ -234,7 +226,7 @@ def report(
     """
     from mctrace.pipeline.report_command import write_report
 
-    write_report(_configure(config, store, set_), version, out, run, console)
+    write_report(configure(config, store, set_), version, out, run, console)
 
 
 @app.command()
@@ -252,7 +244,7 @@ def verify(
     """
     from mctrace.pipeline.store_commands import verify_run
 
-    verify_run(_configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
+    verify_run(configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
 
 
 def _small_preset(said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -265,9 +257,6 @@ def _paths(corpus: list[str] | None, traces: Path | None) -> tuple[str, ...] | N
     if corpus and traces:
         raise ConfigError("give --corpus or --traces, not both: a trace file brings its own documents")
     return tuple(corpus) if corpus else None
-
-
-console = Console(soft_wrap=True)
 
 
 def main() -> None:

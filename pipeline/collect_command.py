@@ -112,7 +112,7 @@ def _plan(
     if traces is not None:
         plan = plan_traces(traces, store, config.collect, config.corpus, provenance)
     else:
-        documents = _read_documents(config, store, source, console, progress)
+        documents = read_run_documents(config, store, source, console, progress)
         plan = make_plan(documents, config.collect, provenance)
     check_fits(plan, source)
     calibration, decided = _decide(plan, config, store)
@@ -133,9 +133,10 @@ def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple
     return calibration, decide(plan, calibration, config.collect.min_audit_spearman)
 
 
-def _read_documents(
+def read_run_documents(
     config: PipelineConfig, store: Store | None, source: ModelSource, console: Console, progress: Progress
 ) -> list[Document]:
+    """The configured corpus, split as `store` already splits it, saying what was left out."""
     skipped = Skipped()
     assigner = SplitAssigner(config.corpus, known_placements(store))
     texts = read_corpus(config.corpus.paths, skipped)

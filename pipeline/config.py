@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
 from mctrace.context.errors import ConfigError
 from mctrace.context.tree import TreeShape
+from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig
 from mctrace.train.config import TrainConfig
 
 DEFAULT_FILE = "pipeline.toml"
@@ -47,6 +48,8 @@ class PipelineConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    gist_train: GistTrainConfig = field(default_factory=GistTrainConfig)
+    gist_evaluate: GistEvaluationConfig = field(default_factory=GistEvaluationConfig)
 
     def to_json(self) -> str:
         """The resolved configuration, as it is kept beside everything made with it."""

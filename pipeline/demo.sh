@@ -42,5 +42,7 @@ Try next:
   $bin/mctrace sql --store demo/store "select * from labels_at(64) limit 5"
   $bin/mctrace train --store demo/store --preset small --target literal --out demo/literal
   $bin/mctrace collect --config $config --limit 40     (more labels; measures nothing twice)
+  $bin/mctrace collect --config $config --set gists.source=mean && $bin/mctrace report --config $config
+                                                       (the same questions with mean gists, side by side)
   $bin/mctrace init                                    (a pipeline.toml for your own corpus and model)
 END

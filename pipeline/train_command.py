@@ -22,9 +22,10 @@ from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.output import print_table
 from mctrace.pipeline.progress import make_progress
 from mctrace.train.baselines import noise_scores, recency_scores
-from mctrace.train.checkpoint import BEST, CheckpointInfo, checkpoint_writer, describe, load_checkpoint
+from mctrace.train.checkpoint import CheckpointInfo, checkpoint_writer, describe, load_checkpoint
 from mctrace.train.estimates import Interval, bootstrap_interval
 from mctrace.train.evaluation import EvaluationResult, evaluate, judge
+from mctrace.train.folders import BEST
 from mctrace.train.loop import endless
 from mctrace.train.networks import build_network
 from mctrace.train.telemetry import JsonlSink, TensorBoardSink
@@ -55,7 +56,7 @@ def train_run(
     )
     validation = list(ordered_batches(data, "validation", train.batch_size))
     training = partial(_epoch, data, train.batch_size, train.seed)
-    _claim(out, config, overwrite=overwrite)
+    claim_run_folder(out, config, overwrite=overwrite)
     progress = make_progress(console)
     with (
         JsonlSink(out / METRICS_FILE) as jsonl,
@@ -125,7 +126,7 @@ def _epoch(data: TrainingData, batch_size: int, seed: int, epoch: int) -> Iterab
     return shuffled_batches(data, "train", batch_size, seed=seed, epoch=epoch)
 
 
-def _claim(out: Path, config: PipelineConfig, *, overwrite: bool) -> None:
+def claim_run_folder(out: Path, config: PipelineConfig, *, overwrite: bool) -> None:
     """Takes the run folder; raises InputError when an earlier run is in it and may not be replaced."""
     if (out / METRICS_FILE).exists():
         if not overwrite:

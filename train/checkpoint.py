@@ -5,9 +5,7 @@ and targets it learned from, and in which unit it scores. Nothing is pickled.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ import torch
 
 from mctrace.context.errors import InputError
 from mctrace.train.config import NetworkConfig, TrainConfig
+from mctrace.train.folders import BEST, Save, keeping_last, whole_folder, write_folder
 from mctrace.train.lensnet import LensNet
 from mctrace.train.networks import build_network
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-BEST = "best"
-"""name of the checkpoint with the lowest validation loss"""
 
 
 @dataclass(frozen=True)
@@ -72,44 +69,26 @@ def describe(
     )
 
 
-def checkpoint_writer(
-    root: Path, network: LensNet, info: CheckpointInfo, keep_last: int
-) -> Callable[[str, int, Mapping[str, float]], None]:
-    """The `save` that `fit` wants: writes `root/<name>` and keeps `best` and the last `keep_last` others.
+def checkpoint_writer(root: Path, network: LensNet, info: CheckpointInfo, keep_last: int) -> Save:
+    """The `save` that `fit` wants: writes `root/<name>` and keeps `best` and the last `keep_last` others."""
 
-    Only what it wrote itself is ever deleted, not the checkpoints of an earlier run in the same folder.
-    """
-    steps: list[Path] = []
+    def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
+        save_checkpoint(folder, network, replace(info, step=step, metrics=dict(metrics) or None))
 
-    def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
-        save_checkpoint(root / name, network, replace(info, step=step, metrics=dict(metrics) or None))
-        if name != BEST:
-            steps.append(root / name)
-        while len(steps) > keep_last:
-            shutil.rmtree(steps.pop(0))
-
-    return save
+    return keeping_last(root, write, keep_last)
 
 
 def save_checkpoint(folder: Path, network: LensNet, info: CheckpointInfo) -> None:
-    """Write a checkpoint to `folder`, replacing one that is there.
-
-    Written beside it, synced, then renamed, so that a crash never leaves half a checkpoint. While an old one
-    is being replaced it is called `.<name>.previous`, where `load_checkpoint` finds it if the crash came
-    then. One writer per folder.
-    """
+    """Write a checkpoint to `folder`, replacing one that is there (see `write_folder`)."""
     from safetensors.torch import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, fresh / WEIGHTS)
-    (fresh / CONFIG).write_text(json.dumps(asdict(info), indent=2, allow_nan=False), encoding="utf-8")
-    for path in (fresh / WEIGHTS, fresh / CONFIG, fresh):
-        _sync(path)
-    _swap(fresh, folder)
+
+    def fill(fresh: Path) -> None:
+        save_file(weights, fresh / WEIGHTS)
+        (fresh / CONFIG).write_text(json.dumps(asdict(info), indent=2, allow_nan=False), encoding="utf-8")
+
+    write_folder(folder, fill)
 
 
 def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
@@ -118,8 +97,7 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
     Raises InputError when the folder is missing, is not a checkpoint, is from a newer mctrace, or its weights
     are damaged or belong to another network.
     """
-    if not folder.exists() and _previous(folder).exists():
-        folder = _previous(folder)
+    folder = whole_folder(folder)
     if (folder / BEST).is_dir():
         raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
     info = _read_info(folder)
@@ -128,28 +106,6 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
     _check_shapes(folder, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
     network.load_state_dict(weights)
     return network.eval(), info
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    previous = _previous(folder)
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    fresh.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_info(folder: Path) -> CheckpointInfo:

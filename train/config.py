@@ -5,7 +5,7 @@ otherwise. Every mistake is a `ConfigError` that names the dotted key of `pipeli
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
@@ -71,6 +71,8 @@ class ObjectiveConfig:
 class OptimiserConfig:
     """AdamW with a linear warm-up, then a cosine down to nothing at `total_steps`."""
 
+    section: ClassVar[str] = "train.optimiser"
+    """where in pipeline.toml these values are, as refusals name it"""
     learning_rate: float = 1e-4
     """the peak, reached at the end of the warm-up"""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -87,17 +89,17 @@ class OptimiserConfig:
     """largest global gradient norm; a larger gradient is scaled down to it"""
 
     def __post_init__(self) -> None:
-        check_range("train.optimiser.learning_rate", self.learning_rate, above=0)
+        check_range(f"{self.section}.learning_rate", self.learning_rate, above=0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"train.optimiser.betas must be two numbers in [0, 1), got {self.betas}")
-        check_range("train.optimiser.eps", self.eps, above=0)
-        check_range("train.optimiser.weight_decay", self.weight_decay, at_least=0)
-        check_range("train.optimiser.warmup_steps", self.warmup_steps, at_least=0)
-        check_range("train.optimiser.total_steps", self.total_steps, at_least=1)
-        check_range("train.optimiser.gradient_clip", self.gradient_clip, above=0)
+            raise ConfigError(f"{self.section}.betas must be two numbers in [0, 1), got {self.betas}")
+        check_range(f"{self.section}.eps", self.eps, above=0)
+        check_range(f"{self.section}.weight_decay", self.weight_decay, at_least=0)
+        check_range(f"{self.section}.warmup_steps", self.warmup_steps, at_least=0)
+        check_range(f"{self.section}.total_steps", self.total_steps, at_least=1)
+        check_range(f"{self.section}.gradient_clip", self.gradient_clip, above=0)
         if self.warmup_steps > self.total_steps:
             raise ConfigError(
-                f"train.optimiser.warmup_steps must be at most total_steps ({self.total_steps}), "
+                f"{self.section}.warmup_steps must be at most total_steps ({self.total_steps}), "
                 f"got {self.warmup_steps}"
             )
 

@@ -77,7 +77,7 @@ def test_mean_is_the_mean():
 
 
 def test_a_folder_is_loaded_as_the_network_that_was_saved_there(tmp_path):
-    saved = TransformerGistNet(GistNetConfig(8, 4, 12, 1, 2))
+    saved = TransformerGistNet(GistNetConfig(8, 4, width=12, num_layers=1, num_heads=2, num_kv_heads=1))
     saved.save_pretrained(tmp_path / "gists")
     assert load_gistnet(str(tmp_path / "gists")).content_hash == saved.content_hash
 

@@ -1,6 +1,7 @@
 """The trainable GistNet: where it starts, what it depends on, and what a folder gives back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from mctrace.context.tree import TreeShape
 from mctrace.gists.gistnet import GistNet, MeanGistNet, build_tree
 from mctrace.gists.network import GistNetConfig, TransformerGistNet
 
-CONFIG = GistNetConfig(embedding_dim=8, block_size=4, width=12, num_layers=1, num_heads=2)
+SIZES = {"embedding_dim": 8, "block_size": 4, "width": 12, "num_layers": 1, "feedforward_width": 16}
+CONFIG = GistNetConfig(**SIZES, num_heads=2, num_kv_heads=2)
 CHILDREN_MKd = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(3))
 
 
@@ -23,7 +25,8 @@ def network(config: GistNetConfig = CONFIG, *, trained: bool = True, seed: int =
     if trained:
         for pooler in made.poolers:
             torch.nn.init.normal_(pooler.project_out.weight, std=0.3)
-            torch.nn.init.normal_(pooler.project_out.bias, std=0.3)
+            torch.nn.init.normal_(pooler.pick_weight, std=0.3)
+            torch.nn.init.normal_(pooler.level_offset, std=0.3)
     return made.requires_grad_(False).eval()
 
 
@@ -37,14 +40,16 @@ def test_it_is_a_gistnet():
     assert isinstance(network(), GistNet)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "query", "cls"])
 @pytest.mark.parametrize("num_levels", [1, 2])
-def test_an_untrained_network_is_the_mean(num_levels):
-    config = GistNetConfig(8, 4, 12, 1, 2, num_levels)
+def test_an_untrained_network_is_the_mean(num_levels, pooling):
+    config = replace(CONFIG, num_levels=num_levels, pooling=pooling)
     tokens_Td = CHILDREN_MKd.reshape(-1, 8)
     tree = TreeShape(4, 2)
     expected = build_tree(MeanGistNet(), tokens_Td, tree)
     found = build_tree(network(config, trained=False), tokens_Td, tree)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    for ours, means in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, means)
 
 
 def test_a_trained_network_depends_on_every_child_and_on_their_order():
@@ -78,10 +83,20 @@ def test_children_that_are_all_zero_have_a_finite_gist():
 
 
 def test_levels_share_weights_unless_each_has_its_own():
-    shared, own = network(), network(GistNetConfig(8, 4, 12, 1, 2, num_levels=2))
-    assert torch.equal(shared.gists(CHILDREN_MKd, 1), shared.gists(CHILDREN_MKd, 2))
+    shared, own = network(), network(replace(CONFIG, num_levels=2))
+    assert len(shared.poolers) == 1
+    assert len(own.poolers) == 2
     assert not torch.equal(own.gists(CHILDREN_MKd, 1), own.gists(CHILDREN_MKd, 2))
-    assert torch.equal(own.gists(CHILDREN_MKd, 2), own.gists(CHILDREN_MKd, 3))
+    own.poolers[0].project_out.weight.data += 1
+    assert not torch.equal(own.gists(CHILDREN_MKd, 1), network(own.config).gists(CHILDREN_MKd, 1))
+    assert torch.equal(own.gists(CHILDREN_MKd, 2), network(own.config).gists(CHILDREN_MKd, 2))
+
+
+def test_shared_weights_know_the_level_by_an_offset_alone():
+    shared = network()
+    assert not torch.equal(shared.gists(CHILDREN_MKd, 1), shared.gists(CHILDREN_MKd, 2))
+    shared.poolers[0].level_offset.data.zero_()
+    assert torch.equal(shared.gists(CHILDREN_MKd, 1), shared.gists(CHILDREN_MKd, 2))
 
 
 def test_gists_have_the_dtype_of_their_children():
@@ -122,10 +137,10 @@ def test_any_change_of_a_weight_changes_the_content_hash():
 
 def test_another_configuration_has_another_content_hash_even_with_the_same_weights():
     def with_heads(num_heads: int) -> TransformerGistNet:
-        return network(GistNetConfig(8, 4, 12, 1, num_heads))
+        return network(GistNetConfig(**SIZES, num_heads=num_heads, num_kv_heads=1))
 
-    assert with_heads(2).state_dict().keys() == with_heads(3).state_dict().keys()
-    assert with_heads(2).content_hash != with_heads(3).content_hash
+    assert with_heads(1).state_dict().keys() == with_heads(3).state_dict().keys()
+    assert with_heads(1).content_hash != with_heads(3).content_hash
 
 
 def test_a_network_fits_only_its_own_block_size_and_width():
@@ -137,7 +152,7 @@ def test_a_network_fits_only_its_own_block_size_and_width():
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():
-    with pytest.raises(ModelError, match="width 384 is not divisible by num_heads 7"):
+    with pytest.raises(ModelError, match="width 384 is not divisible by twice num_heads 7"):
         GistNetConfig(embedding_dim=8, num_heads=7)
 
 
@@ -174,3 +189,30 @@ def test_a_folder_that_does_not_hold_a_whole_gistnet_is_refused_by_name(folder, 
     damage(folder)
     with pytest.raises(ModelError, match=f"{folder} does not hold a GistNet: ."):
         TransformerGistNet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("block_size", [8, 32, 128])
+@pytest.mark.parametrize("pooling", ["mean", "query", "cls"])
+def test_every_pooling_takes_every_block_size(pooling, block_size):
+    gistnet = network(replace(CONFIG, pooling=pooling, block_size=block_size))
+    children_MKd = torch.randn(3, block_size, 8, generator=torch.Generator().manual_seed(1))
+    found = gistnet.gists(children_MKd, 2)
+    assert found.shape == (3, 8)
+    changed = children_MKd.clone()
+    changed[:, -1] += 1
+    assert ((gistnet.gists(changed, 2) - found).abs().amax(dim=1) > 1e-4).all()
+
+
+def test_an_unknown_pooling_is_refused_with_those_there_are():
+    with pytest.raises(ModelError, match="one of mean, query, cls; got 'max'"):
+        GistNetConfig(embedding_dim=8, pooling="max")
+
+
+def test_weights_kept_in_half_precision_come_back_close(tmp_path):
+    saved = network()
+    saved.save_pretrained(tmp_path, torch.float16)
+    loaded = TransformerGistNet.from_pretrained(tmp_path)
+    torch.testing.assert_close(
+        loaded.gists(CHILDREN_MKd, 1), saved.gists(CHILDREN_MKd, 1), atol=2e-2, rtol=1e-2
+    )
+    assert loaded.content_hash == TransformerGistNet.from_pretrained(tmp_path).content_hash

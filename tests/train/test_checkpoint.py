@@ -59,7 +59,7 @@ def test_a_crash_between_the_two_renames_loses_nothing(saved):
 
 
 def test_a_crash_before_the_rename_leaves_the_old_one(saved, monkeypatch):
-    monkeypatch.setattr("mctrace.train.checkpoint._swap", lambda fresh, folder: 1 / 0)
+    monkeypatch.setattr("mctrace.train.folders._swap", lambda fresh, folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_checkpoint(saved, build_network(CONFIGS[0], 12, seed=9), info_for(CONFIGS[0]))
     monkeypatch.undo()

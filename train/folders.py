@@ -1,0 +1,73 @@
+"""Checkpoint folders, of any network: whole or absent, the best and the last few kept."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+BEST = "best"
+"""name of the checkpoint with the lowest validation loss"""
+
+Save = Callable[[str, int, Mapping[str, float]], None]
+"""Writes a checkpoint under a name, with its step and the validation values there (empty: not validated)"""
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Have `fill` write the files of a new folder, and put it at `folder`, replacing one that is there.
+
+    Written beside it, synced, then renamed, so that a crash never leaves half a folder. While an old one is
+    being replaced it is called `.<name>.previous`, where `whole_folder` finds it if the crash came then. One
+    writer per folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    fill(fresh)
+    for path in (*sorted(fresh.iterdir()), fresh):
+        _sync(path)
+    _swap(fresh, folder)
+
+
+def whole_folder(folder: Path) -> Path:
+    """Where the last whole version of `folder` is, if there is any."""
+    return _previous(folder) if not folder.exists() and _previous(folder).exists() else folder
+
+
+def keeping_last(root: Path, write: Callable[[Path, int, Mapping[str, float]], None], keep_last: int) -> Save:
+    """The `save` that a training run wants: `root/<name>`, `best` and the last `keep_last` others kept.
+
+    Only what it wrote itself is ever deleted, not the checkpoints of an earlier run in the same folder.
+    """
+    steps: list[Path] = []
+
+    def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
+        write(root / name, step, metrics)
+        if name != BEST:
+            steps.append(root / name)
+        while len(steps) > keep_last:
+            shutil.rmtree(steps.pop(0))
+
+    return save
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    previous = _previous(folder)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    fresh.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
