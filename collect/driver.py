@@ -4,6 +4,7 @@ The flow is one loop. Whatever stops it, the ledger lists exactly what is whole,
 from there.
 """
 
+import contextlib
 import random
 import time
 from collections import defaultdict
@@ -28,7 +29,13 @@ from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.run_records import new_run_id, run_row, write_run_event
 from mctrace.collect.workers import Workers
 from mctrace.context.progress import Progress
+from mctrace.datasets.parts import Part
 from mctrace.datasets.store import Store
+
+_COMMIT_PAUSE = 10
+"""A commit waits this many times as long as the last one took, so that commits stay a tenth of the time."""
+_MOST_WAITING = 64
+"""Parts that a driver which is killed may lose beside what its workers have in flight."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +116,48 @@ def _recorded(
 ) -> RunSummary:
     """The run between its start row and its end row."""
     summary = RunSummary(len(plan.trajectories), str(row["run_id"]), checks)
-    outcome = "failed"
+
+    def say_goodbye(outcome: str) -> None:
+        store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
+
     try:
         store.commit([write_run_event(store.location, row, "start")])
         _commit_embeddings(store, plan, workers)
         for so_far in _measure(store, plan, remaining, workers, summary, embedding_dim, progress):
             summary = so_far
-        outcome = "finished"
-    except KeyboardInterrupt:
-        outcome = "interrupted"
+    except BaseException as error:
+        # What went wrong first is what must be heard: a full disk takes no last row either.
+        with contextlib.suppress(OSError):
+            say_goodbye("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    finally:
-        store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
+    say_goodbye("finished")
     return summary
+
+
+class _Commits:
+    """Commits parts as they come, several at once where they come faster than commits should be made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[Part] = []
+        self._seconds, self._ended = 0.0, 0.0
+
+    def add(self, parts: Sequence[Part]) -> int:
+        """Takes the parts of one item; returns the bytes that were committed now."""
+        self._waiting += parts
+        is_due = time.perf_counter() - self._ended >= _COMMIT_PAUSE * self._seconds
+        return self.flush() if is_due or len(self._waiting) >= _MOST_WAITING else 0
+
+    def flush(self) -> int:
+        """Commits what waits; returns its bytes."""
+        if not self._waiting:
+            return 0
+        started = time.perf_counter()
+        new = self._store.commit(self._waiting)
+        self._waiting = []
+        self._ended = time.perf_counter()
+        self._seconds = self._ended - started
+        return sum(part.size for part in new)
 
 
 def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
@@ -139,29 +175,32 @@ def _measure(
     embedding_dim: int,
     progress: Progress,
 ) -> Iterator[RunSummary]:
-    """The summary so far, after every committed trajectory."""
-    started, run_id = time.perf_counter(), str(summary.run_id)
+    """The summary so far, after every measured trajectory; all are committed however this ends."""
+    started, run_id, commits = time.perf_counter(), str(summary.run_id), _Commits(store)
     lacking = plan.missing_documents(store)
     document_tokens = {d: plan.documents[d].num_tokens for d in lacking}
     size, batch_tokens = workers.model_size(), workers.batch_tokens()
     progress.start("measuring", size.flops(total_work(remaining, batch_tokens)) / 1e12, "TFLOP")
-    measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
-    for finished in _after_their_trajectories(measured, store.at().part_ids):
-        new = store.commit(finished.parts)
-        planned = finished.item.planned
-        lacking.discard(planned.document_id)
-        flops = size.flops(planned.work(batch_tokens))
-        if summary.predicted is None:
-            rate = flops / finished.seconds
-            predicted = forecast(
-                remaining, size, rate, workers.num_workers, batch_tokens, embedding_dim, document_tokens
-            )
-            summary = replace(summary, predicted=predicted)
-        num_bytes = sum(part.size for part in new)
-        summary = _with_finished(summary, finished, num_bytes, time.perf_counter() - started)
-        rate = summary.num_effects / summary.seconds
-        progress.advance(flops / 1e12, f"{summary.num_effects} effects, {rate:.2f}/s")
-        yield summary
+    try:
+        measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
+        for finished in _after_their_trajectories(measured, store.at().part_ids):
+            num_bytes = commits.add(finished.parts)
+            planned = finished.item.planned
+            lacking.discard(planned.document_id)
+            flops = size.flops(planned.work(batch_tokens))
+            if summary.predicted is None:
+                rate = flops / finished.seconds
+                predicted = forecast(
+                    remaining, size, rate, workers.num_workers, batch_tokens, embedding_dim, document_tokens
+                )
+                summary = replace(summary, predicted=predicted)
+            summary = _with_finished(summary, finished, num_bytes, time.perf_counter() - started)
+            rate = summary.num_effects / summary.seconds
+            progress.advance(flops / 1e12, f"{summary.num_effects} effects, {rate:.2f}/s")
+            yield summary
+    finally:
+        num_bytes = commits.flush()
+    yield replace(summary, num_bytes=summary.num_bytes + num_bytes, seconds=time.perf_counter() - started)
 
 
 def _after_their_trajectories(measured: Iterable[Finished], done: frozenset[str]) -> Iterator[Finished]:

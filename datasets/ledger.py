@@ -3,28 +3,42 @@
 The dataset's version is the ledger's version. Two drivers may commit the same part at the same moment,
 which Delta does not refuse; so a commit leaves out what is already there, and a reader keeps the first row
 of an id.
+
+A ledger's data files never change, so each is read once and remembered: a commit costs what others have
+committed since, not the whole ledger. Its rows are written here and not by deltalake, which would neither
+sync the file before the log names it nor find a file that changed afterwards.
 """
 
+import io
+import json
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
 
 from mctrace.context.errors import StoreError
 from mctrace.datasets.location import Location, sync_file, sync_folder
 from mctrace.datasets.parts import Part, PartFile
 from mctrace.datasets.schemas import LEDGER
 
-_FOLDER = "ledger"
+FOLDER = "ledger"
 _RUNS = "run_ids"
 """Commit metadata: the runs whose parts a version added, separated by spaces."""
+_ADDED = "added"
+"""Commit metadata: how many parts of each kind a version added."""
 _COMMIT_RETRIES = 100
 """With the default, 8 writers lose about 4% of their commits."""
+_TIDY_FILES = 256
+"""Ledger files from which on their rows are put into one, so that opening a version stays quick."""
 
 
 @dataclass(frozen=True)
@@ -36,51 +50,76 @@ class CommittedPart:
 
 
 @dataclass(frozen=True)
+class VersionRecord:
+    """What one version of the ledger did: the runs that wrote, and how many parts of each kind came."""
+
+    version: int
+    made_at: datetime
+    run_ids: tuple[str, ...]
+    added: dict[str, int]
+
+
+@dataclass
 class Ledger:
-    """The list of parts of the store at `location`."""
+    """The list of parts of the store at `location`. Remembers what it has read; one per process and store."""
 
     location: Location
+    _table: DeltaTable | None = field(default=None, repr=False)
+    _rows: dict[str, list[CommittedPart]] = field(default_factory=dict, repr=False)
+    """by ledger file"""
 
     @property
     def _uri(self) -> str:
-        return f"{self.location.uri}/{_FOLDER}"
+        return f"{self.location.uri}/{FOLDER}"
 
     def create(self) -> None:
         """An empty ledger, version 0; does nothing when there is one."""
-        DeltaTable.create(
+        self._table = DeltaTable.create(
             self._uri,
             schema=LEDGER,
             mode="ignore",
             # Old versions stay readable for as long as anyone names them.
             configuration={"delta.enableExpiredLogCleanup": "false"},
         )
-        self._sync()
+        self._sync_log(0)
 
     def version(self) -> int:
         """The newest version. Raises StoreError when there is no ledger."""
-        return int(self._open(None).version())
+        return int(self._newest().version())
 
     def parts(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
         """The version read (the newest when None) and its parts, in commit order, each id once."""
-        table = self._open(version)
-        # Not to_pyarrow_table: its dataset threads now and then abort the interpreter when it exits.
-        try:
-            rows = pa.table(table.scan()).to_pylist()
-        except (pa.ArrowException, DeltaError, OSError) as error:
-            raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
-        rows.sort(key=lambda row: (row["committed_at"], row["folder"]))
         found: dict[str, CommittedPart] = {}
-        for row in rows:
-            found.setdefault(row["part_id"], _from_row(row))
-        return int(table.version()), list(found.values())
+        read_version, rows = self.rows(version)
+        for committed in rows:
+            found.setdefault(committed.part.part_id, committed)
+        return read_version, list(found.values())
+
+    def rows(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
+        """The same with every row, the second of two drivers that committed one part at once included."""
+        table = self._newest() if version is None else self._open(version)
+        rows = [row for file, size in self._files(table) for row in self._read(file, size)]
+        return int(table.version()), sorted(rows, key=lambda row: (row.committed_at, row.part.folder))
+
+    def history(self) -> list[VersionRecord]:
+        """Every version, oldest first."""
+        return [
+            VersionRecord(
+                int(commit["version"]),
+                datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+                tuple(commit.get(_RUNS, "").split()),
+                dict(commit.get(_ADDED) or {}),
+            )
+            for commit in reversed(self._newest().history())
+        ]
 
     def versions_by_run(self) -> dict[str, tuple[int, int]]:
         """The first and the last version each run made."""
         found: dict[str, tuple[int, int]] = {}
-        for commit in self._open(None).history():  # newest first
-            for run_id in commit.get(_RUNS, "").split():
-                _, last = found.get(run_id, (0, int(commit["version"])))
-                found[run_id] = (int(commit["version"]), last)
+        for record in self.history():
+            for run_id in record.run_ids:
+                first, _ = found.get(run_id, (record.version, 0))
+                found[run_id] = (first, record.version)
         return found
 
     def commit(self, parts: Sequence[Part]) -> list[Part]:
@@ -88,23 +127,83 @@ class Ledger:
 
         What is already in the ledger is left out; nothing is written when nothing is new.
         """
-        known = {committed.part.part_id for committed in self.parts()[1]}
-        new = [part for part in parts if part.part_id not in known]
-        if new:
+        table = self._newest()
+        known = {row.part.part_id for file, size in self._files(table) for row in self._read(file, size)}
+        new = {part.part_id: part for part in reversed(parts) if part.part_id not in known}
+        ordered = [part for part in parts if new.get(part.part_id) is part]
+        if ordered:
             now = datetime.now(UTC)
-            runs = " ".join(sorted({part.run_id for part in new}))
-            rows = pa.Table.from_pylist([_to_row(part, now) for part in new], schema=LEDGER)
-            write_deltalake(
-                self._uri,
-                rows,
-                mode="append",
+            added = {kind: sum(p.kind == kind for p in ordered) for kind in sorted({p.kind for p in ordered})}
+            self._append(
+                table,
+                [CommittedPart(part, now) for part in ordered],
+                {_RUNS: " ".join(sorted({part.run_id for part in ordered})), _ADDED: added},
+            )
+            if len(self._rows) > _TIDY_FILES:
+                self._tidy()
+        return ordered
+
+    def _tidy(self) -> None:
+        """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
+
+        The old files stay for old versions. Another driver that does the same at the same moment, or
+        dies in the middle of it, harms nothing: Delta lets only one of them remove a file.
+        """
+        table = self._newest()
+        files = self._files(table)
+        if len(files) <= _TIDY_FILES:
+            return
+        rows = [row for file, size in files for row in self._read(file, size)]
+        removed = _remove_actions(table)
+        try:
+            self._append(table, rows, {}, removed)
+        except StoreError:
+            return  # another driver was first, or the disk is full: either way the rows are where they were
+
+    def _append(
+        self,
+        table: DeltaTable,
+        rows: Sequence[CommittedPart],
+        metadata: dict[str, Any],
+        removed: Sequence[RemoveAction] = (),
+    ) -> None:
+        schema = _table_schema(table)
+        content = _to_parquet(rows, schema)
+        name = f"part-{secrets.token_hex(12)}.parquet"
+        add = AddAction(
+            name,
+            len(content),
+            {},
+            int(rows[-1].committed_at.timestamp() * 1000),
+            not removed,
+            json.dumps({"numRecords": len(rows)}),
+        )
+        try:
+            self.location.write_bytes(f"{FOLDER}/{name}", content)
+            table.create_write_transaction(
+                [add, *removed],
+                "append",
+                schema,
                 commit_properties=CommitProperties(
-                    custom_metadata={_RUNS: runs}, max_commit_retries=_COMMIT_RETRIES
+                    custom_metadata=metadata, max_commit_retries=_COMMIT_RETRIES
                 ),
                 post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
             )
-            self._sync()
-        return new
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"cannot commit to the ledger of {self.location.uri}: {error}") from error
+        self._sync_log(int(self._newest().version()))
+        self._rows[name] = list(rows)
+
+    def _newest(self) -> DeltaTable:
+        """The table at its newest version; only log entries that are new are read."""
+        if self._table is None:
+            self._table = self._open(None)
+        else:
+            try:
+                self._table.update_incremental()
+            except (DeltaError, OSError) as error:
+                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+        return self._table
 
     def _open(self, version: int | None) -> DeltaTable:
         try:
@@ -113,7 +212,7 @@ class Ledger:
             raise StoreError(
                 f"{self.location.uri} is not a trace store: no ledger in it (mctrace init)"
             ) from error
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
             if version is None:
                 raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
             newest = self._open(None).version()
@@ -121,31 +220,88 @@ class Ledger:
                 f"{self.location.uri}: version {version} cannot be opened; versions are 0 to {newest}"
             ) from error
 
-    def _sync(self) -> None:
-        """The newest log entry and what it names, on disk."""
+    def _files(self, table: DeltaTable) -> list[tuple[str, int]]:
+        """Name and bytes of each data file of a version."""
+        actions = pa.table(table.get_add_actions())
+        files = sorted(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+        if table is self._table:
+            current = {file for file, _ in files}
+            self._rows = {file: rows for file, rows in self._rows.items() if file in current}
+        return files
+
+    def _read(self, file: str, size: int) -> list[CommittedPart]:
+        if file not in self._rows:
+            try:
+                content = self.location.read_bytes(f"{FOLDER}/{file}")
+                if len(content) != size:
+                    raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
+                table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+                self._rows[file] = [_from_row(row, file) for row in table.to_pylist()]
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+        return self._rows[file]
+
+    def _sync_log(self, version: int) -> None:
+        """A version's log entry and whatever checkpoint came with it, on disk; its data file is already."""
         if not self.location.is_local:
             return
-        folder = Path(self.location.path(_FOLDER))
-        for part in (folder, folder / "_delta_log"):
-            for file in sorted(part.glob("*.*"), key=lambda f: f.stat().st_mtime)[-4:]:
-                sync_file(file)
-            sync_folder(part)
+        folder = Path(self.location.path(FOLDER)) / "_delta_log"
+        for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet", "_last_checkpoint"):
+            if (folder / name).exists():
+                sync_file(folder / name)
+        sync_folder(folder)
 
 
-def _to_row(part: Part, now: datetime) -> dict[str, object]:
-    return {
+def _table_schema(table: DeltaTable) -> pa.Schema:
+    """The columns this ledger was created with: an older one lacks those that came later."""
+    names = {field.name for field in table.schema().fields}
+    return pa.schema([field for field in LEDGER if field.name in names])
+
+
+def _to_parquet(rows: Sequence[CommittedPart], schema: pa.Schema) -> bytes:
+    table = pa.Table.from_pylist([_to_row(row) for row in rows], schema=LEDGER).select(schema.names)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def _remove_actions(table: DeltaTable) -> list[RemoveAction]:
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    actions = pa.table(table.get_add_actions()).to_pylist()
+    return [
+        RemoveAction(
+            path=a["path"], deletion_timestamp=now, data_change=False, partition_values={},
+            size=a["size_bytes"],
+        )
+        for a in actions
+    ]  # fmt: skip
+
+
+def row_digest(row: dict[str, Any]) -> str:
+    """sha256 of a ledger row's other columns as JSON with sorted keys, the time in ISO form."""
+    content = {**row, "committed_at": row["committed_at"].isoformat()}
+    content.pop("row_sha256", None)
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _to_row(committed: CommittedPart) -> dict[str, object]:
+    part = committed.part
+    row: dict[str, object] = {
         "part_id": part.part_id,
         "kind": part.kind,
         "run_id": part.run_id,
-        "committed_at": now,
+        "committed_at": committed.committed_at,
         "folder": part.folder,
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in part.files],
         "tables": [{"name": name, "num_rows": count} for name, count in part.num_rows.items()],
         "lineage": list(part.lineage),
     }
+    return {**row, "row_sha256": row_digest(row)}
 
 
-def _from_row(row: dict[str, Any]) -> CommittedPart:
+def _from_row(row: dict[str, Any], file: str) -> CommittedPart:
+    if row.get("row_sha256") not in (None, row_digest(row)):
+        raise StoreError(f"{FOLDER}/{file}: the row of part {row['part_id']} is not what was written")
     part = Part(
         row["part_id"],
         row["kind"],

@@ -27,7 +27,8 @@ class Location:
     def of(cls, uri: str) -> "Location":
         """Raises StoreError for a scheme fsspec does not know or whose driver is not installed."""
         try:
-            filesystem, root = fsspec.core.url_to_fs(uri)
+            # What another driver wrote a moment ago must be seen: no listing is ever remembered.
+            filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise StoreError(f"store {uri!r}: {error}") from error
         root = root.rstrip("/")
@@ -40,6 +41,10 @@ class Location:
     def path(self, relative: str) -> str:
         """The path as its file system names it."""
         return f"{self.root}/{relative}"
+
+    def url(self, relative: str) -> str:
+        """The path as libraries name it that choose a file system by its scheme."""
+        return self.path(relative) if self.is_local else f"{self.uri}/{relative}"
 
     def exists(self, relative: str) -> bool:
         return bool(self.filesystem.exists(self.path(relative)))
@@ -59,9 +64,13 @@ class Location:
         target = Path(self.path(relative))
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}-{os.getpid()}")
-        scratch.write_bytes(content)
-        sync_file(scratch)
-        scratch.rename(target)
+        try:
+            scratch.write_bytes(content)
+            sync_file(scratch)
+            scratch.rename(target)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
         sync_folder(target.parent)
 
     def move_in(self, folder: Path, relative: str) -> None:

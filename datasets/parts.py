@@ -79,6 +79,10 @@ def write_part(
             _describe(file, scratch) for file in sorted(p for p in scratch.rglob("*") if p.is_file())
         )
         location.move_in(scratch, folder)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot write to the store {location.uri}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     num_rows = {name: len(rows) for name, rows in tables.items()}

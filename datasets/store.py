@@ -4,7 +4,7 @@ Two rules: parts are written once; one ledger says which parts exist.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,7 +26,7 @@ class Store:
 
     location: Location
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         return Ledger(self.location)
 
@@ -39,9 +39,12 @@ class Store:
         """Makes parts exist, in one version; removes the files of those that already did."""
         parts = list(parts)
         new = self.ledger.commit(parts)
-        for part in parts:
-            if part not in new:
-                self.location.remove_folder(part.folder)
+        if len(new) < len(parts):
+            # A commit that failed after it was made is tried again with parts the ledger names by now.
+            named = {row.part.folder for row in self.ledger.rows()[1]}
+            for part in parts:
+                if part.folder not in named:
+                    self.location.remove_folder(part.folder)
         return new
 
 
@@ -51,11 +54,24 @@ class StoreVersion:
 
     location: Location
     version: int
-    parts: tuple[CommittedPart, ...]
+    listed: tuple[CommittedPart, ...]
+    """every part, those that a compaction replaced included"""
+
+    @cached_property
+    def parts(self) -> tuple[CommittedPart, ...]:
+        """The parts to read: a compacted part stands in place of those of its kind in its lineage."""
+        replaced = {(c.part.kind, one) for c in self.listed for one in c.part.lineage}
+        return tuple(c for c in self.listed if (c.part.kind, c.part.part_id) not in replaced)
 
     @cached_property
     def part_ids(self) -> frozenset[str]:
-        return frozenset(committed.part.part_id for committed in self.parts)
+        """Everything that was ever committed, and so is not written again."""
+        return frozenset(committed.part.part_id for committed in self.listed)
+
+    def without(self, part_ids: Collection[str]) -> "StoreVersion":
+        """The same version with some parts left out, as if they had never been."""
+        kept = [c for c in self.parts if c.part.part_id not in part_ids]
+        return StoreVersion(self.location, self.version, tuple(kept))
 
     def refuse_damaged(self) -> None:
         """Raises StoreError when a file is missing or has another size than the ledger says.
@@ -70,10 +86,10 @@ class StoreVersion:
                     raise StoreError(f"{self.location.uri}/{place} is missing or damaged: run mctrace verify")
 
     def table_files(self, table: str) -> list[str]:
-        """Parquet files that hold rows of `table`, as its file system names them."""
+        """Parquet files that hold rows of `table`, as DuckDB names them."""
         assert table in TABLES, table
         return [
-            self.location.path(f"{committed.part.folder}/{table}.parquet")
+            self.location.url(f"{committed.part.folder}/{table}.parquet")
             for committed in self.parts
             if committed.part.num_rows.get(table)
         ]

@@ -120,7 +120,7 @@ def _verify_references(version: StoreVersion) -> Iterator[Problem]:
 
 def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
     """Removes part folders and scratch no ledger row names and that are older than `grace`; returns them."""
-    named = {committed.part.folder for committed in store.at().parts}
+    named = {committed.part.folder for committed in store.ledger.rows()[1]}
     location, removed = store.location, []
     oldest_kept = time.time() - grace.total_seconds()
     folders = [f"parts/{p}" for p in _folders(store, "parts", depth=3)]
