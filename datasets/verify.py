@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from mctrace.context.errors import StoreError
 from mctrace.context.progress import Progress
+from mctrace.datasets.ledger import Ledger
 from mctrace.datasets.parts import Part, PartFile
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.schemas import ADDED_COLUMNS, TABLES
@@ -18,6 +19,9 @@ from mctrace.datasets.store import Store, StoreVersion
 
 GRACE = timedelta(hours=24)
 """Files younger than this may belong to a run that has not committed them yet."""
+
+_BLOCK = 8 * 2**20
+"""Bytes read at once for a hash."""
 
 _REFERENCES = {
     "trajectories without their document": """
@@ -41,6 +45,30 @@ _REFERENCES = {
     "effects with values that are not finite": """
         select trajectory_id as example from effects
         where len(list_filter(delta_nll, lambda x: not isfinite(x))) > 0""",
+    "joint effects without their trajectory": """
+        select trajectory_id as example from stored_joint_effects
+        anti join stored_trajectories using (trajectory_id)""",
+    "joint effects with values that are not finite": """
+        select trajectory_id as example from stored_joint_effects
+        where len(list_filter(delta_nll, lambda x: not isfinite(x))) > 0""",
+    "effects whose status and value disagree": """
+        select trajectory_id as example from stored_effects
+        where (coalesce(status, '') = 'ok') <> (delta_nll is not null)""",
+    "effects with an impossible inclusion probability": """
+        select trajectory_id as example from stored_effects
+        where inclusion_probability is null or not inclusion_probability between 1e-9 and 1""",
+    "trajectories with a baseline that is no loss": """
+        select trajectory_id as example from stored_trajectories
+        where len(list_filter(baseline_nll, lambda x: not isfinite(x) or x < -1e-3)) > 0""",
+    "trajectories with cursors out of order or beyond their document": """
+        select t.trajectory_id as example
+        from stored_trajectories as t
+        join (select document_id, any_value(num_tokens) as num_tokens from stored_documents group by all) as d
+            using (document_id)
+        where t.cursors <> list_sort(t.cursors) or t.cursors[1] <= t.start
+        or t.cursors[-1] + t.horizon > d.num_tokens""",
+    "trajectories that are there twice": """
+        select trajectory_id as example from stored_trajectories group by all having count(*) > 1""",
 }
 """What may not exist, and a query for the ids of rows where it does."""
 
@@ -54,8 +82,14 @@ class Problem:
 
 
 def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterator[Problem]:
-    """Everything wrong with the version's files and rows; `quick` skips hashes and row contents."""
+    """Everything wrong with the version's ledger, files and rows; `quick` skips hashes and row contents.
+
+    Every part is looked at, whatever is wrong with another one.
+    """
     damaged = False
+    for problem in _verify_ledger(version):
+        damaged = True
+        yield problem
     progress.start("verifying", len(version.parts), "parts")
     for committed in version.parts:
         for problem in _verify_part(version, committed.part, quick=quick):
@@ -65,6 +99,26 @@ def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterato
     progress.stop()
     if not damaged and not quick:
         yield from _verify_references(version)
+
+
+def _verify_ledger(version: StoreVersion) -> Iterator[Problem]:
+    """The ledger read anew from its files; its rows carry a hash of themselves."""
+    try:
+        Ledger(version.location).rows(version.version)
+    except StoreError as error:
+        yield Problem("ledger", str(error))
+
+
+def damaged_parts(version: StoreVersion, progress: Progress) -> set[str]:
+    """Ids of the parts of which some file is missing or not what the ledger says, hashes included."""
+    damaged = set()
+    progress.start("checking", len(version.parts), "parts")
+    for committed in version.parts:
+        if any(_verify_part(version, committed.part, quick=False)):
+            damaged.add(committed.part.part_id)
+        progress.advance()
+    progress.stop()
+    return damaged
 
 
 def _verify_part(version: StoreVersion, part: Part, *, quick: bool) -> Iterator[Problem]:
@@ -84,9 +138,17 @@ def _verify_file(version: StoreVersion, place: str, file: PartFile, *, quick: bo
     size = location.size(place)
     if size != file.size:
         return f"has {size} bytes, the ledger says {file.size}"
-    if not quick and hashlib.sha256(location.read_bytes(place)).hexdigest() != file.sha256:
+    if not quick and _sha256(version, place) != file.sha256:
         return "has other content than the ledger's sha256 says"
     return None
+
+
+def _sha256(version: StoreVersion, place: str) -> str:
+    digest = hashlib.sha256()
+    with version.location.filesystem.open(version.location.path(place), "rb") as content:
+        while block := content.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _verify_table(version: StoreVersion, place: str, part: Part) -> Iterator[Problem]:

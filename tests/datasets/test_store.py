@@ -10,10 +10,12 @@ import pytest
 
 from mctrace.context.errors import StoreError
 from mctrace.context.progress import Silent
+from mctrace.datasets import ledger
 from mctrace.datasets.parts import write_part
+from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import create_store, open_store
-from mctrace.datasets.verify import sweep, verify
-from tests.datasets.synthetic import add_trajectory
+from mctrace.datasets.verify import damaged_parts, sweep, verify
+from tests.datasets.synthetic import add_trajectory, effect
 
 
 def root(store) -> Path:
@@ -163,3 +165,66 @@ def test_sweep_removes_only_what_no_row_names_and_is_old(store):
     assert sweep(store, timedelta(hours=1)) == [lost.folder]
     assert all((root(store) / folder).exists() for folder in kept)
     assert problems(store) == []
+
+
+LEDGER_DAMAGES = {**DAMAGES, "flip": lambda p: p.write_bytes(flipped(p.read_bytes(), "middle"))}
+
+
+def flipped(content: bytes, where: str) -> bytes:
+    at = {"first": 0, "middle": len(content) // 2, "last": len(content) - 1}[where]
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", LEDGER_DAMAGES)
+def test_verify_finds_a_damaged_ledger_file(store, damage):
+    version = store.at()
+    file = next((root(store) / "ledger").glob("part-*.parquet"))
+    LEDGER_DAMAGES[damage](file)
+    found = list(verify(version, quick=False, progress=Silent()))
+    assert [problem.place for problem in found] == ["ledger"]
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_verify_finds_a_flipped_byte_anywhere_in_a_file(store, where):
+    for file in one_of_each_kind(store):
+        content = file.read_bytes()
+        file.write_bytes(flipped(content, where))
+        assert [p.place for p in problems(store)] == [str(file.relative_to(root(store)))]
+        file.write_bytes(content)
+
+
+def test_a_damaged_part_can_be_left_out_and_all_else_stays_readable(store):
+    before = len(fetch_rows(connect(store.at()), "from labels"))
+    damaged = next(c.part for c in store.at().parts if c.part.part_id == "tb")
+    file = root(store) / damaged.folder / "effects.parquet"
+    file.write_bytes(flipped(file.read_bytes(), "middle"))
+    assert damaged_parts(store.at(), Silent()) == {"tb"}
+    rest = fetch_rows(connect(store.at().without({"tb"})), "from labels")
+    assert len(rest) == before * 2 // 3
+    assert {row["trajectory_id"] for row in rest} == {"ta", "tc"}
+
+
+def test_verify_finds_values_that_cannot_be(store):
+    add_trajectory(store, "twisted", "a", [effect("expand", 1, 4, 32, [0.0] * 8, inclusion_probability=0.0)],
+                   cursors=(36, 32), baseline_nll=[-5.0] * 4)  # fmt: skip
+    found = " ".join(problem.what for problem in problems(store))
+    assert "impossible inclusion probability" in found
+    assert "cursors out of order" in found
+    assert "baseline that is no loss" in found
+
+
+def test_a_commit_reads_only_what_is_new_and_the_ledger_stays_few_files(store, monkeypatch):
+    monkeypatch.setattr(ledger, "_TIDY_FILES", 4)
+    other = open_store(str(root(store)))
+    for i in range(12):
+        writer = (store, other)[i % 2]
+        part = write_part(writer.location, part_id=f"n{i}", kind="run", run_id="r", tables={"runs": []})
+        versions = writer.at().version
+        writer.commit([part])
+        assert f"n{i}" in (store, other)[1 - i % 2].at().part_ids
+    fresh = open_store(str(root(store)))
+    assert len(fresh.ledger._files(fresh.ledger._newest())) <= 5
+    assert [c.part.part_id for c in fresh.at().parts][-12:] == [f"n{i}" for i in range(12)]
+    assert "n11" not in fresh.at(versions).part_ids
+    assert sum(sum(record.added.values()) for record in fresh.ledger.history()) == len(fresh.at().parts)
+    assert problems(fresh) == []
