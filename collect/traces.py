@@ -1,11 +1,13 @@
 """Trajectories from outside: LOD maps that somebody's live runtime logged, validated hard on entry.
 
 One row of the Parquet file is one trajectory (FORMAT.md, "Trace files"): the document's token ids, or the id
-of a document the store has, and the map the runtime showed. A row that is not exactly right is refused with
-its number and the reason, and then nothing of the file is taken.
+of a document the store has, and the map the runtime showed. A row that is not exactly right is left out with its
+number and the reason; the others are taken.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.collect.config import CollectConfig, CorpusConfig
-from mctrace.collect.documents import Document, SplitAssigner, document_id
+from mctrace.collect.documents import Document, Placement, SplitAssigner, document_id
+from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import plan_trajectory
 from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.collect.run_plan import RunPlan, known_placements
@@ -40,27 +43,71 @@ TRACES = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row of a trace file that was not taken. Rows count from 0."""
+
+    row: int
+    source: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class TracePlan:
+    """What a trace file asks for, and the rows of it that cannot be taken."""
+
+    plan: RunPlan
+    num_rows: int
+    rejected: tuple[RejectedRow, ...]
+
+    def write_rejected(self, path: Path) -> None:
+        """One JSON object a line for every rejected row. Raises InputError when `path` cannot be written."""
+        lines = [json.dumps(asdict(rejected), ensure_ascii=False) + "\n" for rejected in self.rejected]
+        try:
+            path.write_text("".join(lines), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
 def plan_traces(
-    path: Path, store: Store | None, config: CollectConfig, corpus: CorpusConfig, provenance: Provenance
-) -> RunPlan:
-    """The plan of a trace file. Raises InputError for a file or row that cannot be taken."""
+    path: Path,
+    store: Store | None,
+    config: CollectConfig,
+    corpus: CorpusConfig,
+    provenance: Provenance,
+    source: ModelSource | None = None,
+) -> TracePlan:
+    """The plan of a trace file; with `source`, rows that its model cannot run are rejected as well.
+
+    Raises InputError for a file that cannot be read at all.
+    """
     known = _KnownDocuments(store)
     assigner = SplitAssigner(corpus, known.placements)
     documents: dict[str, Document] = {}
     planned: dict[str, PlannedTrajectory] = {}
-    for number, row in enumerate(_read_rows(path)):
+    rejected: list[RejectedRow] = []
+    rows = _read_rows(path)
+    if not rows:
+        raise InputError(f"{path} has no rows")
+    for number, row in enumerate(rows):
         try:
-            _refuse_nulls(row)
-            document = _document_of(row, provenance, known, assigner)
-            trajectory = _trajectory_of(row, document, config, provenance)
+            found = _tokens_of(row, provenance, known)
+            trajectory = _trajectory_of(row, len(found.tokens), config, provenance)
+            if source:
+                _refuse_unfit(found.tokens, trajectory, source)
         except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"{path} row {number}: {error}; nothing of the file was taken") from error
-        documents[document.document_id] = document
+            rejected.append(RejectedRow(number, row["source"], str(error)))
+            continue
+        # Only now: a rejected row's document must not decide anybody's split.
+        placement = found.placement or assigner.place(found.document_id, found.tokens)
+        document = Document(
+            found.document_id, found.source, found.tokens, provenance.tokenizer_hash, placement
+        )
+        documents.setdefault(document.document_id, document)
         for one in plan_trajectory(document.document_id, "import", trajectory, config, provenance):
             planned[one.part_id] = one
-    if not planned:
-        raise InputError(f"{path} has no rows")
-    return RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
+    plan = RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
+    return TracePlan(plan, len(rows), tuple(rejected))
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -92,6 +139,16 @@ def _is_like(found: pa.DataType, documented: pa.DataType) -> bool:
     return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_null(found))
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The document a row speaks of; `placement` is None for one the store does not have."""
+
+    document_id: str
+    source: str
+    tokens: npt.NDArray[np.int32]
+    placement: Placement | None = None
+
+
 class _KnownDocuments:
     """Documents the store already holds, read when a row names one."""
 
@@ -101,14 +158,14 @@ class _KnownDocuments:
         self._rows = {row["document_id"]: row for row in rows}
         self.placements = known_placements(store)
 
-    def get(self, identity: str, tokenizer_hash: str) -> Document:
+    def get(self, identity: str, tokenizer_hash: str) -> "_Found":
         row = self._rows.get(identity)
         if row is None or self._store is None:
             raise ValueError(f"document_id {identity!r} is not in the store and the row has no tokens")
         if row["tokenizer_hash"] != tokenizer_hash:
             raise ValueError(f"document_id {identity!r} is of another tokenizer, {row['tokenizer_hash']!r}")
         tokens = read_array(open_arrays(self._store.location, row["arrays"]), "tokens")
-        return Document(identity, row["source"], tokens, row["tokenizer_hash"], self.placements[identity])
+        return _Found(identity, row["source"], tokens, self.placements[identity])
 
 
 def _refuse_nulls(row: Mapping[str, Any]) -> None:
@@ -120,9 +177,8 @@ def _refuse_nulls(row: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} holds a null")
 
 
-def _document_of(
-    row: Mapping[str, Any], provenance: Provenance, known: _KnownDocuments, assigner: SplitAssigner
-) -> Document:
+def _tokens_of(row: Mapping[str, Any], provenance: Provenance, known: _KnownDocuments) -> _Found:
+    _refuse_nulls(row)
     if row["tokenizer_hash"] != provenance.tokenizer_hash:
         raise ValueError(
             f"tokenizer_hash {row['tokenizer_hash']!r} is not the base model's, {provenance.tokenizer_hash!r}"
@@ -135,12 +191,11 @@ def _document_of(
     identity = document_id(tokens, provenance.tokenizer_hash)
     if row["document_id"] not in (None, identity):
         raise ValueError(f"document_id {row['document_id']!r} does not match its tokens ({identity})")
-    placement = assigner.place(identity, tokens)
-    return Document(identity, str(row["source"]), tokens, provenance.tokenizer_hash, placement)
+    return _Found(identity, str(row["source"]), tokens)
 
 
 def _trajectory_of(
-    row: Mapping[str, Any], document: Document, config: CollectConfig, provenance: Provenance
+    row: Mapping[str, Any], num_tokens: int, config: CollectConfig, provenance: Provenance
 ) -> Trajectory:
     if row["block_size"] != provenance.tree.block_size:
         raise ValueError(
@@ -151,9 +206,19 @@ def _trajectory_of(
     levels = np.asarray(row["levels"], dtype=np.uint8)
     head = LODMap(provenance.tree, row["start"], row["cursors"][0], levels)
     trajectory = Trajectory(head, tuple(row["cursors"]), config.horizon)
-    if trajectory.end > document.num_tokens:
+    if trajectory.end > num_tokens:
         raise ValueError(
             f"the last cursor {trajectory.last_cursor} and a horizon of {config.horizon} reach beyond the "
-            f"document's {document.num_tokens} tokens"
+            f"document's {num_tokens} tokens"
         )
     return trajectory
+
+
+def _refuse_unfit(tokens: npt.NDArray[np.int32], trajectory: Trajectory, source: ModelSource) -> None:
+    if trajectory.num_positions > source.max_positions:
+        raise ValueError(
+            f"the context spans {trajectory.num_positions} positions, the base model has "
+            f"{source.max_positions}: use a later start"
+        )
+    if tokens.max() >= source.vocabulary_size:
+        raise ValueError(f"token id {tokens.max()} is not among the base model's {source.vocabulary_size}")

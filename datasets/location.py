@@ -39,7 +39,12 @@ class Location:
         return isinstance(self.filesystem, LocalFileSystem)
 
     def path(self, relative: str) -> str:
-        """The path as its file system names it."""
+        """The path as its file system names it.
+
+        Raises StoreError for one that leads out of the store: paths also come from data.
+        """
+        if relative.startswith("/") or ".." in relative.split("/"):
+            raise StoreError(f"{self.uri}: {relative!r} is no path inside the store (mctrace verify)")
         return f"{self.root}/{relative}"
 
     def url(self, relative: str) -> str:

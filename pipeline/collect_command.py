@@ -17,8 +17,9 @@ from mctrace.collect.forecast import Forecast, forecast, total_work
 from mctrace.collect.measuring import RunContext, Worker, WorkItem
 from mctrace.collect.model_source import ModelSource, resolve_model
 from mctrace.collect.run_plan import RunPlan, check_fits, known_placements, make_plan, provenance_of
-from mctrace.collect.traces import plan_traces
+from mctrace.collect.traces import TracePlan, plan_traces
 from mctrace.collect.workers import InProcessWorker, Workers
+from mctrace.context.errors import InputError
 from mctrace.context.progress import Progress
 from mctrace.datasets.store import Store, create_store, find_store
 from mctrace.pipeline.config import PipelineConfig
@@ -110,7 +111,9 @@ def _plan(
     check_architecture(source.config, "cpu", torch.float32)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
     if traces is not None:
-        plan = plan_traces(traces, store, config.collect, config.corpus, provenance)
+        found = plan_traces(traces, store, config.collect, config.corpus, provenance, source)
+        _report_rejected(traces, found, console)
+        plan = found.plan
     else:
         documents = read_run_documents(config, store, source, console, progress)
         plan = make_plan(documents, config.collect, provenance)
@@ -131,6 +134,19 @@ def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple
     """What is known of the windowed estimator, and the plan that follows from it."""
     calibration = known_calibration(store, plan, config.collect)
     return calibration, decide(plan, calibration, config.collect.min_audit_spearman)
+
+
+def _report_rejected(traces: Path, found: TracePlan, console: Console) -> None:
+    """Says which rows were left out, and lists all of them beside the trace file."""
+    if not found.rejected:
+        return
+    side_file = traces.with_name(f"{traces.name}.rejected.jsonl")
+    found.write_rejected(side_file)
+    first = found.rejected[0]
+    what = f"{len(found.rejected)} of {found.num_rows} rows of {traces} rejected, see {side_file}"
+    if not found.plan.trajectories:
+        raise InputError(f"{what}; row {first.row}: {first.reason}")
+    console.print(f"{what} (row {first.row}: {first.reason})", markup=False, highlight=False)
 
 
 def read_run_documents(

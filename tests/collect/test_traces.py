@@ -1,5 +1,7 @@
-"""Trace files: a valid one becomes a plan; one wrong row and nothing of it is taken."""
+"""Trace files: valid rows become a plan, wrong ones a list with reasons."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,15 @@ def commit_document(store: Store, document: Document) -> None:
 
 
 def plan(path: Path, store: Store | None, **settings: object) -> RunPlan:
-    return plan_traces(path, store, small_config(**settings), CorpusConfig(), PROVENANCE)
+    found = plan_traces(path, store, small_config(**settings), CorpusConfig(), PROVENANCE)
+    assert found.rejected == ()
+    return found.plan
+
+
+def rejected(path: Path, store: Store | None) -> dict[int, str]:
+    """Reasons by row."""
+    found = plan_traces(path, store, small_config(), CorpusConfig(), PROVENANCE).rejected
+    return {row.row: row.reason for row in found}
 
 
 def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, empty_store):
@@ -146,8 +156,8 @@ def test_a_near_duplicate_of_a_document_of_the_store_gets_its_split(tmp_path, st
 
 def test_without_a_store_rows_bring_their_own_tokens(tmp_path):
     assert len(plan(write(tmp_path, good_row()), None).trajectories) == 1
-    with pytest.raises(InputError, match="is not in the store and the row has no tokens"):
-        plan(write(tmp_path, good_row(tokens=None, document_id=IDENTITY)), None)
+    reasons = rejected(write(tmp_path, good_row(tokens=None, document_id=IDENTITY)), None)
+    assert "is not in the store and the row has no tokens" in reasons[0]
 
 
 def test_columns_beyond_the_documented_ones_are_passed_over(tmp_path, empty_store):
@@ -191,20 +201,40 @@ BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "why"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
-def test_a_bad_row_is_refused_with_its_number_and_reason_and_leaves_the_store_alone(
+def test_a_bad_row_is_rejected_with_its_number_and_reason_and_the_others_are_taken(
     tmp_path, empty_store, changes, why
 ):
-    path = write(tmp_path, good_row(), good_row(**changes), types=OTHER_TYPES)
-    before = _files_of(Path(empty_store.location.root))
-    with pytest.raises(InputError, match=rf"traces\.parquet row 1: .*{why}.*; nothing of the file was taken"):
-        plan(path, empty_store)
-    assert _files_of(Path(empty_store.location.root)) == before != {}
+    path = write(tmp_path, good_row(), good_row(**changes), good_row(cursors=[80, 96]), types=OTHER_TYPES)
+    found = plan_traces(path, empty_store, small_config(), CorpusConfig(), PROVENANCE)
+    assert [p.trajectory.cursors for p in found.plan.trajectories] == [(80, 84, 91), (80, 96)]
+    assert list(found.plan.documents) == [IDENTITY]
+    (bad,) = found.rejected
+    assert (bad.row, found.num_rows) == (1, 3)
+    assert re.search(why, bad.reason)
+
+
+def test_rejected_rows_are_listed_in_a_side_file(tmp_path, empty_store):
+    path = write(tmp_path, good_row(block_size=32), good_row(), good_row(cursors=[], source="späť"))
+    found = plan_traces(path, empty_store, small_config(), CorpusConfig(), PROVENANCE)
+    found.write_rejected(tmp_path / "rejected.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text("utf-8").splitlines()]
+    assert [(line["row"], line["source"]) for line in lines] == [(0, "runtime/session-7"), (2, "späť")]
+    assert lines[1]["reason"] == "cursors is empty"
+
+
+def test_the_document_of_a_rejected_row_decides_nobodys_split(tmp_path, empty_store):
+    tokens = random_tokens(200, seed=9).tolist()
+    near = [*tokens[:-1], 1]
+    path = write(tmp_path, good_row(tokens=tokens, block_size=32), good_row(tokens=near))
+    (document,) = plan_traces(
+        path, empty_store, small_config(), CorpusConfig(), PROVENANCE
+    ).plan.documents.values()
+    assert document.placement.split_group == document.document_id
 
 
 @pytest.mark.parametrize("column", ["start", "levels"])
-def test_a_missing_value_is_refused_by_the_name_of_its_column(tmp_path, empty_store, column):
-    with pytest.raises(InputError, match=f"row 0: .*{column}"):
-        plan(write(tmp_path, good_row(**{column: None})), empty_store)
+def test_a_missing_value_is_named_by_its_column(tmp_path, empty_store, column):
+    assert column in rejected(write(tmp_path, good_row(**{column: None})), empty_store)[0]
 
 
 def test_numbers_with_a_fraction_are_not_cut_to_integers(tmp_path, empty_store):
@@ -221,8 +251,7 @@ def test_a_document_of_the_store_made_with_another_tokenizer_is_refused(tmp_path
     document = make_document(200, seed=3, tokenizer_hash="words")
     commit_document(store, document)
     row = good_row(tokens=None, document_id=document.document_id)
-    with pytest.raises(InputError, match=r"row 0: .*words"):
-        plan(write(tmp_path, row), store)
+    assert "words" in rejected(write(tmp_path, row), store)[0]
 
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, empty_store):
@@ -243,7 +272,3 @@ def test_a_file_without_the_columns_is_refused_with_their_names(tmp_path, empty_
 def test_a_file_without_rows_is_refused(tmp_path, empty_store):
     with pytest.raises(InputError, match="has no rows"):
         plan(write(tmp_path), empty_store)
-
-
-def _files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
