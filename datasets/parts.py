@@ -59,13 +59,13 @@ def write_part(
     part_id: str,
     kind: str,
     run_id: str,
-    tables: Mapping[str, Sequence[Mapping[str, object]]],
+    tables: Mapping[str, pa.Table | Sequence[Mapping[str, object]]],
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
     lineage: tuple[str, ...] = (),
 ) -> Part:
     """Writes the part's files durably and returns what the ledger needs to know; commits nothing.
 
-    `tables` holds rows by table name, `arrays` the Zarr arrays by path. A row's "arrays" column, where its
+    `tables` holds rows or an Arrow table by table name, `arrays` the Zarr arrays by path. A row's "arrays" column, where its
     table has one, is filled with the place of the part's arrays relative to the store.
     """
     folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}"
@@ -101,11 +101,16 @@ def _scratch_folder(location: Location) -> Path:
         raise StoreError(f"cannot write to the store {location.uri}: {error.strerror}") from error
 
 
-def _write_table(scratch: Path, name: str, rows: Sequence[Mapping[str, object]], arrays_folder: str) -> None:
+def _write_table(
+    scratch: Path, name: str, rows: pa.Table | Sequence[Mapping[str, object]], arrays_folder: str
+) -> None:
     schema = TABLES[name]
-    if "arrays" in schema.names:
-        rows = [{**row, "arrays": arrays_folder} for row in rows]
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    if isinstance(rows, pa.Table):
+        table = rows
+    else:
+        if "arrays" in schema.names:
+            rows = [{**row, "arrays": arrays_folder} for row in rows]
+        table = pa.Table.from_pylist(list(rows), schema=schema)
     pq.write_table(table, scratch / f"{name}.parquet", compression="zstd")
 
 

@@ -60,8 +60,19 @@ class StoreVersion:
     @cached_property
     def parts(self) -> tuple[CommittedPart, ...]:
         """The parts to read: a compacted part stands in place of those of its kind in its lineage."""
-        replaced = {(c.part.kind, one) for c in self.listed for one in c.part.lineage}
-        return tuple(c for c in self.listed if (c.part.kind, c.part.part_id) not in replaced)
+        replaced: set[tuple[str, str]] = set()
+        void: set[str] = set()
+        for part in (c.part for c in self.listed if c.part.lineage):
+            named = {(part.kind, one) for one in part.lineage}
+            if named & replaced:  # two compactions at once: the second one's parts are taken already
+                void.add(part.part_id)
+            else:
+                replaced |= named
+        return tuple(
+            c
+            for c in self.listed
+            if (c.part.kind, c.part.part_id) not in replaced and c.part.part_id not in void
+        )
 
     @cached_property
     def part_ids(self) -> frozenset[str]:

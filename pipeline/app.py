@@ -139,14 +139,31 @@ def collect(
 
 
 @app.command()
-def log(config: Config = None, store: StoreUri = None, set_: Assignments = None) -> None:
+def log(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    versions: Annotated[bool, typer.Option("--versions", help="every version and what it added")] = False,
+) -> None:
     """List the store's runs: what, when, how many.
 
     Each with its model, gists, estimator and the versions it made.
     """
-    from mctrace.pipeline.store_commands import print_log
+    from mctrace.pipeline.store_commands import print_log, print_versions
 
-    print_log(configure(config, store, set_), console)
+    show = print_versions if versions else print_log
+    show(configure(config, store, set_), console)
+
+
+@app.command()
+def compact(config: Config = None, store: StoreUri = None, set_: Assignments = None) -> None:
+    """Put many small parts into few large ones.
+
+    A new version with the same rows; earlier versions stay as they are. Runs may go on meanwhile.
+    """
+    from mctrace.pipeline.store_commands import compact_store
+
+    compact_store(configure(config, store, set_), console)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """`mctrace init`, `log`, `sql` and `verify`: making a store, and looking at one."""
 
 import csv
+import hashlib
 import json
 import sys
 from collections import Counter, defaultdict
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mctrace.context.errors import ConfigError, InputError, StoreError
+from mctrace.datasets.compaction import compact
 from mctrace.datasets.queries import connect, fetch_rows, read_sql, run_user_sql
 from mctrace.datasets.store import create_store, open_store
 from mctrace.datasets.verify import sweep as sweep_store
@@ -70,6 +72,42 @@ def print_log(config: PipelineConfig, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def print_versions(config: PipelineConfig, console: Console) -> None:
+    """Every version, oldest first: when, what it added, and the model, gists and estimator it came from."""
+    store = open_store(config.store.uri)
+    runs = {row["run_id"]: row for row in fetch_rows(connect(store.at()), "from runs")}
+    for record in store.ledger.history():
+        added = ", ".join(f"{count} {kind}" for kind, count in record.added.items()) or "nothing"
+        console.print(
+            f"{record.version}  {record.made_at:%Y-%m-%d %H:%M:%S} UTC  added {added}"
+            + "".join(f"\n    {_origin(run_id, runs.get(run_id))}" for run_id in record.run_ids),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _origin(run_id: str, run: Mapping[str, Any] | None) -> str:
+    if run is None:
+        return run_id
+    config = hashlib.sha256(run["config"].encode()).hexdigest()[:8] if run["config"] else "unknown"
+    return (
+        f"run {run_id}: model {run['model_name']} ({run['model_hash'][:8]}), gists {run['gist_source']}, "
+        f"{run['dtype']}, {_estimator(run)}, configuration {config}"
+    )
+
+
+def compact_store(config: PipelineConfig, console: Console) -> None:
+    """Makes large parts of small ones and says how many."""
+    store = open_store(config.store.uri)
+    made = compact(store, make_progress(console))
+    num_parts = sum(len(part.lineage) for part in made)
+    console.print(
+        f"{num_parts} parts compacted into {len(made)}; the store is at version {store.ledger.version()}",
+        highlight=False,
+    )
 
 
 def _estimator(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,66 @@
+"""Compacting makes a version with the same rows in fewer files, and leaves every earlier version alone."""
+
+import pytest
+
+from mctrace.context.errors import StoreError
+from mctrace.context.progress import Silent
+from mctrace.datasets.compaction import compact
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.verify import sweep, verify
+from tests.datasets.synthetic import EFFECTS, add_trajectory, effect
+
+TABLES = ("stored_trajectories", "stored_effects", "stored_joint_effects")
+
+
+def rows_of(version: StoreVersion) -> dict[str, list[dict[str, object]]]:
+    connection = connect(version)
+    rows = {table: fetch_rows(connection, f"from {table}") for table in TABLES}
+    return {**rows, "labels": fetch_rows(connection, "from labels order by all")}
+
+
+def test_the_same_rows_in_the_same_order_in_fewer_files(store):
+    joint = {"trajectory_id": "td", "actions": [], "first_token": 32, "delta_nll": [0.0] * 8, "status": "ok"}
+    add_trajectory(store, "td", "a", EFFECTS, joints=[joint])
+    before, rows = store.at(), rows_of(store.at())
+    (made,) = compact(store, Silent())
+    after = store.at()
+    assert after.version == before.version + 1
+    assert made.lineage == ("ta", "tb", "tc", "td")
+    assert len(after.table_files("effects")) == 1
+    assert rows_of(after) == rows
+    assert rows_of(store.at(before.version)) == rows
+    assert list(verify(after, quick=False, progress=Silent())) == []
+
+
+def test_what_was_compacted_is_neither_measured_nor_compacted_nor_swept_again(store):
+    compact(store, Silent())
+    version = store.at().version
+    assert compact(store, Silent()) == []
+    add_trajectory(store, "ta", "a", EFFECTS)
+    assert store.at().version == version
+    assert {"ta", "tb", "tc"} <= store.at().part_ids
+    assert sweep(store) == []
+
+
+def test_two_compactions_at_once_give_every_row_once(store):
+    late = open_store(store.location.uri)
+    seen = late.at()
+    compact(store, Silent())
+    add_trajectory(store, "td", "a", [effect("expand", 2, 0, 32, [0.0] * 8)])
+    rows = rows_of(store.at())
+    from mctrace.datasets.compaction import _merge
+
+    overlapping = [c.part for c in seen.parts if c.part.part_id in ("ta", "tb")]
+    late.commit([_merge(seen, overlapping)])
+    assert rows_of(store.at()) == rows
+
+
+def test_a_damaged_file_is_never_copied(store):
+    part = next(c.part for c in store.at().parts if c.part.part_id == "tb")
+    file = f"{store.location.root}/{part.folder}/effects.parquet"
+    with open(file, "r+b") as content:
+        content.seek(40)
+        content.write(b"\0")
+    with pytest.raises(StoreError, match=r"effects\.parquet is damaged"):
+        compact(store, Silent())
