@@ -1,8 +1,8 @@
 """Trajectories from outside: LOD maps that somebody's live runtime logged, validated hard on entry.
 
 One row of the Parquet file is one trajectory (FORMAT.md, "Trace files"): the document's token ids, or the id
-of a document the store has, and the map the runtime showed. A row that is not exactly right is left out with its
-number and the reason; the others are taken.
+of a document the store has, and the map the runtime showed. A row that is not exactly right is left out with
+its number and the reason; the others are taken.
 """
 
 import json

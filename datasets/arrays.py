@@ -14,7 +14,7 @@ def open_arrays(location: Location, folder: str) -> zarr.Group:
     """The Zarr group a table's `arrays` column names. Raises StoreError when it is not there."""
     store: Any = location.path(folder)
     if not location.is_local:
-        store = zarr.storage.FsspecStore(location.filesystem, path=location.path(folder), read_only=True)
+        store = zarr.storage.FsspecStore.from_url(location.url(folder), read_only=True)
     try:
         return zarr.open_group(store, mode="r")
     except (FileNotFoundError, ValueError) as error:

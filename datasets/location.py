@@ -52,7 +52,12 @@ class Location:
         return self.path(relative) if self.is_local else f"{self.uri}/{relative}"
 
     def exists(self, relative: str) -> bool:
-        return bool(self.filesystem.exists(self.path(relative)))
+        try:
+            return bool(self.filesystem.exists(self.path(relative)))
+        except StoreError:
+            raise
+        except Exception as error:  # every object store has errors of its own: no key, no network, no right
+            raise StoreError(f"{self.uri} cannot be reached: {type(error).__name__}: {error}") from error
 
     def size(self, relative: str) -> int:
         """Bytes of a file."""

@@ -65,8 +65,9 @@ def write_part(
 ) -> Part:
     """Writes the part's files durably and returns what the ledger needs to know; commits nothing.
 
-    `tables` holds rows or an Arrow table by table name, `arrays` the Zarr arrays by path. A row's "arrays" column, where its
-    table has one, is filled with the place of the part's arrays relative to the store.
+    `tables` holds rows or an Arrow table by table name, `arrays` the Zarr arrays by path. A row's "arrays"
+    column, where its table has one, is filled with the place of the part's arrays relative to the store.
+    Raises StoreError when the store cannot be written to.
     """
     folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}"
     scratch = _scratch_folder(location)

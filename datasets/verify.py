@@ -1,6 +1,7 @@
 """Found, not trusted: every file of a version held against what the ledger says of it."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -203,7 +204,10 @@ def _folders(store: Store, top: str, depth: int) -> list[str]:
 
 
 def _modified(store: Store, folder: str) -> float:
-    """Newest modification inside the folder, seconds since the epoch."""
-    filesystem, root = store.location.filesystem, store.location.path(folder)
-    times = [filesystem.modified(path).timestamp() for path in [*filesystem.find(root)]]
-    return max(times, default=0.0)
+    """Newest modification inside the folder, seconds since the epoch; never, where it is but a name."""
+    location, root = store.location, store.location.path(folder)
+    found = location.filesystem.find(root, detail=True)
+    files = [path for path, info in found.items() if info["type"] == "file"]
+    # An empty folder on a disk may be one that is about to be written to.
+    paths = [*files, root] if location.is_local else files
+    return max((location.filesystem.modified(path).timestamp() for path in paths), default=math.inf)

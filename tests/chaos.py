@@ -1,7 +1,7 @@
 """`make chaos`: kill `mctrace collect` again and again, and see what the store has to say about it.
 
-Several Ray actors measure a tiny model into one store while seeded chance sends SIGKILL to the driver or to an
-actor, half of the time in the middle of a write. The same command is started again until enough kills are
+Several Ray actors measure a tiny model into one store while seeded chance sends SIGKILL to the driver or to
+an actor, half of the time in the middle of a write. The same command is started again until enough kills are
 done, then left alone to finish. What it leaves must be what a run without any kill leaves. Then two drivers
 at once, SIGTERM and Ctrl-C, and, where this user may mount one, a full and a read-only disk.
 
@@ -96,7 +96,15 @@ class Scene:
         program = Path(sys.executable).with_name("mctrace")
         with (self.folder / log).open("ab") as output:
             return subprocess.Popen(
-                [program, "collect", f"--store={store}", f"--model={self.model}", *assignments, *paths, *flags],
+                [
+                    program,
+                    "collect",
+                    f"--store={store}",
+                    f"--model={self.model}",
+                    *assignments,
+                    *paths,
+                    *flags,
+                ],
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
@@ -222,7 +230,9 @@ def noise_floor(*stores: Store) -> float:
     floors = [
         row["noise_floor"]
         for store in stores
-        for row in fetch_rows(connect(store.at()), "select noise_floor from runs where noise_floor is not null")
+        for row in fetch_rows(
+            connect(store.at()), "select noise_floor from runs where noise_floor is not null"
+        )
     ]
     return max(max(floor.values()) for floor in floors)
 
@@ -252,9 +262,7 @@ def two_drivers(scene: Scene) -> Findings:
     """Two at once over corpora that overlap, against one over both."""
     texts = sorted(scene.corpus.iterdir())
     store = scene.folder / "two"
-    drivers = [
-        scene.start(store, "--no-ray", corpora=chosen) for chosen in (texts[:10], texts[4:])
-    ]
+    drivers = [scene.start(store, "--no-ray", corpora=chosen) for chosen in (texts[:10], texts[4:])]
     for driver in drivers:
         scene.finish(driver)
     alone = scene.folder / "one-by-one"
@@ -296,7 +304,7 @@ def remount(disk: Path, options: str) -> None:
 
 
 def full_and_read_only_disk(scene: Scene, expected: Store) -> Findings:
-    """A disk that fills up, and one that can only be read: one line says so, and what is there stays whole."""
+    """A disk that fills up, and one that can only be read: one line says so, and nothing there is hurt."""
     with small_disk(scene.folder / "disk", "700k") as disk:
         store, unheard = disk / "store", 0
         for options, words in (("size=700k", "No space left"), ("size=64m,ro", "Read-only file system")):

@@ -46,7 +46,7 @@ class TinyRun:
 
 
 def tiny_run(settings: dict[str, object], folder: Path, **changes: object) -> TinyRun:
-    config = load_config(None, (), {**settings, "store.uri": str(folder / "store"), **changes}, {})
+    config = load_config(None, (), {"store.uri": str(folder / "store"), **settings, **changes}, {})
     source = resolve_model(config.model.name)
     documents = list(
         read_documents(

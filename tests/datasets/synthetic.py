@@ -118,9 +118,9 @@ EFFECTS = [
 ]
 
 
-def synthetic_store(folder: Path) -> Store:
+def synthetic_store(folder: Path | str) -> Store:
     """Documents a, b, c (train, validation, test), one trajectory each with the effects above."""
-    store = create_store(str(folder / "store"))
+    store = create_store(f"{folder}/store")
     started = {"run_id": "run", "event": "start", "recorded_at": datetime.now(UTC), "model_name": "m",
                "model_hash": "model", "config": "{}"}  # fmt: skip
     parts = [

@@ -160,7 +160,7 @@ def test_sweep_removes_only_what_no_row_names_and_is_old(store):
     lost = write_part(store.location, part_id="lost", kind="run", run_id="r", tables={"runs": []})
     assert sweep(store) == []
     old = time.time() - 7200
-    for path in (root(store) / lost.folder).rglob("*"):
+    for path in [*(root(store) / lost.folder).rglob("*"), root(store) / lost.folder]:
         os.utime(path, (old, old))
     assert sweep(store, timedelta(hours=1)) == [lost.folder]
     assert all((root(store) / folder).exists() for folder in kept)

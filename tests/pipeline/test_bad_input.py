@@ -127,13 +127,15 @@ def test_training_on_an_empty_store_and_evaluating_no_checkpoint(run, tmp_path):
     refused(run("evaluate", "runs/none"), "runs/none")
 
 
-def test_a_trace_file_with_a_bad_row_is_refused_whole(run, tmp_path):
+def test_a_trace_file_of_which_no_row_can_be_taken(run, tmp_path):
     good = {
         "source": "live", "tokenizer_hash": None, "document_id": None, "tokens": list(range(100)),
         "block_size": 4, "start": 0, "levels": [1] * 10, "cursors": [40],
     }  # fmt: skip
     pq.write_table(pa.Table.from_pylist([good], schema=TRACES), tmp_path / "t.parquet")
     refused(run("collect", "--no-ray", "--traces", "t.parquet", settings=True), "row 0", "tokenizer_hash")
+    (line,) = (tmp_path / "t.parquet.rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == 0
     refused(run("collect", "--no-ray", "--traces", "none.parquet", settings=True), "does not exist")
     (tmp_path / "text.parquet").write_text("hello")
     refused(run("collect", "--no-ray", "--traces", "text.parquet", settings=True), "not readable Parquet")

