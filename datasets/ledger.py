@@ -11,7 +11,6 @@ sync the file before the log names it nor find a file that changed afterwards.
 
 import io
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,6 +36,8 @@ _ADDED = "added"
 """Commit metadata: how many parts of each kind a version added."""
 _COMMIT_RETRIES = 100
 """With the default, 8 writers lose about 4% of their commits."""
+_PREFIX = "rows-"
+"""A ledger file's name is this and the sha256 of its content; deltalake wrote those of older ledgers."""
 _TIDY_FILES = 256
 """Ledger files from which on their rows are put into one, so that opening a version stays quick."""
 
@@ -167,9 +168,8 @@ class Ledger:
         metadata: dict[str, Any],
         removed: Sequence[RemoveAction] = (),
     ) -> None:
-        schema = _table_schema(table)
-        content = _to_parquet(rows, schema)
-        name = f"part-{secrets.token_hex(12)}.parquet"
+        content = _to_parquet(rows)
+        name = _file_name(content)
         add = AddAction(
             name,
             len(content),
@@ -183,7 +183,7 @@ class Ledger:
             table.create_write_transaction(
                 [add, *removed],
                 "append",
-                schema,
+                LEDGER,
                 commit_properties=CommitProperties(
                     custom_metadata=metadata, max_commit_retries=_COMMIT_RETRIES
                 ),
@@ -235,8 +235,10 @@ class Ledger:
                 content = self.location.read_bytes(f"{FOLDER}/{file}")
                 if len(content) != size:
                     raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
-                table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
-                self._rows[file] = [_from_row(row, file) for row in table.to_pylist()]
+                if file.startswith(_PREFIX) and file != _file_name(content):
+                    raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
+                table = pq.read_table(io.BytesIO(content))
+                self._rows[file] = [_from_row(row) for row in table.to_pylist()]
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
                 raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
         return self._rows[file]
@@ -252,17 +254,16 @@ class Ledger:
         sync_folder(folder)
 
 
-def _table_schema(table: DeltaTable) -> pa.Schema:
-    """The columns this ledger was created with: an older one lacks those that came later."""
-    names = {field.name for field in table.schema().fields}
-    return pa.schema([field for field in LEDGER if field.name in names])
-
-
-def _to_parquet(rows: Sequence[CommittedPart], schema: pa.Schema) -> bytes:
-    table = pa.Table.from_pylist([_to_row(row) for row in rows], schema=LEDGER).select(schema.names)
+def _to_parquet(rows: Sequence[CommittedPart]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        pa.Table.from_pylist([_to_row(row) for row in rows], schema=LEDGER), buffer, compression="zstd"
+    )
     return buffer.getvalue()
+
+
+def _file_name(content: bytes) -> str:
+    return f"{_PREFIX}{sha256(content).hexdigest()}.parquet"
 
 
 def _remove_actions(table: DeltaTable) -> list[RemoveAction]:
@@ -277,16 +278,9 @@ def _remove_actions(table: DeltaTable) -> list[RemoveAction]:
     ]  # fmt: skip
 
 
-def row_digest(row: dict[str, Any]) -> str:
-    """sha256 of a ledger row's other columns as JSON with sorted keys, the time in ISO form."""
-    content = {**row, "committed_at": row["committed_at"].isoformat()}
-    content.pop("row_sha256", None)
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _to_row(committed: CommittedPart) -> dict[str, object]:
     part = committed.part
-    row: dict[str, object] = {
+    return {
         "part_id": part.part_id,
         "kind": part.kind,
         "run_id": part.run_id,
@@ -296,12 +290,9 @@ def _to_row(committed: CommittedPart) -> dict[str, object]:
         "tables": [{"name": name, "num_rows": count} for name, count in part.num_rows.items()],
         "lineage": list(part.lineage),
     }
-    return {**row, "row_sha256": row_digest(row)}
 
 
-def _from_row(row: dict[str, Any], file: str) -> CommittedPart:
-    if row.get("row_sha256") not in (None, row_digest(row)):
-        raise StoreError(f"{FOLDER}/{file}: the row of part {row['part_id']} is not what was written")
+def _from_row(row: dict[str, Any]) -> CommittedPart:
     part = Part(
         row["part_id"],
         row["kind"],

@@ -38,20 +38,27 @@ def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
     if not version.location.is_local:
         connection.register_filesystem(version.location.filesystem)
     for table, schema in TABLES.items():
-        files = version.table_files(table)
         connection.register(f"empty_{table}", schema.empty_table())
-        relation = f"empty_{table}"
-        if files:
-            # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
-            relation += f" union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
-        try:
-            connection.execute(f"create view stored_{table} as from {relation}")
-        except duckdb.Error as error:
-            raise StoreError(f"{version.location.uri} is damaged: {error} (mctrace verify)") from error
+        connection.execute(f"create view stored_{table} as from empty_{table}")
     for view in VIEWS:
         connection.execute(read_sql("views", f"{view}.sql"))
+    # Files come last: making a view opens every file below it, and views stand upon each other.
+    for table in TABLES:
+        _read_files(connection, version, table)
     _lock(connection, version)
     return connection
+
+
+def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str) -> None:
+    files = version.table_files(table)
+    if not files:
+        return
+    # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
+    relation = f"empty_{table} union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
+    try:
+        connection.execute(f"create or replace view stored_{table} as from {relation}")
+    except duckdb.Error as error:
+        raise StoreError(f"{version.location.uri} is damaged: {error} (mctrace verify)") from error
 
 
 def read_sql(*parts: str) -> str:

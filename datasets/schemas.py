@@ -168,6 +168,5 @@ LEDGER = pa.schema(
         ),
         ("tables", pa.list_(pa.struct([("name", pa.string()), ("num_rows", pa.int64())]))),
         ("lineage", pa.list_(pa.string())),
-        ("row_sha256", pa.string()),
     ]
 )

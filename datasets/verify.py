@@ -103,7 +103,7 @@ def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterato
 
 
 def _verify_ledger(version: StoreVersion) -> Iterator[Problem]:
-    """The ledger read anew from its files; its rows carry a hash of themselves."""
+    """The ledger read anew from its files, whose names carry a hash of their content."""
     try:
         Ledger(version.location).rows(version.version)
     except StoreError as error:

@@ -90,7 +90,7 @@ def test_a_creation_that_was_cut_short_or_raced_is_finished(tmp_path):
 
 
 def test_a_damaged_ledger_is_named(store):
-    next((root(store) / "ledger").glob("part-*.parquet")).unlink()
+    next((root(store) / "ledger").glob("rows-*.parquet")).unlink()
     with pytest.raises(StoreError, match=r"ledger of .* is damaged"):
         open_store(str(root(store))).at()
 
@@ -178,7 +178,7 @@ def flipped(content: bytes, where: str) -> bytes:
 @pytest.mark.parametrize("damage", LEDGER_DAMAGES)
 def test_verify_finds_a_damaged_ledger_file(store, damage):
     version = store.at()
-    file = next((root(store) / "ledger").glob("part-*.parquet"))
+    file = next((root(store) / "ledger").glob("rows-*.parquet"))
     LEDGER_DAMAGES[damage](file)
     found = list(verify(version, quick=False, progress=Silent()))
     assert [problem.place for problem in found] == ["ledger"]
