@@ -1,4 +1,4 @@
-"""Many small trajectory parts into few large ones, as a new version: quicker to open, nothing else changes.
+"""Many small parts of measurements into few large ones, as a new version: quicker to open, all else the same.
 
 A compacted part lists in its lineage the parts it stands for, in commit order, and holds their rows in that
 order. They stay where they are, for the versions that name them.
@@ -17,7 +17,7 @@ from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import Store, StoreVersion
 
-_KIND = "trajectory"
+_KINDS = ("trajectory", "drops", "joints", "attention")
 _MOST_BYTES = 256 * 2**20
 _MOST_PARTS = 4096
 RUN_ID = "compaction"
@@ -29,7 +29,7 @@ def compact(store: Store, progress: Progress) -> list[Part]:
     Raises StoreError when a file is not what the ledger says, before anything of its group is committed.
     """
     version, made = store.at(), []
-    groups = list(_groups(version))
+    groups = [group for kind in _KINDS for group in _groups(version, kind)]
     progress.start("compacting", sum(map(len, groups)), "parts")
     try:
         for group in groups:
@@ -40,9 +40,9 @@ def compact(store: Store, progress: Progress) -> list[Part]:
     return made
 
 
-def _groups(version: StoreVersion) -> Iterator[list[Part]]:
+def _groups(version: StoreVersion, kind: str) -> Iterator[list[Part]]:
     group: list[Part] = []
-    for part in (c.part for c in version.parts if c.part.kind == _KIND and not c.part.lineage):
+    for part in (c.part for c in version.parts if c.part.kind == kind and not c.part.lineage):
         if group and (sum(p.size for p in group) + part.size > _MOST_BYTES or len(group) >= _MOST_PARTS):
             yield group
             group = []
@@ -56,7 +56,7 @@ def _merge(version: StoreVersion, group: list[Part]) -> Part:
     return write_part(
         version.location,
         part_id=hashlib.sha256(" ".join(("compacted", *lineage)).encode()).hexdigest()[:40],
-        kind=_KIND,
+        kind=group[0].kind,
         run_id=RUN_ID,
         tables={
             name: pa.concat_tables([_read(version, part, name) for part in group if name in part.num_rows])

@@ -17,15 +17,20 @@ from tests.collect.runs import tiny_run
 from tests.models import save_tiny_model
 
 QUERIES = {
-    "documents": "from documents order by document_id",
-    "trajectories": "from trajectories order by trajectory_id",
-    "effects": "from effects order by all",
-    "labels": "from labels order by trajectory_id, cursor, action, node_level, node_index",
-    "controls": "from controls order by all",
-    "joint_edits": "from joint_edits order by all",
-    "variants": "from variants order by snapshot_id",
+    "documents": "select document_id, source, split, num_tokens from documents order by all",
+    "trajectories": "select trajectory_id, run_id, document_id, policy, start, levels, cursors, horizon, "
+    "baseline_nll, num_legal_actions from trajectories order by all",
+    "effects": "select trajectory_id, action, node_level, node_index, entry_level, first_token, delta_nll, "
+    "estimator, estimator_window, inclusion_probability, status from effects order by all",
+    "labels": "select snapshot_id, action, node_level, node_index, delta_nll, stderr, value_of_detail, "
+    "positions, distance_to_cursor, inclusion_probability, estimator, attention_mass from labels order by all",
+    "controls": "select snapshot_id, action, node_level, node_index, information_value, gist_value "
+    "from controls order by all",
+    "joint_edits": "select snapshot_id, actions, delta_nll, sum_of_singles from joint_edits order by all",
+    "variants": "select snapshot_id, variant_group_id, loss, adv_delta from variants order by all",
     "runs": "select run_id, outcome, noise_floor, calibration, audit, estimator from runs order by run_id",
 }
+"""Columns by name, so that a view may gain more."""
 
 SETTINGS: dict[str, object] = {
     "corpus.min_tokens": 96,
