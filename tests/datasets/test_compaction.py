@@ -1,12 +1,15 @@
 """Compacting makes a version with the same rows in fewer files, and leaves every earlier version alone."""
 
+import tarfile
+from pathlib import Path
+
 import pytest
 
 from mctrace.context.errors import StoreError
 from mctrace.context.progress import Silent
-from mctrace.datasets.compaction import compact
+from mctrace.datasets.compaction import _merge, compact
 from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.store import Store, StoreVersion, open_store
 from mctrace.datasets.verify import sweep, verify
 from tests.datasets.synthetic import EFFECTS, add_trajectory, effect
 
@@ -49,8 +52,6 @@ def test_two_compactions_at_once_give_every_row_once(store):
     compact(store, Silent())
     add_trajectory(store, "td", "a", [effect("expand", 2, 0, 32, [0.0] * 8)])
     rows = rows_of(store.at())
-    from mctrace.datasets.compaction import _merge
-
     overlapping = [c.part for c in seen.parts if c.part.part_id in ("ta", "tb")]
     late.commit([_merge(seen, overlapping)])
     assert rows_of(store.at()) == rows
@@ -64,3 +65,25 @@ def test_a_damaged_file_is_never_copied(store):
         content.write(b"\0")
     with pytest.raises(StoreError, match=r"effects\.parquet is damaged"):
         compact(store, Silent())
+
+
+def test_measurements_that_came_later_are_compacted_too(unpacked_store):
+    store = unpacked_store
+    query = "from {} order by all"
+    before = {
+        name: fetch_rows(connect(store.at()), query.format(name)) for name in ("controls", "joint_edits")
+    }
+    made = compact(store, Silent())
+    assert {part.kind for part in made} == {"trajectory", "drops", "joints", "attention"}
+    assert before["controls"]
+    assert before["joint_edits"]
+    for name, rows in before.items():
+        assert fetch_rows(connect(store.at()), query.format(name)) == rows
+    assert list(verify(store.at(), quick=False, progress=Silent())) == []
+
+
+@pytest.fixture
+def unpacked_store(tmp_path) -> Store:
+    with tarfile.open(Path(__file__).parents[1] / "stores/v1/store.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return open_store(str(tmp_path / "store"))

@@ -23,7 +23,8 @@ QUERIES = {
     "effects": "select trajectory_id, action, node_level, node_index, entry_level, first_token, delta_nll, "
     "estimator, estimator_window, inclusion_probability, status from effects order by all",
     "labels": "select snapshot_id, action, node_level, node_index, delta_nll, stderr, value_of_detail, "
-    "positions, distance_to_cursor, inclusion_probability, estimator, attention_mass from labels order by all",
+    "positions, distance_to_cursor, inclusion_probability, estimator, attention_mass from labels "
+    "order by all",
     "controls": "select snapshot_id, action, node_level, node_index, information_value, gist_value "
     "from controls order by all",
     "joint_edits": "select snapshot_id, actions, delta_nll, sum_of_singles from joint_edits order by all",
