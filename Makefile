@@ -17,7 +17,7 @@ help:
 	@echo "make setup   only prepare the environment in .venv"
 	@echo "make bench-evaluator        what a label costs, against naive and cached evaluation (about an hour)"
 	@echo "make bench-evaluator QUICK=1    the same in minutes"
-	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (about ten minutes)"
+	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make clean   remove the environment and the demo"
 
 setup: $(STAMP)

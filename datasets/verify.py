@@ -49,6 +49,9 @@ _REFERENCES = {
     "joint effects without their trajectory": """
         select trajectory_id as example from stored_joint_effects
         anti join stored_trajectories using (trajectory_id)""",
+    "attention without its trajectory": """
+        select trajectory_id as example from stored_attention
+        anti join stored_trajectories using (trajectory_id)""",
     "joint effects with values that are not finite": """
         select trajectory_id as example from stored_joint_effects
         where len(list_filter(delta_nll, lambda x: not isfinite(x))) > 0""",
