@@ -122,8 +122,11 @@ def _plan(
     if plan.is_windowed and not decided.is_windowed:
         console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
     done = len(decided.trajectories) - len(decided.missing(store))
+    num_trajectories = sum(planned.unit == "trajectory" for planned in plan.trajectories)
+    num_beside = len(plan.trajectories) - num_trajectories
     console.print(
-        f"Plan: {len(plan.trajectories)} trajectories of {len(plan.documents)} documents"
+        f"Plan: {num_trajectories} trajectories of {len(plan.documents)} documents"
+        + (f" and {num_beside} side measurements" if num_beside else "")
         + (f", {done} of them in the store already" if done else "")
         + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
     )
