@@ -125,7 +125,7 @@ def _time_round(
     )
     timings.seconds["exact"].append(seconds * whole / done)
     timings.flops_per_s.append(done / seconds)
-    first = cursor - trajectory.first_token(action)
+    first = cursor - trajectory.first_token_after(TREE.span(action.node)[1])
     found_H = deltas[sampled.index(action)][first : first + HORIZON]
     timings.differences.append((found_H - naive_delta_H).abs().cpu())
 

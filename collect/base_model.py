@@ -161,12 +161,17 @@ def load_base_model(
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"cannot load the model {source.name!r} from {source.folder}: {error}") from error
-    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
-        network.set_attn_implementation("eager")  # the fused default would leave the capping out
+    choose_own_attention(network)
     network.requires_grad_(False).eval()
     if not device_map:
         network.to(resolve_device(device))
     return FrozenCausalLM(network)
+
+
+def choose_own_attention(network: PreTrainedModel) -> None:
+    """The attention that a plain forward pass needs: the fused default would leave soft-capping out."""
+    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
+        network.set_attn_implementation("eager")
 
 
 def resolve_device(device: str) -> torch.device:

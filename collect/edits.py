@@ -55,7 +55,7 @@ def joint_edit(trajectory: Trajectory, actions: Sequence[Action]) -> Edit:
         before.index_of_token(first),
         before.index_of_token(end),
         after.sliced(slice(after.index_of_token(first), after.index_of_token(end))),
-        max(trajectory.first_cursor, end),
+        trajectory.first_token_after(end),
     )
 
 
@@ -74,7 +74,7 @@ def drop_edit(trajectory: Trajectory, node: Node) -> Edit:
     if first == trajectory.head.start and end >= trajectory.first_cursor:
         raise LegalityError(f"cannot drop {node}: nothing would be left before the tokens after it")
     first_entry, end_entry = entries.index_of_token(first), entries.index_of_token(end)
-    return Edit(first_entry, end_entry, entries.sliced(slice(0, 0)), max(trajectory.first_cursor, end))
+    return Edit(first_entry, end_entry, entries.sliced(slice(0, 0)), trajectory.first_token_after(end))
 
 
 def no_edit(trajectory: Trajectory, entry: int) -> Edit:

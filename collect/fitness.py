@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from mctrace.collect.base_model import FrozenCausalLM
+from mctrace.collect.base_model import FrozenCausalLM, choose_own_attention
 from mctrace.collect.edits import action_edit, drop_edit
 from mctrace.collect.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
 from mctrace.collect.naive import naive_delta_nll, naive_drop_delta_nll
@@ -71,8 +71,7 @@ def _small_model(config: PreTrainedConfig, device: torch.device | str) -> Frozen
         if parameter.ndim >= 2:
             std = 2 / parameter.shape[-1] ** 0.5
             parameter.data = torch.randn(parameter.shape, generator=generator) * std
-    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
-        network.set_attn_implementation("eager")
+    choose_own_attention(network)
     if "position_ids" not in signature(network.base_model.forward).parameters:
         raise ModelError("it takes no position ids, and a gist stands at the centre of what it replaces")
     return FrozenCausalLM(network.requires_grad_(False).eval().to(device))

@@ -56,9 +56,9 @@ class Trajectory:
         """Position ids the base model must have: the whole span, whatever its levels."""
         return self.end - self.head.start
 
-    def first_token(self, action: Action) -> int:
-        """Where the action's effect begins: max(first cursor, end of the node)."""
-        return max(self.first_cursor, self.head.tree.span(action.node)[1])
+    def first_token_after(self, end: int) -> int:
+        """Where the effect of an edit that ends at token `end` begins: not before the first cursor."""
+        return max(self.first_cursor, end)
 
     def legal_actions(self, protected_tail: int) -> list[Action]:
         """Actions legal at any of the cursors; tail blocks become collapsible for the later ones."""

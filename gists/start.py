@@ -1,7 +1,7 @@
 """The network a training run starts from: fresh, with a base model's first layers, or an earlier GistNet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,18 +50,13 @@ def fresh_gistnet(
     )
     if sizes.copy_layers:
         assert base_layers is not None
-        config = GistNetConfig(
-            embedding_dim,
-            block_size,
-            sizes.pooling,
-            embedding_dim,
-            sizes.num_layers,
-            base_layers.num_heads,
-            base_layers.num_kv_heads,
-            base_layers.feedforward_width,
-            base_layers.rope_theta,
-            sizes.num_picks,
-            sizes.num_levels,
+        config = replace(
+            config,
+            width=embedding_dim,
+            num_heads=base_layers.num_heads,
+            num_kv_heads=base_layers.num_kv_heads,
+            feedforward_width=base_layers.feedforward_width,
+            rope_theta=base_layers.rope_theta,
         )
     network = TransformerGistNet(config)
     network.input_scale.fill_(embedding_scale)

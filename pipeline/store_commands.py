@@ -47,9 +47,9 @@ def print_log(config: PipelineConfig, console: Console) -> None:
     console.print(f"{config.store.uri} at version {version.version}", highlight=False)
     versions = store.ledger.versions_by_run()
     num_rows: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for committed in version.parts:
-        part = committed.part
-        num_rows[part.run_id].update({(part.kind, name): n for name, n in part.num_rows.items()})
+    for part in (committed.part for committed in version.listed):
+        if not part.lineage:  # compacted rows were counted where they were measured
+            num_rows[part.run_id].update({(part.kind, name): n for name, n in part.num_rows.items()})
     for row in fetch_rows(connect(version), read_sql("log.sql")):
         first, last = versions.get(row["run_id"], (0, 0))
         ended = row["outcome"] or "never ended"

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from mctrace.collect.base_model import FrozenCausalLM
+from mctrace.collect.base_model import FrozenCausalLM, choose_own_attention
 
 VOCABULARY = 97
 WIDTH = 32
@@ -72,8 +72,7 @@ def tiny_model(architecture: str = "llama", seed: int = 0) -> FrozenCausalLM:
     torch.manual_seed(seed)
     config = CONFIGS[architecture]()
     network = AutoModelForCausalLM.from_config(config)
-    if getattr(config, "attn_logit_softcapping", None):
-        network.set_attn_implementation("eager")
+    choose_own_attention(network)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim == 2:

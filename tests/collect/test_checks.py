@@ -10,6 +10,8 @@ from mctrace.collect.checks import CALIBRATION_ACTIONS, _calibration_items, cali
 from mctrace.collect.fidelity import Fidelity
 from mctrace.collect.measuring import Worker
 from mctrace.collect.workers import InProcessWorker
+from mctrace.context.progress import Silent
+from mctrace.datasets.compaction import compact
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.pipeline.app import app
 from tests.collect.runs import tiny_run
@@ -150,7 +152,12 @@ def test_what_is_forecast_counted_and_logged_are_the_same_effects(tiny_settings,
     assert summary.predicted.num_effects == summary.num_effects == len(all_effects(run))
     assert summary.predicted.work.num_recomputed == summary.num_tokens_run
     app(["log", "--store", run.store.location.uri], standalone_mode=False)
-    assert f"{summary.num_effects} effects" in capsys.readouterr().out
+    logged = capsys.readouterr().out
+    assert f"{summary.num_effects} effects" in logged
+    compact(run.store, Silent())
+    app(["log", "--store", run.store.location.uri], standalone_mode=False)
+    counts = [line for line in logged.splitlines() if " effects" in line]
+    assert counts == [line for line in capsys.readouterr().out.splitlines() if " effects" in line]
 
 
 def test_a_window_as_long_as_the_context_is_in_perfect_agreement(tiny_settings, tmp_path):

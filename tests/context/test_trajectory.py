@@ -39,10 +39,10 @@ def test_a_trajectory_ends_a_horizon_after_its_last_cursor_and_counts_positions_
 
 def test_an_effect_begins_at_the_first_cursor_or_at_the_end_of_its_node():
     trajectory = Trajectory(HEAD, (48, 60), horizon=10)
-    assert trajectory.first_token(Action("expand", Node(2, 1))) == 48
-    assert trajectory.first_token(Action("collapse", Node(1, 11))) == 48
-    assert trajectory.first_token(Action("collapse", Node(1, 12))) == 52
-    assert trajectory.first_token(Action("collapse", Node(1, 14))) == 60
+    assert trajectory.first_token_after(HEAD.tree.span(Node(2, 1))[1]) == 48
+    assert trajectory.first_token_after(HEAD.tree.span(Node(1, 11))[1]) == 48
+    assert trajectory.first_token_after(HEAD.tree.span(Node(1, 12))[1]) == 52
+    assert trajectory.first_token_after(HEAD.tree.span(Node(1, 14))[1]) == 60
 
 
 def test_blocks_of_the_tail_become_collapsible_for_the_later_cursors_only():
@@ -73,6 +73,6 @@ def test_each_snapshot_gets_exactly_the_trajectory_actions_that_are_legal_at_its
 def test_an_effect_is_measured_somewhere_within_the_last_horizon(head, more):
     trajectory = Trajectory(head, (head.cursor, head.cursor + more) if more else (head.cursor,), horizon=1)
     for action in trajectory.legal_actions(0):
-        first = trajectory.first_token(action)
+        first = trajectory.first_token_after(head.tree.span(action.node)[1])
         assert trajectory.first_cursor <= first <= trajectory.last_cursor
         assert first >= head.tree.span(action.node)[1]
