@@ -1,8 +1,8 @@
 """`make bench-evaluator`: what a label costs, and against what people would otherwise run.
 
-The same labels five ways, interleaved in one process: (a) naive, a full forward pass per action and snapshot;
-(b) prefix, a leave-one-out on a cropped copy of transformers' own cache per snapshot; (c) one_cursor and
-(d) exact, this evaluator one snapshot at a time and for all cursors at once; (e) windowed.
+The same labels five ways, interleaved in one process: (a) naive, a full forward pass per action and
+snapshot; (b) prefix, a leave-one-out on transformers' own cache of a snapshot, cropped at every edit;
+(c) one_cursor and (d) exact, this evaluator one snapshot at a time and for all cursors at once; (e) windowed.
 
 Slow ways are timed on a seeded subset of the actions and scaled by planned FLOPs; every time is a median over
 rounds. Rates are held against the best float32 matrix-multiply rate found in the same run over the model's
@@ -212,6 +212,11 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def result_name(result: dict[str, Any]) -> str:
+    """File name of a result, without its ending: a CPU's and a GPU's lie side by side."""
+    return f"evaluator-{result['model']}-{result['dtype']}-{result['machine']['kind']}"
+
+
 def _machine(model: FrozenCausalLM) -> dict[str, Any]:
     if model.device.type == "cuda":
         name = torch.cuda.get_device_name(model.device)
@@ -220,7 +225,12 @@ def _machine(model: FrozenCausalLM) -> dict[str, Any]:
         name = next(
             (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
         )
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {
+        "kind": model.device.type,
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def main() -> None:
@@ -237,7 +247,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = run(arguments.model, arguments.dtype, arguments.device, arguments.quick)
     if arguments.out or not arguments.quick:
-        out = arguments.out or RESULTS / f"evaluator-{arguments.model}-{arguments.dtype}.json"
+        out = arguments.out or RESULTS / f"{result_name(result)}.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -8,10 +8,12 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from benchmarks.evaluator import result_name
+
 HERE = Path(__file__).parent
 WAYS = {
     "naive": "naive: a full pass per label",
-    "prefix": "cropped copy of a cache, per snapshot",
+    "prefix": "a cropped cache, per snapshot",
     "one_cursor": "exact, one cursor at a time",
     "exact": "exact, all cursors at once",
 }
@@ -32,7 +34,7 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     """The whole page as Markdown."""
     parts = [_INTRO.format(stride=results[0]["cursor_stride"], horizon=results[0]["horizon"])]
     for result in results:
-        machine, name = result["machine"], _name(result)
+        machine, name = result["machine"], result_name(result)
         parts.append(
             f"## {result['model']}, {result['dtype']}\n\n{machine['device']}, {machine['threads']} threads, "
             f"torch {machine['torch']}; best matrix-multiply rate {result['gemm_tflops']:.3g} TFLOP/s; "
@@ -71,7 +73,18 @@ def _case_rows(cases: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _windowed_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    yield ["map", "N", "R", "window", "against exact", "Spearman", "same sign", "top tenth found", "actions"]
+    yield [
+        "map",
+        "N",
+        "R",
+        "window",
+        "against exact",
+        "Spearman",
+        "same sign",
+        "top tenth found",
+        "mean error",
+        "actions",
+    ]
     for row in rows:
         yield [
             row["map"],
@@ -79,9 +92,15 @@ def _windowed_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
             str(row["R"]),
             str(row["window"]),
             f"{row['speedup_over_exact']:.1f}x",
-            *(f"{row[key]:.3f}" for key in ("spearman", "sign_agreement", "top_k_recall")),
+            *(_share(row[key]) for key in ("spearman", "sign_agreement", "top_k_recall")),
+            f"{row['mae']:.1e} nats",
             str(row["num_actions"]),
         ]
+
+
+def _share(value: float | None) -> str:
+    """A rank correlation has no value where every label is the same."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _table(rows: Iterator[list[str]]) -> str:
@@ -104,6 +123,7 @@ def plot(result: dict[str, Any]) -> Figure:
     costs.set_xticks(range(len(cases)), names, fontsize=7)
     costs.legend(fontsize=8, frameon=False)
     for (name, tokens, cursors), rows in _by_case(result["windowed"]).items():
+        rows = [row for row in rows if row["spearman"] is not None]
         speed, spearman = [r["speedup_over_exact"] for r in rows], [r["spearman"] for r in rows]
         fidelity.plot(speed, spearman, "o-", label=f"{name}, N {tokens}, R {cursors}", markersize=4)
         for row in rows:
@@ -124,10 +144,6 @@ def _by_case(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], list[
     return found
 
 
-def _name(result: dict[str, Any]) -> str:
-    return f"evaluator-{result['model']}-{result['dtype']}"
-
-
 def main() -> None:
     files = sorted((HERE / "results").glob("evaluator-*.json"))
     if not files:
@@ -135,7 +151,7 @@ def main() -> None:
     results = [json.loads(file.read_text()) for file in files]
     mpl.rcParams["svg.hashsalt"] = "mctrace"  # the same data, the same file
     for result in results:
-        out = HERE / "results" / f"{_name(result)}.svg"
+        out = HERE / "results" / f"{result_name(result)}.svg"
         plot(result).savefig(out, metadata={"Date": None})
     (HERE / "EVALUATOR.md").write_text(page(results))
 

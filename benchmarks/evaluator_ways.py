@@ -1,6 +1,5 @@
 """Ways to get the same labels, each as somebody would run it, and a stopwatch for them."""
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -77,16 +76,17 @@ def exact_labels(
 def prefix_losses(
     bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
 ) -> None:
-    """What one would write with transformers alone: a cache per snapshot, copied and cropped per action."""
+    """What one would write with transformers alone: one cache per snapshot, cropped at each edit.
+
+    The edits come last to first, so that what an edit needs is still in the cache and nothing is copied.
+    """
     network, cache = bench.model.network, DynamicCache(config=bench.model.network.config)
     _stock(network, document, trajectory, 0, trajectory.context, cache)
-    for action in actions:
+    for action in sorted(actions, key=lambda action: TREE.span(action.node)[0], reverse=True):
         edited = apply_action(trajectory.context, action)
         crop = edited.entries.index_of_token(TREE.span(action.node)[0])
-        cropped = copy.deepcopy(cache)
-        if crop < cropped.get_seq_length():
-            cropped.crop(crop - cropped.get_seq_length())
-        _stock(network, document, trajectory, crop, edited, cropped)
+        cache.crop(crop - cache.get_seq_length())
+        _stock(network, document, trajectory, crop, edited, cache)
 
 
 def _stock(
