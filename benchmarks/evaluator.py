@@ -15,7 +15,7 @@ import platform
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -174,20 +174,31 @@ def _label(delta_H: Tensor) -> float:
     return float(delta_H[:HORIZON].mean())
 
 
-def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]:
-    """All cases of a mode; progress is printed as it comes."""
+def run(model_name: str, dtype: str, device: str, quick: bool) -> Iterator[dict[str, Any]]:
+    """All cases of a mode; after each the result so far, so that a run that is cut off keeps what it has."""
     bench, started = Bench(make_model(model_name, dtype, device)), time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    windowed: list[dict[str, Any]] = []
+
+    def result(is_complete: bool) -> dict[str, Any]:
+        of_peak = [{**row, "mfu": row["flops_per_s"] / bench.gemm_flops} for row in rows]
+        return {
+            "cases": of_peak, "windowed": windowed, "gemm_tflops": bench.gemm_flops / 1e12,
+            "model": model_name, "dtype": dtype, "horizon": HORIZON, "cursor_stride": STRIDE,
+            "machine": _machine(bench.model), "seconds": time.perf_counter() - started, "quick": quick,
+            "is_complete": is_complete,
+        }  # fmt: skip
+
     on_gpu = bench.model.device.type == "cuda"
     cases = QUICK if quick else GPU if on_gpu else FULL
     longest = max(case.num_tokens + STRIDE * case.num_cursors for case in cases) + HORIZON
     (document,) = make_documents(bench.model, model_name, 1, longest)
     warm_up = cases[0].trajectory()
     exact_labels(bench, document, warm_up, warm_up.legal_actions(PROTECTED_TAIL)[:2])
-    rows = []
     for case in cases:
         num_sampled = 4 if case.num_tokens > 2000 else 8
         rows.append(_said(measure_case(bench, document, case, 2 if quick else 3, num_sampled)))
-    windowed = []
+        yield result(False)
     for num_tokens, num_cursors, num_documents in (
         ((512, 1, 4),) if quick else ((8192, 8, 1),) if on_gpu else ((1024, 8, 4), (4096, 8, 2))
     ):
@@ -196,13 +207,8 @@ def run(model_name: str, dtype: str, device: str, quick: bool) -> dict[str, Any]
         documents = make_documents(bench.model, model_name, num_documents, num_needed)
         windows, num_actions = ((0, 64), 32) if quick else (WINDOWS, 104)
         windowed += map(_said, measure_windowed(bench, documents, case, windows, num_actions))
-    for row in rows:
-        row["mfu"] = row.pop("flops_per_s") / bench.gemm_flops
-    return {
-        "cases": rows, "windowed": windowed, "gemm_tflops": bench.gemm_flops / 1e12,
-        "model": model_name, "dtype": dtype, "horizon": HORIZON, "cursor_stride": STRIDE,
-        "machine": _machine(bench.model), "seconds": time.perf_counter() - started, "quick": quick,
-    }  # fmt: skip
+        yield result(False)
+    yield result(True)
 
 
 def _said(row: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +251,11 @@ def main() -> None:
         "--out", type=Path, default=None, help="JSON file [benchmarks/results/evaluator-*.json]"
     )
     arguments = parser.parse_args()
-    result = run(arguments.model, arguments.dtype, arguments.device, arguments.quick)
-    if arguments.out or not arguments.quick:
-        out = arguments.out or RESULTS / f"{result_name(result)}.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+    for result in run(arguments.model, arguments.dtype, arguments.device, arguments.quick):
+        if arguments.out or not arguments.quick:
+            out = arguments.out or RESULTS / f"{result_name(result)}.json"
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

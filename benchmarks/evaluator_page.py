@@ -38,7 +38,8 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         parts.append(
             f"## {result['model']}, {result['dtype']}\n\n{machine['device']}, {machine['threads']} threads, "
             f"torch {machine['torch']}; best matrix-multiply rate {result['gemm_tflops']:.3g} TFLOP/s; "
-            f"{result['seconds'] / 60:.0f} minutes.\n\n"
+            f"{result['seconds'] / 60:.0f} minutes"
+            f"{'' if result['is_complete'] else ' (cut off: not all cases are here)'}.\n\n"
             f"![seconds per label, and fidelity against speed](results/{name}.svg)\n"
         )
         parts += [_table(_case_rows(result["cases"])), _table(_windowed_rows(result["windowed"]))]
