@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from mctrace.pipeline import app
 from tests.train.stores import learnable_store
 
 STEPS, SAVE = 24, 5
@@ -122,14 +124,27 @@ def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(folder, undisturbed
     assert_same_run(folder / "terminated", undisturbed)
 
 
-def test_a_finished_run_has_nothing_left_to_do(folder, undisturbed):
+def test_a_finished_run_has_nothing_left_to_do(folder, undisturbed, run_here):
     before = (undisturbed / "metrics.jsonl").read_bytes()
-    output = finished(train(folder, "undisturbed", "--resume", "--set", "train.batch_size=9"))
+    output = run_here(*arguments(folder, "undisturbed", "--resume", "--set", "train.batch_size=9"))
     assert "The run's own configuration stands: train.batch_size is 3, not 9" in output.replace("\n", " ")
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 
 
-def test_resuming_where_no_run_is_begins_one(folder):
-    output = finished(train(folder, "fresh", "--resume", "--set", "train.optimiser.total_steps=4"))
+def test_resuming_where_no_run_is_begins_one(folder, run_here):
+    output = run_here(*arguments(folder, "fresh", "--resume", "--set", "train.optimiser.total_steps=4"))
     assert "Going on" not in output
     assert (folder / "fresh" / "step_0000004").exists()
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    def run(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["mctrace", *words])
+        with suppress(SystemExit):
+            app.main()
+        output, errors = capsys.readouterr()
+        assert not errors
+        return output
+
+    return run
