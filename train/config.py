@@ -119,8 +119,6 @@ class TrainConfig:
     precision: Precision = "auto"
     """of the network's arithmetic; `auto` is bfloat16 on a CUDA device that has it, else float32. Losses are
     always float32"""
-    compile: bool = False
-    """have torch compile the network: minutes at the start, for faster steps"""
     accumulation: int = 1
     """parts that a step's batch is run in, one after the other, to save memory; the step is the same"""
     patience: int = 0

@@ -6,12 +6,9 @@ repeats itself, and one that was stopped goes on to the very same weights.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from torch import Tensor
 
-from mctrace.datasets.batch import Batch
 from mctrace.train.config import TrainConfig
 from mctrace.train.diagnostics import diagnose
 from mctrace.train.folders import Save
@@ -47,7 +44,6 @@ class Training:
         step = LensNetStep(
             network,
             config.objective,
-            forward=_compiled(network) if config.compile else None,
             bfloat16=uses_bfloat16(config.precision, device),
             workers=workers,
         )
@@ -94,7 +90,3 @@ class Training:
     def _evaluated_once(self, evaluate: Callable[[LensNet], Mapping[str, float]]) -> Mapping[str, float]:
         values = dict(evaluate(self.network)) if self.workers.is_first else {}
         return self.workers.from_first(values)
-
-
-def _compiled(network: LensNet) -> Callable[[Batch], Tensor]:
-    return cast(Callable[[Batch], Tensor], torch.compile(network, dynamic=True))

@@ -4,7 +4,7 @@ The counts that the terms are divided by are summed over all parts of all worker
 of the parts then add up to those of the whole batch, however it is cut.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,16 +52,13 @@ class LensNetStep:
         network: LensNet,
         objective: ObjectiveConfig,
         *,
-        forward: Callable[[Batch], Tensor] | None = None,
         bfloat16: bool = False,
         workers: Workers | None = None,
     ) -> None:
-        """`forward` scores in the network's place where it was compiled; the gradients are the network's."""
         self.network = network
         self.objective = objective
         self.state = PreferenceState(objective.preference)
         self.last: Scored | None = None
-        self._forward = forward or network
         self._device = next(network.parameters()).device
         self.bfloat16 = bfloat16
         self._workers = workers or Workers()
@@ -98,7 +95,8 @@ class LensNetStep:
 
     def _scores(self, batch: Batch) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self._forward(batch)
+            scores_BN: Tensor = self.network(batch)
+            return scores_BN
 
     def _term_names(self) -> list[str]:
         labels = ["L_reg", "L_rank", "L_budget", "L_illegal"] if self.objective.learns_labels else []
