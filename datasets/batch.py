@@ -64,6 +64,10 @@ class Batch:
     """the coarsest level, which cannot collapse"""
     snapshot_ids: tuple[str, ...]
     document_ids: tuple[str, ...]
+    utility_scale: float = 1.0
+    """nats per token that make one unit of score"""
+    entry_attention: Tensor | None = None
+    """[B, N] the base model's attention to each entry, NaN where it was not kept; None where not asked for"""
 
     def to(self, device: torch.device | str) -> "Batch":
         moved = {
@@ -81,14 +85,28 @@ def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
     """One score per action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
 
     The mean is how the focus allocator aggregates, so ranking and correlation see what it will see. Zero
-    where padded. Gradients flow to `scores_BN`.
+    where padded. Gradients flow to `scores_BN`. Gathered rather than scattered: an entry belongs to at most
+    two actions, so that the sums of the backward pass come out alike in any order, on any device.
     """
+    entry_BAK, present_BAK = _entries_of_actions(batch)
+    num_rows, num_actions, size = entry_BAK.shape
+    gathered_BAK = scores_BN.gather(1, entry_BAK.view(num_rows, -1)).view(num_rows, num_actions, size)
+    count_BA = present_BAK.sum(dim=2).clamp(min=1)
+    return (gathered_BAK * present_BAK).sum(dim=2) / count_BA
+
+
+def _entries_of_actions(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Which entries each action acts on [B, A, K], and which of those places it uses: an expand only one."""
+    num_rows, num_entries = batch.levels.shape
     num_actions = batch.action_present.shape[1]
-    total = scores_BN.new_zeros(len(batch), num_actions + 1)
-    count = scores_BN.new_zeros(len(batch), num_actions + 1)
+    device = batch.levels.device
+    number_BN = torch.arange(num_entries, device=device).expand(num_rows, -1)
+    first_BA = torch.full((num_rows, num_actions + 1), num_entries, device=device)
     for index_BN in (batch.expand_action, batch.collapse_action):
         slot_BN = torch.where(index_BN >= 0, index_BN, num_actions)
-        total = total.scatter_add(1, slot_BN, scores_BN)
-        count = count.scatter_add(1, slot_BN, torch.ones_like(scores_BN))
-    mean = total[:, :num_actions] / count[:, :num_actions].clamp(min=1)
-    return torch.where(batch.action_present, mean, torch.zeros_like(mean))
+        first_BA = first_BA.scatter_reduce(1, slot_BN, number_BN, "amin")
+    offset_K = torch.arange(batch.block_size, device=device)
+    entry_BAK = first_BA[:, :num_actions, None] + offset_K
+    used_BAK = (offset_K == 0) | ~batch.action_is_expand[:, :, None]
+    present_BAK = used_BAK & batch.action_present[:, :, None] & (entry_BAK < num_entries)
+    return entry_BAK.clamp(max=num_entries - 1), present_BAK

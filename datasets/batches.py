@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import Entries
-from mctrace.context.working_context import gather_embeddings
-from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
-from mctrace.datasets.training_data import ActionLabel, LabelledSnapshot, Merge, TrainingData
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.batch import Batch
+from mctrace.datasets.contexts import Context, context_tensors, padded
+from mctrace.datasets.target import Merge
+from mctrace.datasets.training_data import LabelledSnapshot, Labels, TrainingData
 
 
 def ordered_batches(data: TrainingData, split: str, batch_size: int) -> Iterator[Batch]:
@@ -27,96 +29,110 @@ def shuffled_batches(
 ) -> Iterator[Batch]:
     """Every snapshot of the split once, in an order of this epoch's own."""
     snapshots = data.snapshots(split)
-    order = generator_for("epoch", split, seed, epoch).permutation(len(snapshots))
-    for first in range(0, len(order), batch_size):
-        yield make_batch(data, [snapshots[i] for i in order[first : first + batch_size]])
+    for chosen in shuffled_order(len(snapshots), batch_size, split=split, seed=seed, epoch=epoch):
+        yield make_batch(data, [snapshots[i] for i in chosen])
+
+
+def shuffled_order(
+    num_items: int, batch_size: int, *, split: str, seed: int, epoch: int
+) -> list[npt.NDArray[np.int64]]:
+    """Which items each batch of an epoch holds, the last one perhaps fewer; known without reading any."""
+    order = generator_for("epoch", split, seed, epoch).permutation(num_items)
+    return [order[first : first + batch_size] for first in range(0, num_items, batch_size)]
 
 
 def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Batch:
     """One padded batch of `snapshots`; utilities are divided by the data's utility scale."""
-    rows = [_Row.of(data, snapshot) for snapshot in snapshots]
-    num_entries = max(len(row.entries) for row in rows)
-    num_actions = max(len(row.labels) for row in rows)
+    maps = [snapshot.lod_map for snapshot in snapshots]
+    inputs = context_tensors(
+        [
+            Context(lod_map, data.arrays.document(snapshot.document_id))
+            for lod_map, snapshot in zip(maps, snapshots, strict=True)
+        ]
+    )
+    rows = [
+        _Row.of(snapshot.labels, lod_map.entries, lod_map.tree, data.merge)
+        for lod_map, snapshot in zip(maps, snapshots, strict=True)
+    ]
+    num_entries = inputs["levels"].shape[1]
+    num_actions = max(len(snapshot.labels) for snapshot in snapshots)
+    positions, scale = data.provenance.block_size - 1, data.utility_scale
 
-    def per_action(name: str) -> list[list[float]]:
-        return [[getattr(label, name) for label in row.labels] for row in rows]
+    def of_entries(name: str, dtype: torch.dtype, fill: float = 0) -> Tensor:
+        return padded([getattr(row, name) for row in rows], num_entries, dtype, fill)
 
-    def pad(values: Sequence[npt.ArrayLike], length: int, dtype: torch.dtype, fill: float = 0) -> Tensor:
-        padded = torch.full((len(rows), length), fill, dtype=dtype)
-        for i, value in enumerate(values):
-            array = np.asarray(value)
-            padded[i, : len(array)] = torch.from_numpy(array).to(dtype)
-        return padded
+    def of_actions(name: str, dtype: torch.dtype = torch.float32, fill: float = 0) -> Tensor:
+        return padded([getattr(s.labels, name) for s in snapshots], num_actions, dtype, fill)
 
-    context = torch.zeros(len(rows), num_entries, data.embedding_dim)
-    for i, row in enumerate(rows):
-        context[i, : len(row.entries)] = row.embeddings_Nd
-    kinds = [[label.action.kind == "expand" for label in row.labels] for row in rows]
-    scale, positions = data.utility_scale, data.provenance.block_size - 1
     return Batch(
-        context_embeddings=context,
-        tail_gists=torch.stack([row.tail_Gd for row in rows]),
-        tail_mask=torch.stack([row.tail_mask_G for row in rows]),
-        entry_mask=pad([np.ones(len(row.entries)) for row in rows], num_entries, torch.bool),
-        levels=pad([row.entries.level_N for row in rows], num_entries, torch.int64),
-        span_width=pad([row.entries.span_width_N for row in rows], num_entries, torch.int64),
-        distance_to_cursor=pad([row.distance_N for row in rows], num_entries, torch.int64),
-        context_tokens=torch.tensor([s.lod_map.cursor - s.lod_map.start for s in snapshots]),
-        target_utilities=pad([row.target_N / scale for row in rows], num_entries, torch.float32),
-        action_mask=pad([row.weight_N > 0 for row in rows], num_entries, torch.bool),
-        regression_weights=pad([row.weight_N for row in rows], num_entries, torch.float32),
-        expand_action=pad([row.expand_N for row in rows], num_entries, torch.int64, -1),
-        collapse_action=pad([row.collapse_N for row in rows], num_entries, torch.int64, -1),
-        action_present=pad([np.ones(len(row.labels)) for row in rows], num_actions, torch.bool),
-        action_is_expand=pad(kinds, num_actions, torch.bool),
-        action_utilities=pad(per_action("utility"), num_actions, torch.float32) / scale,
-        action_delta_nll=pad(per_action("delta_nll"), num_actions, torch.float32),
-        action_stderr=pad(per_action("stderr"), num_actions, torch.float32),
-        action_positions=pad([[positions] * len(row.labels) for row in rows], num_actions, torch.int64),
-        action_inclusion=pad(per_action("inclusion_probability"), num_actions, torch.float32, 1),
+        **inputs,
+        target_utilities=of_entries("target_N", torch.float32) / scale,
+        action_mask=of_entries("weight_N", torch.float32) > 0,
+        regression_weights=of_entries("weight_N", torch.float32),
+        expand_action=of_entries("expand_N", torch.int64, -1),
+        collapse_action=of_entries("collapse_N", torch.int64, -1),
+        action_present=padded([np.ones(len(s.labels)) for s in snapshots], num_actions, torch.bool),
+        action_is_expand=of_actions("is_expand", torch.bool),
+        action_utilities=of_actions("utility") / scale,
+        action_delta_nll=of_actions("delta_nll"),
+        action_stderr=of_actions("stderr"),
+        action_positions=padded(
+            [np.full(len(s.labels), positions) for s in snapshots], num_actions, torch.int64
+        ),
+        action_inclusion=of_actions("inclusion_probability", fill=1),
         block_size=data.provenance.block_size,
         max_level=data.provenance.max_level,
         snapshot_ids=tuple(s.snapshot_id for s in snapshots),
         document_ids=tuple(s.document_id for s in snapshots),
+        utility_scale=scale,
+        entry_attention=_attention(snapshots, [len(lod_map.entries) for lod_map in maps], num_entries),
     )
+
+
+def _attention(
+    snapshots: Sequence[LabelledSnapshot], lengths: Sequence[int], num_entries: int
+) -> Tensor | None:
+    """[B, N] where any snapshot has it. A trajectory's entries begin with those of each of its snapshots."""
+    if all(snapshot.head.attention_N is None for snapshot in snapshots):
+        return None
+    rows = [
+        np.full(length, np.nan) if s.head.attention_N is None else s.head.attention_N[:length]
+        for s, length in zip(snapshots, lengths, strict=True)
+    ]
+    return padded(rows, num_entries, torch.float32, float("nan"))
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One snapshot, not yet padded. `expand_N` and `collapse_N` index `labels`, or are -1."""
+    """What a snapshot's labels make of its entries [N]; `expand_N` and `collapse_N` index the labels."""
 
-    entries: Entries
-    labels: tuple[ActionLabel, ...]
-    embeddings_Nd: Tensor
-    tail_Gd: Tensor
-    tail_mask_G: Tensor
-    distance_N: npt.NDArray[np.int64]
     expand_N: npt.NDArray[np.int64]
     collapse_N: npt.NDArray[np.int64]
     target_N: npt.NDArray[np.float64]
     weight_N: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, data: TrainingData, snapshot: LabelledSnapshot) -> "_Row":
-        entries, tree_embeddings = snapshot.lod_map.entries, data.tree_embeddings(snapshot.document_id)
-        expand_N, collapse_N = _actions_of_entries(snapshot, entries)
-        utilities = np.array([label.utility for label in snapshot.labels])
-        target_N, weight_N = merged_targets(
-            expand_N, collapse_N, utilities, data.merge, data.provenance.block_size
-        )
-        tail_Gd, tail_mask_G = _tail_gists(tree_embeddings, snapshot)
-        return cls(
-            entries,
-            snapshot.labels,
-            gather_embeddings(entries, tree_embeddings),
-            tail_Gd,
-            tail_mask_G,
-            entries.distance_to_cursor_N(snapshot.lod_map.cursor),
-            expand_N,
-            collapse_N,
-            target_N,
-            weight_N,
-        )
+    def of(cls, labels: Labels, entries: Entries, tree: TreeShape, merge: Merge) -> "_Row":
+        expand_N, collapse_N = actions_of_entries(labels, entries, tree)
+        target_N, weight_N = merged_targets(expand_N, collapse_N, labels.utility, merge, tree.block_size)
+        return cls(expand_N, collapse_N, target_N, weight_N)
+
+
+def actions_of_entries(
+    labels: Labels, entries: Entries, tree: TreeShape
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each entry [N] which label is its expand, and which the collapse it takes part in; -1 for none."""
+    expand_N = np.full(len(entries), -1, dtype=np.int64)
+    collapse_N = np.full(len(entries), -1, dtype=np.int64)
+    first_token_A = labels.node_index * tree.block_size**labels.node_level
+    first_A = np.searchsorted(entries.first_token_N, first_token_A)
+    assert (entries.first_token_N[first_A] == first_token_A).all(), "a label's node begins at no entry"
+    number_A = np.arange(len(labels))
+    expand_N[first_A[labels.is_expand]] = number_A[labels.is_expand]
+    collapse_A = ~labels.is_expand
+    group_AK = first_A[collapse_A, None] + np.arange(tree.block_size)
+    collapse_N[group_AK] = number_A[collapse_A, None]
+    return expand_N, collapse_N
 
 
 def merged_targets(
@@ -131,9 +147,9 @@ def merged_targets(
     "sum": max(0, u_expand) + min(0, u_collapse); "largest": the one of larger size. A collapse is copied to
     its K entries with weight 1/K, an entry whose expand was measured weighs 1, others 0.
     """
-    padded = np.append(utilities, 0.0)
-    expand_utility_N = np.maximum(0, padded[expand_N])
-    collapse_utility_N = np.minimum(0, padded[collapse_N])
+    padded_utilities = np.append(utilities, 0.0)
+    expand_utility_N = np.maximum(0, padded_utilities[expand_N])
+    collapse_utility_N = np.minimum(0, padded_utilities[collapse_N])
     if merge == "sum":
         target_N = expand_utility_N + collapse_utility_N
     else:
@@ -141,33 +157,3 @@ def merged_targets(
         target_N = np.where(larger_N, expand_utility_N, collapse_utility_N)
     weight_N = np.where(expand_N >= 0, 1.0, np.where(collapse_N >= 0, 1.0 / block_size, 0.0))
     return target_N, weight_N
-
-
-def _actions_of_entries(
-    snapshot: LabelledSnapshot, entries: Entries
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    tree = snapshot.lod_map.tree
-    expand_N = np.full(len(entries), -1, dtype=np.int64)
-    collapse_N = np.full(len(entries), -1, dtype=np.int64)
-    for i, label in enumerate(snapshot.labels):
-        first = entries.index_of_token(tree.span(label.action.node)[0])
-        if label.action.kind == "expand":
-            expand_N[first] = i
-        else:
-            collapse_N[first : first + tree.block_size] = i
-    return expand_N, collapse_N
-
-
-def _tail_gists(tree_embeddings: Sequence[Tensor], snapshot: LabelledSnapshot) -> tuple[Tensor, Tensor]:
-    """The latest complete LOD2 node before the cursor, then the last five complete LOD1, oldest first."""
-    tree, cursor = snapshot.lod_map.tree, snapshot.lod_map.cursor
-    tail_Gd = torch.zeros(NUM_TAIL_GISTS, tree_embeddings[0].shape[1])
-    mask_G = torch.zeros(NUM_TAIL_GISTS, dtype=torch.bool)
-    if tree.max_level >= 2 and (complete := tree.num_complete_nodes(2, cursor)):
-        tail_Gd[0], mask_G[0] = tree_embeddings[2][complete - 1], True
-    complete = tree.num_complete_nodes(1, cursor)
-    recent = min(NUM_TAIL_GISTS - 1, complete)
-    if recent:
-        tail_Gd[NUM_TAIL_GISTS - recent :] = tree_embeddings[1][complete - recent : complete]
-        mask_G[NUM_TAIL_GISTS - recent :] = True
-    return tail_Gd, mask_G

@@ -6,39 +6,55 @@ made (`batches.py`), so nothing is stored per snapshot that can be looked up.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from mctrace.context.actions import Action
 from mctrace.context.errors import InputError, StoreError
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import Node, TreeShape
-from mctrace.datasets.arrays import open_arrays, read_array
-from mctrace.datasets.location import Location
-from mctrace.datasets.queries import connect, fetch_rows, read_sql, target_sql
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.document_arrays import DocumentArrays, Provenance
+from mctrace.datasets.queries import connect, fetch_rows, read_sql
 from mctrace.datasets.store import StoreVersion
-
-Merge = Literal["sum", "largest"]
-"""How an entry that can both expand and collapse gets one target: sum of both, or the larger in size."""
+from mctrace.datasets.target import Merge, Target
 
 SPLITS = ("train", "validation", "test")
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
-class ActionLabel:
-    """One measured action: its target (nats per token), the raw label behind it and how it was sampled."""
+class Labels:
+    """The measured actions of one snapshot as parallel arrays [A]; utilities and labels in nats per token."""
 
-    action: Action
-    utility: float
-    delta_nll: float
-    stderr: float
-    inclusion_probability: float
+    is_expand: npt.NDArray[np.bool_]
+    node_level: npt.NDArray[np.int64]
+    node_index: npt.NDArray[np.int64]
+    utility: npt.NDArray[np.float64]
+    delta_nll: npt.NDArray[np.float64]
+    stderr: npt.NDArray[np.float64]
+    """0 where it is unknown, at a horizon of one token"""
+    inclusion_probability: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.utility)
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """A trajectory's head map; a snapshot's own is made from it when needed, since its entries are large."""
+
+    tree: TreeShape
+    start: int
+    first_cursor: int
+    levels: npt.NDArray[np.uint8]
+    attention_N: npt.NDArray[np.float32] | None = None
+    """the base model's attention to each entry, where it was kept and asked for"""
+
+    def at(self, cursor: int) -> LODMap:
+        return LODMap(self.tree, self.start, self.first_cursor, self.levels).extended(cursor)
 
 
 @dataclass(frozen=True)
@@ -47,24 +63,13 @@ class LabelledSnapshot:
 
     snapshot_id: str
     document_id: str
-    lod_map: LODMap
-    labels: tuple[ActionLabel, ...]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What all labels of a training run must share."""
-
-    model_hash: str
-    tokenizer_hash: str
-    gist_hash: str
-    dtype: str
-    block_size: int
-    max_level: int
+    cursor: int
+    head: StoredMap
+    labels: Labels
 
     @property
-    def tree(self) -> TreeShape:
-        return TreeShape(self.block_size, self.max_level)
+    def lod_map(self) -> LODMap:
+        return self.head.at(self.cursor)
 
 
 @dataclass(frozen=True)
@@ -72,157 +77,195 @@ class TrainingData:
     """Every labelled snapshot of a version under one target; see `open_training_data`."""
 
     version: StoreVersion
-    target: str
-    merge: Merge
-    provenance: Provenance
+    target: Target
+    arrays: DocumentArrays
     utility_scale: float
     splits: Mapping[str, tuple[LabelledSnapshot, ...]]
     num_without_target: int
 
-    @cached_property
-    def embedding_table(self) -> Tensor:
-        """The base model's input embeddings [V, d], float32."""
-        rows = fetch_rows(
-            connect(self.version),
-            "select arrays from stored_embeddings where (model_hash, dtype) = (?, ?)",
-            self.provenance.model_hash,
-            self.provenance.dtype,
-        )
-        if not rows:
-            raise InputError(
-                f"{self._uri} lacks the embedding table of model {self.provenance.model_hash[:8]}"
-            )
-        return torch.from_numpy(read_array(open_arrays(self._location, rows[0]["arrays"]), "embedding_table"))
+    @property
+    def provenance(self) -> Provenance:
+        return self.arrays.provenance
 
     @property
     def embedding_dim(self) -> int:
-        return int(self.embedding_table.shape[1])
+        return self.arrays.embedding_dim
 
     @property
-    def num_levels(self) -> int:
-        return self.provenance.max_level + 1
-
-    def tree_embeddings(self, document_id: str) -> Sequence[Tensor]:
-        """Embeddings per level [num_nodes, d] of one document, tokens first."""
-        folder = self._array_folders[document_id]
-        tokens, *gists = _document_arrays(self._location, folder, self.num_levels)
-        return [
-            self.embedding_table[torch.from_numpy(tokens.astype(np.int64))],
-            *map(torch.from_numpy, gists),
-        ]
+    def merge(self) -> Merge:
+        return self.target.merge
 
     def snapshots(self, split: str) -> tuple[LabelledSnapshot, ...]:
         """The split's snapshots. Raises InputError when it is unknown or empty."""
-        if split not in SPLITS:
-            raise InputError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
-        found = self.splits.get(split, ())
-        if not found:
-            raise InputError(
-                f"the {split} split of {self._uri} at version {self.version.version} has no labelled "
-                "snapshot: collect more documents"
-            )
-        return found
+        return of_split(self.splits, split, self.version, "labelled snapshot")
 
-    @property
-    def _location(self) -> Location:
-        return self.version.location
 
-    @property
-    def _uri(self) -> str:
-        return self._location.uri
-
-    @cached_property
-    def _array_folders(self) -> dict[str, str]:
-        rows = fetch_rows(
-            connect(self.version),
-            "select document_id, arrays from stored_documents "
-            "where (model_hash, gist_hash, dtype, block_size, max_level) = (?, ?, ?, ?, ?)",
-            self.provenance.model_hash,
-            self.provenance.gist_hash,
-            self.provenance.dtype,
-            self.provenance.block_size,
-            self.provenance.max_level,
+def of_split(
+    splits: Mapping[str, tuple[Item, ...]], split: str, version: StoreVersion, what: str
+) -> tuple[Item, ...]:
+    """One split's items; raises InputError when there is no such split, or nothing in it."""
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    found = splits.get(split, ())
+    if not found:
+        raise InputError(
+            f"the {split} split of {version.location.uri} at version {version.version} has no {what}: "
+            "collect more documents"
         )
-        return {row["document_id"]: row["arrays"] for row in rows}
-
-
-@lru_cache(maxsize=1024)
-def _document_arrays(location: Location, folder: str, num_levels: int) -> list[npt.NDArray[Any]]:
-    """A document's tokens and its gists per level; the most recent documents stay in memory."""
-    group = open_arrays(location, folder)
-    names = ["tokens", *(f"gists/lod{level}" for level in range(1, num_levels))]
-    return [read_array(group, name) for name in names]
+    return found
 
 
 def open_training_data(
-    version: StoreVersion, target: str = "priced", utility_scale: float | None = None
+    version: StoreVersion,
+    target: str | Target = "priced",
+    utility_scale: float | None = None,
+    *,
+    where: str = "",
+    with_attention: bool = False,
 ) -> TrainingData:
-    """Reads labels and maps of `version` under `target`.
+    """Reads labels and maps of `version` under `target`, of those rows for which `where` holds.
 
-    `utility_scale` (nats per unit of score) is fitted on the training split unless given, as it must be when
-    a checkpoint is judged. Raises InputError when there is nothing to learn from, or labels of different base
-    models, GistNets or trees are mixed.
+    `where` is a SQL condition over the target's columns; prices and the like are the target's own and know
+    nothing of it, while `utility_scale` (nats per unit of score) is fitted on the chosen rows of the training
+    split unless given, as it must be when a checkpoint is judged. Raises InputError when there is nothing to
+    learn from, or labels of different base models, GistNets or trees are mixed.
     """
     version.refuse_damaged()
+    target = Target.named(target) if isinstance(target, str) else target
     connection = connect(version)
-    provenance = _single_provenance(fetch_rows(connection, _PROVENANCE), version)
-    scale = utility_scale or _fit_scale(fetch_rows(connection, read_sql("utility_scale.sql")), version)
-    rows = _fetch_labels(connection, target)
-    maps = {row["trajectory_id"]: row for row in fetch_rows(connection, _MAPS)}
+    if not where:  # a mixture is a plainer word than whatever a target makes of it
+        single_provenance(fetch_rows(connection, _PROVENANCE.format(table="stored_effects")), version, where)
+    _choose_labels(connection, target, where)
+    provenance = single_provenance(
+        fetch_rows(connection, _PROVENANCE.format(table="chosen_labels")), version, where
+    )
+    scale = utility_scale or _fit_scale(fetch_rows(connection, _SCALE), version)
+    maps = read_maps(connection, provenance.tree, "chosen_labels", with_attention=with_attention)
     splits: dict[str, list[LabelledSnapshot]] = {split: [] for split in SPLITS}
-    num_without_target = 0
-    for row in rows:
-        labels = tuple(_label(label) for label in row["labels"] if label["utility"] is not None)
-        if not labels:
-            num_without_target += 1
-            continue
-        lod_map = _map_at(maps[row["trajectory_id"]], row["cursor"], provenance.tree)
-        splits[row["split"]].append(LabelledSnapshot(row["snapshot_id"], row["document_id"], lod_map, labels))
-    merge: Merge = "largest" if target == "literal" else "sum"
+    for row, labels in _snapshot_labels(connection):
+        head = maps[row["trajectory_id"]]
+        snapshot = LabelledSnapshot(row["snapshot_id"], row["document_id"], row["cursor"], head, labels)
+        splits[row["split"]].append(snapshot)
     return TrainingData(
         version,
         target,
-        merge,
-        provenance,
+        DocumentArrays(version, provenance),
         scale,
         {split: tuple(found) for split, found in splits.items()},
-        num_without_target,
+        int(fetch_rows(connection, _WITHOUT_TARGET)[0]["num"]),
     )
 
 
 _PROVENANCE = """
     select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
     from stored_trajectories as t
-    semi join stored_effects using (trajectory_id)
+    semi join {table} using (trajectory_id)
 """
 
-_MAPS = "select trajectory_id, start, levels, cursors[1] as first_cursor from stored_trajectories"
+_SCALE = "with labels as (from chosen_labels)\n" + read_sql("utility_scale.sql")
+"""The scale is that of the labels a trainer sees."""
 
-_LABELS = """
-    select
-        snapshot_id, trajectory_id, document_id, split, cursor,
-        list({{
-            'action': action, 'node_level': node_level, 'node_index': node_index, 'utility': utility,
-            'delta_nll': delta_nll, 'stderr': stderr, 'inclusion_probability': inclusion_probability
-        }} order by action desc, node_level, node_index) as labels
-    from (
-        {target}
-    )
+_WITHOUT_TARGET = """
+    select count(*) as num
+    from (select snapshot_id from chosen_labels group by snapshot_id having count(utility) = 0)
+"""
+
+_SNAPSHOTS = """
+    select snapshot_id, trajectory_id, document_id, split, cursor, count(*) as num_labels
+    from chosen_labels
+    where utility is not null
     group by all
     order by snapshot_id
 """
 
+_LABELS = """
+    select
+        action = 'expand' as is_expand, node_level, node_index, utility, delta_nll,
+        coalesce(stderr, 0) as stderr, inclusion_probability
+    from chosen_labels
+    where utility is not null
+    order by snapshot_id, action desc, node_level, node_index
+"""
 
-def _fetch_labels(connection: duckdb.DuckDBPyConnection, target: str) -> list[dict[str, Any]]:
-    sql = target_sql(target)
+_TYPES = {"is_expand": np.bool_, "node_level": np.int64, "node_index": np.int64}
+
+
+def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where: str) -> None:
+    """Makes the table `chosen_labels`: the target's rows for which `where` holds."""
+    if where:
+        check_condition(connection, where)
     try:
-        return fetch_rows(connection, _LABELS.format(target=sql))
-    except StoreError as error:
-        raise InputError(f"the target {target!r} fails: {error}") from error
+        connection.execute(f"create temp table target_rows as from (\n{target.sql}\n)")
+    except duckdb.Error as error:
+        raise InputError(f"the target {target.name!r} fails: {str(error).strip()}") from error
+    try:
+        condition = f"({where}\n)" if where else "true"
+        connection.execute(f"create temp table chosen_labels as from target_rows where {condition}")
+    except duckdb.Error as error:
+        raise InputError(f"the condition {where!r} fails: {str(error).strip()}") from error
 
 
-def _single_provenance(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> Provenance:
+def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
+    """Raises InputError unless `where` is one SQL condition and nothing besides."""
+    try:
+        statements = connection.extract_statements(f"select 1 where ({where}\n)")
+    except duckdb.Error as error:
+        raise InputError(f"the condition {where!r} does not parse: {str(error).strip()}") from error
+    if len(statements) != 1:
+        raise InputError(f"expected one SQL condition, got {where!r}")
+
+
+def _snapshot_labels(
+    connection: duckdb.DuckDBPyConnection,
+) -> list[tuple[dict[str, Any], Labels]]:
+    """Each snapshot with its labels, which are slices of arrays that hold those of all."""
+    snapshots = fetch_rows(connection, _SNAPSHOTS)
+    try:
+        table = connection.sql(_LABELS).to_arrow_table()
+    except duckdb.Error as error:
+        raise StoreError(f"{str(error).strip()}\n(mctrace verify finds damaged files)") from error
+    columns: dict[str, npt.NDArray[Any]] = {
+        name: np.asarray(table[name].to_numpy(), dtype=_TYPES.get(name, np.float64))
+        for name in table.column_names
+    }
+    ends = np.cumsum([row["num_labels"] for row in snapshots])
+    return [
+        (row, Labels(**{name: values[end - row["num_labels"] : end] for name, values in columns.items()}))
+        for row, end in zip(snapshots, ends, strict=True)
+    ]
+
+
+def read_maps(
+    connection: duckdb.DuckDBPyConnection, tree: TreeShape, table: str, *, with_attention: bool = False
+) -> dict[str, StoredMap]:
+    """The head maps, by trajectory id, of those trajectories that `table` names."""
+    rows = fetch_rows(
+        connection,
+        f"""
+        select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor,
+               {"a.attention_mass" if with_attention else "null"} as attention_mass
+        from stored_trajectories as t
+        semi join {table} using (trajectory_id)
+        {"left join stored_attention as a using (trajectory_id)" if with_attention else ""}
+        """,
+    )
+    return {
+        row["trajectory_id"]: StoredMap(
+            tree,
+            row["start"],
+            row["first_cursor"],
+            np.asarray(row["levels"], dtype=np.uint8),
+            None if row["attention_mass"] is None else np.asarray(row["attention_mass"], dtype=np.float32),
+        )
+        for row in rows
+    }
+
+
+def single_provenance(rows: Sequence[Mapping[str, Any]], version: StoreVersion, where: str) -> Provenance:
+    """The one provenance there is; raises InputError for none and for several."""
     uri = version.location.uri
+    if not rows and where:
+        raise InputError(f"no label of {uri} at version {version.version} meets the condition {where!r}")
     if not rows:
         raise InputError(f"{uri} at version {version.version} has no labels: run 'mctrace collect'")
     if len(rows) > 1:
@@ -232,7 +275,7 @@ def _single_provenance(rows: Sequence[Mapping[str, Any]], version: StoreVersion)
         )
         raise InputError(
             f"{uri} at version {version.version} mixes labels that do not compare ({found}): "
-            "train on a store, or a version, of one kind"
+            "choose one kind with --where, such as --where \"gist_hash = '...'\""
         )
     return Provenance(**rows[0])
 
@@ -245,13 +288,3 @@ def _fit_scale(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> floa
             "values to fit utility_scale on: collect more documents"
         )
     return float(scale)
-
-
-def _label(row: Mapping[str, Any]) -> ActionLabel:
-    action = Action(row["action"], Node(row["node_level"], row["node_index"]))
-    return ActionLabel(action, row["utility"], row["delta_nll"], row["stderr"], row["inclusion_probability"])
-
-
-def _map_at(row: Mapping[str, Any], cursor: int, tree: TreeShape) -> LODMap:
-    levels = np.asarray(row["levels"], dtype=np.uint8)
-    return LODMap(tree, row["start"], row["first_cursor"], levels).extended(cursor)

@@ -35,6 +35,7 @@ from mctrace.pipeline.options import (
     console,
 )
 from mctrace.train.config import NetworkName, TrainConfig, small_preset_changes
+from mctrace.train.objective_config import ObjectiveName
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,9 @@ app = typer.Typer(
 )
 app.add_typer(gist_app, name="gist")
 
+Where = Annotated[
+    str | None, typer.Option("--where", help='SQL condition on the target\'s rows, "abs(delta_nll) > stderr"')
+]
 Checkpoints = Annotated[list[Path], typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
 
 
@@ -198,14 +202,24 @@ def train(
     target: Annotated[str | None, typer.Option("--target", help="priced, literal or a .sql file")] = None,
     preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="which LensNet")] = None,
+    objective: Annotated[ObjectiveName | None, typer.Option("--objective", help="what to learn from")] = None,
+    where: Where = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
 ) -> None:
-    """Train a LensNet from the store alone."""
+    """Train a LensNet from the store alone.
+
+    SIGTERM or Ctrl-C saves and ends; --resume goes on, bit for bit on one device. On several:
+    torchrun --no-python --nproc-per-node 2 mctrace train ...
+    """
     from mctrace.pipeline.train_command import train_run
 
     sizes = _small_preset if preset else None
-    settings = configure(config, store, set_, sizes, train__target=target, train__network__name=network)
-    train_run(settings, version, out, overwrite=overwrite, console=console)
+    settings = configure(
+        config, store, set_, sizes, train__target=target, train__network__name=network,
+        train__objective__name=objective, train__where=where,
+    )  # fmt: skip
+    train_run(settings, version, out, overwrite=overwrite, resume=resume, console=console)
 
 
 @app.command()
@@ -216,6 +230,7 @@ def evaluate(
     set_: Assignments = None,
     version: Version = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
+    where: Where = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Judge checkpoints on held-out documents.
@@ -223,9 +238,10 @@ def evaluate(
     Beside simple baselines, with bootstrap intervals over documents; also written to evaluation.json in the
     first checkpoint's run folder.
     """
-    from mctrace.pipeline.train_command import evaluate_checkpoints
+    from mctrace.pipeline.evaluate_command import evaluate_checkpoints
 
-    evaluate_checkpoints(configure(config, store, set_), checkpoints, version, split, as_json, console)
+    settings = configure(config, store, set_, train__where=where)
+    evaluate_checkpoints(settings, checkpoints, version, split, as_json, console)
 
 
 @app.command()

@@ -1,129 +1,200 @@
-"""`mctrace train` and `mctrace evaluate`: a store in, a checkpoint or a judgement out. No base model."""
+"""`mctrace train`: a store in, checkpoints out. No base model."""
 
-import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from rich.console import Console
-from rich.table import Table
 
-from mctrace.analysis.run_folder import EVALUATION_FILE, METRICS_FILE
+from mctrace.analysis.run_folder import METRICS_FILE
 from mctrace.context.errors import InputError
-from mctrace.datasets.batch import Batch
-from mctrace.datasets.batches import ordered_batches, shuffled_batches
-from mctrace.datasets.store import open_store
+from mctrace.context.progress import Progress, Silent
+from mctrace.datasets.document_arrays import DocumentArrays
+from mctrace.datasets.preference_data import open_preference_data
+from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.target import Target
 from mctrace.datasets.training_data import TrainingData, open_training_data
 from mctrace.pipeline.config import PipelineConfig
-from mctrace.pipeline.output import print_table
+from mctrace.pipeline.earlier_run import CONFIG_FILE, EarlierRun, find_earlier_run
 from mctrace.pipeline.progress import make_progress
-from mctrace.train.baselines import noise_scores, recency_scores
+from mctrace.pipeline.stopping import asked_to_stop
+from mctrace.train.alert import SignAlert
 from mctrace.train.checkpoint import CheckpointInfo, checkpoint_writer, describe, load_checkpoint
-from mctrace.train.estimates import Interval, bootstrap_interval
-from mctrace.train.evaluation import EvaluationResult, evaluate, judge
-from mctrace.train.folders import BEST
-from mctrace.train.loop import endless
+from mctrace.train.config import TrainConfig
+from mctrace.train.diverged import keep_diverged
+from mctrace.train.evaluation import evaluate
+from mctrace.train.fit import Training
+from mctrace.train.folders import BEST, step_folders
+from mctrace.train.lensnet import LensNet
+from mctrace.train.loop import DivergenceError, Step
 from mctrace.train.networks import build_network
-from mctrace.train.telemetry import JsonlSink, TensorBoardSink
-from mctrace.train.trainer import fit
-
-CONFIG_FILE = "config.json"
+from mctrace.train.reading import Source, read_ahead
+from mctrace.train.telemetry import JsonlSink, Sink, TensorBoardSink, WandbSink
+from mctrace.train.trainer import FitResult
+from mctrace.train.workers import Workers, joined
 
 
 def train_run(
-    config: PipelineConfig, version: int | None, out: Path, *, overwrite: bool, console: Console
-) -> None:
-    """Trains on the train split, validates on the validation split, leaves checkpoints in `out`."""
-    train = config.train
-    data = open_training_data(open_store(config.store.uri).at(version), train.target)
-    _say_what_is_learned(data, console)
-    network = build_network(train.network, data.embedding_dim, seed=train.seed)
-    info = describe(
-        train,
-        embedding_dim=data.embedding_dim,
-        block_size=data.provenance.block_size,
-        max_level=data.provenance.max_level,
-        utility_scale=data.utility_scale,
-        dataset={
-            "uri": config.store.uri,
-            "version": data.version.version,
-            **asdict(data.provenance),
-        },
-    )
-    validation = list(ordered_batches(data, "validation", train.batch_size))
-    training = partial(_epoch, data, train.batch_size, train.seed)
-    claim_run_folder(out, config, overwrite=overwrite)
-    progress = make_progress(console)
-    with (
-        JsonlSink(out / METRICS_FILE) as jsonl,
-        TensorBoardSink(out / "tensorboard") as board,
-    ):
-        progress.start("training", train.optimiser.total_steps, "steps")
-        result = fit(
-            network,
-            endless(training),
-            train,
-            evaluate=lambda net: evaluate(net, validation, train.objective).scalars(),
-            save=checkpoint_writer(out, network, info, train.keep_last),
-            sinks=[jsonl, board],
-            progress=lambda step: progress.advance(1, f"loss {step.values['loss']:.4f}"),
-        )
-    progress.stop()
-    console.print(
-        f"Best at step {result.best_step} of {result.num_steps}: "
-        + ", ".join(f"{name} {value:.4g}" for name, value in _headline(result.best).items())
-        + f" on validation\nCheckpoint {out / BEST}; metrics {out / METRICS_FILE}, {out / 'tensorboard'}",
-        highlight=False,
-    )
-
-
-def evaluate_checkpoints(
     config: PipelineConfig,
-    checkpoints: Sequence[Path],
     version: int | None,
-    split: str,
-    as_json: bool,
+    out: Path,
+    *,
+    overwrite: bool,
+    resume: bool = False,
     console: Console,
 ) -> None:
-    """Judges checkpoints and the baselines on one split under the first checkpoint's target and scale."""
-    networks = [load_checkpoint(folder) for folder in checkpoints]
-    first = networks[0][1]
-    data = open_training_data(open_store(config.store.uri).at(version), first.target, first.utility_scale)
-    batches, objective = list(ordered_batches(data, split, config.train.batch_size)), config.train.objective
-    results: dict[str, EvaluationResult] = {}
-    for folder, (network, info) in zip(checkpoints, networks, strict=True):
-        _check_comparable(info, first, data, folder)
-        results[_name_of(folder)] = evaluate(network, batches, objective)
-    noise = partial(noise_scores, generator=torch.Generator().manual_seed(config.train.seed))
-    results["recency"] = judge(recency_scores, batches, objective)
-    results["noise"] = judge(noise, batches, objective)
-    intervals = {name: _intervals(result, config.train.seed) for name, result in results.items()}
-    answer = {
-        "checkpoints": [str(folder) for folder in checkpoints],
-        "store": config.store.uri,
-        "version": data.version.version,
-        "split": split,
-        "target": data.target,
-        "num_snapshots": next(iter(results.values())).num_snapshots,
-        "scorers": {
-            name: {metric: asdict(interval) for metric, interval in found.items()}
-            for name, found in intervals.items()
-        },
-    }
-    text = json.dumps(answer, indent=2)
-    (checkpoints[0].parent / EVALUATION_FILE).write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        print(json.dumps(answer))
-    else:
-        _print_judgement(answer, intervals, console)
+    """Trains on the train split, validates on the validation split, leaves checkpoints in `out`.
+
+    With `resume` a run that is in `out` goes on from its last step checkpoint, under its own configuration
+    and on its own version of the store; where there is none, a run begins.
+    """
+    with joined() as workers:
+        console = console if workers.is_first else Console(quiet=True)
+        earlier = find_earlier_run(out, config, console) if resume else None
+        if earlier:
+            config, version = earlier.config, earlier.info.dataset_version
+        store = open_store(config.store.uri).at(version)
+        source = open_source(store, config.train)
+        info = _describe(config, store, source)
+        if earlier is None and workers.is_first:
+            claim_run_folder(out, config, overwrite=overwrite or resume)
+        workers.from_first(None)  # nobody writes before the folder is claimed
+        _say_what_is_learned(config.train, store, source, info, console)
+        training = Training.of(_network(info, config.train, earlier), config.train, workers)
+        if earlier:
+            training.state.restore(earlier.folder, workers)
+            console.print(f"Going on after step {training.state.fit.step}", highlight=False)
+        result = _fit(training, source, info, out, console)
+    _say_how_it_ended(result, config.train, out, console)
 
 
-def _epoch(data: TrainingData, batch_size: int, seed: int, epoch: int) -> Iterable[Batch]:
-    return shuffled_batches(data, "train", batch_size, seed=seed, epoch=epoch)
+def _fit(training: Training, source: Source, info: CheckpointInfo, out: Path, console: Console) -> FitResult:
+    config, workers, done = training.config, training.workers, training.state.fit.step
+    progress: Progress = make_progress(console) if workers.is_first else Silent()
+    save = checkpoint_writer(
+        out, training.network, info, config.keep_last,
+        state=training.state, workers=workers, earlier=step_folders(out) if done else (),
+    )  # fmt: skip
+    judging_state = source.judging_state("validation", config.objective.preference)
+
+    def validate(network: LensNet) -> Mapping[str, float]:
+        examples = source.validation("validation", config.batch_size)
+        bfloat16 = training.step.bfloat16
+        return evaluate(network, examples, config.objective, judging_state, bfloat16=bfloat16).scalars()
+
+    with (
+        asked_to_stop(partial(console.print, highlight=False)) as should_stop,
+        _sinks(config, out, done, console, workers) as sinks,
+        read_ahead(source.steps(config, workers, done)) as batches,
+    ):
+        progress.start("training", config.optimiser.total_steps, "steps")
+        progress.advance(done)
+        try:
+            return training.fit(
+                batches,
+                evaluate=validate,
+                save=save,
+                sinks=sinks,
+                progress=partial(_show, progress),
+                should_stop=should_stop,
+            )
+        except DivergenceError as error:
+            if error.batch is None:
+                raise
+            batch = cast("Any", error.batch)
+            kept = keep_diverged(out, training.network, batch, workers.rank)
+            raise DivergenceError(f"{error} The batch and the weights before it are in {kept}") from error
+        finally:
+            progress.stop()
+
+
+def open_source(store: StoreVersion, config: TrainConfig) -> Source:
+    """What the objective learns from, at one version; raises InputError when it is not there."""
+    objective = config.objective
+    labels = open_training_data(store, config.target, where=config.where) if objective.learns_labels else None
+    pairs = None
+    if objective.learns_pairs:
+        pairs = open_preference_data(
+            store,
+            max_pairs=objective.preference.max_pairs,
+            hard_negative_share=objective.preference.hard_negative_share,
+            where=config.pairs_where,
+        )
+    if labels and pairs and labels.provenance != pairs.arrays.provenance:
+        raise InputError(
+            f"labels and pairs of {store.location.uri} are of different base models, GistNets or trees: "
+            "choose those of one kind with --where and train.pairs_where"
+        )
+    for split in ("train", "validation"):  # an empty one is an error now, not after the first steps
+        if labels:
+            labels.snapshots(split)
+        if pairs:
+            pairs.comparisons(split)
+    return Source(labels, pairs)
+
+
+def _describe(config: PipelineConfig, store: StoreVersion, source: Source) -> CheckpointInfo:
+    arrays = _arrays(source)
+    return describe(
+        config.train,
+        embedding_dim=arrays.embedding_dim,
+        block_size=arrays.provenance.block_size,
+        max_level=arrays.provenance.max_level,
+        utility_scale=_utility_scale(config.train, store, source.labels),
+        dataset={"uri": config.store.uri, "version": store.version, **asdict(arrays.provenance)},
+        target_sql=Target.named(config.train.target).sql,
+    )
+
+
+def _arrays(source: Source) -> DocumentArrays:
+    data = source.labels or source.pairs
+    assert data is not None, "an objective learns from labels, from pairs or from both"
+    return data.arrays
+
+
+def _utility_scale(config: TrainConfig, store: StoreVersion, labels: TrainingData | None) -> float:
+    """That of the labels, learned from or not; 1 where there are pairs only, whose scores have no unit."""
+    if labels is not None:
+        return labels.utility_scale
+    try:
+        return open_training_data(store, config.target, where=config.where).utility_scale
+    except InputError:
+        return 1.0
+
+
+def _network(info: CheckpointInfo, config: TrainConfig, earlier: EarlierRun | None) -> LensNet:
+    if earlier is not None:
+        return load_checkpoint(earlier.folder)[0]
+    return build_network(info.network, info.embedding_dim, seed=config.seed)
+
+
+@contextmanager
+def _sinks(
+    config: TrainConfig, out: Path, done: int, console: Console, workers: Workers
+) -> Iterator[list[Sink]]:
+    """Where telemetry goes; only the first worker's goes anywhere."""
+    if not workers.is_first:
+        yield []
+        return
+    after = done or None
+
+    def warn(message: str) -> None:
+        console.print(f"Alert: {message}", style="red", highlight=False)
+
+    with ExitStack() as open_sinks:
+        sinks: list[Sink] = [
+            open_sinks.enter_context(JsonlSink(out / METRICS_FILE, after_step=after)),
+            open_sinks.enter_context(TensorBoardSink(out / "tensorboard", after_step=after)),
+            SignAlert(warn, config.alert_evaluations),
+        ]
+        if config.wandb != "off":
+            sink = WandbSink(out, config.wandb, asdict(config), resume=bool(done))
+            sinks.append(open_sinks.enter_context(sink))
+        yield sinks
 
 
 def claim_run_folder(out: Path, config: PipelineConfig, *, overwrite: bool) -> None:
@@ -136,65 +207,55 @@ def claim_run_folder(out: Path, config: PipelineConfig, *, overwrite: bool) -> N
     (out / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
 
 
-def _check_comparable(info: CheckpointInfo, first: CheckpointInfo, data: TrainingData, folder: Path) -> None:
-    theirs = {key: info.dataset[key] for key in ("model_hash", "gist_hash")}
-    ours = {key: getattr(data.provenance, key) for key in theirs}
-    if theirs != ours:
-        raise InputError(
-            f"{folder} was trained on labels of another base model or GistNet than "
-            f"{data.version.location.uri} holds"
-        )
-    if info.target != first.target:
-        raise InputError(
-            f"{folder} was trained on target {info.target!r}, the first checkpoint on {first.target!r}: "
-            "evaluate them one by one"
-        )
+def _show(progress: Progress, step: Step) -> None:
+    progress.advance(1, f"loss {step.values['loss']:.4f}")
 
 
-def _say_what_is_learned(data: TrainingData, console: Console) -> None:
-    counts = ", ".join(f"{len(data.snapshots(split))} {split}" for split in ("train", "validation"))
-    dropped = f"; {data.num_without_target} snapshots have no target" if data.num_without_target else ""
-    console.print(
-        f"Learning target {data.target!r} from version {data.version.version}: {counts} snapshots, "
-        f"1 score unit = {data.utility_scale:.4g} nats{dropped}",
-        highlight=False,
-    )
+def _say_what_is_learned(
+    config: TrainConfig, store: StoreVersion, source: Source, info: CheckpointInfo, console: Console
+) -> None:
+    said = [f"Objective {config.objective.name!r} on version {store.version}"]
+    if source.labels:
+        data = source.labels
+        counts = ", ".join(f"{len(data.snapshots(split))} {split}" for split in ("train", "validation"))
+        dropped = f", {data.num_without_target} without a target" if data.num_without_target else ""
+        said.append(
+            f"target {data.target.name!r}: {counts} snapshots{dropped}; "
+            f"1 score unit = {info.utility_scale:.4g} nats"
+        )
+    if source.pairs:
+        pairs = source.pairs
+        said += [
+            f"{sum(len(c.others) for c in pairs.comparisons(split))} {split} pairs"
+            for split in ("train", "validation")
+        ]
+    console.print("; ".join(said), highlight=False)
+
+
+def _say_how_it_ended(result: FitResult, config: TrainConfig, out: Path, console: Console) -> None:
+    total = config.optimiser.total_steps
+    if result.ending == "stopped":
+        console.print(
+            f"Stopped after step {result.num_steps} of {total}; the same command with --resume goes on",
+            highlight=False,
+        )
+    if result.ending == "early":
+        console.print(f"No lower validation loss for {config.patience} evaluations", highlight=False)
+    if result.best:
+        console.print(
+            f"Best at step {result.best_step} of {result.num_steps}: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in _headline(result.best).items())
+            + f" on validation\nCheckpoint {out / BEST}; metrics {out / METRICS_FILE}, {out / 'tensorboard'}",
+            highlight=False,
+        )
 
 
 def _headline(values: Mapping[str, float]) -> dict[str, float]:
-    names = ("loss", "ranking_accuracy", "utility_correlation")
-    return {name: values[name] for name in names if name in values}
-
-
-def _name_of(folder: Path) -> str:
-    """A run's checkpoint is called by its run; any other by its own folder."""
-    return folder.parent.name if folder.name == BEST else str(folder)
-
-
-def _intervals(result: EvaluationResult, seed: int) -> dict[str, Interval]:
-    return {
-        metric: bootstrap_interval(values, seed)
-        for metric, values in sorted(result.per_document.items())
-        if values
-    }
-
-
-def _print_judgement(
-    answer: Mapping[str, Any], intervals: Mapping[str, Mapping[str, Interval]], console: Console
-) -> None:
-    metrics = ("ranking_accuracy", "utility_correlation", "mse", "budget_balance", "legality_compliance")
-    num_documents = max(i.num_documents for found in intervals.values() for i in found.values())
-    table = Table(
-        title=f"{answer['split']} split, target {answer['target']}: {answer['num_snapshots']} snapshots of "
-        f"{num_documents} documents; mean over documents and 95% bootstrap interval"
+    names = (
+        "loss",
+        "ranking_accuracy",
+        "utility_correlation",
+        "preference_agreement",
+        "preference_corr_mean",
     )
-    table.add_column("scorer")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for name, found in intervals.items():
-        table.add_row(name, *(_cell(found.get(metric)) for metric in metrics))
-    print_table(table, console)
-
-
-def _cell(interval: Interval | None) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""
+    return {name: values[name] for name in names if name in values}

@@ -32,3 +32,17 @@ def budget_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     expansion_B = (expand_cost(batch) * torch.relu(scores_BN)).sum(dim=1)
     collapse_B = (collapse_refund(batch) * torch.relu(-scores_BN)).sum(dim=1)
     return expansion_B, collapse_B
+
+
+def specification_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """P and N as lensnet-training.md computes them: scalars, summed over the whole batch.
+
+    An expansion costs span·(8 − 1) at level 1 and span·(64 − 1) at level 2, a collapse of level 0 or 1 frees
+    its span: tokens on one side are set off against factors of another tree on the other.
+    """
+    factor_BN = torch.ones_like(scores_BN)
+    factor_BN = torch.where(batch.levels == 1, 8.0, factor_BN)
+    factor_BN = torch.where(batch.levels == 2, 64.0, factor_BN)
+    cost_BN = batch.span_width * (factor_BN - 1) * (batch.entry_mask & (batch.levels >= 1))
+    refund_BN = batch.span_width * (batch.entry_mask & (batch.levels <= 1))
+    return (cost_BN * torch.relu(scores_BN)).sum(), (refund_BN * torch.relu(-scores_BN)).sum()

@@ -1,12 +1,13 @@
 """A trained LensNet on disk: a folder with `model.safetensors` and `config.json`, whole or absent.
 
 `config.json` holds a `CheckpointInfo`, so that a checkpoint says by itself which network it is, which data
-and targets it learned from, and in which unit it scores. Nothing is pickled.
+and targets it learned from, and in which unit it scores. A step's checkpoint also holds what its run needs
+to go on (`training_state.py`). Nothing is pickled.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.folders import BEST, Save, keeping_last, whole_folder, write_folder
 from mctrace.train.lensnet import LensNet
 from mctrace.train.networks import build_network
+from mctrace.train.training_state import TrainingState
+from mctrace.train.workers import Workers
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 has the target's text, and networks of other kinds"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -45,6 +49,13 @@ class CheckpointInfo:
     metrics: Mapping[str, float] | None = None
     """validation values at `step`; None when not evaluated by then"""
     schema_version: int = SCHEMA_VERSION
+    target_sql: str = ""
+    """the target's text, which says more than its name; empty in checkpoints of schema version 1"""
+
+    @property
+    def dataset_version(self) -> int:
+        """The version of the store that it learned from."""
+        return int(self.dataset["version"])
 
 
 def describe(
@@ -55,6 +66,7 @@ def describe(
     max_level: int,
     utility_scale: float,
     dataset: Mapping[str, str | int],
+    target_sql: str = "",
 ) -> CheckpointInfo:
     """The part of a checkpoint's info that stays the same during a run."""
     return CheckpointInfo(
@@ -66,20 +78,54 @@ def describe(
         target=config.target,
         dataset=dataset,
         training=json.loads(json.dumps(asdict(config))),  # tuples become lists, as they come back
+        target_sql=target_sql,
     )
 
 
-def checkpoint_writer(root: Path, network: LensNet, info: CheckpointInfo, keep_last: int) -> Save:
-    """The `save` that `fit` wants: writes `root/<name>` and keeps `best` and the last `keep_last` others."""
+def checkpoint_writer(
+    root: Path,
+    network: LensNet,
+    info: CheckpointInfo,
+    keep_last: int,
+    *,
+    state: TrainingState | None = None,
+    workers: Workers | None = None,
+    earlier: Sequence[Path] = (),
+) -> Save:
+    """The `save` that a run wants: writes `root/<name>` and keeps `best` and the last `keep_last` others.
+
+    With `state` the others hold what the run needs to go on. Every worker has to call it, the first writes.
+    `earlier` are those that the same run left before it was stopped.
+    """
+    workers = workers or Workers()
+    tensors: dict[str, torch.Tensor] = {}
+
+    def also(folder: Path) -> None:
+        if state is not None and tensors:
+            state.write(folder, tensors)
 
     def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
-        save_checkpoint(folder, network, replace(info, step=step, metrics=dict(metrics) or None))
+        save_checkpoint(folder, network, replace(info, step=step, metrics=dict(metrics) or None), also)
 
-    return keeping_last(root, write, keep_last)
+    keep = keeping_last(root, write, keep_last, earlier)
+
+    def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
+        tensors.clear()
+        if state is not None and name != BEST:
+            tensors.update(state.tensors(workers))
+        if workers.is_first:
+            keep(name, step, metrics)
+
+    return save
 
 
-def save_checkpoint(folder: Path, network: LensNet, info: CheckpointInfo) -> None:
-    """Write a checkpoint to `folder`, replacing one that is there (see `write_folder`)."""
+def save_checkpoint(
+    folder: Path,
+    network: LensNet,
+    info: CheckpointInfo,
+    also: Callable[[Path], None] = lambda _: None,
+) -> None:
+    """Write a checkpoint to `folder`, replacing one that is there (see `write_folder`); `also` adds files."""
     from safetensors.torch import save_file
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -87,6 +133,7 @@ def save_checkpoint(folder: Path, network: LensNet, info: CheckpointInfo) -> Non
     def fill(fresh: Path) -> None:
         save_file(weights, fresh / WEIGHTS)
         (fresh / CONFIG).write_text(json.dumps(asdict(info), indent=2, allow_nan=False), encoding="utf-8")
+        also(fresh)
 
     write_folder(folder, fill)
 
@@ -123,7 +170,11 @@ def _read_info(folder: Path) -> CheckpointInfo:
                 f"{path} has schema version {version}, this mctrace reads up to {SCHEMA_VERSION}: "
                 "upgrade mctrace"
             )
-        known = {field.name: raw[field.name] for field in fields(CheckpointInfo)}
+        known = {
+            field.name: raw[field.name]
+            for field in fields(CheckpointInfo)
+            if field.name in raw or field.default is MISSING
+        }
         return CheckpointInfo(**{**known, "network": NetworkConfig(**raw["network"])})
     except InputError:
         raise

@@ -9,10 +9,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
+from mctrace.train.objective_config import ObjectiveConfig
 
-NetworkName = Literal["dual_cross_attention", "linear"]
-Illegality = Literal["mean", "sum"]
+NetworkName = Literal["dual_cross_attention", "transformer", "linear"]
+Head = Literal["mlp", "linear"]
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Wandb = Literal["off", "offline", "online"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,20 @@ class NetworkConfig:
     """Which LensNet, and how large. `linear` has no sizes: it reads `name` only."""
 
     name: NetworkName = "dual_cross_attention"
-    """`dual_cross_attention` (lensnet-scoring.md) or `linear`, the honest baseline"""
+    """`dual_cross_attention` (lensnet-scoring.md), `transformer` (lensnet-training-phase1.md) or `linear`,
+    the honest baseline"""
     d_lens: int = 512
     """width LensNet works at, after the down-projection; a multiple of `num_heads`"""
     num_heads: int = 8
     """attention heads"""
     num_stacks: int = 2
-    """rounds of "tail gists read the context, entries read the gists" """
+    """rounds of "tail gists read the context, entries read the gists"; `dual_cross_attention` only"""
+    num_layers: int = 2
+    """layers of the `transformer`; the specification has 2, 4 or 8"""
+    head: Head = "mlp"
+    """what scores an entry at the end of the `transformer`"""
+    score_limit: float = 1.0
+    """the `transformer`'s scores stay within ± this by a tanh; 1 is the specification's"""
     dropout: float = 0.1
     """dropped share of attention weights and head activations while training, in [0, 1)"""
 
@@ -35,36 +45,20 @@ class NetworkConfig:
         check_range("train.network.d_lens", self.d_lens, at_least=1)
         check_range("train.network.num_heads", self.num_heads, at_least=1)
         check_range("train.network.num_stacks", self.num_stacks, at_least=1)
+        check_range("train.network.num_layers", self.num_layers, at_least=1)
+        check_choice("train.network.head", self.head, get_args(Head))
+        check_range("train.network.score_limit", self.score_limit, above=0)
+        if self.name == "transformer" and self.d_lens // max(self.num_heads, 1) % 2:
+            raise ConfigError(
+                "train.network.d_lens / num_heads must be even, since positions turn pairs of numbers, got "
+                f"{self.d_lens} / {self.num_heads}"
+            )
         if self.d_lens % self.num_heads:
             raise ConfigError(
                 f"train.network.d_lens must be a multiple of num_heads ({self.num_heads}), got {self.d_lens}"
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"train.network.dropout must be in [0, 1), got {self.dropout}")
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """Weights of L = L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal."""
-
-    rank_weight: float = 0.5
-    """weight of the pairwise ranking term"""
-    rank_margin: float = 0.1
-    """score units by which two targets must differ for their order to be taught"""
-    budget_weight: float = 0.1
-    """weight of the zero-sum budget term"""
-    illegal_expand: float = 0.3
-    """alpha: weight of positive scores on tokens, which cannot expand"""
-    illegal_collapse: float = 0.3
-    """beta: weight of negative scores on `max_level` gists, which cannot collapse"""
-    illegality: Illegality = "mean"
-    """`sum` is the specification's; `mean` averages over the entries of the level concerned. A context has
-    thousands of tokens, so the sum starts thousands of times larger than the other terms and drowns them"""
-
-    def __post_init__(self) -> None:
-        for name in ("rank_weight", "rank_margin", "budget_weight", "illegal_expand", "illegal_collapse"):
-            check_range(f"train.objective.{name}", getattr(self, name), at_least=0)
-        check_choice("train.objective.illegality", self.illegality, get_args(Illegality))
 
 
 @dataclass(frozen=True)
@@ -122,8 +116,23 @@ class TrainConfig:
     """of the network's initial weights and of dropout"""
     device: Device = "auto"
     """`auto` is CUDA where there is one, else the CPU"""
+    precision: Precision = "auto"
+    """of the network's arithmetic; `auto` is bfloat16 on a CUDA device that has it, else float32. Losses are
+    always float32"""
+    accumulation: int = 1
+    """parts that a step's batch is run in, one after the other, to save memory; the step is the same"""
+    patience: int = 0
+    """evaluations in a row without a lower validation loss after which training ends; 0: never"""
+    alert_evaluations: int = 3
+    """evaluations in a row with a correlation of the wrong sign after which there is an alert"""
+    wandb: Wandb = "off"
+    """Weights & Biases beside the files: `offline` needs no account, `online` does"""
     target: str = "priced"
     """name of the target definition (a .sql file of `datasets/targets`) the batches were made with"""
+    where: str = ""
+    """SQL condition on the rows of the target to learn from, such as `abs(delta_nll) > stderr`; none: all"""
+    pairs_where: str = ""
+    """SQL condition on `preference_pairs`, for the objectives that learn from them; none: all"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -131,8 +140,23 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_interval", "save_interval", "keep_last", "log_interval"):
             check_range(f"train.{name}", getattr(self, name), at_least=1)
-        check_range("train.seed", self.seed, at_least=0)
+        for name in ("accumulation", "alert_evaluations"):
+            check_range(f"train.{name}", getattr(self, name), at_least=1)
+        for name in ("seed", "patience"):
+            check_range(f"train.{name}", getattr(self, name), at_least=0)
         check_choice("train.device", self.device, get_args(Device))
+        check_choice("train.precision", self.precision, get_args(Precision))
+        check_choice("train.wandb", self.wandb, get_args(Wandb))
+        if self.where and not self.objective.learns_labels:
+            raise ConfigError(
+                "train.where (--where) chooses labels, and the preference objective learns from pairs: "
+                "choose those with train.pairs_where"
+            )
+        if self.pairs_where and not self.objective.learns_pairs:
+            raise ConfigError(
+                "train.pairs_where chooses pairs, and the counterfactual objective learns from labels: "
+                "choose those with train.where"
+            )
         if not self.target:
             raise ConfigError("train.target must name a target definition, got an empty string")
 

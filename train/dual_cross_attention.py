@@ -14,10 +14,7 @@ from torch.nn import functional
 
 from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.config import NetworkConfig
-from mctrace.train.lensnet import NUM_FEATURES, LensNet, entry_features, normalised
-
-INITIAL_SCORE_STD = 0.02
-"""rough spread of the scores of an untrained network; targets have a spread of about 1"""
+from mctrace.train.lensnet import INITIAL_SCORE_STD, NUM_FEATURES, LensNet, entry_features, normalised
 
 
 class DualCrossAttentionLensNet(LensNet):

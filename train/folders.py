@@ -2,11 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 BEST = "best"
 """name of the checkpoint with the lowest validation loss"""
+
+STEP = "step_"
+"""what the names of the others begin with, the number of the step following in seven digits"""
 
 Save = Callable[[str, int, Mapping[str, float]], None]
 """Writes a checkpoint under a name, with its step and the validation values there (empty: not validated)"""
@@ -34,21 +37,31 @@ def whole_folder(folder: Path) -> Path:
     return _previous(folder) if not folder.exists() and _previous(folder).exists() else folder
 
 
-def keeping_last(root: Path, write: Callable[[Path, int, Mapping[str, float]], None], keep_last: int) -> Save:
+def keeping_last(
+    root: Path,
+    write: Callable[[Path, int, Mapping[str, float]], None],
+    keep_last: int,
+    earlier: Sequence[Path] = (),
+) -> Save:
     """The `save` that a training run wants: `root/<name>`, `best` and the last `keep_last` others kept.
 
-    Only what it wrote itself is ever deleted, not the checkpoints of an earlier run in the same folder.
+    Only what it wrote itself is ever deleted, and `earlier`, what the same run wrote before it was stopped.
     """
-    steps: list[Path] = []
+    steps = list(earlier)
 
     def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
         write(root / name, step, metrics)
-        if name != BEST:
+        if name != BEST and root / name not in steps:
             steps.append(root / name)
         while len(steps) > keep_last:
             shutil.rmtree(steps.pop(0))
 
     return save
+
+
+def step_folders(root: Path) -> list[Path]:
+    """The checkpoints of a run's steps, earliest first."""
+    return sorted(folder for folder in root.glob(f"{STEP}*") if folder.is_dir())
 
 
 def _previous(folder: Path) -> Path:

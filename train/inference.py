@@ -3,13 +3,14 @@
 Shapes: B snapshots, N entries (padded).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from mctrace.datasets.batch import Batch
+from mctrace.datasets.contexts import Context, unlabelled_batch
 from mctrace.train.budget import budget_masses
 from mctrace.train.lensnet import LensNet
 
@@ -19,6 +20,22 @@ def score(network: LensNet, batch: Batch) -> Tensor:
     with evaluating(network):
         batch = batch.to(device_of(network))
         return mask_illegal(network(batch), batch)
+
+
+def score_contexts(
+    network: LensNet, contexts: Sequence[Context], *, rebalanced: bool = False
+) -> list[Tensor]:
+    """Legal scores [N] of each working context of a live runtime, on the CPU, in score units.
+
+    A context is its LOD map and its document's embeddings: no store, no labels. With `rebalanced` expansions
+    and collapses of each are brought to one mass (`rebalance`).
+    """
+    batch = unlabelled_batch(contexts).to(device_of(network))
+    scores_BN = score(network, batch)
+    if rebalanced:
+        scores_BN = rebalance(scores_BN, batch)
+    lengths = batch.entry_mask.sum(dim=1).tolist()
+    return [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
 
 
 def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:

@@ -15,6 +15,9 @@ from mctrace.datasets.batch import Batch
 NUM_FEATURES = 3
 """level, span and distance: see `entry_features`"""
 
+INITIAL_SCORE_STD = 0.02
+"""rough spread of the scores of an untrained network; targets have a spread of about 1"""
+
 
 class LensNet(nn.Module, ABC):
     """Maps a `Batch` to `scores_BN`: positive asks for more detail, negative for less, zero where padded.

@@ -24,6 +24,11 @@ T = TypeVar("T")
 class DivergenceError(MctraceError, ArithmeticError):
     """Training that cannot go on because the loss or its gradient is not a finite number."""
 
+    def __init__(self, message: str, batch: object = None) -> None:
+        super().__init__(message)
+        self.batch = batch
+        """what the step was given, for whoever wants to look into it"""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -37,7 +42,9 @@ class Step:
     """global norm before clipping"""
     learning_rate: float
     seconds: float
-    """spent on this step, reading its batch included, the caller's work between steps not"""
+    """spent on this step, waiting for its batch included, the caller's work between steps not"""
+    read_seconds: float = 0.0
+    """of these, spent waiting for the batch"""
 
 
 def optimise(
@@ -50,31 +57,59 @@ def optimise(
 ) -> Iterator[Step]:
     """Take `config.total_steps` steps of AdamW, one batch each, yielding after each.
 
-    `loss_fn` gives the scalar to minimise and the numbers to report, `loss` among them. Raises InputError
-    when the batches end too early (see `endless`) and DivergenceError at the first loss or gradient that is
-    not finite, before it reaches the weights.
+    `loss_fn` gives the scalar to minimise and the numbers to report, `loss` among them. Raises what `descend`
+    raises.
     """
-    optimiser = torch.optim.AdamW(
+
+    def gradients(batch: T) -> Mapping[str, float]:
+        loss, values = loss_fn(batch)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return values
+
+    return descend(module, batches, gradients, config, make_optimiser(module, config), clock=clock)
+
+
+def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW over all of the module's parameters; its learning rate is set step by step."""
+    return torch.optim.AdamW(
         module.parameters(),
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
     )
-    for number in range(1, config.total_steps + 1):
+
+
+def descend(
+    module: nn.Module,
+    batches: Iterator[T],
+    gradients: Callable[[T], Mapping[str, float]],
+    config: OptimiserConfig,
+    optimiser: torch.optim.Optimizer,
+    *,
+    done: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Step]:
+    """Take the steps after the first `done` of `config.total_steps`, one batch each, yielding after each.
+
+    `gradients` leaves a batch's gradient in the module's parameters and gives the numbers to report, `loss`
+    among them. Raises InputError when the batches end too early (see `endless`) and DivergenceError at the
+    first loss or gradient that is not finite, before it reaches the weights.
+    """
+    for number in range(done + 1, config.total_steps + 1):
         started = clock()
         batch = _next(batches, number, config.total_steps)
+        read = clock()
         rate = learning_rate(config, number)
         for group in optimiser.param_groups:
             group["lr"] = rate
         module.train()
-        loss, values = loss_fn(batch)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        values = gradients(batch)
         grad_norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.gradient_clip))
-        _check_finite(number, values, grad_norm)
+        _check_finite(number, values, grad_norm, batch)
         optimiser.step()
-        yield Step(number, values, grad_norm, rate, clock() - started)
+        yield Step(number, values, grad_norm, rate, clock() - started, read - started)
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
@@ -108,11 +143,12 @@ def _next(batches: Iterator[T], number: int, total_steps: int) -> T:
         ) from None
 
 
-def _check_finite(number: int, values: Mapping[str, float], grad_norm: float) -> None:
+def _check_finite(number: int, values: Mapping[str, float], grad_norm: float, batch: object) -> None:
     if math.isfinite(values["loss"]) and math.isfinite(grad_norm):
         return
     shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
     raise DivergenceError(
         f"training diverged at step {number}: {shown}, gradient norm {grad_norm:g}. Lower the learning rate, "
-        "lengthen the warm-up, or look for labels that are not finite"
+        "lengthen the warm-up, or look for labels that are not finite.",
+        batch,
     )

@@ -1,94 +1,165 @@
 """The counterfactual objective: four terms, each a function of scores and a batch.
 
+Every term is a sum over something, divided by how much of that there is, and what it is divided by depends on
+labels alone. So a batch may be run in parts, on several machines or one after the other: with the counts of
+the whole batch passed in, the parts' terms and gradients add up to the whole batch's, exactly.
+
 Every term is finite, with finite gradients, when nothing is measured, one entry is, or all targets are equal.
 
-Shapes: B snapshots, N entries (padded).
+Shapes: B snapshots, N entries (padded), A actions (padded).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mctrace.datasets.batch import Batch, scores_of_actions
-from mctrace.train.budget import budget_masses
-from mctrace.train.config import ObjectiveConfig
-from mctrace.train.ranking import ranking_loss
+from mctrace.train.budget import budget_masses, specification_masses
+from mctrace.train.label_weights import action_weights, entry_weights
+from mctrace.train.objective_config import ObjectiveConfig
+from mctrace.train.ranking import EXACT_UP_TO, ranking_count, ranking_loss
 
 BUDGET_EPS = 1e-6
 """lensnet-training.md's constant under P + N, so that a net that scores nothing is balanced"""
 
+Counts = Mapping[str, Tensor]
+"""What each term of a batch is divided by, scalars; those of parts add up to the batch's"""
+
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The objective of one batch and its terms before weighting; scalars, differentiable."""
+    """An objective and its terms before weighting; scalars, differentiable."""
 
     total: Tensor
-    regression: Tensor
-    rank: Tensor
-    budget: Tensor
-    illegality: Tensor
+    terms: Mapping[str, Tensor]
+    """by the specification's names"""
 
     def scalars(self) -> dict[str, float]:
-        """The terms as numbers under the specification's names, brought over from the device at once."""
-        names = ("loss", "L_reg", "L_rank", "L_budget", "L_illegal")
-        terms = torch.stack([self.total, self.regression, self.rank, self.budget, self.illegality])
-        return dict(zip(names, terms.detach().tolist(), strict=True))
+        """The objective as `loss` and its terms as numbers, brought over from the device at once."""
+        values = torch.stack([self.total, *self.terms.values()])
+        return dict(zip(("loss", *self.terms), values.detach().tolist(), strict=True))
 
 
-def counterfactual_loss(scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig) -> LossTerms:
+def counterfactual_loss(
+    scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, counts: Counts | None = None
+) -> LossTerms:
     """L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal (lensnet-training.md).
 
-    The illegality term carries its own weights. Computed in float32 whatever the scores' dtype.
+    The illegality term carries its own weights. Computed in float32 whatever the scores' dtype. `counts` are
+    those of the larger batch that this one is a part of.
     """
     scores_BN = scores_BN.float()
-    regression = regression_loss(scores_BN, batch)
-    rank = ranking_loss(
-        scores_of_actions(scores_BN, batch),
-        batch.action_utilities,
-        batch.action_present,
-        objective.rank_margin,
+    counts = counterfactual_counts(batch, objective) if counts is None else counts
+    terms = {
+        "L_reg": regression_loss(scores_BN, batch, entry_weights(batch, objective), counts["L_reg"]),
+        "L_rank": _ranking(scores_BN, batch, objective, counts["L_rank"]),
+        "L_budget": budget_loss(scores_BN, batch, objective, counts["L_budget"]),
+        "L_illegal": illegality_loss(scores_BN, batch, objective, counts),
+    }
+    total = (
+        terms["L_reg"]
+        + objective.rank_weight * terms["L_rank"]
+        + objective.budget_weight * terms["L_budget"]
+        + terms["L_illegal"]
     )
-    budget = budget_loss(scores_BN, batch)
-    illegality = illegality_loss(scores_BN, batch, objective)
-    total = regression + objective.rank_weight * rank + objective.budget_weight * budget + illegality
-    return LossTerms(total, regression, rank, budget, illegality)
+    return LossTerms(total, terms)
 
 
-def regression_loss(scores_BN: Tensor, batch: Batch) -> Tensor:
+def counterfactual_counts(batch: Batch, objective: ObjectiveConfig) -> dict[str, Tensor]:
+    """What `counterfactual_loss` divides its terms by."""
+    items, present = _ranked_items(batch, objective)
+    number = float(len(batch)) if objective.budget == "positions" else 1.0
+    return {
+        "L_reg": entry_weights(batch, objective).sum(),
+        "L_rank": ranking_count(items, present > 0, objective.rank_margin),
+        "L_budget": batch.levels.new_tensor(number, dtype=torch.float32),
+        "illegal_expand": _tokens(batch).sum().float(),
+        "illegal_collapse": _coarsest(batch).sum().float(),
+    }
+
+
+def regression_loss(
+    scores_BN: Tensor, batch: Batch, weights_BN: Tensor, count: Tensor | None = None
+) -> Tensor:
     """Weighted mean square of (s_i − y_i) over the measured entries of the whole batch; 0 if there is none.
 
-    L_reg = Σ w_i (s_i − y_i)² / Σ w_i. With all weights 1 it is lensnet-training.md's "Regression Loss"; the
-    batch's weights count a collapse once instead of K times.
+    L_reg = Σ w_i (s_i − y_i)² / Σ w_i. With all weights 1 it is lensnet-training.md's "Regression Loss".
     """
-    weights_BN = batch.regression_weights * batch.action_mask
+    count = weights_BN.sum() if count is None else count
     squares_BN = (scores_BN - batch.target_utilities) ** 2
-    total = weights_BN.sum()
-    return (weights_BN * squares_BN).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    return (weights_BN * squares_BN).sum() / torch.where(count > 0, count, torch.ones_like(count))
 
 
-def budget_loss(scores_BN: Tensor, batch: Batch) -> Tensor:
+def budget_loss(
+    scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, count: Tensor | None = None
+) -> Tensor:
     """Mean over snapshots of ((P − N) / (ε + P + N))²: 0 when expansions and collapses pay for each other.
 
     Formula: lensnet-training.md, "Budget Regularizer". P and N are `budget_masses`; each snapshot has its own
-    working context, so a surplus in one never pays for another.
+    working context, so a surplus in one never pays for another. With `budget = "specification"` P and N are
+    the specification's own sums over the whole batch, which are averaged over parts when it is run in parts.
     """
-    expansion_B, collapse_B = budget_masses(scores_BN, batch)
-    imbalance_B = (expansion_B - collapse_B) / (BUDGET_EPS + expansion_B + collapse_B)
-    return (imbalance_B**2).mean()
+    if objective.budget == "specification":
+        expansion, collapse = specification_masses(scores_BN, batch)
+    else:
+        expansion, collapse = budget_masses(scores_BN, batch)
+    squares = net_mass(expansion, collapse) ** 2
+    count = squares.new_tensor(float(squares.numel())) if count is None else count
+    return squares.sum() / count
 
 
-def illegality_loss(scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig) -> Tensor:
+def net_mass(expansion: Tensor, collapse: Tensor) -> Tensor:
+    """(P − N) / (ε + P + N), between −1 (only collapses) and 1 (only expansions)."""
+    return (expansion - collapse) / (BUDGET_EPS + expansion + collapse)
+
+
+def illegality_loss(
+    scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, counts: Counts | None = None
+) -> Tensor:
     """α·Σ_{level 0} ReLU(s_i) + β·Σ_{max_level} ReLU(−s_i) over the batch, or the same with means.
 
     Formula: lensnet-training.md, "Illegality Penalties". With `illegality = "mean"` each sum is divided by
     the entries of its level, so that a few coarse gists weigh as much as thousands of tokens.
     """
-    token_BN = batch.entry_mask & (batch.levels == 0)
-    coarsest_BN = batch.entry_mask & (batch.levels == batch.max_level)
-    expand = (torch.relu(scores_BN) * token_BN).sum()
-    collapse = (torch.relu(-scores_BN) * coarsest_BN).sum()
+    expand = (torch.relu(scores_BN) * _tokens(batch)).sum()
+    collapse = (torch.relu(-scores_BN) * _coarsest(batch)).sum()
     if objective.illegality == "mean":
-        expand = expand / token_BN.sum().clamp(min=1)
-        collapse = collapse / coarsest_BN.sum().clamp(min=1)
+        counts = counterfactual_counts(batch, objective) if counts is None else counts
+        expand = expand / counts["illegal_expand"].clamp(min=1)
+        collapse = collapse / counts["illegal_collapse"].clamp(min=1)
     return objective.illegal_expand * expand + objective.illegal_collapse * collapse
+
+
+def _ranking(scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, count: Tensor) -> Tensor:
+    targets, weights = _ranked_items(batch, objective)
+    per_action = objective.units == "actions"
+    scores = scores_of_actions(scores_BN, batch) if per_action else scores_BN
+    sampled = objective.rank_pairs == "sampled" or (
+        objective.rank_pairs == "auto" and targets.shape[1] > EXACT_UP_TO
+    )
+    return ranking_loss(
+        scores,
+        targets,
+        weights > 0,
+        objective.rank_margin,
+        weights_BA=weights,
+        num_partners=objective.rank_partners if sampled else None,
+        count=count,
+    )
+
+
+def _ranked_items(batch: Batch, objective: ObjectiveConfig) -> tuple[Tensor, Tensor]:
+    """Targets and weights of what is ranked: actions, or as the specification has it every measured entry."""
+    if objective.units == "actions":
+        return batch.action_utilities, action_weights(batch, objective)
+    return batch.target_utilities, entry_weights(batch, objective)
+
+
+def _tokens(batch: Batch) -> Tensor:
+    return batch.entry_mask & (batch.levels == 0)
+
+
+def _coarsest(batch: Batch) -> Tensor:
+    return batch.entry_mask & (batch.levels == batch.max_level)

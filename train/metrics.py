@@ -13,7 +13,7 @@ from torch import Tensor
 from mctrace.datasets.batch import Batch, scores_of_actions
 from mctrace.train.budget import budget_masses
 from mctrace.train.estimates import FloatArray, Moments, Ratio, Statistic
-from mctrace.train.pair_order import ordered_pairs
+from mctrace.train.pair_order import kendall_tau_b, ordered_pairs
 
 BALANCE_EPS = 1e-6
 """score·positions of P + N below which a snapshot asks for nothing and has no balance"""
@@ -26,6 +26,7 @@ def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
 
     - `mse`, and `mse_level_<l>` per entry_level: mean square of (s_i − y_i) over measured entries
     - `ranking_accuracy`: share of ordered pairs of actions that the scores order the same way
+    - `kendall_tau`: Kendall's rank correlation of score and target over actions, ties counted (tau-b)
     - `utility_correlation`: Pearson of score and target over actions; should be positive
     - `score_delta_nll_expand`, `score_delta_nll_collapse`: Pearson of score and delta_nll (DESIGN §6's signs)
     - `budget_balance`: |P − N| / (P + N), 0 when balanced, 1 when one-sided
@@ -92,6 +93,7 @@ def _of_actions(
     correct, total = ordered_pairs(scores[every], utilities[every])
     return {
         "ranking_accuracy": Ratio(float(correct), float(total)),
+        "kendall_tau": Ratio(*kendall_tau_b(scores[every], utilities[every])),
         "utility_correlation": Moments.of(scores[every], utilities[every]),
         "score_delta_nll_expand": Moments.of(scores[expand], delta_nll[expand]),
         "score_delta_nll_collapse": Moments.of(scores[collapse], delta_nll[collapse]),

@@ -7,6 +7,7 @@ from mctrace.datasets.batch import Batch
 from mctrace.train.config import NetworkConfig
 from mctrace.train.dual_cross_attention import DualCrossAttentionLensNet
 from mctrace.train.lensnet import NUM_FEATURES, LensNet, entry_features, normalised
+from mctrace.train.transformer import TransformerLensNet
 
 
 class LinearLensNet(LensNet):
@@ -34,5 +35,7 @@ def build_network(config: NetworkConfig, embedding_dim: int, *, seed: int = 0) -
         match config.name:
             case "dual_cross_attention":
                 return DualCrossAttentionLensNet(config, embedding_dim)
+            case "transformer":
+                return TransformerLensNet(config, embedding_dim)
             case "linear":
                 return LinearLensNet(embedding_dim)

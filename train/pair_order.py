@@ -1,5 +1,7 @@
 """How many pairs a scorer puts in the right order, counted exactly without looking at every pair."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,14 +13,35 @@ def ordered_pairs(scores: NDArray[np.float64], targets: NDArray[np.float64]) -> 
     no pair. Two sorts and one merge sort instead of n² comparisons.
     """
     num_items = len(targets)
-    repeats = np.unique(targets, return_counts=True)[1]
-    total = num_items * (num_items - 1) // 2 - int((repeats * (repeats - 1) // 2).sum())
+    total = num_items * (num_items - 1) // 2 - _tied(targets)
     # Worst target first; among equal targets the highest score first, so that no such pair ascends.
     sequence = scores[np.lexsort((-scores, targets))]
     # Ranks without ties: of equal scores the later gets the lower rank, so that no such pair ascends either.
     rank = np.empty(num_items, dtype=np.int64)
     rank[np.lexsort((-np.arange(num_items), sequence))] = np.arange(num_items)
     return _ascending_pairs(rank), total
+
+
+def kendall_tau_b(scores: NDArray[np.float64], targets: NDArray[np.float64]) -> tuple[float, float]:
+    """Kendall's τ_b as (C − D, √((n₀ − n₁)(n₀ − n₂))): their ratio, which 0 in the second leaves undefined.
+
+    C and D are the pairs ordered alike and oppositely; n₀ is the number of pairs, n₁ and n₂ those tied in
+    the targets and in the scores.
+    """
+    num_items = len(targets)
+    correct, ordered = ordered_pairs(scores, targets)
+    pairs = num_items * (num_items - 1) // 2
+    tied_scores, tied_both = _tied(scores), _tied(np.stack([scores, targets], axis=1))
+    wrong = ordered - correct - (tied_scores - tied_both)
+    return float(correct - wrong), math.sqrt(float(ordered) * float(pairs - tied_scores))
+
+
+def _tied(values: NDArray[np.float64]) -> int:
+    """Pairs of equal values (or equal rows)."""
+    if not len(values):
+        return 0
+    repeats = np.unique(values, axis=0, return_counts=True)[1]
+    return int((repeats * (repeats - 1) // 2).sum())
 
 
 def _ascending_pairs(ranks: NDArray[np.int64]) -> int:

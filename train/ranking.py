@@ -1,59 +1,131 @@
 """The pairwise ranking term over thousands of actions, in memory that grows linearly with their number.
 
-Shapes: B snapshots, A actions (padded), R rows of one block, C columns of one block.
+Pairs are looked at block by block, and since the term is a plain sum over pairs, its gradient is summed in
+the same breath: nothing of a block is kept for the backward pass, and nothing is computed twice.
+
+Shapes: B snapshots, A actions (padded), R rows and C columns of one block, P partners.
 """
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-ROWS_PER_BLOCK = 128
-"""higher-placed actions compared with all lower ones at a time; a block holds B·ROWS_PER_BLOCK·A numbers"""
+PAIRS_PER_BLOCK = 1 << 18
+"""pairs that are looked at at once on a CPU: a megabyte in float32, which stays in its cache"""
+CUDA_PAIRS_PER_BLOCK = 1 << 25
+"""the same on a GPU, which wants fewer and larger blocks"""
+EXACT_UP_TO = 1024
+"""actions up to which `auto` compares every pair: there it is as quick as sampling"""
 
 
-def ranking_loss(scores_BA: Tensor, utilities_BA: Tensor, present_BA: Tensor, margin: float) -> Tensor:
+def ranking_loss(
+    scores_BA: Tensor,
+    utilities_BA: Tensor,
+    present_BA: Tensor,
+    margin: float,
+    *,
+    weights_BA: Tensor | None = None,
+    num_partners: int | None = None,
+    count: Tensor | None = None,
+) -> Tensor:
     """Mean softplus(−(s_i − s_j)) over the pairs of a snapshot with y_i > y_j + margin, then over snapshots.
 
     Formula: lensnet-training.md, "Ranking Loss". Pairs never cross snapshots, since the allocator never
     compares them; snapshots without a pair have no vote, and a batch without any gives 0. `margin` is in
-    score units. Pairs are recomputed in the backward pass instead of being kept.
+    score units. With `weights_BA` a pair weighs the product of its actions' weights. With `num_partners` each
+    action is compared with that many others only, drawn so that every pair has the same chance.
+
+    `count` is what the snapshots' sum is divided by, where they are part of a larger batch (`ranking_count`).
     """
-    # With the best target first, a row's lower-placed partners all stand to its right: half the work.
-    ordered = torch.where(present_BA, utilities_BA.float(), -torch.inf).sort(dim=1, descending=True)
-    scores_BA = scores_BA.float().gather(1, ordered.indices)
-    present_BA = present_BA.gather(1, ordered.indices)
-    loss_B = scores_BA.new_zeros(scores_BA.shape[0])
-    pairs_B = scores_BA.new_zeros(scores_BA.shape[0])
-    for first in range(0, scores_BA.shape[1], ROWS_PER_BLOCK):
-        rows = slice(first, first + ROWS_PER_BLOCK)
-        block_loss_B, block_pairs_B = checkpoint(
-            _block,
-            scores_BA[:, rows],
-            scores_BA[:, first:],
-            ordered.values[:, rows],
-            ordered.values[:, first:],
-            present_BA[:, first:],
-            margin,
-            use_reentrant=False,
-            preserve_rng_state=False,
+    weights_BA = torch.ones_like(utilities_BA) if weights_BA is None else weights_BA
+    weights_BA = (weights_BA * present_BA).float()
+    scores_BA, utilities_BA = scores_BA.float(), utilities_BA.float()
+    count = ranking_count(utilities_BA, weights_BA > 0, margin) if count is None else count
+    num_actions = scores_BA.shape[1]
+    if num_partners is not None and num_partners < (num_actions - 1) // 2:
+        sums = _sampled_sums(scores_BA, utilities_BA, weights_BA, margin, num_partners)
+    else:
+        sums = _PairSums(*_AllPairs.apply(scores_BA, utilities_BA, weights_BA, margin))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    mean_B = sums.loss_B / torch.where(sums.weight_B > 0, sums.weight_B, torch.ones_like(sums.weight_B))
+    return mean_B.sum() / count.clamp(min=1)
+
+
+def ranking_count(utilities_BA: Tensor, present_BA: Tensor, margin: float) -> Tensor:
+    """How many snapshots have a pair to rank, a scalar."""
+    if not utilities_BA.shape[1]:
+        return utilities_BA.new_zeros(())
+    utilities_BA = utilities_BA.float()
+    best_B = torch.where(present_BA, utilities_BA, -torch.inf).amax(dim=1)
+    worst_B = torch.where(present_BA, utilities_BA, torch.inf).amin(dim=1)
+    return (best_B > worst_B + margin).sum().float()
+
+
+class _PairSums(NamedTuple):
+    loss_B: Tensor
+    """summed over the pairs of each snapshot"""
+    weight_B: Tensor
+    """of those pairs"""
+
+
+class _AllPairs(torch.autograd.Function):
+    """Σ w_i·w_j·softplus(s_j − s_i) and Σ w_i·w_j over the pairs with y_i > y_j + margin, per snapshot."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores_BA: Tensor, utilities_BA: Tensor, weights_BA: Tensor, margin: float
+    ) -> tuple[Tensor, Tensor]:
+        # With the best target first, a row's lower-placed partners all stand to its right: half the work.
+        # What is absent weighs nothing and stands last.
+        target_BA, order_BA = torch.where(weights_BA > 0, utilities_BA, -torch.inf).sort(
+            dim=1, descending=True
         )
-        loss_B = loss_B + block_loss_B
-        pairs_B = pairs_B + block_pairs_B
-    mean_B = loss_B / pairs_B.clamp(min=1)
-    return mean_B.sum() / (pairs_B > 0).sum().clamp(min=1)
+        score_BA, weight_BA = scores_BA.gather(1, order_BA), weights_BA.gather(1, order_BA)
+        num_rows, num_actions = scores_BA.shape
+        loss_B, total_B = scores_BA.new_zeros(num_rows), scores_BA.new_zeros(num_rows)
+        slope_BA = torch.zeros_like(scores_BA)
+        rows_per_block = _rows_per_block(scores_BA)
+        for first in range(0, num_actions, rows_per_block):
+            rows, columns = slice(first, first + rows_per_block), slice(first, None)
+            is_pair_BRC = target_BA[:, rows, None] > target_BA[:, None, columns] + margin
+            pair_BRC = is_pair_BRC * weight_BA[:, rows, None] * weight_BA[:, None, columns]
+            gap_BRC = score_BA[:, None, columns] - score_BA[:, rows, None]
+            loss_B += torch.einsum("brc,brc->b", functional.softplus(gap_BRC), pair_BRC)
+            total_B += pair_BRC.sum(dim=(1, 2))
+            slope_BRC = gap_BRC.sigmoid_().mul_(pair_BRC)
+            slope_BA[:, rows] -= slope_BRC.sum(dim=2)
+            slope_BA[:, columns] += slope_BRC.sum(dim=1)
+        ctx.save_for_backward(torch.zeros_like(slope_BA).scatter(1, order_BA, slope_BA))
+        ctx.mark_non_differentiable(total_B)
+        return loss_B, total_B
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
+        (slope_BA,) = ctx.saved_tensors
+        return gradients[0].unsqueeze(1) * slope_BA, None, None, None
 
 
-def _block(
-    score_BR: Tensor,
-    score_BC: Tensor,
-    target_BR: Tensor,
-    target_BC: Tensor,
-    present_BC: Tensor,
-    margin: float,
-) -> tuple[Tensor, Tensor]:
-    """Summed loss [B] and number of pairs [B] of some rows against the columns to their right."""
-    ordered_BRC = target_BR.unsqueeze(2) > target_BC.unsqueeze(1) + margin
-    pair_BRC = ordered_BRC & present_BC.unsqueeze(1)
-    violation_BRC = functional.softplus(score_BC.unsqueeze(1) - score_BR.unsqueeze(2))
-    return (violation_BRC * pair_BRC).sum(dim=(1, 2)), pair_BRC.sum(dim=(1, 2))
+def _rows_per_block(scores_BA: Tensor) -> int:
+    budget = CUDA_PAIRS_PER_BLOCK if scores_BA.is_cuda else PAIRS_PER_BLOCK
+    return max(1, budget // max(1, scores_BA.numel()))
+
+
+def _sampled_sums(
+    scores_BA: Tensor, utilities_BA: Tensor, weights_BA: Tensor, margin: float, num_partners: int
+) -> _PairSums:
+    """The same sums over a random subset of the pairs, by torch's global generator.
+
+    Partners stand at `num_partners` different distances on a circle of all actions in random order, so that
+    each pair is looked at once at most and every pair as likely as any other.
+    """
+    num_actions, device = scores_BA.shape[1], scores_BA.device
+    order_A = torch.randperm(num_actions).to(device)
+    distance_P = 1 + torch.randperm((num_actions - 1) // 2)[:num_partners].to(device)
+    partner_AP = (torch.arange(num_actions, device=device)[:, None] + distance_P) % num_actions
+    score_BA, target_BA, weight_BA = (part[:, order_A] for part in (scores_BA, utilities_BA, weights_BA))
+    gap_BAP = score_BA.unsqueeze(2) - score_BA[:, partner_AP]
+    ahead_BAP = target_BA.unsqueeze(2) - target_BA[:, partner_AP]
+    pair_BAP = (ahead_BAP.abs() > margin) * weight_BA.unsqueeze(2) * weight_BA[:, partner_AP]
+    loss_BAP = functional.softplus(-ahead_BAP.sign() * gap_BAP)
+    return _PairSums((loss_BAP * pair_BAP).sum(dim=(1, 2)), pair_BAP.sum(dim=(1, 2)))

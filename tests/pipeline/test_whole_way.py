@@ -79,7 +79,7 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
     assert {json.loads(line)["split"] for line in lines} == {"train", "validation"}
 
     answer = json.loads(mctrace("evaluate", "run/best", "--json", folder=collected).stdout)
-    assert set(answer["scorers"]) == {"run", "recency", "noise"}
+    assert set(answer["scorers"]) == {"run", "ridge", "recency", "noise"}
     accuracy = answer["scorers"]["run"]["ranking_accuracy"]
     assert 0 <= accuracy["low"] <= accuracy["mean"] <= accuracy["high"] <= 1
 

@@ -11,7 +11,11 @@ from mctrace.train.checkpoint import checkpoint_writer, describe, load_checkpoin
 from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.networks import build_network
 
-CONFIGS = [NetworkConfig(d_lens=16, num_heads=4), NetworkConfig(name="linear")]
+CONFIGS = [
+    NetworkConfig(d_lens=16, num_heads=4),
+    NetworkConfig(name="linear"),
+    NetworkConfig(name="transformer", d_lens=16, num_heads=4, num_layers=4, head="linear"),
+]
 
 
 def info_for(network_config):

@@ -3,13 +3,8 @@
 import pytest
 
 from mctrace.context.errors import ConfigError
-from mctrace.train.config import (
-    NetworkConfig,
-    ObjectiveConfig,
-    OptimiserConfig,
-    TrainConfig,
-    small_preset,
-)
+from mctrace.train.config import NetworkConfig, OptimiserConfig, TrainConfig, small_preset
+from mctrace.train.objective_config import ObjectiveConfig, PreferenceConfig
 
 
 @pytest.mark.parametrize(
@@ -27,6 +22,19 @@ from mctrace.train.config import (
         (lambda: NetworkConfig(dropout=1.0), "train.network.dropout"),
         (lambda: ObjectiveConfig(rank_weight=float("nan")), "train.objective.rank_weight"),
         (lambda: ObjectiveConfig(illegality="max"), "train.objective.illegality must be one of mean, sum"),
+        (lambda: NetworkConfig(num_layers=0), "train.network.num_layers must be at least 1"),
+        (lambda: NetworkConfig(head="deep"), "train.network.head must be one of mlp, linear"),
+        (lambda: NetworkConfig(name="transformer", d_lens=12, num_heads=4), "must be even"),
+        (lambda: ObjectiveConfig(name="best"), "train.objective.name must be one of counterfactual"),
+        (lambda: ObjectiveConfig(variance_floor=0), "train.objective.variance_floor must be above 0"),
+        (lambda: ObjectiveConfig(budget="free"), "train.objective.budget must be one of positions"),
+        (lambda: PreferenceConfig(temperature=0), "train.objective.preference.temperature must be above 0"),
+        (lambda: PreferenceConfig(adv_norm_beta=1), r"preference.adv_norm_beta must be in \[0, 1\)"),
+        (lambda: PreferenceConfig(hard_negative_share=2), "hard_negative_share must be at most 1"),
+        (lambda: TrainConfig(accumulation=0), "train.accumulation must be at least 1"),
+        (lambda: TrainConfig(precision="half"), "train.precision must be one of auto"),
+        (lambda: TrainConfig(where="true", objective=ObjectiveConfig("preference")), "pairs_where"),
+        (lambda: TrainConfig(pairs_where="true"), "train.where"),
         (lambda: OptimiserConfig(learning_rate=0), "train.optimiser.learning_rate must be above 0, got 0"),
         (lambda: OptimiserConfig(betas=(0.9, 1.0)), "train.optimiser.betas"),
         (lambda: OptimiserConfig(total_steps=300), r"train.optimiser.warmup_steps must be at most .*\(300\)"),
@@ -45,7 +53,7 @@ def test_defaults_are_the_specification_s():
     assert (config.optimiser.learning_rate, config.optimiser.total_steps) == (1e-4, 50_000)
 
 
-@pytest.mark.parametrize("network", ["dual_cross_attention", "linear"])
+@pytest.mark.parametrize("network", ["dual_cross_attention", "transformer", "linear"])
 def test_the_small_preset_is_a_valid_configuration(network):
     config = small_preset(network)
     assert config.network.name == network

@@ -7,9 +7,18 @@ import pytest
 import torch
 
 from mctrace.train import ranking
-from mctrace.train.config import ObjectiveConfig
-from mctrace.train.losses import budget_loss, counterfactual_loss, illegality_loss, regression_loss
+from mctrace.train.label_weights import entry_weights
+from mctrace.train.losses import (
+    budget_loss,
+    counterfactual_counts,
+    counterfactual_loss,
+    illegality_loss,
+    regression_loss,
+)
+from mctrace.train.objective_config import ObjectiveConfig
 from mctrace.train.ranking import ranking_loss
+
+PLAIN = ObjectiveConfig()
 
 SEEDS = range(4)
 
@@ -87,7 +96,9 @@ def assert_same(fast, slow, scores):
 def test_regression_is_its_definition(make_batch, seed):
     batch = make_batch(seed)
     scores = scores_for(batch, seed)
-    assert_same(regression_loss(scores, batch), slow_regression(scores, batch), scores)
+    assert_same(
+        regression_loss(scores, batch, entry_weights(batch, PLAIN)), slow_regression(scores, batch), scores
+    )
 
 
 def test_regression_with_equal_weights_is_the_specification_s(make_batch):
@@ -96,17 +107,17 @@ def test_regression_with_equal_weights_is_the_specification_s(make_batch):
     scores = scores_for(batch, 1)
     mask = batch.action_mask
     plain = torch.nn.functional.mse_loss(scores[mask], batch.target_utilities[mask])
-    assert_same(regression_loss(scores, batch), plain, scores)
+    assert_same(regression_loss(scores, batch, entry_weights(batch, PLAIN)), plain, scores)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("rows", [3, 128])
-def test_ranking_is_its_definition_in_blocks_of_any_size(make_batch, monkeypatch, seed, rows):
-    monkeypatch.setattr(ranking, "ROWS_PER_BLOCK", rows)
+@pytest.mark.parametrize("pairs", [1, 200, 1 << 18])
+def test_ranking_is_its_definition_in_blocks_of_any_size(make_batch, monkeypatch, seed, pairs):
+    monkeypatch.setattr(ranking, "PAIRS_PER_BLOCK", pairs)
     batch = make_batch(seed)
     scores = scores_for(batch, seed)
     objective = ObjectiveConfig(rank_margin=0.2)
-    fast = counterfactual_loss(scores, batch, objective).rank
+    fast = counterfactual_loss(scores, batch, objective).terms["L_rank"]
     assert_same(fast, slow_ranking(scores, batch, 0.2), scores)
 
 
@@ -114,7 +125,7 @@ def test_ranking_is_its_definition_in_blocks_of_any_size(make_batch, monkeypatch
 def test_budget_is_its_definition(make_batch, seed):
     batch = make_batch(seed)
     scores = scores_for(batch, seed)
-    assert_same(budget_loss(scores, batch), slow_budget(scores, batch), scores)
+    assert_same(budget_loss(scores, batch, PLAIN), slow_budget(scores, batch), scores)
 
 
 @pytest.mark.parametrize("illegality", ["sum", "mean"])
@@ -130,7 +141,12 @@ def test_total_is_the_weighted_sum(make_batch):
     terms = counterfactual_loss(
         scores_for(batch, 3), batch, ObjectiveConfig(rank_weight=0.5, budget_weight=0.1)
     )
-    expected = terms.regression + 0.5 * terms.rank + 0.1 * terms.budget + terms.illegality
+    expected = (
+        terms.terms["L_reg"]
+        + 0.5 * terms.terms["L_rank"]
+        + 0.1 * terms.terms["L_budget"]
+        + terms.terms["L_illegal"]
+    )
     torch.testing.assert_close(terms.total, expected)
     assert terms.scalars()["loss"] == pytest.approx(terms.total.item())
     assert set(terms.scalars()) == {"loss", "L_reg", "L_rank", "L_budget", "L_illegal"}
@@ -151,10 +167,10 @@ def test_padding_changes_no_term(make_batch, split_batch):
         objective = ObjectiveConfig()
         within = counterfactual_loss(padded, only, objective)
         by_itself = counterfactual_loss(scores[row : row + 1, :size], alone, objective)
-        torch.testing.assert_close(within.regression, by_itself.regression)
-        torch.testing.assert_close(within.rank, by_itself.rank)
-        torch.testing.assert_close(within.illegality, by_itself.illegality)
-        torch.testing.assert_close(within.budget * len(batch), by_itself.budget)
+        torch.testing.assert_close(within.terms["L_reg"], by_itself.terms["L_reg"])
+        torch.testing.assert_close(within.terms["L_rank"], by_itself.terms["L_rank"])
+        torch.testing.assert_close(within.terms["L_illegal"], by_itself.terms["L_illegal"])
+        torch.testing.assert_close(within.terms["L_budget"] * len(batch), by_itself.terms["L_budget"])
 
 
 def gradient(term, batch):
@@ -164,11 +180,11 @@ def gradient(term, batch):
     return found
 
 
-@pytest.mark.parametrize("term", ["regression", "rank"])
+@pytest.mark.parametrize("term", ["L_reg", "L_rank"])
 def test_descent_raises_wanted_expands_and_lowers_wanted_collapses(make_batch, term):
     batch = make_batch(5, one_action_per_entry=True)
     objective = ObjectiveConfig(rank_margin=0)
-    found = gradient(lambda scores: getattr(counterfactual_loss(scores, batch, objective), term), batch)
+    found = gradient(lambda scores: counterfactual_loss(scores, batch, objective).terms[term], batch)
     raised, lowered = 0, 0
     for b in range(len(batch)):
         utilities = batch.action_utilities[b][batch.action_present[b]]
@@ -198,7 +214,7 @@ def test_illegal_scores_are_pushed_towards_legal_ones(make_batch, illegality):
 def test_budget_lowers_expansions_when_they_outweigh_collapses(make_batch):
     batch = make_batch(7)
     scores = torch.where(batch.levels >= 1, 2.0, -0.1).requires_grad_()
-    (found,) = torch.autograd.grad(budget_loss(scores, batch), scores)
+    (found,) = torch.autograd.grad(budget_loss(scores, batch, PLAIN), scores)
     expandable = batch.entry_mask & (batch.levels >= 1)
     assert (found[expandable] > 0).all()
 
@@ -255,7 +271,7 @@ def test_a_single_entry_has_a_finite_loss(make_batch, split_batch):
     scores = torch.ones(1, 1, requires_grad=True)
     terms = counterfactual_loss(scores, batch, ObjectiveConfig())
     terms.total.backward()
-    assert terms.rank.item() == 0
+    assert terms.terms["L_rank"].item() == 0
     assert scores.grad.isfinite().all()
 
 
@@ -275,3 +291,58 @@ def test_ranking_of_many_actions_keeps_no_pairs():
     assert kept < num_actions**2
     loss.backward()
     assert scores.grad.isfinite().all()
+
+
+def slow_specification_budget(scores, batch):
+    """lensnet-training.md's `budget_loss`, line by line, over real entries."""
+    expansion, collapse = 0.0, 0.0
+    for b, i in batch.entry_mask.nonzero().tolist():
+        level, span, score = int(batch.levels[b, i]), float(batch.span_width[b, i]), scores[b, i]
+        if level >= 1:
+            multiplier = {1: 8.0, 2: 64.0}[level]
+            expansion = expansion + torch.relu(score) * span * (multiplier - 1)
+        if level <= 1:
+            collapse = collapse + torch.relu(-score) * span
+    return ((expansion - collapse) / (1e-6 + expansion + collapse)) ** 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_specification_s_budget_is_there_by_name(make_batch, seed):
+    batch = make_batch(seed)
+    scores = scores_for(batch, seed)
+    objective = ObjectiveConfig(budget="specification")
+    assert_same(budget_loss(scores, batch, objective), slow_specification_budget(scores, batch), scores)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_specification_s_entry_wise_regression_and_ranking_are_there_by_name(make_batch, seed):
+    """`regression_loss` and `ranking_loss` of lensnet-training.md on one snapshot, as written there."""
+    batch = make_batch(seed, num_snapshots=1)
+    scores = scores_for(batch, seed)
+    found = counterfactual_loss(scores, batch, ObjectiveConfig(units="entries")).terms
+    predictions, targets = scores[batch.action_mask], batch.target_utilities[batch.action_mask]
+    assert_same(found["L_reg"], ((predictions - targets) ** 2).mean(), scores)
+    found = counterfactual_loss(scores, batch, ObjectiveConfig(units="entries")).terms
+    predictions = scores[batch.action_mask]
+    pairs = [
+        softplus(-(predictions[i] - predictions[j]))
+        for i in range(len(targets))
+        for j in range(len(targets))
+        if targets[i] > targets[j] + 0.1
+    ]
+    assert_same(found["L_rank"], torch.stack(pairs).mean(), scores)
+
+
+@pytest.mark.parametrize("objective", [ObjectiveConfig(), ObjectiveConfig(units="entries", illegality="sum")])
+def test_parts_divided_by_the_whole_s_counts_add_up(make_batch, split_batch, objective):
+    batch = make_batch(9, num_snapshots=4)
+    scores = scores_for(batch, 9).detach()
+    whole = counterfactual_loss(scores, batch, objective)
+    counts = counterfactual_counts(batch, objective)
+    parts = [
+        counterfactual_loss(scores[row : row + 1, : one.levels.shape[1]], one, objective, counts)
+        for row, one in enumerate(split_batch(batch))
+    ]
+    for name, term in whole.terms.items():
+        torch.testing.assert_close(sum(part.terms[name] for part in parts), term, msg=name)
+    torch.testing.assert_close(sum(part.total for part in parts), whole.total)

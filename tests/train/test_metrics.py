@@ -8,13 +8,16 @@ import torch
 
 from mctrace.context.errors import InputError
 from mctrace.datasets.batch import scores_of_actions
-from mctrace.train.config import NetworkConfig, ObjectiveConfig
+from mctrace.train.config import NetworkConfig
 from mctrace.train.estimates import Moments, bootstrap_interval
 from mctrace.train.evaluation import Evaluation, evaluate
-from mctrace.train.losses import counterfactual_loss
+from mctrace.train.lensnet_step import Examples
 from mctrace.train.metrics import snapshot_metrics
 from mctrace.train.networks import build_network
-from mctrace.train.pair_order import ordered_pairs
+from mctrace.train.objective_config import ObjectiveConfig
+from mctrace.train.pair_order import kendall_tau_b, ordered_pairs
+from mctrace.train.ridge import fit_ridge
+from tests.train.pairs import random_pairs
 
 
 def brute_pairs(scores, targets):
@@ -30,6 +33,28 @@ def test_ordered_pairs_are_counted_exactly_with_ties(num_items, num_values):
     scores = rng.integers(num_values, size=num_items).astype(float)
     targets = rng.integers(num_values, size=num_items).astype(float)
     assert ordered_pairs(scores, targets) == brute_pairs(scores, targets)
+
+
+@pytest.mark.parametrize("num_items", [2, 3, 17, 64])
+@pytest.mark.parametrize("num_values", [2, 5, 1000])
+def test_kendall_s_tau_is_scipy_s(num_items, num_values):
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(num_items * 7 + num_values)
+    scores = rng.integers(num_values, size=num_items).astype(float)
+    targets = rng.integers(num_values, size=num_items).astype(float)
+    above, below = kendall_tau_b(scores, targets)
+    expected = stats.kendalltau(scores, targets).statistic
+    if below:
+        assert above / below == pytest.approx(expected)
+    else:
+        assert np.isnan(expected)
+
+
+def test_kendall_s_tau_of_many_actions_takes_no_time_to_speak_of():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=200_000)
+    above, below = kendall_tau_b(targets + rng.normal(size=200_000), targets)
+    assert above / below == pytest.approx(0.5, abs=0.01)
 
 
 def scores_for(batch, seed=0):
@@ -85,10 +110,9 @@ def brute_balance(scores, batch, b):
 
 
 def judged(batches, seed=0):
-    evaluation = Evaluation()
+    evaluation = Evaluation(ObjectiveConfig())
     for batch in batches:
-        scores = scores_for(batch, seed)
-        evaluation.add(scores, batch, counterfactual_loss(scores, batch, ObjectiveConfig()))
+        evaluation.add_labels(scores_for(batch, seed), batch)
     return evaluation.result()
 
 
@@ -138,7 +162,7 @@ def test_pooled_correlation_survives_a_large_mean():
 
 def test_evaluate_restores_training_and_refuses_an_empty_split(make_batch):
     network = build_network(NetworkConfig(d_lens=8, num_heads=2, dropout=0.5), 12).train()
-    batches = [make_batch(0), make_batch(1)]
+    batches = [Examples(make_batch(0)), Examples(pairs=random_pairs(make_batch(1)))]
     first, second = (evaluate(network, batches, ObjectiveConfig()) for _ in range(2))
     assert first == second
     assert network.training
@@ -157,3 +181,40 @@ def test_bootstrap_covers_the_mean_is_seeded_and_ignores_order():
     assert bootstrap_interval(values, seed=6) != interval
     with pytest.raises(InputError, match="no document"):
         bootstrap_interval({}, seed=0)
+
+
+def test_pairs_are_judged_by_opinion_of_moves_both_ways(make_batch):
+    pairs = random_pairs(make_batch(0), pairs_per_context=1)
+    groups = tuple("group" for _ in pairs.groups)
+    pairs = replace(pairs, groups=groups)
+    # each context's scores say of its one move exactly what it does to the loss
+    scores = torch.zeros(pairs.contexts.levels.shape)
+    scores[pairs.row] = -pairs.direction * pairs.change[:, None]
+    evaluation = Evaluation(ObjectiveConfig("preference"))
+    evaluation.add_pairs(scores, pairs)
+    result = evaluation.result()
+    assert result.pooled["preference_corr"] == pytest.approx(-1)
+    assert result.pooled["preference_corr_mean"] == pytest.approx(-1)
+    assert result.pooled["preference_agreement"] == 1
+    assert (result.num_snapshots, result.num_variants) == (0, len(pairs.contexts))
+    assert "L_pref" in result.loss
+
+
+def test_the_ridge_baseline_finds_what_is_linear(make_batch):
+    weights = torch.randn(12, generator=torch.Generator().manual_seed(0))
+
+    def linear(batch):
+        targets = torch.nn.functional.layer_norm(batch.context_embeddings, (12,), eps=1e-10) @ weights
+        return replace(batch, target_utilities=targets * batch.action_mask)
+
+    train, validation, test = (
+        [linear(make_batch(seed)) for seed in some] for some in ((0, 1, 2), (3,), (4,))
+    )
+    network = fit_ridge(train, validation, ObjectiveConfig())
+    (batch,) = test
+    torch.testing.assert_close(
+        network(batch)[batch.action_mask], batch.target_utilities[batch.action_mask], rtol=1e-2, atol=1e-2
+    )
+    nothing = replace(batch, action_mask=torch.zeros_like(batch.action_mask))
+    with pytest.raises(InputError, match="nothing was measured"):
+        fit_ridge([nothing], validation, ObjectiveConfig())

@@ -16,7 +16,14 @@ from mctrace.train.networks import build_network
 
 EMBEDDING_DIM = 12
 DUAL = NetworkConfig(d_lens=16, num_heads=4, num_stacks=2, dropout=0.5)
-NETWORKS = [DUAL, NetworkConfig(name="linear")]
+TRANSFORMER = NetworkConfig(name="transformer", d_lens=16, num_heads=4, num_layers=2, dropout=0.5)
+NETWORKS = [
+    DUAL,
+    NetworkConfig(name="linear"),
+    TRANSFORMER,
+    replace(TRANSFORMER, num_layers=4, head="linear", score_limit=3.0),
+    replace(TRANSFORMER, num_layers=8),
+]
 
 
 def network_of(config, seed=0):
@@ -54,6 +61,16 @@ def test_evaluation_is_deterministic_and_seeded(make_batch, config):
     assert torch.equal(network_of(config)(batch), network_of(config)(batch))
     first, second = (build_network(DUAL, EMBEDDING_DIM, seed=seed)(batch) for seed in (0, 1))
     assert not torch.equal(first, second)
+
+
+def test_the_order_of_the_entries_reaches_a_transformer_through_positions_alone(make_batch):
+    """Entries permuted together with their positions get the same scores, permuted."""
+    batch = make_batch(3, num_snapshots=1)
+    network = network_of(TRANSFORMER)
+    order = torch.randperm(batch.levels.shape[1], generator=torch.Generator().manual_seed(0))
+    names = ("context_embeddings", "entry_mask", "levels", "span_width", "distance_to_cursor")
+    permuted = replace(batch, **{name: getattr(batch, name)[:, order] for name in names})
+    torch.testing.assert_close(network(permuted), network(batch)[:, order], rtol=1e-4, atol=1e-5)
 
 
 def test_building_a_network_leaves_the_global_generator_alone():
@@ -118,14 +135,28 @@ def test_labels_are_never_read(make_batch, config):
     assert torch.equal(network(unlabelled), network(batch))
 
 
-def test_every_input_reaches_the_score(make_batch):
+@pytest.mark.parametrize(("config", "reads_tail"), [(DUAL, True), (TRANSFORMER, False)])
+def test_every_input_reaches_the_score(make_batch, config, reads_tail):
     batch = make_batch(8)
-    network = network_of(DUAL)
+    network = network_of(config)
     scores = network(batch)
-    for name in ("context_embeddings", "tail_gists", "levels", "span_width", "distance_to_cursor"):
+    names = ("context_embeddings", "levels", "span_width", "distance_to_cursor")
+    for name in (*names, "tail_gists") if reads_tail else names:
         value = getattr(batch, name)
         changed = replace(batch, **{name: value.flip(-1)})
         assert not torch.allclose(network(changed), scores), name
+
+
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+def test_the_transformer_s_scores_stay_within_their_limit(make_batch, head):
+    config = replace(TRANSFORMER, head=head, score_limit=2.0)
+    network = network_of(config)
+    with torch.no_grad():
+        network.head[-1].weight.mul_(1000)
+    scores = network(make_batch(9))
+    assert scores.abs().max() <= 2.0
+    assert scores.abs().max() > 1.5
+    assert isinstance(network.head[0], torch.nn.LayerNorm)
 
 
 def test_operations_grow_linearly_with_the_entries(make_batch):

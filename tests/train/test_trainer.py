@@ -14,17 +14,23 @@ import torch
 from mctrace.context.errors import ConfigError, InputError
 from mctrace.train.config import NetworkConfig, OptimiserConfig, TrainConfig
 from mctrace.train.evaluation import evaluate
+from mctrace.train.fit import Training
+from mctrace.train.lensnet_step import Examples
 from mctrace.train.loop import DivergenceError, endless, learning_rate, optimise
 from mctrace.train.networks import build_network
+from mctrace.train.objective_config import ObjectiveConfig, PreferenceConfig
 from mctrace.train.telemetry import JsonlSink, TensorBoardSink
-from mctrace.train.trainer import fit, resolve_device
+from mctrace.train.trainer import resolve_device, uses_bfloat16
+from tests.train.pairs import random_pairs
 
 EMBEDDING_DIM = 12
 TINY = NetworkConfig(d_lens=32, num_heads=4, num_stacks=1, dropout=0.0)
 
 
-def config_for(total_steps=12, **changes):
-    optimiser = OptimiserConfig(learning_rate=3e-3, warmup_steps=min(5, total_steps), total_steps=total_steps)
+def config_for(total_steps=12, learning_rate=3e-3, **changes):
+    optimiser = OptimiserConfig(
+        learning_rate=learning_rate, warmup_steps=min(5, total_steps), total_steps=total_steps
+    )
     defaults = {"eval_interval": 5, "save_interval": 4, "log_interval": 5, "network": TINY, "device": "cpu"}
     return TrainConfig(optimiser=optimiser, **{**defaults, **changes})
 
@@ -40,19 +46,26 @@ class Recorder:
         self.saved.append((name, step, dict(metrics)))
 
 
-def train(batch, config, *, losses=None, **passed):
+def examples_for(batch, config):
+    pairs = random_pairs(batch) if config.objective.learns_pairs else None
+    return Examples(labels=batch if config.objective.learns_labels else None, pairs=pairs)
+
+
+def train(batch, config, *, losses=None, batches=None, **passed):
     """Fit a fresh network to one batch, judged on itself or by the given validation losses."""
     network = build_network(config.network, EMBEDDING_DIM, seed=config.seed)
     recorder = Recorder()
+    examples = examples_for(batch, config)
 
     def judge(network):
         if losses is not None:
             return {"loss": next(losses)}
-        return evaluate(network, [batch], config.objective).scalars()
+        return evaluate(network, [examples], config.objective).scalars()
 
-    result = fit(
-        network, repeat(batch), config, evaluate=judge, save=recorder.save, sinks=[recorder], **passed
-    )
+    result = Training.of(network, config).fit(
+        repeat([examples]) if batches is None else batches,
+        evaluate=judge, save=recorder.save, sinks=[recorder], **passed,
+    )  # fmt: skip
     return network, result, recorder
 
 
@@ -65,7 +78,8 @@ def test_a_tiny_network_overfits_one_batch(make_batch):
 
 def test_every_network_learns(make_batch):
     batch = make_batch(1, num_snapshots=4)
-    for network in (TINY, NetworkConfig(name="linear")):
+    transformer = NetworkConfig(name="transformer", d_lens=32, num_heads=4, dropout=0.0)
+    for network in (TINY, transformer, NetworkConfig(name="linear")):
         _, _, recorder = train(batch, config_for(60, network=network, log_interval=10))
         losses = [values["loss"] for _, split, values in recorder.lines if split == "train"]
         assert losses[-1] < 0.9 * losses[0]
@@ -101,8 +115,15 @@ def test_intervals_best_and_last(make_batch):
         {"loss": 0.3},
         {"loss": 0.4},
     )
-    train_names = {"loss", "L_reg", "L_rank", "L_budget", "L_illegal", "grad_norm", "lr", "steps_per_s"}
-    assert recorder.lines[0][2].keys() == train_names
+    terms = {"loss", "L_reg", "L_rank", "L_budget", "L_illegal"}
+    debugging = {
+        "score_mean", "score_std", "score_min", "score_max", "score_histogram",
+        "expansion_mass", "collapse_mass", "legality_compliance", "mse_level_0", "mse_level_1",
+        "utility_correlation_mean", "utility_correlation_min", "utility_correlation_max",
+        "score_delta_nll_expand_mean", "score_delta_nll_collapse_mean",
+        "grad_norm", "grad_norm_max", "lr", "steps_per_s", "read_share",
+    }  # fmt: skip
+    assert terms | debugging <= recorder.lines[0][2].keys()
 
 
 def test_learning_rate_warms_up_then_follows_a_cosine():
@@ -131,16 +152,16 @@ def test_gradients_are_clipped():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_divergence_stops_before_the_weights_are_touched(make_batch, bad):
+def test_divergence_stops_before_the_weights_are_touched_and_hands_over_the_batch(make_batch, bad):
     batch = make_batch(4)
-    poisoned = replace(batch, target_utilities=torch.full_like(batch.target_utilities, bad))
-    config = config_for(6)
-    network = build_network(config.network, EMBEDDING_DIM)
-    batches = iter([batch, batch, poisoned])
-    recorder = Recorder()
-    with pytest.raises(DivergenceError, match="diverged at step 3: loss"):
-        fit(network, batches, config, evaluate=lambda _: {"loss": 0.0}, save=recorder.save)
+    poisoned = Examples(replace(batch, target_utilities=torch.full_like(batch.target_utilities, bad)))
+    batches = iter([[Examples(batch)], [Examples(batch)], [poisoned]])
+    network = build_network(TINY, EMBEDDING_DIM)
+    training = Training.of(network, config_for(6))
+    with pytest.raises(DivergenceError, match="diverged at step 3: loss") as caught:
+        training.fit(batches, evaluate=lambda _: {"loss": 0.0}, save=Recorder().save)
     assert all(parameter.isfinite().all() for parameter in network.parameters())
+    assert caught.value.batch == [poisoned]
 
 
 def test_a_validation_loss_that_is_not_finite_stops_too(make_batch):
@@ -149,10 +170,83 @@ def test_a_validation_loss_that_is_not_finite_stops_too(make_batch):
 
 
 def test_batches_that_end_early_are_an_error(make_batch):
-    config = config_for(6)
-    network = build_network(config.network, EMBEDDING_DIM)
     with pytest.raises(InputError, match="ended before step 2 of 6"):
-        fit(network, iter([make_batch(0)]), config, evaluate=dict, save=Recorder().save)
+        train(make_batch(0), config_for(6), batches=iter([[Examples(make_batch(0))]]))
+
+
+@pytest.mark.parametrize("objective", ["preference", "mixed"])
+@pytest.mark.parametrize("network", ["dual_cross_attention", "transformer", "linear"])
+def test_every_network_learns_every_objective(make_batch, objective, network):
+    batch = make_batch(1, num_snapshots=4)
+    preference = PreferenceConfig(kl_weight=0.1, budget_smooth_weight=0.1)
+    config = config_for(
+        60,
+        learning_rate=1e-2,
+        network=replace(TINY, name=network),
+        objective=ObjectiveConfig(objective, preference=preference),
+        log_interval=10,
+    )
+    _, result, recorder = train(batch, config)
+    lines = [values for _, split, values in recorder.lines if split == "train"]
+    assert lines[-1]["L_pref"] < 0.95 * lines[0]["L_pref"]
+    assert {"L_kl", "L_budget_smooth", "adv_delta_mean", "adv_delta_p95", "variants_total"} <= lines[0].keys()
+    assert result.last["preference_agreement"] > 0.6
+
+
+def test_early_stopping_ends_after_enough_evaluations_without_a_better_one(make_batch):
+    losses = iter([0.5, 0.3, 0.4, 0.31, 0.2])
+    config = config_for(40, patience=2)
+    _, result, recorder = train(make_batch(3), config, losses=losses)
+    assert (result.ending, result.num_steps, result.best_step) == ("early", 20, 10)
+    assert recorder.saved[-1][:2] == ("step_0000020", 20)
+
+
+def test_being_told_to_stop_saves_after_the_step_at_hand(make_batch):
+    told = iter([False, False, True])
+    _, result, recorder = train(make_batch(3), config_for(12), should_stop=lambda: next(told))
+    assert (result.ending, result.num_steps) == ("stopped", 3)
+    assert recorder.saved == [("step_0000003", 3, {})]
+
+
+@pytest.mark.parametrize("objective", ["counterfactual", "preference", "mixed"])
+def test_a_batch_in_parts_takes_the_very_same_step(make_batch, split_batch, objective):
+    """Accumulation: losses and gradients of the parts add up to those of the whole batch."""
+    batch = make_batch(5, num_snapshots=4)
+    config = config_for(1, objective=ObjectiveConfig(objective))
+    whole = build_network(TINY, EMBEDDING_DIM, seed=1)
+    parts = build_network(TINY, EMBEDDING_DIM, seed=1)
+    values = Training.of(whole, config).step([examples_for(batch, config)])
+    examples = [examples_for(one, config) for one in split_batch(batch)]
+    if config.objective.learns_pairs:  # the same pairs in both, whatever their padding
+        pairs = random_pairs(batch)
+        examples = [_with_pairs(one, pairs, row) for row, one in enumerate(examples)]
+    in_parts = Training.of(parts, config).step(examples)
+    assert in_parts == pytest.approx(values, rel=1e-4, abs=1e-6)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6)
+
+
+def _with_pairs(part, pairs, row):
+    mine = pairs.row == row
+    width = part.pairs.contexts.levels.shape[1]
+    cut = replace(
+        part.pairs,
+        direction=pairs.direction[mine][:, :width],
+        from_adv_delta=pairs.from_adv_delta[mine],
+        to_adv_delta=pairs.to_adv_delta[mine],
+    )
+    return replace(part, pairs=cut)
+
+
+def test_bfloat16_learns_too_and_keeps_weights_and_losses_in_float32(make_batch):
+    batch = make_batch(1, num_snapshots=4)
+    config = config_for(40, precision="bfloat16", log_interval=10)
+    network, _, recorder = train(batch, config)
+    losses = [values["loss"] for _, split, values in recorder.lines if split == "train"]
+    assert losses[-1] < 0.9 * losses[0]
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert uses_bfloat16("bfloat16", torch.device("cpu"))
+    assert not uses_bfloat16("auto", torch.device("cpu"))
 
 
 def test_endless_goes_through_the_epochs_and_refuses_an_empty_one():

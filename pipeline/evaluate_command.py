@@ -1,0 +1,186 @@
+"""`mctrace evaluate`: checkpoints judged on held-out documents, beside baselines that cost nothing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mctrace.analysis.run_folder import EVALUATION_FILE
+from mctrace.context.errors import InputError
+from mctrace.datasets.batches import ordered_batches
+from mctrace.datasets.preference_data import PreferenceData, open_preference_data
+from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.target import Target
+from mctrace.datasets.training_data import TrainingData, open_training_data
+from mctrace.pipeline.config import PipelineConfig
+from mctrace.pipeline.output import print_table
+from mctrace.train.baselines import attention_scores, noise_scores, recency_scores
+from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
+from mctrace.train.config import TrainConfig
+from mctrace.train.estimates import Interval, bootstrap_interval
+from mctrace.train.evaluation import Scorer, judge_all, network_scorer
+from mctrace.train.folders import BEST
+from mctrace.train.reading import Source
+from mctrace.train.ridge import fit_ridge
+from mctrace.train.trainer import resolve_device, uses_bfloat16
+
+_EVERY_PAIR = 1_000_000
+"""pairs per group, more than any has: what is judged is not capped as what is learned from"""
+_METRICS = (
+    "ranking_accuracy", "utility_correlation", "kendall_tau", "mse", "budget_balance",
+    "legality_compliance", "preference_corr", "preference_agreement",
+)  # fmt: skip
+
+
+def evaluate_checkpoints(
+    config: PipelineConfig,
+    checkpoints: Sequence[Path],
+    version: int | None,
+    split: str,
+    as_json: bool,
+    console: Console,
+) -> None:
+    """Judges checkpoints and the baselines on one split under the first checkpoint's target and scale."""
+    device = resolve_device(config.train.device)
+    bfloat16 = uses_bfloat16(config.train.precision, device)
+    loaded = [load_checkpoint(folder) for folder in checkpoints]
+    first = loaded[0][1]
+    store = open_store(config.store.uri).at(version)
+    source = _source(store, first, config.train)
+    scorers: dict[str, Scorer] = {}
+    for folder, (network, info) in zip(checkpoints, loaded, strict=True):
+        _check_comparable(info, first, store, source, folder)
+        scorers[_name_of(folder)] = network_scorer(network.to(device), bfloat16=bfloat16)
+    scorers |= _baselines(source, split, config.train)
+    results = judge_all(
+        scorers,
+        source.validation(split, config.train.batch_size),
+        config.train.objective,
+        source.judging_state(split, config.train.objective.preference),
+    )
+    intervals = {name: _intervals(result.per_document, config.train.seed) for name, result in results.items()}
+    one = next(iter(results.values()))
+    answer = {
+        "checkpoints": [str(folder) for folder in checkpoints],
+        "store": config.store.uri,
+        "version": store.version,
+        "split": split,
+        "target": first.target,
+        "target_hash": _target(first).hash,
+        "num_snapshots": one.num_snapshots,
+        "num_variants": one.num_variants,
+        "scorers": {
+            name: {metric: asdict(interval) for metric, interval in found.items()}
+            for name, found in intervals.items()
+        },
+        "pooled": {name: result.scalars() for name, result in results.items()},
+    }
+    text = json.dumps(answer, indent=2)
+    (checkpoints[0].parent / EVALUATION_FILE).write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        _print_judgement(answer, intervals, console)
+
+
+def _source(store: StoreVersion, info: CheckpointInfo, config: TrainConfig) -> Source:
+    """Labels and pairs of the store, whichever there are; raises InputError when there are neither."""
+    labels: TrainingData | None = None
+    pairs: PreferenceData | None = None
+    try:
+        labels = open_training_data(
+            store, _target(info), info.utility_scale, where=config.where, with_attention=True
+        )
+    except InputError:
+        if info.training["objective"].get("name", "counterfactual") != "preference":
+            raise
+    if _has_pairs(info):
+        pairs = open_preference_data(
+            store, max_pairs=_EVERY_PAIR, hard_negative_share=1.0, where=config.pairs_where
+        )
+    return Source(labels, pairs)
+
+
+def _has_pairs(info: CheckpointInfo) -> bool:
+    """Whether the checkpoint learned from pairs; judged on them it is then."""
+    return bool(info.training["objective"].get("name", "counterfactual") != "counterfactual")
+
+
+def _target(info: CheckpointInfo) -> Target:
+    """The target as it was when the checkpoint learned it, whatever has become of its file since."""
+    return Target(info.target, info.target_sql) if info.target_sql else Target.named(info.target)
+
+
+def _baselines(source: Source, split: str, config: TrainConfig) -> dict[str, Scorer]:
+    """What a network has to beat: the best linear one, recency, attention mass where kept, and noise."""
+    found: dict[str, Scorer] = {}
+    if source.labels is not None:
+        data = source.labels
+        found["ridge"] = fit_ridge(
+            ordered_batches(data, "train", config.batch_size),
+            ordered_batches(data, "validation", config.batch_size),
+            config.objective,
+        )
+    found["recency"] = recency_scores
+    if source.labels is not None and source.pairs is None:
+        snapshots = source.labels.snapshots(split)
+        if any(snapshot.head.attention_N is not None for snapshot in snapshots):
+            found["attention"] = attention_scores
+    found["noise"] = partial(noise_scores, generator=torch.Generator().manual_seed(config.seed))
+    return found
+
+
+def _check_comparable(
+    info: CheckpointInfo, first: CheckpointInfo, store: StoreVersion, source: Source, folder: Path
+) -> None:
+    data = source.labels or source.pairs
+    assert data is not None, "a source has labels or pairs"
+    theirs = {key: info.dataset[key] for key in ("model_hash", "gist_hash")}
+    ours = {key: getattr(data.arrays.provenance, key) for key in theirs}
+    if theirs != ours:
+        raise InputError(
+            f"{folder} was trained on labels of another base model or GistNet than {store.location.uri} holds"
+        )
+    if _target(info).hash != _target(first).hash:
+        raise InputError(
+            f"{folder} was trained on target {info.target!r} ({_target(info).hash[:8]}), the first "
+            f"checkpoint on {first.target!r} ({_target(first).hash[:8]}): evaluate them one by one"
+        )
+
+
+def _name_of(folder: Path) -> str:
+    """A run's checkpoint is called by its run; any other by its own folder."""
+    return folder.resolve().parent.name if folder.name == BEST else str(folder)
+
+
+def _intervals(per_document: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, Interval]:
+    return {
+        metric: bootstrap_interval(values, seed) for metric, values in sorted(per_document.items()) if values
+    }
+
+
+def _print_judgement(
+    answer: Mapping[str, Any], intervals: Mapping[str, Mapping[str, Interval]], console: Console
+) -> None:
+    metrics = [metric for metric in _METRICS if any(metric in found for found in intervals.values())]
+    num_documents = max(i.num_documents for found in intervals.values() for i in found.values())
+    table = Table(
+        title=f"{answer['split']} split, target {answer['target']}: {answer['num_snapshots']} snapshots of "
+        f"{num_documents} documents; mean over documents and 95% bootstrap interval"
+    )
+    table.add_column("scorer")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for name, found in intervals.items():
+        table.add_row(name, *(_cell(found.get(metric)) for metric in metrics))
+    print_table(table, console)
+
+
+def _cell(interval: Interval | None) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""

@@ -1,0 +1,100 @@
+"""A trained network in a live runtime: loaded by folder, given maps and trees, exported as a graph."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mctrace.context.errors import InputError
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.contexts import Context, TreeEmbeddings, unlabelled_batch
+from mctrace.train.checkpoint import describe
+from mctrace.train.config import NetworkConfig, TrainConfig
+from mctrace.train.export import INPUTS, export_lensnet
+from mctrace.train.inference import rebalance, score
+from mctrace.train.networks import build_network
+from mctrace.train.scorer import Scorer
+
+TREE = TreeShape(4, 2)
+WIDTH = 12
+DUAL = NetworkConfig(d_lens=16, num_heads=4)
+TRANSFORMER = NetworkConfig(name="transformer", d_lens=16, num_heads=4)
+
+
+def context(levels, cursor, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    trees = [torch.randn(64 // 4**level, WIDTH, generator=generator) for level in range(3)]
+    return Context(LODMap(TREE, 0, cursor, np.array(levels, dtype=np.uint8)), TreeEmbeddings(trees))
+
+
+def scorer_of(config):
+    network = build_network(config, WIDTH, seed=1).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    info = describe(
+        TrainConfig(network=config), embedding_dim=WIDTH, block_size=4, max_level=2, utility_scale=0.02,
+        dataset={"version": 1},
+    )  # fmt: skip
+    return Scorer(network, info)
+
+
+@pytest.mark.parametrize("config", [DUAL, TRANSFORMER, NetworkConfig(name="linear")])
+def test_a_live_runtime_loads_a_folder_and_scores_its_context(tmp_path, config):
+    scorer_of(config).save_pretrained(tmp_path / "best")
+    scorer = Scorer.from_pretrained(tmp_path / "best", device="cpu")
+    live = context([2, 2, 2, 2, 1, 1, 0, 0], cursor=31)
+    scores = scorer.score(live)
+    assert scores.shape == (1 + 2 + 7,)
+    assert scores[0] >= 0  # the coarsest level cannot collapse
+    assert (scores[3:] <= 0).all()  # tokens cannot expand
+    assert torch.equal(scores, scorer.score(live))
+    batch = unlabelled_batch([live])
+    assert torch.equal(scorer.score(live, rebalanced=True), rebalance(score(scorer.network, batch), batch)[0])
+
+
+def test_a_tree_of_another_shape_is_refused():
+    lod_map = LODMap(TreeShape(8, 2), 0, 16, np.array([1, 0], dtype=np.uint8))
+    other = Context(lod_map, TreeEmbeddings([torch.zeros(16, WIDTH), torch.zeros(2, WIDTH)]))
+    with pytest.raises(InputError, match=r"K = 4 up to level 2, the context has K = 8"):
+        scorer_of(DUAL).score(other)
+
+
+def test_a_tree_that_lacks_nodes_says_which():
+    live = context([2, 2, 2, 2, 1, 1, 0, 0], cursor=32)
+    short = replace(live, embeddings=TreeEmbeddings([level[:2] for level in live.embeddings.levels]))
+    with pytest.raises(InputError, match=r"node \(level 1, index \d\) is beyond the tree"):
+        scorer_of(DUAL).score(short)
+
+
+@pytest.mark.parametrize("config", [DUAL, TRANSFORMER])
+def test_the_exported_graph_scores_as_the_network_does_at_any_size(make_batch, config):
+    network = scorer_of(config).network
+    exported = export_lensnet(network, block_size=4, max_level=2).module()
+    for seed, num_snapshots in ((0, 1), (1, 3), (2, 5)):
+        batch = make_batch(seed, num_snapshots=num_snapshots, num_spans=3 + seed)
+        found = exported(*(getattr(batch, name) for name in INPUTS))
+        torch.testing.assert_close(found, score(network, batch), rtol=1e-4, atol=1e-5)
+
+
+def test_loading_and_scoring_need_neither_store_nor_cluster_nor_base_model(tmp_path):
+    scorer_of(DUAL).save_pretrained(tmp_path / "best")
+    blocked = ("ray", "transformers", "duckdb", "deltalake", "pyarrow", "zarr", "pydantic", "typer", "rich",
+               "tensorboard", "scipy", "fsspec")  # fmt: skip
+    code = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in blocked)
+    code += f"""
+import numpy as np, torch
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.contexts import Context, TreeEmbeddings
+from mctrace.train.scorer import Scorer
+lod_map = LODMap(TreeShape(4, 2), 0, 8, np.array([1, 0], dtype=np.uint8))
+trees = TreeEmbeddings([torch.zeros(8, {WIDTH}), torch.zeros(2, {WIDTH}), torch.zeros(0, {WIDTH})])
+assert Scorer.from_pretrained({str(tmp_path / "best")!r}).score(Context(lod_map, trees)).shape == (5,)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,46 @@
+"""A trained LensNet as a live runtime wants it: load a folder, score a working context."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mctrace.context.errors import InputError
+from mctrace.datasets.contexts import Context
+from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from mctrace.train.config import Device
+from mctrace.train.inference import score_contexts
+from mctrace.train.lensnet import LensNet
+from mctrace.train.trainer import resolve_device
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A network in evaluation mode and what is known of it. Needs torch, numpy and safetensors only."""
+
+    network: LensNet
+    info: CheckpointInfo
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: Device = "auto") -> "Scorer":
+        """Reads a checkpoint's folder; raises InputError when it is none, or damaged."""
+        network, info = load_checkpoint(Path(folder))
+        return cls(network.to(resolve_device(device)), info)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Writes weights (safetensors) and description (JSON) to `folder`, replacing what is there."""
+        save_checkpoint(Path(folder), self.network, self.info)
+
+    def score(self, context: Context, *, rebalanced: bool = False) -> Tensor:
+        """Signed scores [N], one per entry of the context: positive asks for more detail, negative for less.
+
+        Illegal directions are 0. One unit is `info.utility_scale` nats per token. Raises InputError when the
+        context's tree is not of the shape that the network was trained on.
+        """
+        tree = context.lod_map.tree
+        if (tree.block_size, tree.max_level) != (self.info.block_size, self.info.max_level):
+            raise InputError(
+                f"this LensNet was trained on trees of K = {self.info.block_size} up to level "
+                f"{self.info.max_level}, the context has K = {tree.block_size} up to level {tree.max_level}"
+            )
+        return score_contexts(self.network, [context], rebalanced=rebalanced)[0]
