@@ -1,9 +1,10 @@
 """`make bench-sql`: what views, derivations and analyses cost, and against what people would otherwise write.
 
-On a synthetic store of a million effects of 128 tokens, and a derived dataset of ten million labels of it, the same
-questions go to mctrace's views and to the bare Parquet files in SQL that an expert wrote for them (`sql_questions.py`).
-Each side runs in processes of its own, in turns, with two threads and 4 GB. Both must answer alike. The last line
-printed is one JSON object, which is also written to benchmarks/results/; a ratio above 1 says how much slower we are.
+On a synthetic store of a million effects of 128 tokens, and a derived dataset of ten million labels of it,
+the same questions go to mctrace's views and to the bare Parquet files in SQL that an expert wrote for them
+(`sql_questions.py`). Each side runs in processes of its own, in turns, with two threads and 4 GB. Both must
+answer alike. The last line printed is one JSON object, which is also written to benchmarks/results/; a ratio
+above 1 says how much slower we are.
 """
 
 import argparse
@@ -42,10 +43,10 @@ class Bench:
     folder: Path
 
     def run(self, side: str, sql: str = "", dataset: str | None = None, **asked: Any) -> dict[str, Any]:
-        """One measurement in a process of its own; the first repetition warms the file cache and is left out."""
+        """One measurement in a process of its own; its first repetition warms the caches and is left out."""
         asked = {
-            "side": side, "sql": sql, "dataset": dataset, "store": self.store.location.uri, "version": self.version,
-            "scratch": str(self.folder), "repeats": REPEATS, **asked,
+            "side": side, "sql": sql, "dataset": dataset, "store": self.store.location.uri, "version":
+            self.version, "scratch": str(self.folder), "repeats": REPEATS, **asked,
         }  # fmt: skip
         command = [sys.executable, "-m", "benchmarks.sql_one", json.dumps(asked)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -87,7 +88,8 @@ def compare(
         flush=True,
     )
     return {
-        f"{name}_seconds": found["ours"], f"{name}_bare_seconds": found["bare"], f"{name}_ratio_to_bare": ratio,
+        f"{name}_seconds": found["ours"], f"{name}_bare_seconds": found["bare"],
+        f"{name}_ratio_to_bare": ratio,
         f"{name}_peak_mb": peaks["ours"], f"{name}_bare_peak_mb": peaks["bare"],
     }  # fmt: skip
 
@@ -117,16 +119,23 @@ def run(bench: Bench) -> dict[str, Any]:
     for file in sorted(Path(shipped.__file__).parent.glob("*.sql")):
         done = bench.run("analysis", name=file.stem)
         analyses[file.stem] = {"seconds": statistics.median(done["seconds"]), "peak_mb": done["peak_mb"]}
-        print(f"{file.stem:32} {analyses[file.stem]['seconds']:8.3f} s  peak {done['peak_mb']:6.0f} MB", flush=True)
+        print(
+            f"{file.stem:32} {analyses[file.stem]['seconds']:8.3f} s  peak {done['peak_mb']:6.0f} MB",
+            flush=True,
+        )
     result["analyses"] = analyses
     result["slowest_analysis_seconds"] = max(one["seconds"] for one in analyses.values())
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the effects; kept only with --out")
-    parser.add_argument("--folder", type=Path, default=None, help="where to build the store [a temporary folder]")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where to build the store [a temporary folder]"
+    )
     parser.add_argument("--out", type=Path, default=None, help="JSON file [benchmarks/results/sql.json]")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else Size()
@@ -135,10 +144,13 @@ def main() -> None:
         version = store.at()
         part = derive(store, version, "ten_million", Derivation(Recipe("copies.sql", COPIES)))
         bench = Bench(store, store.ledger.version(), Path(scratch))
-        (num_effects,) = duckdb.execute(f"select count(*) from read_parquet({version.table_files('effects')})").fetchone() or (0,)
+        (num_effects,) = duckdb.execute(
+            f"select count(*) from read_parquet({version.table_files('effects')})"
+        ).fetchone() or (0,)
         print(f"{num_effects} effects, {part.num_rows['derived_labels']} materialised labels", flush=True)
         result = {
-            **run(bench), "num_effects": num_effects, "num_materialised_labels": part.num_rows["derived_labels"],
+            **run(bench), "num_effects": num_effects,
+            "num_materialised_labels": part.num_rows["derived_labels"],
             "rounds": ROUNDS, "threads": 2, "memory_limit": "4GB", "quick": arguments.quick,
             "machine": {"processor": _processor(), "cores": os.cpu_count(), "duckdb": duckdb.__version__},
         }  # fmt: skip
@@ -152,7 +164,9 @@ def main() -> None:
 def _processor() -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
-    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor())
+    return next(
+        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
+    )
 
 
 if __name__ == "__main__":

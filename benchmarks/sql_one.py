@@ -1,7 +1,8 @@
-"""One measurement in a process of its own, so that its peak memory is its own: `python -m benchmarks.sql_one JSON`.
+"""One measurement in a process of its own, so that its peak memory is its own: `python -m benchmarks.sql_one
+JSON`.
 
-Two threads and 4 GB, as on a small machine. Prints one JSON object: seconds of each repetition, the peak of the
-process's memory, and the answer.
+Two threads and 4 GB, as on a small machine. Prints one JSON object: seconds of each repetition, the peak of
+the process's memory, and the answer.
 """
 
 import json
@@ -21,7 +22,14 @@ LIMITS = {"threads": 2, "memory_limit": "4GB"}
 def main() -> None:
     """Runs what the JSON argument asks for."""
     asked = json.loads(sys.argv[1])
-    run = {"ours": _ours, "bare": _bare, "analysis": _analysis, "derive": _derive, "copy": _copy, "open": _open}
+    run = {
+        "ours": _ours,
+        "bare": _bare,
+        "analysis": _analysis,
+        "derive": _derive,
+        "copy": _copy,
+        "open": _open,
+    }
     seconds, answer = run[asked["side"]](asked)
     # Kilobytes on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -78,8 +86,8 @@ def _derive(asked: dict[str, Any]) -> tuple[list[float], Any]:
     version = store.at(asked["version"]).read_through(asked.get("dataset"))
     recipe = derive.Recipe("bench.sql", asked["sql"])
     names = iter(asked["names"])
-    # What derive would take anyway on a machine of this size.
-    derive._AS_WRITTEN.update(LIMITS)  # type: ignore[arg-type]
+    settings = derive._settings
+    derive._settings = lambda sql: {**LIMITS, **settings(sql), "threads": min(2, settings(sql)["threads"])}  # type: ignore[assignment, type-var]
     return _timed(
         asked, lambda: derive.derive(store, version, next(names), derive.Derivation(recipe)).num_rows
     )

@@ -1,7 +1,8 @@
 """The same questions twice: to mctrace's views, and to the bare Parquet files by someone who knows them well.
 
-The bare SQL is what an expert writes against this very store: file lists by hand, only the columns and joins that the
-question needs, and what is true of the answer (legality, audits) as lean as it can be said. Both must answer alike.
+The bare SQL is what an expert writes against this very store: file lists by hand, only the columns and joins
+that the question needs, and what is true of the answer (legality, audits) as lean as it can be said. Both
+must answer alike.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ LABELS = (
     + ONCE
     + """,
     cut as (
-        select e.*, s.cursor, delta_nll[s.cursor - e.first_token + 1 : s.cursor - e.first_token + {horizon}] as values
+        select
+            e.*, s.cursor,
+            delta_nll[s.cursor - e.first_token + 1 : s.cursor - e.first_token + {horizon}] as values
         from once as e join spots as s using (trajectory_id)
         where """
     + LEGAL
@@ -118,13 +121,13 @@ cross join (select unnest(range(10)) as copy)
 
 ALL_COLUMNS = """
     select
-        t.run_id, c.trajectory_id, c.trajectory_id || ':' || c.cursor as snapshot_id, t.document_id, d.source, d.split,
-        t.policy, c.cursor, c.cursor - t.cursors[1] as cursor_offset, c.action, c.node_level, c.node_index,
-        c.entry_level, (t.block_size ** c.node_level)::bigint as span_width,
-        c.cursor - (c.node_index + 1) * (t.block_size ** c.node_level)::bigint as distance_to_cursor, t.horizon,
-        list_avg(c.values) as delta_nll, list_stddev_samp(c.values) / sqrt(t.horizon) as stderr,
-        case c.action when 'expand' then -1 else 1 end * list_avg(c.values) as value_of_detail,
-        t.block_size - 1 as positions, c.inclusion_probability, c.estimator, c.estimator_window,
+        t.run_id, c.trajectory_id, c.trajectory_id || ':' || c.cursor as snapshot_id, t.document_id, d.source,
+        d.split, t.policy, c.cursor, c.cursor - t.cursors[1] as cursor_offset, c.action, c.node_level,
+        c.node_index, c.entry_level, (t.block_size ** c.node_level)::bigint as span_width, c.cursor -
+        (c.node_index + 1) * (t.block_size ** c.node_level)::bigint as distance_to_cursor, t.horizon,
+        list_avg(c.values) as delta_nll, list_stddev_samp(c.values) / sqrt(t.horizon) as stderr, case c.action
+        when 'expand' then -1 else 1 end * list_avg(c.values) as value_of_detail, t.block_size - 1 as
+        positions, c.inclusion_probability, c.estimator, c.estimator_window,
         list_sum(a.attention_mass[c.first_entry + 1 : c.first_entry + c.num_entries]) as attention_mass,
         t.model_hash, t.gist_hash, t.dtype
     from cut as c
@@ -147,4 +150,4 @@ DERIVATIONS = (
         dataset="ten_million",
     ),
 )
-"""Datasets made by `derive`, which also checks and hashes what it made, against a bare COPY of the same rows."""
+"""Datasets made by `derive`, which also checks, prices and hashes what it made, against a bare COPY."""

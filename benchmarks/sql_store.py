@@ -1,8 +1,8 @@
 """A synthetic store of the size that a cluster leaves after a night: a million effects of 128 tokens each.
 
-Shaped like the real thing after `mctrace compact`: contexts of 12,672 tokens at K = 32 (4 level-2 gists, 224 level-1
-gists, 44 blocks of tokens), 250 actions each, a heavy tail of values, drop controls, joint edits, attention, some
-windowed trajectories with audits, and groups of variants for preference pairs.
+Shaped like the real thing after `mctrace compact`: contexts of 12,672 tokens at K = 32 (4 level-2 gists,
+224 level-1 gists, 44 blocks of tokens), 250 actions each, a heavy tail of values, drop controls, joint edits,
+attention, some windowed trajectories with audits, and groups of variants for preference pairs.
 """
 
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def build(folder: str, size: Size) -> Store:
 def _run(store: Store) -> Part:
     common = {"run_id": "run", "model_name": "synthetic", "gist_source": "mean", "estimator": "exact",
               "config": "{}", "software": "{}", "noise_floor": {"no_op": 1e-6, "regrouped": 1e-5},
-              **{key: PROVENANCE[key] for key in ("model_hash", "tokenizer_hash", "gist_hash", "dtype")}}  # fmt: skip
+              **{name: value for name, value in PROVENANCE.items() if isinstance(value, str)}}  # fmt: skip
     start = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [{**common, "event": "start", "recorded_at": start},
             {**common, "event": "end", "recorded_at": start, "outcome": "finished"}]  # fmt: skip
@@ -91,7 +91,9 @@ def _vocabulary(store: Store) -> Part:
         {"tokenizer_hash": "tokenizer", "token_id": i, "text": shapes[i % len(shapes)].format(i)}
         for i in range(VOCABULARY)
     ]
-    return write_part(store.location, part_id="words", kind="embeddings", run_id="run", tables={"vocabulary": rows})
+    return write_part(
+        store.location, part_id="words", kind="embeddings", run_id="run", tables={"vocabulary": rows}
+    )
 
 
 def _documents(store: Store, size: Size, generator: np.random.Generator) -> Iterator[Part]:
@@ -103,8 +105,8 @@ def _documents(store: Store, size: Size, generator: np.random.Generator) -> Iter
                "minhash": []}  # fmt: skip
         tokens = generator.integers(0, VOCABULARY, num_tokens).astype(np.int32)
         yield write_part(
-            store.location, part_id=f"document-{i}", kind="document", run_id="run", tables={"documents": [row]},
-            arrays={"tokens": tokens},
+            store.location, part_id=f"document-{i}", kind="document", run_id="run",
+            tables={"documents": [row]}, arrays={"tokens": tokens},
         )  # fmt: skip
 
 
@@ -112,7 +114,9 @@ def _measurements(store: Store, size: Size, first: int, generator: np.random.Gen
     """One compacted part of each kind."""
     ids = range(first, min(first + size.trajectories_per_part, size.trajectories))
     rows = [
-        _trajectory(f"trajectory-{i:06d}", _document(i // size.trajectories_per_document), (CURSOR,), generator)
+        _trajectory(
+            f"trajectory-{i:06d}", _document(i // size.trajectories_per_document), (CURSOR,), generator
+        )
         for i in ids
     ]
     names = [str(row["trajectory_id"]) for row in rows]
@@ -140,7 +144,8 @@ def _effects(names: list[str], generator: np.random.Generator) -> pa.Table:
 
 def _drops(names: list[str], generator: np.random.Generator) -> pa.Table:
     return _effect_table(
-        [(name, "drop", *action[1:], "exact") for name in names for action in legal_actions()[::20]], generator
+        [(name, "drop", *action[1:], "exact") for name in names for action in legal_actions()[::20]],
+        generator,
     )
 
 
@@ -173,7 +178,9 @@ def _joints(names: list[str], generator: np.random.Generator) -> pa.Table:
             single = generator.standard_normal(HORIZON) * 0.1
             rows.append({
                 "trajectory_id": name, "first_token": CURSOR, "status": "ok",
-                "actions": [dict(zip(("action", "node_level", "node_index"), actions[i][:3], strict=True)) for i in chosen],
+                "actions": [
+                    dict(zip(("action", "node_level", "node_index"), actions[i], strict=False)) for i in chosen
+                ],
                 "sum_of_singles": single.astype(np.float32),
                 "delta_nll": (single + generator.standard_normal(HORIZON) * 0.02).astype(np.float32),
             })  # fmt: skip
@@ -182,7 +189,11 @@ def _joints(names: list[str], generator: np.random.Generator) -> pa.Table:
 
 def _attention(names: list[str], generator: np.random.Generator) -> pa.Table:
     rows = [
-        {"trajectory_id": name, "status": "ok", "attention_mass": generator.random(NUM_ENTRIES, dtype=np.float32)}
+        {
+            "trajectory_id": name,
+            "status": "ok",
+            "attention_mass": generator.random(NUM_ENTRIES, dtype=np.float32),
+        }
         for name in names
     ]
     return _table("attention", rows)
@@ -192,7 +203,9 @@ def _variants(store: Store, size: Size, generator: np.random.Generator) -> Part:
     cursors = tuple(CURSOR + K * i for i in range(4))
     rows = [
         {
-            **_trajectory(f"variant-{group:05d}-{i:02d}", _document(group % size.documents), cursors, generator),
+            **_trajectory(
+                f"variant-{group:05d}-{i:02d}", _document(group % size.documents), cursors, generator
+            ),
             "variant_group": f"group-{group:05d}",
             "policy": "variant_lod0" if i == 0 else "variant_random",
         }

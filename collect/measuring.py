@@ -135,7 +135,9 @@ class Worker:
         """What every token id reads as, so that a store can be asked about kinds of tokens on its own."""
         tokenizer, tokenizer_hash = self._source.load_tokenizer(), self._context.provenance.tokenizer_hash
         pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-        texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
+        texts = tokenizer.batch_decode(
+            [[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False
+        )
         return [
             # Sentencepiece decodes a word at the start of a text without its space.
             {

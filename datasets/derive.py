@@ -2,12 +2,13 @@
 
 A recipe is one query. It may read every view and macro, the variable `seed`, and variables of its own; chance
 comes from `chance(key, seed)`. What it gives is written in the order in which it gives it, so that the same
-version, recipe and seed make the same bytes: where an answer could depend on how work is split among threads, it
-runs on one.
+version, recipe and seed make the same bytes: where an answer could depend on how work is split among threads,
+it runs on one.
 """
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -43,8 +44,6 @@ OWN_RECIPES = "recipes"
 """The folder beside pipeline.toml in which a user's own NAME.sql is a recipe called NAME."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_AS_WRITTEN = {"disabled_optimizers": "join_order,build_side_probe_side"}
-"""The left side of a join streams and keeps its order, whatever the sizes look like."""
 _OPTIONAL = {"start", "shadow_price"}
 """Columns of derived labels that a recipe need not give."""
 
@@ -112,8 +111,8 @@ def derive(store: Store, version: StoreVersion, name: str, derivation: Derivatio
         if taken.part_id.startswith(part_id):
             return taken
         raise InputError(
-            f"the store has a dataset {name!r} already, of another version, recipe or seed: choose another name "
-            f"(\"from datasets where name = '{name}'\" shows it)"
+            f"the store has a dataset {name!r} already, of another version, recipe or seed: choose another "
+            f"name (\"from datasets where name = '{name}'\" shows it)"
         )
     folder = scratch_folder(version.location)
     try:
@@ -158,8 +157,8 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
     """Writes the recipe's rows as Parquet; returns the table that they belong to and the file."""
     recipe, file = derivation.recipe, folder / "rows.parquet"
     _refuse_other_chance(recipe)
-    settings = _AS_WRITTEN if _order_does_not_matter(recipe.text) else {**_AS_WRITTEN, "threads": 1}
-    with connect(version, settings=settings, writable=[file]) as connection:
+    with connect(version, settings=_settings(recipe.text), writable=[file]) as connection:
+        connection.execute(read_sql("views", "augmentations.sql"))
         query = single_query(connection, recipe.text).strip().rstrip(";")
         variables = {"seed": derivation.seed} if "seed" in variables_of(query) else {}
         set_variables(connection, query, {**variables, **(derivation.variables or {})})
@@ -167,7 +166,8 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
             columns = connection.sql(f"from (\n{query}\n)").columns
             table = "derived_pairs" if "better_snapshot_id" in columns else "derived_labels"
             connection.execute(
-                f"copy ({_with_types(table, columns, query, recipe)}) to '{file}' (format parquet, compression zstd)"
+                f"copy ({_with_types(table, columns, query, recipe)}) to '{file}' "
+                "(format parquet, compression zstd)"
             )
         except duckdb.Error as error:
             raise InputError(f"the recipe {recipe.name} fails: {str(error).strip()}") from error
@@ -206,13 +206,19 @@ def _with_types(table: str, columns: list[str], query: str, recipe: Recipe) -> s
 
 
 def _duckdb_type(arrow_type: pa.DataType) -> str:
-    return {"string": "varchar", "int64": "bigint", "int32": "integer", "uint8": "utinyint", "double": "double"}[
-        str(arrow_type)
-    ]
+    return {
+        "string": "varchar",
+        "int64": "bigint",
+        "int32": "integer",
+        "uint8": "utinyint",
+        "double": "double",
+    }[str(arrow_type)]
 
 
 _VOLATILE = ("random", "setseed", "uuid", "uuidv4", "uuidv7", "gen_random_uuid", "now", "today", "nextval")
-_SESSION = re.compile(r"\b(current_(timestamp|date|time)|get_current_\w+|localtime\w*)\b|\busing\s+sample\b|\btablesample\b")
+_SESSION = re.compile(
+    r"\b(current_(timestamp|date|time)|get_current_\w+|localtime\w*)\b|\busing\s+sample\b|\btablesample\b"
+)
 
 
 def _refuse_other_chance(recipe: Recipe) -> None:
@@ -222,9 +228,19 @@ def _refuse_other_chance(recipe: Recipe) -> None:
         found.append(session[0])
     if found:
         raise InputError(
-            f"the recipe {recipe.name} uses {', '.join(found)}: its rows could not be made again; take chance "
-            "from chance(key, getvariable('seed')), for example with key snapshot_id"
+            f"the recipe {recipe.name} uses {', '.join(found)}: its rows could not be made again; take "
+            "chance from chance(key, getvariable('seed')), for example with key snapshot_id"
         )
+
+
+def _settings(sql: str) -> dict[str, object]:
+    """What makes the order of rows, and so the bytes, the same on every machine.
+
+    The left side of a join streams and keeps its order, whatever the sizes look like. Rows come in one order
+    from one thread and in another from several, the same for any number of them.
+    """
+    threads = max(2, os.cpu_count() or 2) if _order_does_not_matter(sql) else 1
+    return {"disabled_optimizers": "join_order,build_side_probe_side", "threads": threads}
 
 
 _FREE_OF_ORDER = {"count", "min", "max", "quantile_cont", "quantile_disc", "median", "bool_and", "bool_or"}
@@ -269,7 +285,8 @@ _WRONG_LABELS = {
         from (select distinct snapshot_id, trajectory_id, start from derived where start is not null) as d
         join trajectories as t using (trajectory_id)
         where d.start < t.start or d.start % t.block_size <> 0 or d.start >= t.first_cursor
-        or d.start % (t.block_size ** greatest(t.levels[(d.start - t.start) // t.block_size + 1], 1))::bigint <> 0
+        or d.start
+            % (t.block_size ** greatest(t.levels[(d.start - t.start) // t.block_size + 1], 1))::bigint <> 0
         group by snapshot_id""",
     "rows for nodes before their snapshot's start": """
         select snapshot_id as example from derived where cursor - distance_to_cursor - span_width < start""",
@@ -281,8 +298,8 @@ _WRONG_LABELS = {
 _WRONG_PAIRS = {
     "pairs whose snapshots are not in the store": """
         select better_snapshot_id as example from derived as d
-        where not exists (from snapshots as s where s.snapshot_id = d.better_snapshot_id and s.split = d.split)
-        or not exists (from snapshots as s where s.snapshot_id = d.worse_snapshot_id and s.split = d.split)""",
+        where (better_snapshot_id, split) not in (select (snapshot_id, split) from snapshots)
+        or (worse_snapshot_id, split) not in (select (snapshot_id, split) from snapshots)""",
     "pairs without a positive strength": """
         select better_snapshot_id as example from derived where coalesce(strength, 0) <= 0""",
 }
@@ -294,7 +311,9 @@ def _refuse_wrong_rows(connection: duckdb.DuckDBPyConnection, table: str, recipe
         raise InputError(f"the recipe {recipe.name} gives no rows: nothing to keep")
     for what, query in (_WRONG_LABELS if table == "derived_labels" else _WRONG_PAIRS).items():
         try:
-            rows = fetch_rows(connection, f"select count(*) as num, any_value(example) as example from ({query})")
+            rows = fetch_rows(
+                connection, f"select count(*) as num, any_value(example) as example from ({query})"
+            )
         except StoreError as error:
             raise InputError(f"the recipe {recipe.name} cannot be checked: {error}") from error
         if rows[0]["num"]:

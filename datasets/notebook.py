@@ -1,11 +1,11 @@
 """A store in a notebook: questions in SQL, answers as Arrow, pandas or polars.
 
-    from mctrace.datasets.notebook import open_traces
+from mctrace.datasets.notebook import open_traces
 
-    traces = open_traces("traces")
-    traces.pandas("select action, median(value_of_detail) from labels group by all")
-    traces.polars("from labels_at(getvariable('h'))", h=32)
-    traces.connection.sql("describe labels")     # the DuckDB connection itself
+traces = open_traces("traces")
+traces.pandas("select action, median(value_of_detail) from labels group by all")
+traces.polars("from labels_at(getvariable('h'))", h=32)
+traces.connection.sql("describe labels")     # the DuckDB connection itself
 """
 
 from dataclasses import dataclass

@@ -7,9 +7,10 @@ derived dataset, the definitions in `views/derived/` stand in place of those of 
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -18,6 +19,8 @@ from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.tokens import DocumentTokens
+
+T = TypeVar("T")
 
 VIEWS = (
     "documents",
@@ -80,7 +83,8 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """A connection with every view of the version; trusted callers only, see `run_user_sql`.
 
-    `settings` are DuckDB's. `writable` are local files that trusted SQL may write besides reading the store's.
+    `settings` are DuckDB's. `writable` are local files that trusted SQL may write besides reading the
+    store's.
     """
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "python_enable_replacements": "false"}
@@ -103,15 +107,14 @@ def connect(
 
 
 def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] = ()) -> None:
-    """Views, macros and targets over the tables `stored_...`; `derived` are the tables that hold a dataset."""
+    """Views, macros and targets over the tables `stored_...`; `derived`: those that hold a dataset."""
     replaced = {name for table in derived for name in _OF_DERIVED[table]}
     for name in _DEFINITIONS:
         connection.execute(read_sql("views", *(("derived",) if name in replaced else ()), f"{name}.sql"))
     for target in TARGETS:
         connection.execute(f"create view {target}_target as {read_sql('targets', f'{target}.sql')}")
     connection.execute(f"create view utility_scale as {read_sql('utility_scale.sql')}")
-    for name in ("entry_targets", "augmentations"):
-        connection.execute(read_sql("views", f"{name}.sql"))
+    connection.execute(read_sql("views", "entry_targets.sql"))
 
 
 _OF_DERIVED = {
@@ -164,15 +167,12 @@ def stream_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Recor
     settings are out of reach whatever it says.
     """
     query = single_query(connection, sql)
-    try:
-        described = _DESCRIBE.fullmatch(query)
-        if described and (columns := _describe(connection, described[1])):
-            return columns.to_reader()
-        reader = connection.sql(query).to_arrow_reader()
-    except duckdb.Error as error:
-        raise InputError(f"the SQL fails: {str(error).strip()}") from error
+    described = _DESCRIBE.fullmatch(query)
+    if described and (columns := _describe(connection, described[1])):
+        return columns.to_reader()
+    reader = _ask(connection, lambda: connection.sql(query).to_arrow_reader())
     assert reader is not None, "a query has an answer"
-    return pa.RecordBatchReader.from_batches(reader.schema, _guarded(reader))
+    return pa.RecordBatchReader.from_batches(reader.schema, _batches(connection, reader))
 
 
 _DESCRIBE = re.compile(r"\s*(?:describe|desc)\s+\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
@@ -209,11 +209,22 @@ def _kind(statement: duckdb.Statement) -> str:
         return "such a statement"
 
 
-def _guarded(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from reader
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise InputError(f"the SQL fails: {str(error).strip()}") from error
+def _batches(connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    while (batch := _ask(connection, lambda: next(reader, None))) is not None:
+        yield batch
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Runs `work` in a thread, since DuckDB looks for no signal while it works: so Ctrl-C is heard here."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(work)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise InputError(f"the SQL fails: {str(error).strip()}") from error
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | None:
@@ -228,7 +239,9 @@ def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | No
         {
             "column_name": names,
             "column_type": columns["column_type"],
-            "meaning": [meanings.get((view.lower(), name)) or meanings.get(("any", name), "") for name in names],
+            "meaning": [
+                meanings.get((view.lower(), name)) or meanings.get(("any", name), "") for name in names
+            ],
         }
     )
 
@@ -239,9 +252,7 @@ def column_comments() -> dict[tuple[str, str], str]:
     return {(view, column): text for view, texts in sections.items() for column, text in texts.items()}
 
 
-def set_variables(
-    connection: duckdb.DuckDBPyConnection, sql: str, variables: Mapping[str, object]
-) -> None:
+def set_variables(connection: duckdb.DuckDBPyConnection, sql: str, variables: Mapping[str, object]) -> None:
     """Sets what `sql` reads with getvariable('...'). Raises InputError for one that it does not read."""
     read = variables_of(sql)
     for name, value in variables.items():

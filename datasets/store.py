@@ -94,7 +94,7 @@ class StoreVersion:
 
     @cached_property
     def datasets(self) -> dict[str, Part]:
-        """The derived datasets by name, in the order in which they were made; of two of one name, the first."""
+        """The derived datasets by name, in the order of their making; of two of one name, the first."""
         found: dict[str, Part] = {}
         for part in (committed.part for committed in self.parts if committed.part.kind == DATASET_KIND):
             found.setdefault(part.run_id.removeprefix(DERIVED_BY), part)

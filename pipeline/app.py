@@ -171,7 +171,9 @@ def compact(config: Config = None, store: StoreUri = None, set_: Assignments = N
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="one query; - reads standard input; none: a shell")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="one query; - reads standard input; none: a shell")
+    ] = None,
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
@@ -180,7 +182,9 @@ def sql(
     file: Annotated[Path | None, typer.Option("--file", help="read the query from a file")] = None,
     variables: Variables = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="how to print")] = OutputFormat.TABLE,
-    out: Annotated[Path | None, typer.Option("--out", help="write to a file; its ending says the format")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write to a file; its ending says the format")
+    ] = None,
 ) -> None:
     """Ask the store a question in SQL.
 
@@ -195,14 +199,24 @@ def sql(
         open_shell(settings, version, dataset, console)
     else:
         answer_query(
-            settings, version, query, file, format_.value, console, dataset=dataset, variables=variables or [], out=out
+            settings,
+            version,
+            query,
+            file,
+            format_.value,
+            console,
+            dataset=dataset,
+            variables=variables or [],
+            out=out,
         )
 
 
 @app.command()
 def derive(
     name: Annotated[str, typer.Argument(help="what --dataset will call it")],
-    recipe: Annotated[str, typer.Option("--recipe", help="a recipe that ships, recipes/NAME.sql, or a .sql file")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="a recipe that ships, recipes/NAME.sql, or a .sql file")
+    ],
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
@@ -218,7 +232,9 @@ def derive(
     """
     from mctrace.pipeline.derive_command import derive_dataset
 
-    derive_dataset(configure(config, store, set_), version, dataset, name, recipe, seed, variables or [], console)
+    derive_dataset(
+        configure(config, store, set_), version, dataset, name, recipe, seed, variables or [], console
+    )
 
 
 @app.command()

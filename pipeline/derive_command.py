@@ -30,8 +30,8 @@ def derive_dataset(
     state = "is there already" if store.ledger.version() == before else f"made version {now.version}"
     (row,) = fetch_rows(connect(now), _SUMMARY, name)
     console.print(
-        f"dataset {name} {state}: {row['num_rows']} {row['kind']}, {part.size / 1e6:.1f} MB, derived from version "
-        f"{row['parent_version']} by {row['recipe_name']} with seed {row['seed']}\n"
+        f"dataset {name} {state}: {row['num_rows']} {row['kind']}, {part.size / 1e6:.1f} MB, derived from "
+        f"version {row['parent_version']} by {row['recipe_name']} with seed {row['seed']}\n"
         f"next: mctrace train --dataset {name}, or mctrace sql --dataset {name}",
         highlight=False,
         markup=False,

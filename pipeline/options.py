@@ -17,7 +17,8 @@ Assignments = Annotated[
 Version = Annotated[int | None, typer.Option("--version", min=0, help="store version [newest]")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="read through a derived dataset [none]")]
 Variables = Annotated[
-    list[str] | None, typer.Option("--var", help="what the SQL reads with getvariable, e.g. --var z=3 (repeatable)")
+    list[str] | None,
+    typer.Option("--var", help="what the SQL reads with getvariable, e.g. --var z=3 (repeatable)"),
 ]
 Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]

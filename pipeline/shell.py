@@ -27,11 +27,59 @@ from mctrace.pipeline.variables import parse_variables
 MOST_ROWS = 200
 """Rows of an answer that are shown."""
 
-_KEYWORDS = (
-    "select from where group by order having limit join using on left semi anti and or not null is in case "
-    "when then else end as distinct count sum avg median min max quantile_cont filter over partition union "
-    "all with describe explain between like glob asc desc exclude replace unnest corr"
-).split()
+_KEYWORDS = [
+    "select",
+    "from",
+    "where",
+    "group",
+    "by",
+    "order",
+    "having",
+    "limit",
+    "join",
+    "using",
+    "on",
+    "left",
+    "semi",
+    "anti",
+    "and",
+    "or",
+    "not",
+    "null",
+    "is",
+    "in",
+    "case",
+    "when",
+    "then",
+    "else",
+    "end",
+    "as",
+    "distinct",
+    "count",
+    "sum",
+    "avg",
+    "median",
+    "min",
+    "max",
+    "quantile_cont",
+    "filter",
+    "over",
+    "partition",
+    "union",
+    "all",
+    "with",
+    "describe",
+    "explain",
+    "between",
+    "like",
+    "glob",
+    "asc",
+    "desc",
+    "exclude",
+    "replace",
+    "unnest",
+    "corr",
+]
 
 _WORD = re.compile(r"\w+")
 
@@ -75,7 +123,6 @@ def _answer(connection: duckdb.DuckDBPyConnection, text: str, console: Console) 
     except MctraceError as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
-        connection.interrupt()
         console.print("stopped", style="red")
 
 

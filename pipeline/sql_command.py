@@ -96,7 +96,7 @@ def _read_query(query: str | None, file: Path | None) -> str:
 
 
 def _write_file(answer: pa.RecordBatchReader, out: Path) -> int:
-    """Writes in the format that the ending of `out` names, whole or not at all; returns the number of rows."""
+    """Writes in the format that the ending of `out` names, whole or not at all; returns how many rows."""
     kind = _ENDINGS.get(out.suffix.lower())
     if kind is None or kind == "table":
         raise InputError(f"--out {out}: give it the ending .csv, .json or .parquet")
@@ -150,7 +150,9 @@ def _write_json(answer: pa.RecordBatchReader, text: TextIO) -> int:
     for batch in answer:
         for row in _rows(batch):
             record = dict(zip(names, map(_plain, row), strict=True))
-            text.write(("," if num_rows else "") + "\n  " + json.dumps(record, default=str, ensure_ascii=False))
+            text.write(
+                ("," if num_rows else "") + "\n  " + json.dumps(record, default=str, ensure_ascii=False)
+            )
             num_rows += 1
     text.write("\n]\n" if num_rows else "]\n")
     return num_rows

@@ -4,7 +4,9 @@ select l.*
 from labels as l
 join runs as r using (run_id)
 where
-    abs(l.delta_nll) > coalesce(getvariable('factor'), 1) * coalesce(
-        greatest(r.noise_floor.no_op, coalesce(r.noise_floor.regrouped, 0)),
-        error('run ' || run_id || ' measured no noise floor: filter by its own number instead')
-    )
+    abs(l.delta_nll) > coalesce(getvariable('factor'), 1) * case
+        -- greatest() would take the null for an absent argument
+        when r.noise_floor.no_op is null
+            then error('run ' || run_id || ' measured no noise floor: filter by a number of your own instead')
+        else greatest(r.noise_floor.no_op, r.noise_floor.regrouped)
+    end

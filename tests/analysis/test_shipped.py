@@ -31,6 +31,8 @@ from tests.datasets.synthetic import add_trajectory, effect, synthetic_store
 
 ANALYSES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("analysis").glob("*.sql"))
 READ_TARGETS = {"target_utilities", "target_histogram", "shadow_prices"}
+READ_WHAT_THIS_STORE_LACKS = {"additivity_gap", "estimator_audit", "gist_damage"}
+"""joint edits, audits and controls"""
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -255,7 +257,11 @@ def test_value_by_source(connection: Connection) -> None:
 
 
 def test_value_by_lag(connection: Connection) -> None:
-    rows = [r for r in run_analysis(connection, "value_by_lag") if (r["action"], r["entry_level"]) == ("expand", 1)]
+    rows = [
+        r
+        for r in run_analysis(connection, "value_by_lag")
+        if (r["action"], r["entry_level"]) == ("expand", 1)
+    ]
     assert [picked(row, "lag_from", "lag_to") for row in rows] == [
         [0, 1], [1, 2], [2, 4], [4, 8], [8, 16], [16, 32],
     ]  # fmt: skip
@@ -323,7 +329,11 @@ def test_gist_damage(tmp_path: Path) -> None:
     store = write_store(tmp_path / "drops", [Trajectory("drops", "train", measured)])
     rows = run_analysis(connect(store.at()), "gist_damage")
     # Texts worth 1/4, 1 and 1 whose gists are worth −1/4, 1 and 1/2; the fourth was not left out.
-    assert [picked(row, "text_level", "tenth", "num_labels") for row in rows] == [[0, 1, 1], [0, 2, 1], [0, 3, 1]]
+    assert [picked(row, "text_level", "tenth", "num_labels") for row in rows] == [
+        [0, 1, 1],
+        [0, 2, 1],
+        [0, 3, 1],
+    ]
     assert [row["information_value"] for row in rows] == [0.25, 1, 1]
     assert [row["gist_value"] for row in rows] == [-0.25, 1, 0.5]
     assert [row["damage"] for row in rows] == [0.5, 0, 0.5]
@@ -371,7 +381,9 @@ def test_baseline_agreement(connection: Connection) -> None:
     # a's level-1 expands are worth 4, 2½, 2½, 1 and come nearer and nearer.
     assert picked(kind, "scope", "num_documents", "num_rankings", "stderr") == ["kind", 1, 1, None]
     assert kind["spearman"] == pytest.approx(-4.5 / sqrt(5 * 4.5))
-    near_first = spearmanr([-44, -40, -36, -32, -48, -28, -24, -32], [0.5, 0.25, 0.25, -0.125, 0.0625, 0.5, 0, -0.25])
+    near_first = spearmanr(
+        [-44, -40, -36, -32, -48, -28, -24, -32], [0.5, 0.25, 0.25, -0.125, 0.0625, 0.5, 0, -0.25]
+    )
     assert snapshot["spearman"] == pytest.approx(near_first.statistic)
 
 
@@ -383,7 +395,9 @@ def test_baseline_agreement_with_attention(tmp_path: Path) -> None:
     ]
     attention = {"trajectory_id": "seen", "attention_mass": [0.1, 0.2, 0.4, 0.3], "status": "ok"}
     add_trajectory(store, "seen", "a", effects, cursors=(32,), attention=[attention])
-    row = pick(run_analysis(connect(store.at()), "baseline_agreement"), baseline="attention_mass", scope="kind")
+    row = pick(
+        run_analysis(connect(store.at()), "baseline_agreement"), baseline="attention_mass", scope="kind"
+    )
     assert row["spearman"] == pytest.approx(0.8)
 
 
@@ -391,8 +405,12 @@ def test_shadow_prices_over_time(connection: Connection) -> None:
     first, last = run_analysis(connection, "shadow_prices_over_time")
     # At 64 a's price of 1/4 and b's of 1, at 68 b's again (test_shadow_prices).
     assert picked(first, "cursor_from", "cursor_to", "num_snapshots", "num_without_price") == [64, 65, 2, 0]
-    assert picked(first, "mean_num_entries", "mean", "p50", "share_free") == pytest.approx([37, 0.625, 0.25, 0])
-    assert picked(last, "cursor_from", "num_snapshots", "mean_num_entries", "mean") == pytest.approx([68, 1, 41, 1])
+    assert picked(first, "mean_num_entries", "mean", "p50", "share_free") == pytest.approx(
+        [37, 0.625, 0.25, 0]
+    )
+    assert picked(last, "cursor_from", "num_snapshots", "mean_num_entries", "mean") == pytest.approx(
+        [68, 1, 41, 1]
+    )
 
 
 def test_value_by_token_class(tmp_path: Path) -> None:
@@ -400,13 +418,17 @@ def test_value_by_token_class(tmp_path: Path) -> None:
     store = write_store(tmp_path / "classes", [Trajectory("classes", "train", measured)])
     words = [{"tokenizer_hash": "tokenizer-hash", "token_id": i, "text": text}
              for i, text in enumerate([" the", "ing", " 42", "\n", "  ", "()"])]  # fmt: skip
-    part = write_part(store.location, part_id="w", kind="embeddings", run_id="run-1", tables={"vocabulary": words})
+    part = write_part(
+        store.location, part_id="w", kind="embeddings", run_id="run-1", tables={"vocabulary": words}
+    )
     store.commit([part])
     rows = run_analysis(connect(store.at()), "value_by_token_class")
     # Tokens are 0 … 6 again and again, and 6 is in no vocabulary; the horizon is tokens 64 to 95.
     horizon = [token % 7 for token in range(64, 96)]
     values = [0.5] * 16 + [1.0] * 16
-    for token_id, name in enumerate(["word", "continuation", "number", "newline", "space", "punctuation", "unknown"]):
+    for token_id, name in enumerate(
+        ["word", "continuation", "number", "newline", "space", "punctuation", "unknown"]
+    ):
         row = pick(rows, token_class=name)
         theirs = [value for value, token in zip(values, horizon, strict=True) if token == token_id]
         assert row["num_tokens"] == 2 * len(theirs)
@@ -430,7 +452,8 @@ def test_nothing_to_analyse_is_no_error(stores_without_labels: list[Store], name
 
 @pytest.mark.parametrize("name", [name for name in ANALYSES if name not in READ_TARGETS])
 def test_runs_as_it_is_where_users_run_sql(store: Store, name: str) -> None:
-    assert run_user_sql(connect(store.at()), read_analysis(name)).num_rows > 0
+    answer = run_user_sql(connect(store.at()), read_analysis(name))
+    assert answer.num_rows > 0 or name in READ_WHAT_THIS_STORE_LACKS
 
 
 @pytest.mark.parametrize("name", ANALYSES)

@@ -100,7 +100,8 @@ def test_the_store_knows_what_its_tokens_read_as(tiny_settings, tmp_path):
     rows = fetch_rows(
         connect(run.store.at()),
         "select source, string_agg(v.text, '' order by position) as text from "
-        "(select *, unnest(tokens) as token_id, generate_subscripts(tokens, 1) as position from document_tokens) "
+        "(select *, unnest(tokens) as token_id, generate_subscripts(tokens, 1) as position "
+        "from document_tokens) "
         "join documents using (document_id) join vocabulary as v using (token_id) group by source",
     )
     assert len(rows) == 2

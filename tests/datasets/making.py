@@ -1,6 +1,7 @@
 """Views over rows given by hand, without a store on disk."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -11,11 +12,20 @@ from tests.datasets.synthetic import PROVENANCE
 
 
 def views_over(**tables: Sequence[Mapping[str, object]]) -> duckdb.DuckDBPyConnection:
-    """A connection whose stored tables hold these rows; those that are not given are empty."""
-    connection = duckdb.connect()
+    """A connection whose stored tables hold these rows until the next call; those not given are empty."""
+    connection = _empty_views()
     for name, schema in TABLES.items():
         table = pa.Table.from_pylist(list(tables.get(name, ())), schema=schema)
         connection.register(f"stored_{name}", table)
+    return connection
+
+
+@cache
+def _empty_views() -> duckdb.DuckDBPyConnection:
+    """Shared: defining the views takes longer than asking them."""
+    connection = duckdb.connect()
+    for name, schema in TABLES.items():
+        connection.register(f"stored_{name}", schema.empty_table())
     define_views(connection)
     return connection
 

@@ -1,4 +1,4 @@
-"""`entries` lays a working context out as LODMap does, and entry targets are those of the training batches."""
+"""`entries` lays a working context out as LODMap does; entry targets are those of the training batches."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,9 @@ def test_entries_are_those_of_the_map(maps, grown):
                 [f"t{i}:{lod_map.cursor}"],
             ).fetchall()
             assert found == laid_out(lod_map)
-            (snapshot,) = fetch_rows(connection, "from snapshots where snapshot_id = ?", f"t{i}:{lod_map.cursor}")
+            (snapshot,) = fetch_rows(
+                connection, "from snapshots where snapshot_id = ?", f"t{i}:{lod_map.cursor}"
+            )
             assert snapshot["num_entries"] == len(found)
 
 
@@ -62,9 +64,13 @@ def test_entry_targets_are_those_of_the_batches(store, target):
     for snapshot in data.snapshots("train"):
         batch = make_batch(data, [snapshot])
         rows = fetch_rows(
-            connection, f"from entry_targets('{target}') where snapshot_id = ? order by entry", snapshot.snapshot_id
+            connection,
+            f"from entry_targets('{target}') where snapshot_id = ? order by entry",
+            snapshot.snapshot_id,
         )
-        np.testing.assert_allclose([row[column] for row in rows], batch.target_utilities[0].numpy(), atol=1e-6)
+        np.testing.assert_allclose(
+            [row[column] for row in rows], batch.target_utilities[0].numpy(), atol=1e-6
+        )
         np.testing.assert_allclose(
             [row["regression_weight"] for row in rows], batch.regression_weights[0].numpy(), atol=1e-6
         )

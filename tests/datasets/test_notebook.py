@@ -32,7 +32,7 @@ def test_variables_hold_for_one_query(traces):
 def test_the_connection_is_locked(traces, tmp_path):
     for sql in (f"copy (select 1) to '{tmp_path}/x.csv'", "from read_text('/etc/passwd')", "load httpfs",
                 "set enable_external_access = true", f"attach '{tmp_path}/x.db'"):  # fmt: skip
-        with pytest.raises(Exception, match="(?i)disabled|permission|configuration|locked"):
+        with pytest.raises(Exception, match=r"(?i)disabled|permission|configuration|locked"):
             traces.connection.execute(sql)
 
 

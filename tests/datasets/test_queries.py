@@ -113,7 +113,9 @@ ESCAPES = [
 @pytest.mark.parametrize("sql", ESCAPES)
 def test_there_is_no_way_out_of_the_store(store, sql):
     connection = connect(store.at())
-    with pytest.raises(InputError, match="only queries are run|expected one SQL|the SQL fails|does not parse"):
+    with pytest.raises(
+        InputError, match=r"only queries are run|expected one SQL|the SQL fails|does not parse"
+    ):
         run_user_sql(connection, sql)
     assert run_user_sql(connection, "select count(*) as n from labels").to_pylist() == [{"n": 21}]
     assert not list(Path("/tmp").glob("mctrace-stolen*"))
@@ -197,10 +199,13 @@ def test_an_answer_comes_batch_by_batch_and_fails_with_a_clear_message_in_the_mi
         stream_user_sql(connection, late).read_all()
 
 
+WORDS = (" the", "ing", " 42", "\n\n", "  ", "();", "", " naïve", "_x", "Ω1", "\ufffd")
+
+
 def test_tokens_and_vocabulary(store):
     tables = {"vocabulary": [
         {"tokenizer_hash": "tokenizer", "token_id": i, "text": text}
-        for i, text in enumerate([" the", "ing", " 42", "\n\n", "  ", "();", "", " naïve", "_x", "Ω1", "\ufffd"])
+        for i, text in enumerate(WORDS)
     ]}  # fmt: skip
     part = write_part(store.location, part_id="words", kind="embeddings", run_id="run", tables=tables)
     store.commit([part])
@@ -253,7 +258,8 @@ def test_chance_is_even_and_the_same_for_ever(store):
     (row,) = fetch_rows(
         connection,
         "select chance('a', 0) as first, avg(chance(i, 1)) as mean, stddev_pop(normal(i, 1)) as spread, "
-        "avg(normal(i, 1)) as centre, min(chance(i, 1)) as low, max(chance(i, 1)) as high from range(4000) as t(i)",
+        "avg(normal(i, 1)) as centre, min(chance(i, 1)) as low, max(chance(i, 1)) as high "
+        "from range(4000) as t(i)",
     )
     digest = hashlib.md5(b"a:0").digest()
     assert row["first"] in {

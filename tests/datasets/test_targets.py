@@ -1,8 +1,9 @@
-"""Targets against hand-computed cases, against their definition tried out price by price, and against the best plan.
+"""Targets against hand-computed cases, against their definition tried out price by price, and against the
+best plan.
 
-`priced` is what a planner with perfect single effects would do: with equal costs its signs are those of the best
-exchange of expands for collapses that leaves the length as it is, found by trying all of them; with unequal costs its
-utilities add up to the optimum of the fractional knapsack, by duality.
+`priced` is what a planner with perfect single effects would do: with equal costs its signs are those of the
+best exchange of expands for collapses that leaves the length as it is, found by trying all of them; with
+unequal costs its utilities add up to the optimum of the fractional knapsack, by duality.
 """
 
 from itertools import combinations
@@ -135,7 +136,7 @@ def test_the_shadow_price_is_the_smallest_that_balances(actions, slack):
     kinds=st.lists(st.sampled_from(["expand", "collapse"]), min_size=9, max_size=9),
 )
 def test_with_equal_costs_signs_are_those_of_the_best_exchange(values, kinds):
-    """Every set of expands paid by as many collapses, tried; values differ, so the best is but for a margin one."""
+    """Every set of expands paid by as many collapses, tried."""
     actions = [(kind, value / 16, 3, 1) for kind, value in zip(kinds, values, strict=False)]
     expands = [a for a in actions if a[0] == "expand"]
     collapses = [a for a in actions if a[0] == "collapse"]
@@ -150,7 +151,8 @@ def test_with_equal_costs_signs_are_those_of_the_best_exchange(values, kinds):
     bought = [row["value_of_detail"] for row in rows if row["utility"] > 0]
     sold = [row["value_of_detail"] for row in rows if row["utility"] < 0]
     at_price = [row["value_of_detail"] for row in rows if row["value_of_detail"] == row["shadow_price"] * 3]
-    # What sits exactly at the price may go either way: together with as much of it as balances, it is the best plan.
+    # What sits exactly at the price may go either way: together with as much of it as balances, it is the
+    # best plan.
     gap = len(bought) - len(sold)
     assert gap <= sum(1 for _ in at_price) or rows[0]["shadow_price"] == 0
     assert sum(bought) - sum(sold) - gap * rows[0]["shadow_price"] * 3 == pytest.approx(best, abs=1e-9)
@@ -184,14 +186,16 @@ def test_no_target_gives_an_action_the_other_ones_sign(actions):
 @settings(deadline=None, max_examples=20)
 @given(values=st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4))
 def test_flipping_which_state_is_current_flips_nothing_in_the_value_of_detail(values):
-    """One node as a gist with its expand, and as tokens with its collapse: the measured effect is the opposite."""
+    """One node as a gist with its expand, and as tokens with its collapse: the effect is the opposite."""
     collapse = effect_row("text", "collapse", 1, 0, first_token=8, delta_nll=values)
     expand = effect_row("gist", "expand", 1, 0, first_token=8, delta_nll=[-value for value in values])
     connection = views_over(
         trajectories=[trajectory_row("text", [0, 0], [8]), trajectory_row("gist", [1, 0], [8])],
         effects=[collapse, expand],
     )
-    rows = fetch_rows(connection, "select value_of_detail, stderr, delta_nll from labels order by trajectory_id")
+    rows = fetch_rows(
+        connection, "select value_of_detail, stderr, delta_nll from labels order by trajectory_id"
+    )
     gist, text = rows
     assert gist["value_of_detail"] == text["value_of_detail"]
     assert gist["stderr"] == text["stderr"]

@@ -25,6 +25,10 @@ from mctrace.pipeline import app
 from mctrace.pipeline.shell import _Completer, run_shell
 from tests.datasets.synthetic import synthetic_store
 
+OWN_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 COUNT = "select action, count(*) as n from labels group by all order by all"
 
 
@@ -70,7 +74,9 @@ def test_formats_are_printed(run):
 
 
 def test_json_spells_what_json_can(run):
-    code, out, _ = run("sql", "--format", "json", "select 'nan'::double as x, 1 as x, [1.5, 'inf'::double] as l")
+    code, out, _ = run(
+        "sql", "--format", "json", "select 'nan'::double as x, 1 as x, [1.5, 'inf'::double] as l"
+    )
     assert code == 0
     assert json.loads(out) == [{"x": None, "x_1": 1, "l": [1.5, None]}]
 
@@ -130,8 +136,13 @@ def test_a_dataset_is_derived_listed_and_read(run):
     assert code == 0
     assert "made version" in out
     assert "mctrace train --dataset sure" in out
-    assert "is there already" in run("derive", "sure", "--recipe", "significant", "--var", "z=1", "--seed", "4")[1]
-    (row,) = json.loads(run("sql", "--format", "json", "--dataset", "sure", "select count(*) as n from labels")[1])
+    assert (
+        "is there already"
+        in run("derive", "sure", "--recipe", "significant", "--var", "z=1", "--seed", "4")[1]
+    )
+    (row,) = json.loads(
+        run("sql", "--format", "json", "--dataset", "sure", "select count(*) as n from labels")[1]
+    )
     assert 0 < row["n"] < 21
     log = run("log")[1]
     assert "dataset sure" in log
@@ -143,7 +154,7 @@ def test_a_dataset_is_derived_listed_and_read(run):
 
 
 def shell(store: Store, typed: str) -> str:
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
     with create_pipe_input() as keys:
         keys.send_text(typed)
         session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
@@ -187,16 +198,17 @@ def test_completion_knows_views_columns_and_keywords(store):
     assert after("select ") == set()
 
 
-def test_in_a_real_terminal_with_history_completion_and_ctrl_c(store, tmp_path):
+def test_in_a_real_terminal_with_history_completion_and_ctrl_c(store, tmp_path, request):
     """A pseudo-terminal: lines of a statement, Tab, Ctrl-C during a long query, the arrow keys, Ctrl-D."""
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
     ours, theirs = pty.openpty()
     command = [str(Path(sys.executable).with_name("mctrace")), "sql", "--store", store.location.uri]
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True, start_new_session=True,
-        preexec_fn=_own_terminal,
+        [sys.executable, "-c", OWN_TERMINAL, *command],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
+    request.addfinalizer(lambda: (process.kill(), process.wait()))
     seen = ""
 
     def wait_for(text: str) -> None:
@@ -230,10 +242,3 @@ def test_in_a_real_terminal_with_history_completion_and_ctrl_c(store, tmp_path):
     assert process.wait(30) == 0
     os.close(ours)
     assert "select 1234 + 1;" in (tmp_path / "mctrace/sql_history").read_text()
-
-
-def _own_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
