@@ -92,12 +92,13 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
 def _attention(
     snapshots: Sequence[LabelledSnapshot], lengths: Sequence[int], num_entries: int
 ) -> Tensor | None:
-    """[B, N] where any snapshot has it. A trajectory's entries begin with those of each of its snapshots."""
-    if all(snapshot.head.attention_N is None for snapshot in snapshots):
+    """[B, N] where any snapshot has it."""
+    found = [snapshot.attention_N for snapshot in snapshots]
+    if all(attention_N is None for attention_N in found):
         return None
     rows = [
-        np.full(length, np.nan) if s.head.attention_N is None else s.head.attention_N[:length]
-        for s, length in zip(snapshots, lengths, strict=True)
+        np.full(length, np.nan) if attention_N is None else attention_N
+        for attention_N, length in zip(found, lengths, strict=True)
     ]
     return padded(rows, num_entries, torch.float32, float("nan"))
 

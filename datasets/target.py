@@ -29,4 +29,4 @@ class Target:
 
     @property
     def merge(self) -> Merge:
-        return "largest" if self.name == "literal" else "sum"
+        return "largest" if self.name.startswith("literal") else "sum"

@@ -64,12 +64,23 @@ class LabelledSnapshot:
     snapshot_id: str
     document_id: str
     cursor: int
+    start: int
+    """the first token it shows; a derived dataset may show only the newest part of a map"""
     head: StoredMap
     labels: Labels
 
     @property
     def lod_map(self) -> LODMap:
-        return self.head.at(self.cursor)
+        whole = self.head.at(self.cursor)
+        return whole if self.start == whole.start else whole.starting_at(self.start)
+
+    @property
+    def attention_N(self) -> npt.NDArray[np.float32] | None:
+        """The base model's attention to each of its entries, where it was kept and asked for."""
+        if self.head.attention_N is None:
+            return None
+        num_whole, num_shown = len(self.head.at(self.cursor).entries), len(self.lod_map.entries)
+        return self.head.attention_N[num_whole - num_shown : num_whole]
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,9 @@ def open_training_data(
     splits: dict[str, list[LabelledSnapshot]] = {split: [] for split in SPLITS}
     for row, labels in _snapshot_labels(connection):
         head = maps[row["trajectory_id"]]
-        snapshot = LabelledSnapshot(row["snapshot_id"], row["document_id"], row["cursor"], head, labels)
+        snapshot = LabelledSnapshot(
+            row["snapshot_id"], row["document_id"], row["cursor"], row["start"], head, labels
+        )
         splits[row["split"]].append(snapshot)
     return TrainingData(
         version,
@@ -171,9 +184,10 @@ _WITHOUT_TARGET = """
 """
 
 _SNAPSHOTS = """
-    select snapshot_id, trajectory_id, document_id, split, cursor, count(*) as num_labels
-    from chosen_labels
-    where utility is not null
+    select l.snapshot_id, l.trajectory_id, l.document_id, l.split, l.cursor, c.start, count(*) as num_labels
+    from chosen_labels as l
+    join snapshot_cursors as c using (snapshot_id)
+    where l.utility is not null
     group by all
     order by snapshot_id
 """

@@ -45,13 +45,14 @@ def evaluate_checkpoints(
     split: str,
     as_json: bool,
     console: Console,
+    dataset: str | None = None,
 ) -> None:
     """Judges checkpoints and the baselines on one split under the first checkpoint's target and scale."""
     device = resolve_device(config.train.device)
     bfloat16 = uses_bfloat16(config.train.precision, device)
     loaded = [load_checkpoint(folder) for folder in checkpoints]
     first = loaded[0][1]
-    store = open_store(config.store.uri).at(version)
+    store = open_store(config.store.uri).at(version).read_through(dataset)
     source = _source(store, first, config.train)
     scorers: dict[str, Scorer] = {}
     for folder, (network, info) in zip(checkpoints, loaded, strict=True):
@@ -70,6 +71,7 @@ def evaluate_checkpoints(
         "checkpoints": [str(folder) for folder in checkpoints],
         "store": config.store.uri,
         "version": store.version,
+        "dataset": dataset,
         "split": split,
         "target": first.target,
         "target_hash": _target(first).hash,

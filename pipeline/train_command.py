@@ -46,18 +46,20 @@ def train_run(
     overwrite: bool,
     resume: bool = False,
     console: Console,
+    dataset: str | None = None,
 ) -> None:
     """Trains on the train split, validates on the validation split, leaves checkpoints in `out`.
 
     With `resume` a run that is in `out` goes on from its last step checkpoint, under its own configuration
-    and on its own version of the store; where there is none, a run begins.
+    and on its own version and dataset of the store; where there is none, a run begins.
     """
     with joined() as workers:
         console = console if workers.is_first else Console(quiet=True)
         earlier = find_earlier_run(out, config, console) if resume else None
         if earlier:
             config, version = earlier.config, earlier.info.dataset_version
-        store = open_store(config.store.uri).at(version)
+            dataset = earlier.info.derived_dataset
+        store = open_store(config.store.uri).at(version).read_through(dataset)
         source = open_source(store, config.train)
         info = _describe(config, store, source)
         if earlier is None and workers.is_first:
@@ -145,7 +147,12 @@ def _describe(config: PipelineConfig, store: StoreVersion, source: Source) -> Ch
         block_size=arrays.provenance.block_size,
         max_level=arrays.provenance.max_level,
         utility_scale=_utility_scale(config.train, store, source.labels),
-        dataset={"uri": config.store.uri, "version": store.version, **asdict(arrays.provenance)},
+        dataset={
+            "uri": config.store.uri,
+            "version": store.version,
+            **({"derived": store.dataset} if store.dataset else {}),
+            **asdict(arrays.provenance),
+        },
         target_sql=Target.named(config.train.target).sql,
     )
 

@@ -57,6 +57,12 @@ class CheckpointInfo:
         """The version of the store that it learned from."""
         return int(self.dataset["version"])
 
+    @property
+    def derived_dataset(self) -> str | None:
+        """Name of the derived dataset that it learned from; None for the store's own labels."""
+        name = self.dataset.get("derived")
+        return None if name is None else str(name)
+
 
 def describe(
     config: TrainConfig,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.store import Store, create_store
 
@@ -88,7 +90,10 @@ def write_store(folder: Path, trajectories: Sequence[Trajectory]) -> Store:
             "trajectories": [_trajectory(t) for t in trajectories if t.measured],
             "effects": [_effect(t, m) for t in trajectories for m in t.measured],
         }
-        part = write_part(store.location, part_id="part", kind="traces", run_id="run-1", tables=tables)
+        tokens = {"tokens": np.arange(200, dtype=np.int32) % 7}
+        part = write_part(
+            store.location, part_id="part", kind="traces", run_id="run-1", tables=tables, arrays=tokens
+        )
         store.commit([part])
     return store
 
