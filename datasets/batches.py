@@ -98,7 +98,7 @@ class _Row:
 
     @classmethod
     def of(cls, data: TrainingData, snapshot: LabelledSnapshot) -> "_Row":
-        entries, tree_embeddings = snapshot.lod_map.entries, data.tree_embeddings(snapshot.document_id)
+        entries, tree_embeddings = snapshot.lod_map.entries, data.tree_embeddings(snapshot)
         expand_N, collapse_N = _actions_of_entries(snapshot, entries)
         utilities = np.array([label.utility for label in snapshot.labels])
         target_N, weight_N = merged_targets(

@@ -23,7 +23,9 @@ from mctrace.datasets.location import Location
 from mctrace.datasets.schemas import TABLES
 
 ARRAYS = "arrays.zarr"
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 2**20
+"""What is read at least, and decompressed, of an array; one that is larger has many chunks in few files."""
+_SHARD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,12 @@ def _write_table(
     scratch: Path, name: str, rows: pa.Table | Sequence[Mapping[str, object]], arrays_folder: str
 ) -> None:
     schema = TABLES[name]
-    if isinstance(rows, pa.Table):
-        table = rows
-    else:
-        if "arrays" in schema.names:
-            rows = [{**row, "arrays": arrays_folder} for row in rows]
-        table = pa.Table.from_pylist(list(rows), schema=schema)
-    pq.write_table(table, scratch / f"{name}.parquet", compression="zstd")
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    if "arrays" in schema.names:
+        column = schema.get_field_index("arrays")
+        table = table.set_column(column, schema.field(column), pa.repeat(arrays_folder, len(table)))
+    # Most files are small, and half of such a one would be the Arrow schema: FORMAT.md has it as well.
+    pq.write_table(table, scratch / f"{name}.parquet", compression="zstd", store_schema=False)
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -120,11 +121,13 @@ def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -
     for path, values in arrays.items():
         row_bytes = max(1, values[:1].nbytes)
         rows = min(max(1, len(values)), max(1, _CHUNK_BYTES // row_bytes))
+        per_shard = min(-(-len(values) // rows), _SHARD_BYTES // _CHUNK_BYTES)
         array = group.create_array(
             path,
             shape=values.shape,
             dtype=values.dtype,
             chunks=(rows, *values.shape[1:]),
+            shards=(rows * per_shard, *values.shape[1:]) if per_shard > 1 else None,
             # A missing chunk would read as zeros without a word; so none is ever left out.
             config={"write_empty_chunks": True},
         )

@@ -4,6 +4,7 @@ The connection reads the ledger's file list directly. The views speak the vocabu
 definitions are .sql files, so that they can be read, diffed and hashed.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ VIEWS = (
 
 TARGETS = ("priced", "literal")
 
+_REMEDY = "mctrace verify finds damaged files, --skip-damaged reads around them"
+
 
 def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
     """A connection with every view of the version; trusted callers only, see `run_user_sql`."""
@@ -43,22 +46,22 @@ def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
     for view in VIEWS:
         connection.execute(read_sql("views", f"{view}.sql"))
     # Files come last: making a view opens every file below it, and views stand upon each other.
-    for table in TABLES:
-        _read_files(connection, version, table)
-    _lock(connection, version)
+    files = {table: found for table in TABLES if (found := version.table_files(table))}
+    for table in files:
+        _read_files(connection, version, table, files[table])
+    _lock(connection, [file for found in files.values() for file in found])
     return connection
 
 
-def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str) -> None:
-    files = version.table_files(table)
-    if not files:
-        return
+def _read_files(
+    connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str, files: list[str]
+) -> None:
     # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
     relation = f"empty_{table} union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
     try:
         connection.execute(f"create or replace view stored_{table} as from {relation}")
     except duckdb.Error as error:
-        raise StoreError(f"{version.location.uri} is damaged: {error} (mctrace verify)") from error
+        raise StoreError(f"{version.location.uri} is damaged: {error} ({_REMEDY})") from error
 
 
 def read_sql(*parts: str) -> str:
@@ -82,6 +85,30 @@ def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     Raises InputError when it does not parse, is anything but a query, or fails. Files outside the store,
     extensions and settings are out of reach whatever it says.
     """
+    query = _only_query(connection, sql)
+    try:
+        return connection.sql(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise InputError(f"the SQL fails: {str(error).strip()}{_hint(error)}") from error
+
+
+def stream_user_sql(
+    connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The same, some rows at a time; the connection answers nothing else until the last of them."""
+    query = _only_query(connection, sql)
+    try:
+        yield from connection.sql(query).to_arrow_reader(batch_rows)
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise InputError(f"the SQL fails: {str(error).strip()}{_hint(error)}") from error
+
+
+def _hint(error: Exception) -> str:
+    """What to do where it is not the query that is wrong."""
+    return f"\n({_REMEDY})" if ".parquet" in str(error) else ""
+
+
+def _only_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     try:
         statements = connection.extract_statements(sql)
     except duckdb.Error as error:
@@ -92,10 +119,7 @@ def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         raise InputError(
             f"only queries are run here, not {statements[0].type.name}: the store is read-only to SQL"
         )
-    try:
-        return connection.sql(statements[0].query).to_arrow_table()
-    except duckdb.Error as error:
-        raise InputError(f"the SQL fails: {str(error).strip()}") from error
+    return str(statements[0].query)
 
 
 def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
@@ -104,14 +128,13 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
         rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
     except duckdb.Error as error:
         refused = isinstance(error, duckdb.InvalidInputException)  # a view's own error(...) says what to do
-        hint = "" if refused else "\n(mctrace verify finds damaged files)"
+        hint = "" if refused else f"\n({_REMEDY})"
         raise StoreError(f"{str(error).strip()}{hint}") from error
     return rows
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion) -> None:
+def _lock(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
     """Nothing but the store's own files can be read from here on, and no setting changed back."""
-    files = [file for table in TABLES for file in version.table_files(table)]
     connection.execute(f"set allowed_paths = {_sql_list(files)}")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")

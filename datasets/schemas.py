@@ -23,6 +23,7 @@ DOCUMENTS = pa.schema(
         ("split", pa.string()),
         ("minhash", pa.list_(pa.uint32())),
         ("arrays", pa.string()),
+        ("first_rows", pa.list_(pa.int64())),
     ]
 )
 
@@ -149,6 +150,7 @@ TABLES: dict[str, pa.Schema] = {
 }
 
 ADDED_COLUMNS = {
+    "documents": {"first_rows"},
     "trajectories": {"baseline_status"},
     "effects": {"first_entry", "num_entries"},
     "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit"},

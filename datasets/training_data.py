@@ -4,7 +4,7 @@ Labels and targets come from SQL, arrays from Zarr; a snapshot's embeddings are 
 made (`batches.py`), so nothing is stored per snapshot that can be looked up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -19,8 +19,9 @@ from mctrace.context.actions import Action
 from mctrace.context.errors import InputError, StoreError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
-from mctrace.datasets.arrays import open_arrays, read_array
+from mctrace.datasets.arrays import DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.location import Location
+from mctrace.datasets.provenance import Mix, Provenance, refuse_mixture
 from mctrace.datasets.queries import connect, fetch_rows, read_sql, target_sql
 from mctrace.datasets.store import StoreVersion
 
@@ -49,22 +50,7 @@ class LabelledSnapshot:
     document_id: str
     lod_map: LODMap
     labels: tuple[ActionLabel, ...]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What all labels of a training run must share."""
-
-    model_hash: str
-    tokenizer_hash: str
-    gist_hash: str
-    dtype: str
-    block_size: int
-    max_level: int
-
-    @property
-    def tree(self) -> TreeShape:
-        return TreeShape(self.block_size, self.max_level)
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -80,36 +66,36 @@ class TrainingData:
     num_without_target: int
 
     @cached_property
-    def embedding_table(self) -> Tensor:
-        """The base model's input embeddings [V, d], float32."""
-        rows = fetch_rows(
-            connect(self.version),
-            "select arrays from stored_embeddings where (model_hash, dtype) = (?, ?)",
-            self.provenance.model_hash,
-            self.provenance.dtype,
-        )
-        if not rows:
+    def embedding_tables(self) -> dict[tuple[str, str], Tensor]:
+        """The base models' input embeddings [V, d], float32, by model hash and dtype."""
+        rows = fetch_rows(connect(self.version), "from stored_embeddings")
+        folders = {(row["model_hash"], row["dtype"]): row["arrays"] for row in rows}
+        tables: dict[tuple[str, str], Tensor] = {}
+        for snapshots in self.splits.values():
+            for key in {(s.provenance.model_hash, s.provenance.dtype) for s in snapshots} - set(tables):
+                if key not in folders:
+                    raise InputError(f"{self._uri} lacks the embedding table of model {key[0][:8]}")
+                table = read_array(open_arrays(self._location, folders[key]), "embedding_table")
+                tables[key] = torch.from_numpy(table)
+        widths = {table.shape[1] for table in tables.values()}
+        if len(widths) > 1:
             raise InputError(
-                f"{self._uri} lacks the embedding table of model {self.provenance.model_hash[:8]}"
+                f"the base models' embeddings have different widths ({', '.join(map(str, sorted(widths)))}): "
+                "no LensNet reads both, train on one model"
             )
-        return torch.from_numpy(read_array(open_arrays(self._location, rows[0]["arrays"]), "embedding_table"))
+        return tables
 
     @property
     def embedding_dim(self) -> int:
-        return int(self.embedding_table.shape[1])
+        return int(next(iter(self.embedding_tables.values())).shape[1])
 
-    @property
-    def num_levels(self) -> int:
-        return self.provenance.max_level + 1
-
-    def tree_embeddings(self, document_id: str) -> Sequence[Tensor]:
-        """Embeddings per level [num_nodes, d] of one document, tokens first."""
-        folder = self._array_folders[document_id]
-        tokens, *gists = _document_arrays(self._location, folder, self.num_levels)
-        return [
-            self.embedding_table[torch.from_numpy(tokens.astype(np.int64))],
-            *map(torch.from_numpy, gists),
-        ]
+    def tree_embeddings(self, snapshot: LabelledSnapshot) -> Sequence[Tensor]:
+        """Embeddings per level [num_nodes, d] of the snapshot's document, tokens first."""
+        provenance = snapshot.provenance
+        table = self.embedding_tables[provenance.model_hash, provenance.dtype]
+        place = self._places[snapshot.document_id, provenance]
+        tokens, *gists = _document_arrays(self._location, place)
+        return [table[torch.from_numpy(tokens.astype(np.int64))], *map(torch.from_numpy, gists)]
 
     def snapshots(self, split: str) -> tuple[LabelledSnapshot, ...]:
         """The split's snapshots. Raises InputError when it is unknown or empty."""
@@ -132,58 +118,57 @@ class TrainingData:
         return self._location.uri
 
     @cached_property
-    def _array_folders(self) -> dict[str, str]:
-        rows = fetch_rows(
-            connect(self.version),
-            "select document_id, arrays from stored_documents "
-            "where (model_hash, gist_hash, dtype, block_size, max_level) = (?, ?, ?, ?, ?)",
-            self.provenance.model_hash,
-            self.provenance.gist_hash,
-            self.provenance.dtype,
-            self.provenance.block_size,
-            self.provenance.max_level,
-        )
-        return {row["document_id"]: row["arrays"] for row in rows}
+    def _places(self) -> dict[tuple[str, Provenance], DocumentPlace]:
+        rows = fetch_rows(connect(self.version), "from stored_documents")
+        return {(row["document_id"], Provenance.of(row)): DocumentPlace.of(row) for row in rows}
 
 
 @lru_cache(maxsize=1024)
-def _document_arrays(location: Location, folder: str, num_levels: int) -> list[npt.NDArray[Any]]:
+def _document_arrays(location: Location, place: DocumentPlace) -> list[npt.NDArray[Any]]:
     """A document's tokens and its gists per level; the most recent documents stay in memory."""
-    group = open_arrays(location, folder)
-    names = ["tokens", *(f"gists/lod{level}" for level in range(1, num_levels))]
-    return [read_array(group, name) for name in names]
+    return read_document(location, place, *range(len(place.num_rows)))
 
 
 def open_training_data(
-    version: StoreVersion, target: str = "priced", utility_scale: float | None = None
+    version: StoreVersion,
+    target: str = "priced",
+    utility_scale: float | None = None,
+    mix: Collection[Mix] = (),
 ) -> TrainingData:
     """Reads labels and maps of `version` under `target`.
 
     `utility_scale` (nats per unit of score) is fitted on the training split unless given, as it must be when
-    a checkpoint is judged. Raises InputError when there is nothing to learn from, or labels of different base
-    models, GistNets or trees are mixed.
+    a checkpoint is judged. Raises InputError when there is nothing to learn from, or when labels differ in
+    base model, GistNet or dtype and `mix` does not name that; those of different trees never mix.
     """
     version.refuse_damaged()
     connection = connect(version)
-    provenance = _single_provenance(fetch_rows(connection, _PROVENANCE), version)
+    kinds = [Provenance.of(row) for row in fetch_rows(connection, _PROVENANCE)]
+    refuse_mixture(kinds, mix, f"{version.location.uri} at version {version.version}")
     scale = utility_scale or _fit_scale(fetch_rows(connection, read_sql("utility_scale.sql")), version)
     rows = _fetch_labels(connection, target)
     maps = {row["trajectory_id"]: row for row in fetch_rows(connection, _MAPS)}
     splits: dict[str, list[LabelledSnapshot]] = {split: [] for split in SPLITS}
     num_without_target = 0
     for row in rows:
+        if row["trajectory_id"] not in maps:
+            continue
         labels = tuple(_label(label) for label in row["labels"] if label["utility"] is not None)
         if not labels:
             num_without_target += 1
             continue
-        lod_map = _map_at(maps[row["trajectory_id"]], row["cursor"], provenance.tree)
-        splits[row["split"]].append(LabelledSnapshot(row["snapshot_id"], row["document_id"], lod_map, labels))
+        trajectory = maps[row["trajectory_id"]]
+        provenance = Provenance.of(trajectory)
+        lod_map = _map_at(trajectory, row["cursor"], provenance.tree)
+        splits[row["split"]].append(
+            LabelledSnapshot(row["snapshot_id"], row["document_id"], lod_map, labels, provenance)
+        )
     merge: Merge = "largest" if target == "literal" else "sum"
     return TrainingData(
         version,
         target,
         merge,
-        provenance,
+        Provenance.of_all(kinds),
         scale,
         {split: tuple(found) for split, found in splits.items()},
         num_without_target,
@@ -191,12 +176,20 @@ def open_training_data(
 
 
 _PROVENANCE = """
-    select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
-    from stored_trajectories as t
+    select distinct model_hash, tokenizer_hash, gist_hash, dtype, block_size, max_level
+    from stored_trajectories
     semi join stored_effects using (trajectory_id)
+    order by all
 """
 
-_MAPS = "select trajectory_id, start, levels, cursors[1] as first_cursor from stored_trajectories"
+_MAPS = """
+    select
+        trajectory_id, start, levels, cursors[1] as first_cursor,
+        model_hash, tokenizer_hash, gist_hash, dtype, block_size, max_level
+    from stored_trajectories
+    -- Around a damaged document, whose embeddings nobody has, its trajectories are left out too.
+    semi join stored_documents using (document_id, model_hash, gist_hash, dtype, block_size, max_level)
+"""
 
 _LABELS = """
     select
@@ -219,22 +212,6 @@ def _fetch_labels(connection: duckdb.DuckDBPyConnection, target: str) -> list[di
         return fetch_rows(connection, _LABELS.format(target=sql))
     except StoreError as error:
         raise InputError(f"the target {target!r} fails: {error}") from error
-
-
-def _single_provenance(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> Provenance:
-    uri = version.location.uri
-    if not rows:
-        raise InputError(f"{uri} at version {version.version} has no labels: run 'mctrace collect'")
-    if len(rows) > 1:
-        found = "; ".join(
-            f"model {r['model_hash'][:8]} gists {r['gist_hash'][:8]} {r['dtype']} K={r['block_size']}"
-            for r in rows
-        )
-        raise InputError(
-            f"{uri} at version {version.version} mixes labels that do not compare ({found}): "
-            "train on a store, or a version, of one kind"
-        )
-    return Provenance(**rows[0])
 
 
 def _fit_scale(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> float:

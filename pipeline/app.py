@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,9 @@ from mctrace.pipeline.options import (
     DeviceName,
     Dtype,
     Limit,
+    Mixture,
     Model,
+    SkipDamaged,
     StoreUri,
     Traces,
     Version,
@@ -59,6 +62,13 @@ class OutputFormat(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+
+
+class ExportLayout(StrEnum):
+    """How `mctrace export` lays out files."""
+
+    HF = "hf"
+    PARQUET = "parquet"
 
 
 def _print_version(wanted: bool) -> None:
@@ -143,6 +153,7 @@ def log(
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
+    version: Version = None,
     versions: Annotated[bool, typer.Option("--versions", help="every version and what it added")] = False,
 ) -> None:
     """List the store's runs: what, when, how many.
@@ -152,7 +163,7 @@ def log(
     from mctrace.pipeline.store_commands import print_log, print_versions
 
     show = print_versions if versions else print_log
-    show(configure(config, store, set_), console)
+    show(configure(config, store, set_), version, console)
 
 
 @app.command()
@@ -175,6 +186,7 @@ def sql(
     version: Version = None,
     file: Annotated[Path | None, typer.Option("--file", help="read the query from a file")] = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="how to print")] = OutputFormat.TABLE,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Ask the store a question in SQL.
 
@@ -183,7 +195,44 @@ def sql(
     """
     from mctrace.pipeline.store_commands import answer_query
 
-    answer_query(configure(config, store, set_), version, query, file, format_.value, console)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    answer_query(settings, version, query, file, format_.value, console)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="the folder to write")],
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    format_: Annotated[
+        ExportLayout, typer.Option("--format", help="parquet: load_dataset; hf: load_from_disk")
+    ] = ExportLayout.PARQUET,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="a .sql file or a target's name (repeatable) [all]")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="which labels, in SQL, e.g. \"split = 'train'\"")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="entries and documents as text, too")] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="the base model's embedding table, too")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
+    skip_damaged: SkipDamaged = None,
+) -> None:
+    """Write labels and their context for Hugging Face datasets.
+
+    A row per snapshot with its entries, actions and targets; a row per document with its tokens and gists.
+    """
+    from mctrace.datasets.export import ExportRequest
+    from mctrace.pipeline.export_command import export_store
+
+    targets = {"targets": tuple(target)} if target else {}
+    request = ExportRequest(format_.value, where=where, with_embeddings=embeddings, **targets)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    export_store(settings, version, out, request, with_text=text, overwrite=overwrite, console=console)
 
 
 @app.command()
@@ -199,12 +248,17 @@ def train(
     preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="which LensNet")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
+    mix: Mixture = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Train a LensNet from the store alone."""
     from mctrace.pipeline.train_command import train_run
 
     sizes = _small_preset if preset else None
-    settings = configure(config, store, set_, sizes, train__target=target, train__network__name=network)
+    settings = configure(
+        config, store, set_, sizes, train__target=target, train__network__name=network,
+        store__mix=mix, store__skip_damaged=skip_damaged,
+    )  # fmt: skip
     train_run(settings, version, out, overwrite=overwrite, console=console)
 
 
@@ -217,6 +271,8 @@ def evaluate(
     version: Version = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    mix: Mixture = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Judge checkpoints on held-out documents.
 
@@ -225,7 +281,8 @@ def evaluate(
     """
     from mctrace.pipeline.train_command import evaluate_checkpoints
 
-    evaluate_checkpoints(configure(config, store, set_), checkpoints, version, split, as_json, console)
+    settings = configure(config, store, set_, store__mix=mix, store__skip_damaged=skip_damaged)
+    evaluate_checkpoints(settings, checkpoints, version, split, as_json, console)
 
 
 @app.command()
@@ -236,6 +293,7 @@ def report(
     version: Version = None,
     out: Annotated[Path, typer.Option("--out", help="the HTML file to write")] = Path("report.html"),
     run: Annotated[Path | None, typer.Option("--run", help="training run folder to include")] = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Write one self-contained HTML report.
 
@@ -243,7 +301,8 @@ def report(
     """
     from mctrace.pipeline.report_command import write_report
 
-    write_report(configure(config, store, set_), version, out, run, console)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    write_report(settings, version, out, run, console)
 
 
 @app.command()
@@ -254,6 +313,10 @@ def verify(
     version: Version = None,
     quick: Annotated[bool, typer.Option("--quick", help="sizes only, no hashes")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="remove old files no ledger row names")] = False,
+    grace: Annotated[
+        float,
+        typer.Option("--grace", min=0, help="hours that a file stays though no row names it, with --sweep"),
+    ] = 24,
 ) -> None:
     """Check every file against the ledger.
 
@@ -261,7 +324,10 @@ def verify(
     """
     from mctrace.pipeline.store_commands import verify_run
 
-    verify_run(configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
+    grace_period = timedelta(hours=grace) if sweep else None
+    verify_run(
+        configure(config, store, set_), version, quick=quick, sweep_after=grace_period, console=console
+    )
 
 
 def _small_preset(said: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,6 +15,13 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="any key, e.g. --set collect.horizon=128 (repeatable)")
 ]
 Version = Annotated[int | None, typer.Option("--version", min=0, help="store version [newest]")]
+SkipDamaged = Annotated[
+    bool | None, typer.Option("--skip-damaged", help="leave damaged parts out and say which")
+]
+Mixture = Annotated[
+    list[str] | None,
+    typer.Option("--mix", help="train on labels that differ in models, gists or dtypes (repeatable)"),
+]
 Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
 Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]

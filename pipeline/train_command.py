@@ -16,11 +16,11 @@ from mctrace.analysis.run_folder import EVALUATION_FILE, METRICS_FILE
 from mctrace.context.errors import InputError
 from mctrace.datasets.batch import Batch
 from mctrace.datasets.batches import ordered_batches, shuffled_batches
-from mctrace.datasets.store import open_store
 from mctrace.datasets.training_data import TrainingData, open_training_data
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.output import print_table
 from mctrace.pipeline.progress import make_progress
+from mctrace.pipeline.reading import open_version
 from mctrace.train.baselines import noise_scores, recency_scores
 from mctrace.train.checkpoint import CheckpointInfo, checkpoint_writer, describe, load_checkpoint
 from mctrace.train.estimates import Interval, bootstrap_interval
@@ -39,7 +39,8 @@ def train_run(
 ) -> None:
     """Trains on the train split, validates on the validation split, leaves checkpoints in `out`."""
     train = config.train
-    data = open_training_data(open_store(config.store.uri).at(version), train.target)
+    at = open_version(config.store, version)
+    data = open_training_data(at, train.target, mix=config.store.mix)
     _say_what_is_learned(data, console)
     network = build_network(train.network, data.embedding_dim, seed=train.seed)
     info = describe(
@@ -92,7 +93,8 @@ def evaluate_checkpoints(
     """Judges checkpoints and the baselines on one split under the first checkpoint's target and scale."""
     networks = [load_checkpoint(folder) for folder in checkpoints]
     first = networks[0][1]
-    data = open_training_data(open_store(config.store.uri).at(version), first.target, first.utility_scale)
+    at = open_version(config.store, version)
+    data = open_training_data(at, first.target, first.utility_scale, config.store.mix)
     batches, objective = list(ordered_batches(data, split, config.train.batch_size)), config.train.objective
     results: dict[str, EvaluationResult] = {}
     for folder, (network, info) in zip(checkpoints, networks, strict=True):
