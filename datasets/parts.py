@@ -20,12 +20,15 @@ import zarr
 
 from mctrace.context.errors import StoreError
 from mctrace.datasets.location import Location
-from mctrace.datasets.schemas import TABLES
+from mctrace.datasets.schemas import COLUMNS_VERSION, TABLES
 
 ARRAYS = "arrays.zarr"
 _CHUNK_BYTES = 2**20
 """What is read at least, and decompressed, of an array; one that is larger has many chunks in few files."""
 _SHARD_BYTES = 64 * 2**20
+_MANY_ROWS = 32
+"""From which on dictionaries and statistics are worth their bytes."""
+_SUFFIX = f"-columns{COLUMNS_VERSION}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Part:
     lineage: tuple[str, ...] = ()
 
     @property
+    def has_todays_columns(self) -> bool:
+        """Whether its tables have every column of `TABLES`; where not, some may be missing."""
+        return self.folder.endswith(_SUFFIX)
+
+    @property
     def size(self) -> int:
         """Bytes of all its files."""
         return sum(file.size for file in self.files)
@@ -71,7 +79,7 @@ def write_part(
     column, where its table has one, is filled with the place of the part's arrays relative to the store.
     Raises StoreError when the store cannot be written to.
     """
-    folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}"
+    folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}{_SUFFIX}"
     scratch = _scratch_folder(location)
     try:
         for name, rows in tables.items():
@@ -112,8 +120,22 @@ def _write_table(
     if "arrays" in schema.names:
         column = schema.get_field_index("arrays")
         table = table.set_column(column, schema.field(column), pa.repeat(arrays_folder, len(table)))
-    # Most files are small, and half of such a one would be the Arrow schema: FORMAT.md has it as well.
-    pq.write_table(table, scratch / f"{name}.parquet", compression="zstd", store_schema=False)
+    many = len(table) >= _MANY_ROWS
+    pq.write_table(
+        table,
+        scratch / f"{name}.parquet",
+        compression="zstd",
+        # Losses hardly repeat: a dictionary of them is as large again. Byte by byte their exponents compress.
+        use_dictionary=[field.name for field in table.schema if not pa.types.is_nested(field.type)]
+        if many
+        else False,
+        use_byte_stream_split=[
+            f"{field.name}.list.element" for field in table.schema if field.type == pa.list_(pa.float32())
+        ],
+        # Of a file of few rows most would be what describes them; FORMAT.md has the schema as well.
+        write_statistics=many,
+        store_schema=False,
+    )
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -130,6 +152,8 @@ def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -
             shards=(rows * per_shard, *values.shape[1:]) if per_shard > 1 else None,
             # A missing chunk would read as zeros without a word; so none is ever left out.
             config={"write_empty_chunks": True},
+            # Numbers byte by byte, for the same reason as in Parquet.
+            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
         )
         array[...] = values
 

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from mctrace.context.errors import InputError, StoreError
+from mctrace.datasets.fetching import readable_folders
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import StoreVersion
 
@@ -46,20 +47,26 @@ def connect(version: StoreVersion) -> duckdb.DuckDBPyConnection:
     for view in VIEWS:
         connection.execute(read_sql("views", f"{view}.sql"))
     # Files come last: making a view opens every file below it, and views stand upon each other.
-    files = {table: found for table in TABLES if (found := version.table_files(table))}
-    for table in files:
-        _read_files(connection, version, table, files[table])
-    _lock(connection, [file for found in files.values() for file in found])
+    for table in TABLES:
+        _read_files(connection, version, table)
+    _lock(connection, version)
     return connection
 
 
-def _read_files(
-    connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str, files: list[str]
-) -> None:
-    # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
-    relation = f"empty_{table} union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
+def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str) -> None:
+    """The view over a table's files. Only those that may lack columns are all opened for it."""
+    relations = [f"from empty_{table}"]
+    for todays_columns in (True, False):
+        if files := version.table_files(table, todays_columns=todays_columns):
+            by_name = str(not todays_columns).lower()
+            relations.append(f"from read_parquet({_sql_list(files)}, union_by_name = {by_name})")
+    if len(relations) == 1:
+        return
     try:
-        connection.execute(f"create or replace view stored_{table} as from {relation}")
+        # The empty table has every column, whatever the files lack.
+        connection.execute(
+            f"create or replace view stored_{table} as {' union all by name '.join(relations)}"
+        )
     except duckdb.Error as error:
         raise StoreError(f"{version.location.uri} is damaged: {error} ({_REMEDY})") from error
 
@@ -133,9 +140,9 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
     return rows
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, files: list[str]) -> None:
-    """Nothing but the store's own files can be read from here on, and no setting changed back."""
-    connection.execute(f"set allowed_paths = {_sql_list(files)}")
+def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion) -> None:
+    """Nothing but the store's own parts can be read from here on, and no setting changed back."""
+    connection.execute(f"set allowed_directories = {_sql_list(readable_folders(version.location))}")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 

@@ -5,6 +5,10 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
+COLUMNS_VERSION = 1
+"""Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
+need not open each of them to learn which it lacks."""
+
 _TOKENS = pa.int64()
 _NATS = pa.list_(pa.float32())
 

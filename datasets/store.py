@@ -104,8 +104,9 @@ class StoreVersion:
                         "--skip-damaged reads around it"
                     )
 
-    def table_files(self, table: str) -> list[str]:
-        """Parquet files that hold rows of `table`, as DuckDB opens them.
+    def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:
+        """Parquet files that hold rows of `table`, as DuckDB opens them: all, or those that are known to have
+        today's columns, or those that are not.
 
         Raises StoreError when one has to be fetched and cannot, or is not what the ledger says.
         """
@@ -113,7 +114,7 @@ class StoreVersion:
         places = [
             (f"{part.folder}/{file.path}", file)
             for part in (committed.part for committed in self.parts)
-            if part.num_rows.get(table)
+            if part.num_rows.get(table) and todays_columns in (None, part.has_todays_columns)
             for file in part.files
             if file.path == f"{table}.parquet"
         ]

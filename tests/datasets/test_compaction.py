@@ -67,9 +67,9 @@ def test_two_compactions_at_once_give_every_row_once(store):
 )
 def test_a_damaged_file_is_never_copied(store, part_id, name):
     part = next(c.part for c in store.at().parts if c.part.part_id == part_id)
-    with open(f"{store.location.root}/{part.folder}/{name}", "r+b") as content:
-        content.seek(40)
-        content.write(b"\0")
+    file = Path(store.location.root) / part.folder / name
+    content = file.read_bytes()
+    file.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
     with pytest.raises(StoreError, match=rf"{name} is damaged"):
         compact(store, Silent())
 
