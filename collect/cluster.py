@@ -11,20 +11,25 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.passes import ModelSize
+from mctrace.collect.shared_folder import answer, refuse_unshared
 from mctrace.context.errors import CollectError, ConfigError, MctraceError
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part
 
-_QUEUE_DEPTH = 2
+_NODE_PATIENCE = 60
+"""Seconds a node may take to start a process that looks for the store."""
+QUEUE_DEPTH = 2
 """Items per actor: one running, one waiting, so that no actor idles while the driver commits."""
 
 
@@ -116,7 +121,7 @@ class RayWorkers:
         in_flight: dict[ray.ObjectRef, _InFlight],
     ) -> None:
         load = [sum(job.slot == slot for job in in_flight.values()) for slot in range(len(self._actors))]
-        while min(load) < _QUEUE_DEPTH:
+        while min(load) < QUEUE_DEPTH:
             if retries:
                 item, attempt = retries.popleft()
             else:
@@ -170,13 +175,25 @@ def _start_ray(config: RayConfig) -> None:
         raise CollectError(f"no Ray cluster at {config.address!r}: {error}") from error
 
 
-def _refuse_impossible(config: RayConfig, store: Location) -> None:
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and store.is_local:
-        raise ConfigError(
-            f"the cluster has {len(nodes)} nodes and the store {store.uri} is a local folder, which only one "
-            "of them would see: give --store a URI that every node reaches"
+@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
+def _answer(place: Path, node: str) -> None:
+    answer(place, node)
+
+
+def _ask_nodes(place: Path, nodes: Iterable[str]) -> None:
+    answers = [
+        _answer.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            place, node
         )
+        for node in nodes
+    ]
+    ray.wait(answers, num_returns=len(answers), timeout=_NODE_PATIENCE)
+
+
+def _refuse_impossible(config: RayConfig, store: Location) -> None:
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) > 1 and store.is_local:
+        refuse_unshared(Path(store.root), nodes, _ask_nodes)
     have = ray.cluster_resources()
     for resource, each in (("CPU", config.num_cpus), ("GPU", config.num_gpus)):
         if each * config.actors > have.get(resource, 0):

@@ -34,7 +34,7 @@ from mctrace.datasets.store import Store
 
 _COMMIT_PAUSE = 10
 """A commit waits this many times as long as the last one took, so that commits stay a tenth of the time."""
-_MOST_WAITING = 64
+MOST_WAITING = 64
 """Parts that a driver which is killed may lose beside what its workers have in flight."""
 
 
@@ -146,7 +146,7 @@ class _Commits:
         """Takes the parts of one item; returns the bytes that were committed now."""
         self._waiting += parts
         is_due = time.perf_counter() - self._ended >= _COMMIT_PAUSE * self._seconds
-        return self.flush() if is_due or len(self._waiting) >= _MOST_WAITING else 0
+        return self.flush() if is_due or len(self._waiting) >= MOST_WAITING else 0
 
     def flush(self) -> int:
         """Commits what waits; returns its bytes."""

@@ -25,7 +25,7 @@ from mctrace.collect.run_plan import RunPlan, known_placements
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
-from mctrace.datasets.arrays import open_arrays, read_array
+from mctrace.datasets.arrays import DocumentPlace, read_document
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store
 
@@ -164,7 +164,7 @@ class _KnownDocuments:
             raise ValueError(f"document_id {identity!r} is not in the store and the row has no tokens")
         if row["tokenizer_hash"] != tokenizer_hash:
             raise ValueError(f"document_id {identity!r} is of another tokenizer, {row['tokenizer_hash']!r}")
-        tokens = read_array(open_arrays(self._store.location, row["arrays"]), "tokens")
+        (tokens,) = read_document(self._store.location, DocumentPlace.of(row), 0)
         return _Found(identity, row["source"], tokens, self.placements[identity])
 
 

@@ -14,28 +14,12 @@ import torch
 from torch import Tensor
 
 from mctrace.context.errors import InputError
-from mctrace.context.tree import TreeShape
-from mctrace.datasets.arrays import open_arrays, read_array
+from mctrace.datasets.arrays import DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.contexts import IntArray
 from mctrace.datasets.location import Location
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import StoreVersion
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What all labels of a training run must share."""
-
-    model_hash: str
-    tokenizer_hash: str
-    gist_hash: str
-    dtype: str
-    block_size: int
-    max_level: int
-
-    @property
-    def tree(self) -> TreeShape:
-        return TreeShape(self.block_size, self.max_level)
 
 
 @dataclass(frozen=True)
@@ -55,58 +39,60 @@ class StoredDocument:
 
 @dataclass(frozen=True)
 class DocumentArrays:
-    """Every document of one version and provenance."""
+    """Every document of one version, as each of the provenances that are read together has it."""
 
     version: StoreVersion
-    provenance: Provenance
+    kinds: tuple[Provenance, ...]
+    """one, unless a mixture was asked for by name"""
+
+    @property
+    def provenance(self) -> Provenance:
+        """The one provenance, or one that names all of a mixture."""
+        return Provenance.of_all(self.kinds)
 
     @cached_property
-    def embedding_table(self) -> Tensor:
-        """The base model's input embeddings [V, d], float32."""
-        rows = fetch_rows(
-            connect(self.version),
-            "select arrays from stored_embeddings where (model_hash, dtype) = (?, ?)",
-            self.provenance.model_hash,
-            self.provenance.dtype,
-        )
-        if not rows:
+    def embedding_tables(self) -> dict[tuple[str, str], Tensor]:
+        """The base models' input embeddings [V, d], float32, by model hash and dtype.
+
+        Raises InputError when one is missing or their widths differ.
+        """
+        rows = fetch_rows(connect(self.version), "from stored_embeddings")
+        folders = {(row["model_hash"], row["dtype"]): row["arrays"] for row in rows}
+        tables: dict[tuple[str, str], Tensor] = {}
+        for key in {(kind.model_hash, kind.dtype) for kind in self.kinds}:
+            if key not in folders:
+                raise InputError(f"{self._location.uri} lacks the embedding table of model {key[0][:8]}")
+            table = read_array(open_arrays(self._location, folders[key]), "embedding_table")
+            tables[key] = torch.from_numpy(table)
+        widths = sorted({table.shape[1] for table in tables.values()})
+        if len(widths) > 1:
             raise InputError(
-                f"{self._location.uri} lacks the embedding table of model {self.provenance.model_hash[:8]}"
+                f"the base models' embeddings have different widths ({', '.join(map(str, widths))}): "
+                "no LensNet reads both, train on one model"
             )
-        return torch.from_numpy(read_array(open_arrays(self._location, rows[0]["arrays"]), "embedding_table"))
+        return tables
 
     @property
     def embedding_dim(self) -> int:
-        return int(self.embedding_table.shape[1])
+        return int(next(iter(self.embedding_tables.values())).shape[1])
 
-    def document(self, document_id: str) -> StoredDocument:
+    def document(self, document_id: str, provenance: Provenance) -> StoredDocument:
         """One document's tokens and gists. Raises StoreError when they cannot be read."""
-        num_levels = self.provenance.max_level + 1
-        tokens, *gists = _read_document(self._location, self._folders[document_id], num_levels)
-        return StoredDocument(self.embedding_table, tokens, tuple(map(torch.from_numpy, gists)))
+        tokens, *gists = _read_document(self._location, self._places[document_id, provenance])
+        table_Vd = self.embedding_tables[provenance.model_hash, provenance.dtype]
+        return StoredDocument(table_Vd, tokens, tuple(map(torch.from_numpy, gists)))
 
     @property
     def _location(self) -> Location:
         return self.version.location
 
     @cached_property
-    def _folders(self) -> dict[str, str]:
-        rows = fetch_rows(
-            connect(self.version),
-            "select document_id, arrays from stored_documents "
-            "where (model_hash, gist_hash, dtype, block_size, max_level) = (?, ?, ?, ?, ?)",
-            self.provenance.model_hash,
-            self.provenance.gist_hash,
-            self.provenance.dtype,
-            self.provenance.block_size,
-            self.provenance.max_level,
-        )
-        return {row["document_id"]: row["arrays"] for row in rows}
+    def _places(self) -> dict[tuple[str, Provenance], DocumentPlace]:
+        rows = fetch_rows(connect(self.version), "from stored_documents")
+        return {(row["document_id"], Provenance.of(row)): DocumentPlace.of(row) for row in rows}
 
 
 @lru_cache(maxsize=1024)
-def _read_document(location: Location, folder: str, num_levels: int) -> list[npt.NDArray[Any]]:
+def _read_document(location: Location, place: DocumentPlace) -> list[npt.NDArray[Any]]:
     """A document's tokens and its gists per level; the most recent documents stay in memory."""
-    group = open_arrays(location, folder)
-    names = ["tokens", *(f"gists/lod{level}" for level in range(1, num_levels))]
-    return [read_array(group, name) for name in names]
+    return read_document(location, place, *range(len(place.num_rows)))

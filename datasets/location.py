@@ -6,13 +6,22 @@ it names. On a local folder every file and folder is synced here before the ledg
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from mctrace.context.errors import StoreError
+
+_AT_ONCE = 32
+"""Requests in flight to an object store, where each takes long and does little."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,14 @@ class Location:
 
     @classmethod
     def of(cls, uri: str) -> "Location":
-        """Raises StoreError for a scheme fsspec does not know or whose driver is not installed."""
+        """Raises StoreError for a scheme fsspec does not know or whose driver is not installed, and for a URI
+        that carries a key: it would be written wherever the store is named.
+        """
+        if "://" in uri and "@" in uri.split("://", 1)[1].split("/", 1)[0]:
+            raise StoreError(
+                f"store {uri.split('://', 1)[0]}://…: keys do not belong into the URI; give them in the "
+                "environment or in a profile (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
+            )
         try:
             # What another driver wrote a moment ago must be seen: no listing is ever remembered.
             filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
@@ -59,9 +75,30 @@ class Location:
         except Exception as error:  # every object store has errors of its own: no key, no network, no right
             raise StoreError(f"{self.uri} cannot be reached: {type(error).__name__}: {error}") from error
 
-    def size(self, relative: str) -> int:
-        """Bytes of a file."""
-        return int(self.filesystem.size(self.path(relative)))
+    def size(self, relative: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+        path = self.path(relative)
+        try:
+            return Path(path).stat().st_size if self.is_local else int(self.filesystem.size(path))
+        except FileNotFoundError:
+            return None
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """Bytes of every file below `folder`, by relative path."""
+        root = self.path(folder)
+        if not self.is_local:
+            # One listing names a thousand objects; to ask for each would be a request each.
+            found = self.filesystem.find(root, detail=True)
+            return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in found.items()}
+        return dict(_sizes_below(root, folder))
+
+    def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """`function` of each item, in order; many at once where each is a round trip to an object store."""
+        if self.is_local:
+            yield from map(function, items)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(function, items)
 
     def read_bytes(self, relative: str) -> bytes:
         return bytes(self.filesystem.cat_file(self.path(relative)))
@@ -101,6 +138,16 @@ class Location:
     def remove_folder(self, relative: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm(self.path(relative), recursive=True)
+
+
+def _sizes_below(folder: str, relative: str) -> Iterator[tuple[str, int]]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            below = f"{relative}/{entry.name}"
+            if entry.is_dir():
+                yield from _sizes_below(entry.path, below)
+            else:
+                yield below, entry.stat().st_size
 
 
 def sync_file(path: Path) -> None:

@@ -20,10 +20,15 @@ import zarr
 
 from mctrace.context.errors import StoreError
 from mctrace.datasets.location import Location
-from mctrace.datasets.schemas import TABLES
+from mctrace.datasets.schemas import COLUMNS_VERSION, TABLES
 
 ARRAYS = "arrays.zarr"
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 2**20
+"""What is read at least, and decompressed, of an array; one that is larger has many chunks in few files."""
+_SHARD_BYTES = 64 * 2**20
+_MANY_ROWS = 32
+"""From which on dictionaries and statistics are worth their bytes."""
+_SUFFIX = f"-columns{COLUMNS_VERSION}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Part:
     lineage: tuple[str, ...] = ()
 
     @property
+    def has_todays_columns(self) -> bool:
+        """Whether its tables have every column of `TABLES`; where not, some may be missing."""
+        return self.folder.endswith(_SUFFIX)
+
+    @property
     def size(self) -> int:
         """Bytes of all its files."""
         return sum(file.size for file in self.files)
@@ -70,7 +80,7 @@ def write_part(
     relative to the store.
     Raises StoreError when the store cannot be written to.
     """
-    folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}"
+    folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}{_SUFFIX}"
     scratch = scratch_folder(location)
     try:
         num_rows = {
@@ -111,13 +121,26 @@ def _write_table(
     if isinstance(rows, Path):
         shutil.move(rows, scratch / f"{name}.parquet")
         return int(pq.read_metadata(scratch / f"{name}.parquet").num_rows)
-    if isinstance(rows, pa.Table):
-        table = rows
-    else:
-        if "arrays" in schema.names:
-            rows = [{**row, "arrays": arrays_folder} for row in rows]
-        table = pa.Table.from_pylist(list(rows), schema=schema)
-    pq.write_table(table, scratch / f"{name}.parquet", compression="zstd")
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    if "arrays" in schema.names:
+        column = schema.get_field_index("arrays")
+        table = table.set_column(column, schema.field(column), pa.repeat(arrays_folder, len(table)))
+    many = len(table) >= _MANY_ROWS
+    pq.write_table(
+        table,
+        scratch / f"{name}.parquet",
+        compression="zstd",
+        # Losses hardly repeat: a dictionary of them is as large again. Byte by byte their exponents compress.
+        use_dictionary=[field.name for field in table.schema if not pa.types.is_nested(field.type)]
+        if many
+        else False,
+        use_byte_stream_split=[
+            f"{field.name}.list.element" for field in table.schema if field.type == pa.list_(pa.float32())
+        ],
+        # Of a file of few rows most would be what describes them; FORMAT.md has the schema as well.
+        write_statistics=many,
+        store_schema=False,
+    )
     return len(table)
 
 
@@ -126,13 +149,17 @@ def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -
     for path, values in arrays.items():
         row_bytes = max(1, values[:1].nbytes)
         rows = min(max(1, len(values)), max(1, _CHUNK_BYTES // row_bytes))
+        per_shard = min(-(-len(values) // rows), _SHARD_BYTES // _CHUNK_BYTES)
         array = group.create_array(
             path,
             shape=values.shape,
             dtype=values.dtype,
             chunks=(rows, *values.shape[1:]),
+            shards=(rows * per_shard, *values.shape[1:]) if per_shard > 1 else None,
             # A missing chunk would read as zeros without a word; so none is ever left out.
             config={"write_empty_chunks": True},
+            # Numbers byte by byte, for the same reason as in Parquet.
+            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
         )
         array[...] = values
 

@@ -4,7 +4,7 @@ A variant is a LOD map with its loss and no measured action; a pair says where t
 detail than the worse one, and where less.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -19,6 +19,7 @@ from mctrace.context.lod_map import LODMap
 from mctrace.datasets.contexts import Context, padded, unlabelled_batch
 from mctrace.datasets.document_arrays import DocumentArrays
 from mctrace.datasets.preference_pairs import PairBatch
+from mctrace.datasets.provenance import Mix
 from mctrace.datasets.queries import connect, fetch_rows, read_sql
 from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.training_data import (
@@ -27,7 +28,7 @@ from mctrace.datasets.training_data import (
     check_condition,
     of_split,
     read_maps,
-    single_provenance,
+    read_provenance,
 )
 
 
@@ -71,7 +72,12 @@ class PreferenceData:
 
 
 def open_preference_data(
-    version: StoreVersion, *, max_pairs: int, hard_negative_share: float, where: str = ""
+    version: StoreVersion,
+    *,
+    max_pairs: int,
+    hard_negative_share: float,
+    where: str = "",
+    mix: Collection[Mix] = (),
 ) -> PreferenceData:
     """Reads the pairs of `version` that `preference_selection.sql` chooses.
 
@@ -87,8 +93,8 @@ def open_preference_data(
             f"{version.location.uri} at version {version.version} has no pair of variants{which}: the "
             "preference objective needs 'mctrace collect --set collect.num_random_variants=4'"
         )
-    provenance = single_provenance(fetch_rows(connection, _PROVENANCE), version, where)
-    maps = read_maps(connection, provenance.tree, "chosen_variants")
+    kinds = read_provenance(connection, "chosen_variants", version, where, mix)
+    maps = read_maps(connection, "chosen_variants")
     variants = {row["snapshot_id"]: _variant(row, maps) for row in fetch_rows(connection, _VARIANTS)}
     better: dict[str, list[Variant]] = {}
     split_of: dict[str, str] = {}
@@ -99,7 +105,7 @@ def open_preference_data(
     for worse, others in better.items():
         splits[split_of[worse]].append(Comparison(variants[worse], tuple(others)))
     return PreferenceData(
-        version, DocumentArrays(version, provenance), {split: tuple(found) for split, found in splits.items()}
+        version, DocumentArrays(version, kinds), {split: tuple(found) for split, found in splits.items()}
     )
 
 
@@ -112,12 +118,6 @@ _VARIANTS = """
         union
         select worse_snapshot_id from chosen_pairs
     ) using (snapshot_id)
-"""
-
-_PROVENANCE = """
-    select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
-    from stored_trajectories as t
-    semi join chosen_variants using (trajectory_id)
 """
 
 
@@ -155,7 +155,7 @@ def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> 
     maps = [variant.lod_map for variant in variants]
     contexts = unlabelled_batch(
         [
-            Context(lod_map, data.arrays.document(variant.document_id))
+            Context(lod_map, data.arrays.document(variant.document_id, variant.head.provenance))
             for lod_map, variant in zip(maps, variants, strict=True)
         ],
         [variant.snapshot_id for variant in variants],

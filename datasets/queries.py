@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from mctrace.context.errors import InputError, StoreError
+from mctrace.datasets.fetching import readable_folders
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.tokens import DocumentTokens
@@ -77,6 +78,8 @@ _DEFINITIONS = (
 )
 """Files of `views/` in the order in which they build upon each other."""
 
+_REMEDY = "mctrace verify finds damaged files, --skip-damaged reads around them"
+
 
 def connect(
     version: StoreVersion, *, settings: Mapping[str, object] | None = None, writable: Sequence[Path] = ()
@@ -125,15 +128,21 @@ _OF_DERIVED = {
 
 
 def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str) -> None:
-    files = version.table_files(table)
-    if not files:
+    """The view over a table's files. Only those that may lack columns are all opened for it."""
+    relations = [f"from empty_{table}"]
+    for todays_columns in (True, False):
+        if files := version.table_files(table, todays_columns=todays_columns):
+            by_name = str(not todays_columns).lower()
+            relations.append(f"from read_parquet({_sql_list(files)}, union_by_name = {by_name})")
+    if len(relations) == 1:
         return
-    # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
-    relation = f"empty_{table} union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
     try:
-        connection.execute(f"create or replace view stored_{table} as from {relation}")
+        # The empty table has every column, whatever the files lack.
+        connection.execute(
+            f"create or replace view stored_{table} as {' union all by name '.join(relations)}"
+        )
     except duckdb.Error as error:
-        raise StoreError(f"{version.location.uri} is damaged: {error} (mctrace verify)") from error
+        raise StoreError(f"{version.location.uri} is damaged: {error} ({_REMEDY})") from error
 
 
 def read_sql(*parts: str) -> str:
@@ -159,8 +168,10 @@ def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     return stream_user_sql(connection, sql).read_all()
 
 
-def stream_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """The answer to one read-only statement, batch by batch.
+def stream_user_sql(
+    connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000
+) -> pa.RecordBatchReader:
+    """The answer to one read-only statement, batch by batch; the connection answers nothing else until then.
 
     `describe VIEW` answers with what each column means. Raises InputError when the statement does not parse,
     is anything but a query, or fails, which may be in the middle. Files outside the store, extensions and
@@ -170,7 +181,7 @@ def stream_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Recor
     described = _DESCRIBE.fullmatch(query)
     if described and (columns := _describe(connection, described[1])):
         return columns.to_reader()
-    reader = _ask(connection, lambda: connection.sql(query).to_arrow_reader())
+    reader = _ask(connection, lambda: connection.sql(query).to_arrow_reader(batch_rows))
     assert reader is not None, "a query has an answer"
     return pa.RecordBatchReader.from_batches(reader.schema, _batches(connection, reader))
 
@@ -202,6 +213,11 @@ def single_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     return statements[0].query
 
 
+def _hint(error: Exception) -> str:
+    """What to do where it is not the query that is wrong."""
+    return f"\n({_REMEDY})" if ".parquet" in str(error) else ""
+
+
 def _kind(statement: duckdb.Statement) -> str:
     try:
         return statement.type.name
@@ -224,7 +240,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
             connection.interrupt()
             raise
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise InputError(f"the SQL fails: {str(error).strip()}") from error
+            raise InputError(f"the SQL fails: {str(error).strip()}{_hint(error)}") from error
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | None:
@@ -273,15 +289,15 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
         rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
     except duckdb.Error as error:
         refused = isinstance(error, duckdb.InvalidInputException)  # a view's own error(...) says what to do
-        hint = "" if refused else "\n(mctrace verify finds damaged files)"
+        hint = "" if refused else f"\n({_REMEDY})"
         raise StoreError(f"{str(error).strip()}{hint}") from error
     return rows
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion, writable: Sequence[Path]) -> None:
-    """Nothing but the store's own files can be read from here on, and no setting changed back."""
-    files = [file for table in TABLES for file in version.table_files(table)]
-    connection.execute(f"set allowed_paths = {_sql_list([*files, *map(str, writable)])}")
+    """Nothing but the store's own parts can be read from here on, and no setting changed back."""
+    connection.execute(f"set allowed_directories = {_sql_list(readable_folders(version.location))}")
+    connection.execute(f"set allowed_paths = {_sql_list([str(path) for path in writable])}")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 

@@ -5,6 +5,10 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
+COLUMNS_VERSION = 1
+"""Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
+need not open each of them to learn which it lacks."""
+
 _TOKENS = pa.int64()
 _NATS = pa.list_(pa.float32())
 
@@ -23,6 +27,7 @@ DOCUMENTS = pa.schema(
         ("split", pa.string()),
         ("minhash", pa.list_(pa.uint32())),
         ("arrays", pa.string()),
+        ("first_rows", pa.list_(pa.int64())),
     ]
 )
 
@@ -224,6 +229,7 @@ TABLES: dict[str, pa.Schema] = {
 }
 
 ADDED_COLUMNS = {
+    "documents": {"first_rows"},
     "trajectories": {"baseline_status"},
     "effects": {"first_entry", "num_entries"},
     "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit"},

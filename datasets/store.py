@@ -11,6 +11,7 @@ from functools import cached_property
 from deltalake.exceptions import DeltaError
 
 from mctrace.context.errors import InputError, StoreError
+from mctrace.datasets.fetching import readable_files
 from mctrace.datasets.ledger import CommittedPart, Ledger
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part
@@ -88,8 +89,11 @@ class StoreVersion:
         return frozenset(committed.part.part_id for committed in self.listed)
 
     def without(self, part_ids: Collection[str]) -> "StoreVersion":
-        """The same version with some parts left out, as if they had never been."""
-        kept = [c for c in self.parts if c.part.part_id not in part_ids]
+        """The same version with some parts left out, as if they had never been.
+
+        Where one of them is a compacted part, those that it had replaced are read again.
+        """
+        kept = [c for c in self.listed if c.part.part_id not in part_ids]
         return StoreVersion(self.location, self.version, tuple(kept))
 
     @cached_property
@@ -125,22 +129,35 @@ class StoreVersion:
 
         A missing Zarr chunk would otherwise read as zeros without a word. Hashes are `mctrace verify`'s.
         """
+        found = self.location.sizes("parts")
         for committed in self.parts:
             folder = committed.part.folder
             for file in committed.part.files:
                 place = f"{folder}/{file.path}"
-                if not self.location.exists(place) or self.location.size(place) != file.size:
-                    raise StoreError(f"{self.location.uri}/{place} is missing or damaged: run mctrace verify")
+                if found.get(place) != file.size:
+                    raise StoreError(
+                        f"{self.location.uri}/{place} is missing or damaged: mctrace verify finds all of it, "
+                        "--skip-damaged reads around it"
+                    )
 
-    def table_files(self, table: str) -> list[str]:
-        """Parquet files that hold rows of `table`, as DuckDB names them."""
+    def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:
+        """Parquet files that hold rows of `table`, as DuckDB opens them: all, or those that are known to have
+        today's columns, or those that are not.
+
+        Raises StoreError when one has to be fetched and cannot, or is not what the ledger says.
+        """
         assert table in TABLES, table
         parts = [committed.part for committed in self.parts]
         if table in DERIVED_TABLES:
             parts = [self.datasets[self.dataset]] if self.dataset else []
-        return [
-            self.location.url(f"{part.folder}/{table}.parquet") for part in parts if part.num_rows.get(table)
+        places = [
+            (f"{part.folder}/{file.path}", file)
+            for part in parts
+            if part.num_rows.get(table) and todays_columns in (None, part.has_todays_columns)
+            for file in part.files
+            if file.path == f"{table}.parquet"
         ]
+        return readable_files(self.location, places)
 
 
 def create_store(uri: str) -> Store:

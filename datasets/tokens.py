@@ -7,13 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.datasets.arrays import open_arrays, read_array
+from mctrace.datasets.arrays import DocumentPlace, read_document
 from mctrace.datasets.store import StoreVersion
 
 SCHEMA = pa.schema(
     [("document_id", pa.string()), ("tokenizer_hash", pa.string()), ("tokens", pa.list_(pa.int32()))]
 )
-_COLUMNS = ["document_id", "tokenizer_hash", "arrays"]
 
 
 class DocumentTokens:
@@ -34,11 +33,12 @@ class DocumentTokens:
             if not part.num_rows.get("documents"):
                 continue
             content = location.read_bytes(f"{part.folder}/documents.parquet")
-            for row in pq.read_table(io.BytesIO(content), columns=_COLUMNS).to_pylist():
+            for row in pq.read_table(io.BytesIO(content)).to_pylist():
                 if row["document_id"] in seen or row["arrays"] is None:  # it may be there once per GistNet
                     continue
                 seen.add(row["document_id"])
-                tokens = read_array(open_arrays(location, row["arrays"]), "tokens").astype(np.int32)
+                place = DocumentPlace.of({"first_rows": None, **row})  # older files lack the column
+                tokens = read_document(location, place, 0)[0].astype(np.int32)
                 yield pa.record_batch(
                     [[row["document_id"]], [row["tokenizer_hash"]], pa.array([tokens], pa.list_(pa.int32()))],
                     schema=SCHEMA,

@@ -4,7 +4,7 @@ Labels and targets come from SQL, arrays from Zarr; a snapshot's embeddings are 
 made (`batches.py`), so nothing is stored per snapshot that can be looked up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from mctrace.context.errors import InputError, StoreError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.document_arrays import DocumentArrays, Provenance
+from mctrace.datasets.document_arrays import DocumentArrays
+from mctrace.datasets.provenance import Mix, Provenance, refuse_mixture
 from mctrace.datasets.queries import connect, fetch_rows, read_sql
 from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.target import Merge, Target
@@ -46,12 +47,16 @@ class Labels:
 class StoredMap:
     """A trajectory's head map; a snapshot's own is made from it when needed, since its entries are large."""
 
-    tree: TreeShape
+    provenance: Provenance
     start: int
     first_cursor: int
     levels: npt.NDArray[np.uint8]
     attention_N: npt.NDArray[np.float32] | None = None
     """the base model's attention to each entry, where it was kept and asked for"""
+
+    @property
+    def tree(self) -> TreeShape:
+        return self.provenance.tree
 
     def at(self, cursor: int) -> LODMap:
         return LODMap(self.tree, self.start, self.first_cursor, self.levels).extended(cursor)
@@ -132,6 +137,7 @@ def open_training_data(
     utility_scale: float | None = None,
     *,
     where: str = "",
+    mix: Collection[Mix] = (),
     with_attention: bool = False,
 ) -> TrainingData:
     """Reads labels and maps of `version` under `target`, of those rows for which `where` holds.
@@ -139,22 +145,23 @@ def open_training_data(
     `where` is a SQL condition over the target's columns; prices and the like are the target's own and know
     nothing of it, while `utility_scale` (nats per unit of score) is fitted on the chosen rows of the training
     split unless given, as it must be when a checkpoint is judged. Raises InputError when there is nothing to
-    learn from, or labels of different base models, GistNets or trees are mixed.
+    learn from, or when labels differ in base model, GistNet or dtype and `mix` does not name that; those of
+    different trees never mix.
     """
     version.refuse_damaged()
     target = Target.named(target) if isinstance(target, str) else target
     connection = connect(version)
     if not where:  # a mixture is a plainer word than whatever a target makes of it
-        single_provenance(fetch_rows(connection, _PROVENANCE.format(table="stored_effects")), version, where)
+        read_provenance(connection, "stored_effects", version, where, mix)
     _choose_labels(connection, target, where)
-    provenance = single_provenance(
-        fetch_rows(connection, _PROVENANCE.format(table="chosen_labels")), version, where
-    )
+    kinds = read_provenance(connection, "chosen_labels", version, where, mix)
     scale = utility_scale or _fit_scale(fetch_rows(connection, _SCALE), version)
-    maps = read_maps(connection, provenance.tree, "chosen_labels", with_attention=with_attention)
+    maps = read_maps(connection, "chosen_labels", with_attention=with_attention)
     splits: dict[str, list[LabelledSnapshot]] = {split: [] for split in SPLITS}
     for row, labels in _snapshot_labels(connection):
-        head = maps[row["trajectory_id"]]
+        head = maps.get(row["trajectory_id"])
+        if head is None:
+            continue
         snapshot = LabelledSnapshot(
             row["snapshot_id"], row["document_id"], row["cursor"], row["start"], head, labels
         )
@@ -162,18 +169,12 @@ def open_training_data(
     return TrainingData(
         version,
         target,
-        DocumentArrays(version, provenance),
+        DocumentArrays(version, kinds),
         scale,
         {split: tuple(found) for split, found in splits.items()},
         int(fetch_rows(connection, _WITHOUT_TARGET)[0]["num"]),
     )
 
-
-_PROVENANCE = """
-    select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
-    from stored_trajectories as t
-    semi join {table} using (trajectory_id)
-"""
 
 _SCALE = "with labels as (from chosen_labels)\n" + read_sql("utility_scale.sql")
 """The scale is that of the labels a trainer sees."""
@@ -250,22 +251,25 @@ def _snapshot_labels(
 
 
 def read_maps(
-    connection: duckdb.DuckDBPyConnection, tree: TreeShape, table: str, *, with_attention: bool = False
+    connection: duckdb.DuckDBPyConnection, table: str, *, with_attention: bool = False
 ) -> dict[str, StoredMap]:
-    """The head maps, by trajectory id, of those trajectories that `table` names."""
+    """The head maps, by trajectory id, of those trajectories that `table` names and whose document is there:
+    around a damaged document, whose embeddings nobody has, its trajectories are left out too."""
     rows = fetch_rows(
         connection,
         f"""
         select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor,
+               t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
                {"a.attention_mass" if with_attention else "null"} as attention_mass
         from stored_trajectories as t
         semi join {table} using (trajectory_id)
+        semi join stored_documents using (document_id, model_hash, gist_hash, dtype, block_size, max_level)
         {"left join stored_attention as a using (trajectory_id)" if with_attention else ""}
         """,
     )
     return {
         row["trajectory_id"]: StoredMap(
-            tree,
+            Provenance.of(row),
             row["start"],
             row["first_cursor"],
             np.asarray(row["levels"], dtype=np.uint8),
@@ -275,23 +279,30 @@ def read_maps(
     }
 
 
-def single_provenance(rows: Sequence[Mapping[str, Any]], version: StoreVersion, where: str) -> Provenance:
-    """The one provenance there is; raises InputError for none and for several."""
-    uri = version.location.uri
+def read_provenance(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    version: StoreVersion,
+    where: str,
+    mix: Collection[Mix],
+) -> tuple[Provenance, ...]:
+    """What the trajectories that `table` names depend on; raises InputError for nothing, and for several
+    kinds that `mix` does not name."""
+    rows = fetch_rows(
+        connection,
+        f"""
+        select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
+        from stored_trajectories as t
+        semi join {table} using (trajectory_id)
+        order by all
+        """,
+    )
+    place = f"{version.location.uri} at version {version.version}"
     if not rows and where:
-        raise InputError(f"no label of {uri} at version {version.version} meets the condition {where!r}")
-    if not rows:
-        raise InputError(f"{uri} at version {version.version} has no labels: run 'mctrace collect'")
-    if len(rows) > 1:
-        found = "; ".join(
-            f"model {r['model_hash'][:8]} gists {r['gist_hash'][:8]} {r['dtype']} K={r['block_size']}"
-            for r in rows
-        )
-        raise InputError(
-            f"{uri} at version {version.version} mixes labels that do not compare ({found}): "
-            "choose one kind with --where, such as --where \"gist_hash = '...'\""
-        )
-    return Provenance(**rows[0])
+        raise InputError(f"no label of {place} meets the condition {where!r}")
+    kinds = tuple(Provenance.of(row) for row in rows)
+    refuse_mixture(kinds, mix, place)
+    return kinds
 
 
 def _fit_scale(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> float:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from mctrace.context.errors import StoreError
 from mctrace.context.progress import Progress
-from mctrace.datasets.ledger import Ledger
+from mctrace.datasets.ledger import CommittedPart, Ledger
 from mctrace.datasets.parts import Part, PartFile
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.schemas import ADDED_COLUMNS, TABLES
 from mctrace.datasets.store import Store, StoreVersion
+from mctrace.datasets.verify_log import verify_ledger
 
 GRACE = timedelta(hours=24)
 """Files younger than this may belong to a run that has not committed them yet."""
@@ -91,35 +92,48 @@ def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterato
     Every part is looked at, whatever is wrong with another one.
     """
     damaged = False
-    for problem in _verify_ledger(version):
+    for place, what in verify_ledger(Ledger(version.location), version.version):
         damaged = True
-        yield problem
+        yield Problem(place, what)
     progress.start("verifying", len(version.parts), "parts")
-    for committed in version.parts:
-        for problem in _verify_part(version, committed.part, quick=quick):
-            damaged = True
-            yield problem
+
+    def problems_of(committed: CommittedPart) -> list[Problem]:
+        return list(_verify_part(version, committed.part, quick=quick))
+
+    for problems in version.location.each(problems_of, version.parts):
+        damaged = damaged or bool(problems)
+        yield from problems
         progress.advance()
     progress.stop()
     if not damaged and not quick:
         yield from _verify_references(version)
 
 
-def _verify_ledger(version: StoreVersion) -> Iterator[Problem]:
-    """The ledger read anew from its files, whose names carry a hash of their content."""
-    try:
-        Ledger(version.location).rows(version.version)
-    except StoreError as error:
-        yield Problem("ledger", str(error))
+def leave_out_damaged(version: StoreVersion, progress: Progress) -> tuple[StoreVersion, list[Part]]:
+    """The version without the parts of which a file is missing or not what the ledger says, and those parts.
+
+    Hashes are checked. Parts that a damaged one had replaced are looked at in turn, and stand in for it.
+    """
+    damaged: list[Part] = []
+    looked_at: set[str] = set()
+    while parts := [c.part for c in version.parts if c.part.part_id not in looked_at]:
+        found = _damaged_among(version, parts, progress)
+        looked_at |= {part.part_id for part in parts}
+        damaged += found
+        version = version.without({part.part_id for part in found})
+    return version, damaged
 
 
-def damaged_parts(version: StoreVersion, progress: Progress) -> set[str]:
-    """Ids of the parts of which some file is missing or not what the ledger says, hashes included."""
-    damaged = set()
-    progress.start("checking", len(version.parts), "parts")
-    for committed in version.parts:
-        if any(_verify_part(version, committed.part, quick=False)):
-            damaged.add(committed.part.part_id)
+def _damaged_among(version: StoreVersion, parts: Sequence[Part], progress: Progress) -> list[Part]:
+    progress.start("checking", len(parts), "parts")
+    damaged = []
+
+    def is_damaged(part: Part) -> bool:
+        return any(True for _ in _verify_part(version, part, quick=False))
+
+    for part, bad in zip(parts, version.location.each(is_damaged, parts), strict=True):
+        if bad:
+            damaged.append(part)
         progress.advance()
     progress.stop()
     return damaged
@@ -136,10 +150,9 @@ def _verify_part(version: StoreVersion, part: Part, *, quick: bool) -> Iterator[
 
 
 def _verify_file(version: StoreVersion, place: str, file: PartFile, *, quick: bool) -> str | None:
-    location = version.location
-    if not location.exists(place):
+    size = version.location.size(place)
+    if size is None:
         return "is missing"
-    size = location.size(place)
     if size != file.size:
         return f"has {size} bytes, the ledger says {file.size}"
     if not quick and _sha256(version, place) != file.sha256:
@@ -185,7 +198,10 @@ def _verify_references(version: StoreVersion) -> Iterator[Problem]:
 
 
 def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
-    """Removes part folders and scratch no ledger row names and that are older than `grace`; returns them."""
+    """Removes what no ledger row or log entry names and that is older than `grace`; returns it.
+
+    Folders of parts and scratch, and files of commits that were never made.
+    """
     named = {committed.part.folder for committed in store.ledger.rows()[1]}
     location, removed = store.location, []
     oldest_kept = time.time() - grace.total_seconds()
@@ -195,6 +211,10 @@ def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
         if folder not in named and _modified(store, folder) < oldest_kept:
             location.remove_folder(folder)
             removed.append(folder)
+    for file in store.ledger.unnamed_files():
+        if location.filesystem.modified(location.path(file)).timestamp() < oldest_kept:
+            location.filesystem.rm_file(location.path(file))
+            removed.append(file)
     return removed
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,9 @@ from mctrace.pipeline.options import (
     DeviceName,
     Dtype,
     Limit,
+    Mixture,
     Model,
+    SkipDamaged,
     StoreUri,
     Traces,
     Variables,
@@ -65,6 +68,13 @@ class OutputFormat(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+    PARQUET = "parquet"
+
+
+class ExportLayout(StrEnum):
+    """How `mctrace export` lays out files."""
+
+    HF = "hf"
     PARQUET = "parquet"
 
 
@@ -150,6 +160,7 @@ def log(
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
+    version: Version = None,
     versions: Annotated[bool, typer.Option("--versions", help="every version and what it added")] = False,
 ) -> None:
     """List the store's runs: what, when, how many.
@@ -159,7 +170,7 @@ def log(
     from mctrace.pipeline.store_commands import print_log, print_versions
 
     show = print_versions if versions else print_log
-    show(configure(config, store, set_), console)
+    show(configure(config, store, set_), version, console)
 
 
 @app.command()
@@ -189,6 +200,7 @@ def sql(
     out: Annotated[
         Path | None, typer.Option("--out", help="write to a file; its ending says the format")
     ] = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Ask the store a question in SQL.
 
@@ -198,7 +210,7 @@ def sql(
     """
     from mctrace.pipeline.sql_command import answer_query, open_shell, wants_shell
 
-    settings = configure(config, store, set_)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     if wants_shell(query, file):
         open_shell(settings, version, dataset, console)
     else:
@@ -242,6 +254,42 @@ def derive(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="the folder to write")],
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    format_: Annotated[
+        ExportLayout, typer.Option("--format", help="parquet: load_dataset; hf: load_from_disk")
+    ] = ExportLayout.PARQUET,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="a .sql file or a target's name (repeatable) [all]")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="which labels, in SQL, e.g. \"split = 'train'\"")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="entries and documents as text, too")] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="the base model's embedding table, too")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
+    skip_damaged: SkipDamaged = None,
+) -> None:
+    """Write labels and their context for Hugging Face datasets.
+
+    A row per snapshot with its entries, actions and targets; a row per document with its tokens and gists.
+    """
+    from mctrace.datasets.export import ExportRequest
+    from mctrace.pipeline.export_command import export_store
+
+    targets = {"targets": tuple(target)} if target else {}
+    request = ExportRequest(format_.value, where=where, with_embeddings=embeddings, **targets)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    export_store(settings, version, out, request, with_text=text, overwrite=overwrite, console=console)
+
+
+@app.command()
 def train(
     config: Config = None,
     store: StoreUri = None,
@@ -258,6 +306,8 @@ def train(
     where: Where = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
+    mix: Mixture = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Train a LensNet from the store alone.
 
@@ -270,6 +320,7 @@ def train(
     settings = configure(
         config, store, set_, sizes, train__target=target, train__network__name=network,
         train__objective__name=objective, train__where=where,
+        store__mix=mix, store__skip_damaged=skip_damaged,
     )  # fmt: skip
     train_run(settings, version, out, dataset=dataset, overwrite=overwrite, resume=resume, console=console)
 
@@ -285,6 +336,8 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
     where: Where = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    mix: Mixture = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Judge checkpoints on held-out documents.
 
@@ -293,7 +346,9 @@ def evaluate(
     """
     from mctrace.pipeline.evaluate_command import evaluate_checkpoints
 
-    settings = configure(config, store, set_, train__where=where)
+    settings = configure(
+        config, store, set_, train__where=where, store__mix=mix, store__skip_damaged=skip_damaged
+    )
     evaluate_checkpoints(settings, checkpoints, version, split, as_json, console, dataset)
 
 
@@ -305,6 +360,7 @@ def report(
     version: Version = None,
     out: Annotated[Path, typer.Option("--out", help="the HTML file to write")] = Path("report.html"),
     run: Annotated[Path | None, typer.Option("--run", help="training run folder to include")] = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Write one self-contained HTML report.
 
@@ -312,7 +368,8 @@ def report(
     """
     from mctrace.pipeline.report_command import write_report
 
-    write_report(configure(config, store, set_), version, out, run, console)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    write_report(settings, version, out, run, console)
 
 
 @app.command()
@@ -323,6 +380,10 @@ def verify(
     version: Version = None,
     quick: Annotated[bool, typer.Option("--quick", help="sizes only, no hashes")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="remove old files no ledger row names")] = False,
+    grace: Annotated[
+        float,
+        typer.Option("--grace", min=0, help="hours that a file stays though no row names it, with --sweep"),
+    ] = 24,
 ) -> None:
     """Check every file against the ledger.
 
@@ -330,7 +391,10 @@ def verify(
     """
     from mctrace.pipeline.store_commands import verify_run
 
-    verify_run(configure(config, store, set_), version, quick=quick, sweep=sweep, console=console)
+    grace_period = timedelta(hours=grace) if sweep else None
+    verify_run(
+        configure(config, store, set_), version, quick=quick, sweep_after=grace_period, console=console
+    )
 
 
 def _small_preset(said: Mapping[str, Any]) -> Mapping[str, Any]:

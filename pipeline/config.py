@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
 from mctrace.context.errors import ConfigError
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.provenance import Mix
 from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig
 from mctrace.train.config import TrainConfig
 
@@ -34,6 +35,10 @@ class StoreConfig:
 
     uri: str = "traces"
     """local folder, or any URI fsspec can reach"""
+    skip_damaged: bool = False
+    """read around damaged parts, saying which; without it they are refused"""
+    mix: tuple[Mix, ...] = ()
+    """what the labels a LensNet is trained on may differ in: `models`, `gists`, `dtypes`"""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from mctrace.analysis.run_folder import EVALUATION_FILE
 from mctrace.context.errors import InputError
 from mctrace.datasets.batches import ordered_batches
 from mctrace.datasets.preference_data import PreferenceData, open_preference_data
-from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.target import Target
 from mctrace.datasets.training_data import TrainingData, open_training_data
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.output import print_table
+from mctrace.pipeline.reading import open_version
 from mctrace.train.baselines import attention_scores, noise_scores, recency_scores
 from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
 from mctrace.train.config import TrainConfig
@@ -52,8 +53,8 @@ def evaluate_checkpoints(
     bfloat16 = uses_bfloat16(config.train.precision, device)
     loaded = [load_checkpoint(folder) for folder in checkpoints]
     first = loaded[0][1]
-    store = open_store(config.store.uri).at(version).read_through(dataset)
-    source = _source(store, first, config.train)
+    store = open_version(config.store, version, dataset)
+    source = _source(store, first, config)
     scorers: dict[str, Scorer] = {}
     for folder, (network, info) in zip(checkpoints, loaded, strict=True):
         _check_comparable(info, first, store, source, folder)
@@ -91,20 +92,29 @@ def evaluate_checkpoints(
         _print_judgement(answer, intervals, console)
 
 
-def _source(store: StoreVersion, info: CheckpointInfo, config: TrainConfig) -> Source:
+def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -> Source:
     """Labels and pairs of the store, whichever there are; raises InputError when there are neither."""
     labels: TrainingData | None = None
     pairs: PreferenceData | None = None
     try:
         labels = open_training_data(
-            store, _target(info), info.utility_scale, where=config.where, with_attention=True
+            store,
+            _target(info),
+            info.utility_scale,
+            where=config.train.where,
+            mix=config.store.mix,
+            with_attention=True,
         )
     except InputError:
         if info.training["objective"].get("name", "counterfactual") != "preference":
             raise
     if _has_pairs(info):
         pairs = open_preference_data(
-            store, max_pairs=_EVERY_PAIR, hard_negative_share=1.0, where=config.pairs_where
+            store,
+            max_pairs=_EVERY_PAIR,
+            hard_negative_share=1.0,
+            where=config.train.pairs_where,
+            mix=config.store.mix,
         )
     return Source(labels, pairs)
 

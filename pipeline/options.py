@@ -20,6 +20,13 @@ Variables = Annotated[
     list[str] | None,
     typer.Option("--var", help="what the SQL reads with getvariable, e.g. --var z=3 (repeatable)"),
 ]
+SkipDamaged = Annotated[
+    bool | None, typer.Option("--skip-damaged", help="leave damaged parts out and say which")
+]
+Mixture = Annotated[
+    list[str] | None,
+    typer.Option("--mix", help="train on labels that differ in models, gists or dtypes (repeatable)"),
+]
 Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
 Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]

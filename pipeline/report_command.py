@@ -8,8 +8,8 @@ from rich.console import Console
 
 from mctrace.analysis.report import build_report
 from mctrace.context.errors import InputError
-from mctrace.datasets.store import open_store
 from mctrace.pipeline.config import PipelineConfig
+from mctrace.pipeline.reading import open_version
 
 
 def write_report(
@@ -23,7 +23,7 @@ def write_report(
         raise InputError(f"no run folder {run}: 'mctrace train' makes one, by default runs/lensnet")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file name, like {out / 'report.html'}")
-    content = build_report(open_store(config.store.uri).at(version), run, datetime.now(UTC))
+    content = build_report(open_version(config.store, version), run, datetime.now(UTC))
     try:
         _write_whole(out, content.encode("utf-8"))
     except OSError as error:

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from mctrace.context.errors import InputError
 from mctrace.datasets.queries import connect, set_variables, stream_user_sql
-from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.store import StoreVersion
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.output import print_table
+from mctrace.pipeline.reading import open_version
 from mctrace.pipeline.variables import parse_variables
 
 _ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
@@ -78,7 +79,7 @@ def print_answer(answer: pa.Table, console: Console, limit: int | None = None) -
 
 
 def _open(config: PipelineConfig, version: int | None, dataset: str | None) -> StoreVersion:
-    return open_store(config.store.uri).at(version).read_through(dataset)
+    return open_version(config.store, version, dataset)
 
 
 def _read_query(query: str | None, file: Path | None) -> str:

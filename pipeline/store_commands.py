@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ def init_project(config: Path | None, store: str | None, assignments: list[str],
     console.print(f"the store {settings.store.uri} is ready: next, 'mctrace collect'", highlight=False)
 
 
-def print_log(config: PipelineConfig, console: Console) -> None:
-    """The runs of the newest version, oldest first: when, from which model, and what each added."""
+def print_log(config: PipelineConfig, at: int | None, console: Console) -> None:
+    """The runs of a version, oldest first: when, from which model, and what each added."""
     store = open_store(config.store.uri)
-    version = store.at()
+    version = store.at(at)
     console.print(f"{config.store.uri} at version {version.version}", highlight=False)
     versions = store.ledger.versions_by_run()
     num_rows: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
@@ -82,11 +83,14 @@ def _derived(row: Mapping[str, Any], made: int) -> str:
     )
 
 
-def print_versions(config: PipelineConfig, console: Console) -> None:
-    """Every version, oldest first: when, what it added, and the model, gists and estimator it came from."""
+def print_versions(config: PipelineConfig, at: int | None, console: Console) -> None:
+    """Every version up to one, oldest first: when, what it added, and the model, gists and estimator it came
+    from.
+    """
     store = open_store(config.store.uri)
-    runs = {row["run_id"]: row for row in fetch_rows(connect(store.at()), "from runs")}
-    for record in store.ledger.history():
+    version = store.at(at)
+    runs = {row["run_id"]: row for row in fetch_rows(connect(version), "from runs")}
+    for record in store.ledger.history()[: version.version + 1]:
         added = ", ".join(f"{count} {kind}" for kind, count in record.added.items()) or "nothing"
         console.print(
             f"{record.version}  {record.made_at:%Y-%m-%d %H:%M:%S} UTC  added {added}"
@@ -146,17 +150,22 @@ def _checks(row: Mapping[str, Any]) -> list[str]:
 
 
 def verify_run(
-    config: PipelineConfig, version: int | None, *, quick: bool, sweep: bool, console: Console
+    config: PipelineConfig,
+    version: int | None,
+    *,
+    quick: bool,
+    sweep_after: timedelta | None,
+    console: Console,
 ) -> None:
-    """Prints every problem; raises StoreError when there was one."""
+    """Prints every problem and sweeps where a grace period is given; raises StoreError when there was one."""
     store = open_store(config.store.uri)
     at = store.at(version)
     problems = list(verify(at, quick=quick, progress=make_progress(console)))
     for problem in problems:
         console.print(f"{problem.place} {problem.what}", markup=False, highlight=False)
-    if sweep:
-        removed = sweep_store(store)
-        console.print(f"swept {len(removed)} folders that no version names")
+    if sweep_after is not None:
+        removed = sweep_store(store, sweep_after)
+        console.print(f"swept {len(removed)} folders and files that no version names")
     if problems:
         raise StoreError(f"{len(problems)} problem(s) in {config.store.uri} at version {at.version}")
     num_files = sum(len(committed.part.files) for committed in at.parts)

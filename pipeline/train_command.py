@@ -1,7 +1,7 @@
 """`mctrace train`: a store in, checkpoints out. No base model."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -15,12 +15,14 @@ from mctrace.context.errors import InputError
 from mctrace.context.progress import Progress, Silent
 from mctrace.datasets.document_arrays import DocumentArrays
 from mctrace.datasets.preference_data import open_preference_data
-from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.provenance import Mix
+from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.target import Target
 from mctrace.datasets.training_data import TrainingData, open_training_data
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.earlier_run import CONFIG_FILE, EarlierRun, find_earlier_run
 from mctrace.pipeline.progress import make_progress
+from mctrace.pipeline.reading import open_version
 from mctrace.pipeline.stopping import asked_to_stop
 from mctrace.train.alert import SignAlert
 from mctrace.train.checkpoint import CheckpointInfo, checkpoint_writer, describe, load_checkpoint
@@ -59,8 +61,8 @@ def train_run(
         if earlier:
             config, version = earlier.config, earlier.info.dataset_version
             dataset = earlier.info.derived_dataset
-        store = open_store(config.store.uri).at(version).read_through(dataset)
-        source = open_source(store, config.train)
+        store = open_version(config.store, version, dataset)
+        source = open_source(store, config.train, config.store.mix)
         info = _describe(config, store, source)
         if earlier is None and workers.is_first:
             claim_run_folder(out, config, overwrite=overwrite or resume)
@@ -114,10 +116,12 @@ def _fit(training: Training, source: Source, info: CheckpointInfo, out: Path, co
             progress.stop()
 
 
-def open_source(store: StoreVersion, config: TrainConfig) -> Source:
+def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] = ()) -> Source:
     """What the objective learns from, at one version; raises InputError when it is not there."""
     objective = config.objective
-    labels = open_training_data(store, config.target, where=config.where) if objective.learns_labels else None
+    labels = None
+    if objective.learns_labels:
+        labels = open_training_data(store, config.target, where=config.where, mix=mix)
     pairs = None
     if objective.learns_pairs:
         pairs = open_preference_data(
@@ -125,6 +129,7 @@ def open_source(store: StoreVersion, config: TrainConfig) -> Source:
             max_pairs=objective.preference.max_pairs,
             hard_negative_share=objective.preference.hard_negative_share,
             where=config.pairs_where,
+            mix=mix,
         )
     if labels and pairs and labels.provenance != pairs.arrays.provenance:
         raise InputError(

@@ -5,6 +5,8 @@ from functools import partial
 import pytest
 import ray
 
+from mctrace.collect import cluster as cluster_of_ray
+from mctrace.collect import shared_folder
 from mctrace.collect.cluster import RayWorkers
 from mctrace.collect.config import RayConfig
 from mctrace.context.errors import CollectError, ConfigError
@@ -71,8 +73,8 @@ def cluster():
     cluster.shutdown()
 
 
-def test_a_run_joins_a_cluster_by_address_and_refuses_a_local_store_on_two_nodes(
-    cluster, tiny_settings, tmp_path
+def test_a_run_joins_a_cluster_by_address_and_uses_a_folder_that_its_nodes_share(
+    cluster, tiny_settings, tmp_path, monkeypatch
 ):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
     config = RayConfig(address=cluster.address, actors=1, num_cpus=1)
@@ -83,6 +85,15 @@ def test_a_run_joins_a_cluster_by_address_and_refuses_a_local_store_on_two_nodes
     cluster.wait_for_nodes()
     more = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     version = more.store.at().version
-    with pytest.raises(ConfigError, match=r"2 nodes.*local folder"):
-        more.measure(lambda context: RayWorkers(context, config))
+    with monkeypatch.context() as patch:
+        patch.setattr(shared_folder, "_PATIENCE", 0.3)
+        patch.setattr(cluster_of_ray, "_ask_nodes", lambda place, nodes: None)  # nodes that see nothing
+        with pytest.raises(ConfigError, match=r"2 nodes and 2 of them.*--store"):
+            more.measure(lambda context: RayWorkers(context, config))
     assert more.store.at().version == version
+
+    more.measure(
+        lambda context: RayWorkers(context, RayConfig(address=cluster.address, actors=2, num_cpus=1))
+    )
+    assert more.plan.missing(more.store) == []
+    assert list((tmp_path / "store/staging").iterdir()) == []

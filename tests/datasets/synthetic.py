@@ -35,9 +35,10 @@ def document_arrays(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def add_document(store: Store, document_id: str, split: str, seed: int) -> None:
+def add_document(store: Store, document_id: str, split: str, seed: int, **columns: object) -> None:
     row = {
         **PROVENANCE,
+        **columns,
         "document_id": document_id,
         "source": f"{document_id}.txt",
         "num_tokens": NUM_TOKENS,
@@ -46,7 +47,8 @@ def add_document(store: Store, document_id: str, split: str, seed: int) -> None:
         "minhash": [1, 2],
     }
     part = write_part(
-        store.location, part_id=f"document-{document_id}", kind="document", run_id="run",
+        store.location, part_id="-".join(["document", document_id, *map(str, columns.values())]),
+        kind="document", run_id="run",
         tables={"documents": [row]}, arrays=document_arrays(seed),
     )  # fmt: skip
     store.commit([part])
@@ -116,6 +118,25 @@ EFFECTS = [
     # the block that ends at 32 may only collapse once the cursor has moved beyond its protection
     effect("collapse", 1, 7, 32, [0.75] * 8),
 ]
+
+
+def add_other_gists(store: Store) -> None:
+    """The training document measured with another GistNet as well."""
+    add_document(store, "a", "train", 7, gist_hash="other")
+    add_trajectory(store, "other", "a", EFFECTS, gist_hash="other")
+
+
+def add_other_model(store: Store, width: int = WIDTH) -> None:
+    """A document measured with another base model, whose embeddings have `width`."""
+    table = np.ones((VOCABULARY, width), dtype=np.float32)
+    row = {"model_hash": "larger", "dtype": "float32", "vocabulary_size": VOCABULARY, "embedding_dim": width}
+    part = write_part(
+        store.location, part_id="embeddings-larger", kind="embeddings", run_id="run",
+        tables={"embeddings": [row]}, arrays={"embedding_table": table},
+    )  # fmt: skip
+    store.commit([part])
+    add_document(store, "a", "train", 7, model_hash="larger")
+    add_trajectory(store, "larger", "a", EFFECTS, model_hash="larger")
 
 
 def synthetic_store(folder: Path | str) -> Store:

@@ -10,7 +10,15 @@ from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.batch import scores_of_actions
 from mctrace.datasets.batches import make_batch, merged_targets, ordered_batches, shuffled_batches
 from mctrace.datasets.training_data import open_training_data
-from tests.datasets.synthetic import add_document, add_trajectory, document_arrays, embedding_table
+from tests.datasets.synthetic import (
+    EFFECTS,
+    add_document,
+    add_other_gists,
+    add_other_model,
+    add_trajectory,
+    document_arrays,
+    embedding_table,
+)
 
 
 @pytest.fixture
@@ -130,10 +138,42 @@ def _expand_at(first_token):
 
 
 def test_labels_of_two_base_models_or_gists_do_not_mix(store):
-    effects = [_expand_at(1)]
-    add_trajectory(store, "other", "a", effects, gist_hash="another")
-    with pytest.raises(InputError, match="mixes labels"):
+    add_other_gists(store)
+    with pytest.raises(InputError, match=r"mixes labels.*gists other.*--mix gists"):
         open_training_data(store.at())
+    with pytest.raises(InputError, match="--mix gists"):
+        open_training_data(store.at(), mix=("models",))
+    add_other_model(store)
+    with pytest.raises(InputError, match="--mix models --mix gists"):
+        open_training_data(store.at(), mix=("gists",))
+
+
+def test_a_mixture_asked_for_by_name_reads_each_snapshot_with_its_own_gists_and_embeddings(store):
+    add_other_gists(store)
+    add_other_model(store)
+    data = open_training_data(store.at(), utility_scale=1.0, mix=("models", "gists"))
+    assert (data.provenance.gist_hash, data.provenance.model_hash) == ("mean+other", "larger+model")
+    snapshots = {s.snapshot_id: s for s in data.snapshots("train")}
+    batch = make_batch(data, [snapshots[name] for name in ("ta:32", "other:32", "larger:32")])
+    arrays, others, table = document_arrays(0), document_arrays(7), embedding_table()
+    for row, gists in enumerate((arrays, others, others)):
+        expected = torch.from_numpy(gists["gists/lod1"][4:6])
+        torch.testing.assert_close(batch.context_embeddings[row, 1:3], expected)
+    torch.testing.assert_close(
+        batch.context_embeddings[1, 3:], torch.from_numpy(table[others["tokens"][24:32]])
+    )
+    assert (batch.context_embeddings[2, 3:] == 1).all()
+
+
+def test_what_cannot_stand_in_one_batch_is_refused_whatever_is_asked_for(store):
+    add_other_model(store, width=5)
+    data = open_training_data(store.at(), utility_scale=1.0, mix=("models",))
+    with pytest.raises(InputError, match=r"different widths \(3, 5\)"):
+        _ = data.embedding_dim
+    add_document(store, "a", "train", 7, block_size=8)
+    add_trajectory(store, "wider", "a", EFFECTS, block_size=8, levels=(1, 0, 0, 0), cursors=(32,))
+    with pytest.raises(InputError, match="different trees"):
+        open_training_data(store.at(), mix=("models", "gists", "dtypes"))
 
 
 @pytest.mark.parametrize("array", ["embedding_table", "tokens", "gists/lod1"])

@@ -7,11 +7,14 @@ import pytest
 
 from mctrace.context.errors import StoreError
 from mctrace.context.progress import Silent
+from mctrace.datasets import parts
+from mctrace.datasets.batches import ordered_batches
 from mctrace.datasets.compaction import _merge, compact
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store, StoreVersion, open_store
+from mctrace.datasets.training_data import open_training_data
 from mctrace.datasets.verify import sweep, verify
-from tests.datasets.synthetic import EFFECTS, add_trajectory, effect
+from tests.datasets.synthetic import EFFECTS, add_document, add_trajectory, effect
 
 TABLES = ("stored_trajectories", "stored_effects", "stored_joint_effects")
 
@@ -27,9 +30,10 @@ def test_the_same_rows_in_the_same_order_in_fewer_files(store):
     add_trajectory(store, "td", "a", EFFECTS, joint_effects=[joint])
     before, rows = store.at(), rows_of(store.at())
     assert all(rows.values()), "an empty table would compare nothing"
-    (made,) = compact(store, Silent())
+    documents, made = compact(store, Silent())
     after = store.at()
-    assert after.version == before.version + 1
+    assert after.version == before.version + 2
+    assert documents.lineage == ("document-a", "document-b", "document-c")
     assert made.lineage == ("ta", "tb", "tc", "td")
     assert len(after.table_files("effects")) == 1
     assert rows_of(after) == rows
@@ -58,14 +62,39 @@ def test_two_compactions_at_once_give_every_row_once(store):
     assert rows_of(store.at()) == rows
 
 
-def test_a_damaged_file_is_never_copied(store):
-    part = next(c.part for c in store.at().parts if c.part.part_id == "tb")
-    file = f"{store.location.root}/{part.folder}/effects.parquet"
-    with open(file, "r+b") as content:
-        content.seek(40)
-        content.write(b"\0")
-    with pytest.raises(StoreError, match=r"effects\.parquet is damaged"):
+@pytest.mark.parametrize(
+    ("part_id", "name"), [("tb", "effects.parquet"), ("document-b", "arrays.zarr/gists/lod1/c/0/0")]
+)
+def test_a_damaged_file_is_never_copied(store, part_id, name):
+    part = next(c.part for c in store.at().parts if c.part.part_id == part_id)
+    file = Path(store.location.root) / part.folder / name
+    content = file.read_bytes()
+    file.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+    with pytest.raises(StoreError, match=rf"{name} is damaged"):
         compact(store, Silent())
+
+
+def test_training_batches_are_the_same_from_compacted_documents(store, monkeypatch):
+    monkeypatch.setattr(parts, "_CHUNK_BYTES", 64)  # so that documents begin and end inside chunks
+    monkeypatch.setattr(parts, "_SHARD_BYTES", 256)
+    batches = []
+    for _ in range(2):
+        data = open_training_data(store.at(), utility_scale=1.0)
+        batches.append(next(ordered_batches(data, "validation", 2)))
+        compact(store, Silent())
+    assert batches[0].context_embeddings.abs().sum() > 0
+    for name in ("context_embeddings", "tail_gists", "target_utilities"):
+        assert getattr(batches[0], name).equal(getattr(batches[1], name))
+    compacted = next(c.part for c in store.at().parts if c.part.kind == "document")
+    assert len([file for file in compacted.files if "/gists/lod1/c/" in file.path]) > 1
+    assert list(verify(store.at(), quick=False, progress=Silent())) == []
+
+
+def test_documents_of_different_gists_stay_apart(store):
+    add_document(store, "a", "train", 9, gist_hash="other")
+    add_document(store, "b", "validation", 9, gist_hash="other")
+    made = [part.lineage for part in compact(store, Silent()) if part.kind == "document"]
+    assert made == [("document-a", "document-b", "document-c"), ("document-a-other", "document-b-other")]
 
 
 def test_measurements_that_came_later_are_compacted_too(unpacked_store):
@@ -75,7 +104,7 @@ def test_measurements_that_came_later_are_compacted_too(unpacked_store):
         name: fetch_rows(connect(store.at()), query.format(name)) for name in ("controls", "joint_edits")
     }
     made = compact(store, Silent())
-    assert {part.kind for part in made} == {"trajectory", "drops", "joints", "attention"}
+    assert {part.kind for part in made} == {"document", "trajectory", "drops", "joints", "attention"}
     assert before["controls"]
     assert before["joint_edits"]
     for name, rows in before.items():

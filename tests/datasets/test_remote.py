@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from mctrace.datasets.parts import write_part
 from mctrace.datasets.queries import connect, fetch_rows, run_user_sql
 from mctrace.datasets.store import Store, find_store, open_store
 from mctrace.datasets.training_data import open_training_data
-from mctrace.datasets.verify import sweep, verify
+from mctrace.datasets.verify import leave_out_damaged, sweep, verify
 from tests.collect.runs import tiny_run
 from tests.datasets.s3_server import PROGRAM, SECRET, s3_server
 from tests.datasets.synthetic import synthetic_store
@@ -67,6 +68,30 @@ def test_it_is_read_as_a_local_one_is(store, tmp_path):
     assert find_store("s3://traces/nothing") is None
 
 
+def test_small_files_are_fetched_whole_and_large_ones_read_in_place(store, monkeypatch):
+    query = "select * from labels order by all"
+    files = store.at().table_files("effects")
+    assert len(files) == 3
+    assert all(Path(file).is_file() for file in files)
+    rows = fetch_rows(connect(store.at()), query)
+    monkeypatch.setattr("mctrace.datasets.fetching._MOST_BYTES", 10)
+    assert all(file.startswith("s3://traces/synthetic/") for file in store.at().table_files("effects"))
+    assert fetch_rows(connect(store.at()), query) == rows
+
+
+def test_a_damaged_table_is_named_when_it_is_fetched(store, monkeypatch, tmp_path):
+    monkeypatch.setattr("mctrace.datasets.fetching._folder", lambda: tmp_path)  # nothing fetched before
+    place = next(f"{c.part.folder}/effects.parquet" for c in store.at().parts if c.part.part_id == "tb")
+    content = store.location.read_bytes(place)
+    store.location.write_bytes(place, content[:-1])
+    with pytest.raises(StoreError, match=f"{place}.*"):
+        connect(store.at())
+    whole, damaged = leave_out_damaged(store.at(), Silent())
+    assert [part.part_id for part in damaged] == ["tb"]
+    assert len(fetch_rows(connect(whole), "from trajectories")) == 2
+    store.location.write_bytes(place, content)
+
+
 def test_people_s_sql_reaches_nothing_but_the_store(store):
     connection = connect(store.at())
     assert run_user_sql(connection, "select count(*) as n from labels").to_pylist()[0]["n"] > 0
@@ -111,8 +136,7 @@ def test_versions_sweep_and_compaction(store):
     lost = write_part(store.location, part_id="lost", kind="run", run_id="r", tables={"runs": []})
     assert sweep(store) == []
     assert lost.folder in sweep(store, timedelta(seconds=-5))
-    (made,) = compact(store, Silent())
-    assert len(made.lineage) == 3
+    assert [len(made.lineage) for made in compact(store, Silent())] == [3, 3]
     query = "select * from labels order by all"
     assert fetch_rows(connect(store.at()), query) == fetch_rows(connect(store.at(before.version)), query)
     assert problems(store) == []

@@ -11,11 +11,14 @@ import pytest
 from mctrace.context.errors import StoreError
 from mctrace.context.progress import Silent
 from mctrace.datasets import ledger
+from mctrace.datasets.batches import make_batch
+from mctrace.datasets.compaction import compact
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import create_store, open_store
-from mctrace.datasets.verify import damaged_parts, sweep, verify
-from tests.datasets.synthetic import add_trajectory, effect
+from mctrace.datasets.training_data import open_training_data
+from mctrace.datasets.verify import leave_out_damaged, sweep, verify
+from tests.datasets.synthetic import EFFECTS, add_document, add_trajectory, effect
 
 
 def root(store) -> Path:
@@ -87,6 +90,12 @@ def test_a_creation_that_was_cut_short_or_raced_is_finished(tmp_path):
 
     Ledger(Location.of(str(tmp_path / "begun"))).create()
     assert create_store(str(tmp_path / "begun")).at().version == 0
+
+
+def test_a_key_in_a_uri_is_refused_and_not_repeated():
+    with pytest.raises(StoreError, match="environment") as refusal:
+        open_store("s3://someone:secret@bucket/store")
+    assert "secret" not in str(refusal.value)
 
 
 def test_a_damaged_ledger_is_named(store):
@@ -162,7 +171,14 @@ def test_sweep_removes_only_what_no_row_names_and_is_old(store):
     old = time.time() - 7200
     for path in [*(root(store) / lost.folder).rglob("*"), root(store) / lost.folder]:
         os.utime(path, (old, old))
+    never_committed = [root(store) / "ledger" / name for name in (".rows-a.parquet-7", "rows-b.parquet")]
+    for path in never_committed:
+        path.write_bytes(b"")
     assert sweep(store, timedelta(hours=1)) == [lost.folder]
+    for path in never_committed:
+        os.utime(path, (old, old))
+    swept = sweep(store, timedelta(hours=1))
+    assert swept == [str(path.relative_to(root(store))) for path in never_committed]
     assert all((root(store) / folder).exists() for folder in kept)
     assert problems(store) == []
 
@@ -181,7 +197,29 @@ def test_verify_finds_a_damaged_ledger_file(store, damage):
     file = next((root(store) / "ledger").glob("rows-*.parquet"))
     LEDGER_DAMAGES[damage](file)
     found = list(verify(version, quick=False, progress=Silent()))
-    assert [problem.place for problem in found] == ["ledger"]
+    assert str(file.relative_to(root(store))) in [problem.place for problem in found]
+
+
+LOG_DAMAGES = {
+    **{name: DAMAGES[name] for name in ("delete", "empty", "truncate", "flip")},
+    "another file": lambda p: p.write_text(p.read_text().replace("rows-", "rows-0")),
+    "another count": lambda p: p.write_text(p.read_text().replace('numRecords\\": ', 'numRecords\\": 1')),
+    "another kind": lambda p: p.write_text(p.read_text().replace('"added":{"', '"added":{"x')),
+    "another run": lambda p: p.write_text(p.read_text().replace('"run_ids":"', '"run_ids":"x')),
+}
+
+
+@pytest.mark.parametrize("damage", LOG_DAMAGES)
+def test_verify_finds_and_names_a_damaged_log_entry_of_every_version(store, damage):
+    version = store.at()
+    for file in sorted((root(store) / "ledger/_delta_log").glob("*.json"))[1:]:
+        content = file.read_bytes()
+        LOG_DAMAGES[damage](file)
+        assert damage == "delete" or file.read_bytes() != content
+        found = [problem.place for problem in verify(version, quick=True, progress=Silent())]
+        assert any(place == str(file.relative_to(root(store))) or "rows-0" in place for place in found)
+        file.write_bytes(content)
+    assert problems(store) == []
 
 
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
@@ -198,10 +236,39 @@ def test_a_damaged_part_can_be_left_out_and_all_else_stays_readable(store):
     damaged = next(c.part for c in store.at().parts if c.part.part_id == "tb")
     file = root(store) / damaged.folder / "effects.parquet"
     file.write_bytes(flipped(file.read_bytes(), "middle"))
-    assert damaged_parts(store.at(), Silent()) == {"tb"}
-    rest = fetch_rows(connect(store.at().without({"tb"})), "from labels")
+    whole, left_out = leave_out_damaged(store.at(), Silent())
+    assert [part.part_id for part in left_out] == ["tb"]
+    rest = fetch_rows(connect(whole), "from labels")
     assert len(rest) == before * 2 // 3
     assert {row["trajectory_id"] for row in rest} == {"ta", "tc"}
+
+
+def test_where_a_compacted_part_is_damaged_those_it_was_made_of_are_read_again(store):
+    before = fetch_rows(connect(store.at()), "from labels order by all")
+    (documents, trajectories) = compact(store, Silent())
+    for part, file in ((documents, "arrays.zarr/tokens/c/0"), (trajectories, "effects.parquet")):
+        path = root(store) / part.folder / file
+        path.write_bytes(flipped(path.read_bytes(), "middle"))
+    original = next(c.part for c in store.at().listed if c.part.part_id == "tb")
+    (root(store) / original.folder / "trajectories.parquet").unlink()
+    whole, left_out = leave_out_damaged(store.at(), Silent())
+    assert [part.part_id for part in left_out] == [documents.part_id, trajectories.part_id, "tb"]
+    rows = fetch_rows(connect(whole), "from labels order by all")
+    assert rows == [row for row in before if row["trajectory_id"] != "tb"]
+
+
+def test_around_a_damaged_document_the_others_are_trained_on(store):
+    document = next(c.part for c in store.at().parts if c.part.part_id == "document-a")
+    add_document(store, "d", "train", seed=5)
+    add_trajectory(store, "td", "d", EFFECTS)
+    (root(store) / document.folder / "arrays.zarr/tokens/c/0").unlink()
+    with pytest.raises(StoreError, match="--skip-damaged"):
+        open_training_data(store.at())
+    whole, _ = leave_out_damaged(store.at(), Silent())
+    data = open_training_data(whole)
+    assert {s.document_id for s in data.snapshots("train")} == {"d"}
+    assert len(make_batch(data, data.snapshots("train"))) == 2
+    assert "ta" in {row["trajectory_id"] for row in fetch_rows(connect(whole), "from effects")}
 
 
 def test_verify_finds_values_that_cannot_be(store):
@@ -223,7 +290,7 @@ def test_a_commit_reads_only_what_is_new_and_the_ledger_stays_few_files(store, m
         writer.commit([part])
         assert f"n{i}" in (store, other)[1 - i % 2].at().part_ids
     fresh = open_store(str(root(store)))
-    assert len(fresh.ledger._files(fresh.ledger._newest())) <= 5
+    assert len(fresh.ledger.files(fresh.ledger.version())) <= 5
     assert [c.part.part_id for c in fresh.at().parts][-12:] == [f"n{i}" for i in range(12)]
     assert "n11" not in fresh.at(versions).part_ids
     assert sum(sum(record.added.values()) for record in fresh.ledger.history()) == len(fresh.at().parts)

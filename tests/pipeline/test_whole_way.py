@@ -87,6 +87,28 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
     assert "<html" in (collected / "report.html").read_text(encoding="utf-8")
 
 
+def bare(text: str) -> str:
+    """Without what the tiny tokenizer, which has no decoder, makes of spaces."""
+    return text.replace(" ", "").replace("\u0120", "")
+
+
+def test_an_export_has_the_text_that_was_measured(collected, corpus_folder):
+    import datasets
+
+    mctrace("export", "out", "--format", "hf", "--text", "--embeddings", folder=collected)
+    snapshots = datasets.load_from_disk(str(collected / "out/snapshots"))
+    documents = datasets.load_from_disk(str(collected / "out/documents"))
+    embeddings = datasets.load_from_disk(str(collected / "out/embeddings"))["train"]
+    assert set(snapshots) == {"train", "validation", "test"}
+    texts = {row["document_id"]: row["text"] for rows in documents.values() for row in rows}
+    originals = [bare(file.read_text()) for file in corpus_folder.iterdir()]
+    assert texts
+    assert all(any(bare(text) in original for original in originals) for text in texts.values())
+    row = snapshots["train"][0]
+    assert bare("".join(row["entry_text"])) in bare(texts[row["document_id"]])
+    assert max(token for token in row["entry_token"] if token is not None) < len(embeddings)
+
+
 def test_plan_predicts_and_measures_nothing(tiny_settings, tmp_path):
     done = mctrace("plan", *as_flags(tiny_settings), folder=tmp_path)
     assert "TFLOP" in done.stdout

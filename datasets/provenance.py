@@ -1,0 +1,68 @@
+"""What labels depend on, and which of them may be learned from together."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from mctrace.context.errors import InputError
+from mctrace.context.tree import TreeShape
+
+Mix = Literal["models", "gists", "dtypes"]
+"""What the labels of one training run may differ in, when that is asked for by name."""
+
+_MIXED_COLUMNS: dict[Mix, set[str]] = {
+    "models": {"model_hash", "tokenizer_hash"},
+    "gists": {"gist_hash"},
+    "dtypes": {"dtype"},
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What all labels of a training run share, unless a mixture was asked for."""
+
+    model_hash: str
+    tokenizer_hash: str
+    gist_hash: str
+    dtype: str
+    block_size: int
+    max_level: int
+
+    @property
+    def tree(self) -> TreeShape:
+        return TreeShape(self.block_size, self.max_level)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Provenance":
+        """From a row that has all its columns."""
+        return cls(**{f.name: row[f.name] for f in fields(cls)})
+
+    @classmethod
+    def of_all(cls, found: Collection["Provenance"]) -> "Provenance":
+        """One for labels of several: what differs is named by all its hashes, with + between them."""
+        values: dict[str, list[Any]] = {
+            f.name: sorted({getattr(one, f.name) for one in found}) for f in fields(cls)
+        }
+        joined: dict[str, Any] = {name: v[0] if len(v) == 1 else "+".join(v) for name, v in values.items()}
+        return cls(**joined)
+
+
+def refuse_mixture(kinds: Collection[Provenance], mix: Collection[Mix], where: str) -> None:
+    """Raises InputError when the labels found `where` are of several `kinds` and `mix` does not say so."""
+    if not kinds:
+        raise InputError(f"{where} has no labels: run 'mctrace collect'")
+    differing = {f.name for f in fields(Provenance) if len({getattr(kind, f.name) for kind in kinds}) > 1}
+    found = "; ".join(
+        f"model {kind.model_hash[:8]} gists {kind.gist_hash[:8]} {kind.dtype} K={kind.block_size} "
+        f"max_level={kind.max_level}"
+        for kind in kinds
+    )
+    needed = [name for name in get_args(Mix) if _MIXED_COLUMNS[name] & differing]
+    if differing & {"block_size", "max_level"}:
+        raise InputError(f"{where} mixes labels of different trees ({found}): train on a store of one tree")
+    if not set(needed) <= set(mix):
+        flags = " ".join(f"--mix {name}" for name in needed)
+        raise InputError(
+            f"{where} mixes labels that do not compare ({found}): choose one kind, a version of one or "
+            f"--where \"gist_hash = '...'\"; or ask for the mixture by name: {flags}"
+        )

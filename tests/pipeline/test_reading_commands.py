@@ -1,0 +1,121 @@
+"""The flags that reading commands share: around damage, of a mixture, of a version; and `mctrace export`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mctrace.pipeline import app
+from tests.datasets.synthetic import EFFECTS, add_document, add_other_gists, add_trajectory, synthetic_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return synthetic_store(tmp_path)
+
+
+@pytest.fixture
+def run(store, tmp_path, monkeypatch, capsys):
+    """Runs a command on the store in this process and returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mctrace", command, "--store", store.location.uri, *arguments])
+        try:
+            app.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+SMALL = (
+    "--preset",
+    "small",
+    "--set",
+    "train.optimiser.total_steps=2",
+    "--set",
+    "train.optimiser.warmup_steps=1",
+)
+
+
+def damage(store, part_id: str, name: str) -> Path:
+    part = next(c.part for c in store.at().parts if c.part.part_id == part_id)
+    file = Path(store.location.root) / part.folder / name
+    file.write_bytes(file.read_bytes()[:-9])
+    return file
+
+
+def test_a_damaged_part_stops_reading_until_it_is_asked_to_be_left_out(run, store):
+    damage(store, "tb", "effects.parquet")
+    query = "select count(distinct trajectory_id) as n from labels"
+    code, _, err = run("sql", query)
+    assert code == 1
+    assert "--skip-damaged" in err
+    code, out, err = run("sql", "--format", "json", "--skip-damaged", query)
+    assert (code, json.loads(out)) == (0, [{"n": 2}])
+    assert "1 damaged part(s), parts/trajectory/tb/tb-" in err
+    assert run("report", "--skip-damaged")[0] == 0
+    assert run("export", "out", "--skip-damaged")[0] == 0
+    assert run("verify")[0] == 1
+
+
+def test_training_goes_around_a_damaged_document(run, store, tmp_path):
+    add_document(store, "d", "train", 5)
+    add_trajectory(store, "td", "d", EFFECTS)
+    damage(store, "document-a", "arrays.zarr/gists/lod1/c/0/0")
+    code, _, err = run("train", *SMALL, "--out", "run")
+    assert code == 1
+    assert "--skip-damaged" in err
+    code, _, err = run("train", *SMALL, "--out", "run", "--skip-damaged")
+    assert code == 0, err
+    assert run("evaluate", "run/best", "--json", "--skip-damaged")[0] == 0
+
+
+def test_a_mixture_is_trained_on_when_it_is_named(run, store, tmp_path):
+    add_other_gists(store)
+    code, _, err = run("train", *SMALL, "--out", "run")
+    assert code == 1
+    assert "--mix gists" in err
+    code, _, err = run("train", *SMALL, "--out", "run", "--mix", "gists")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run/best/config.json").read_text())["dataset"]["gist_hash"] == "mean+other"
+    assert "--mix gists" in run("evaluate", "run/best")[2]
+    assert run("evaluate", "run/best", "--mix", "gists")[0] == 0
+    code, _, err = run("train", *SMALL, "--out", "other", "--mix", "weights")
+    assert code == 1
+    assert "store.mix" in err
+
+
+def test_export_at_a_version(run, store, tmp_path):
+    version = store.at().version
+    add_trajectory(store, "td", "a", EFFECTS)
+    code, out, _ = run(
+        "export", "out", "--version", str(version), "--target", "literal", "--where", "cursor = 32"
+    )
+    assert code == 0
+    assert "snapshots: 1 train, 1 validation, 1 test" in out
+    about = json.loads((tmp_path / "out/mctrace-export.json").read_text())
+    assert [target["column"] for target in about["targets"]] == ["utility_literal"]
+    assert "--overwrite" in run("export", "out")[2]
+    code, out, _ = run("export", "out", "--overwrite", "--format", "hf")
+    assert "3 train" not in out
+    assert "snapshots: 4 train" in out
+
+
+def test_text_needs_the_run_s_own_tokenizer(run):
+    code, _, err = run("export", "out", "--text")
+    assert code == 1
+    assert "without --text" in err
+
+
+def test_log_and_sweep_take_their_flags(run, store):
+    version = store.at().version
+    add_trajectory(store, "td", "a", EFFECTS)
+    assert "4 trajectories" in run("log")[1]
+    assert "3 trajectories" in run("log", "--version", str(version))[1]
+    assert len(run("log", "--versions", "--version", "1")[1].splitlines()) == 3
+    assert "swept 0 folders" in run("verify", "--sweep", "--grace", "0.5")[1]
