@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,32 @@ from torch import Tensor
 
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import Entries
+from mctrace.context.tree import TreeShape
 from mctrace.context.working_context import gather_embeddings
 from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
 from mctrace.datasets.training_data import ActionLabel, LabelledSnapshot, Merge, TrainingData
+
+
+class SnapshotSource(Protocol):
+    """What a batch needs to know beside its snapshots: training data, or a document that is being read."""
+
+    @property
+    def utility_scale(self) -> float:
+        """Nats per unit of score."""
+        ...
+
+    @property
+    def tree(self) -> TreeShape: ...
+
+    @property
+    def merge(self) -> Merge: ...
+
+    @property
+    def embedding_dim(self) -> int: ...
+
+    def tree_embeddings(self, document_id: str) -> Sequence[Tensor]:
+        """Embeddings per level [num_nodes, d] of one document, tokens first."""
+        ...
 
 
 def ordered_batches(data: TrainingData, split: str, batch_size: int) -> Iterator[Batch]:
@@ -32,7 +56,7 @@ def shuffled_batches(
         yield make_batch(data, [snapshots[i] for i in order[first : first + batch_size]])
 
 
-def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Batch:
+def make_batch(data: SnapshotSource, snapshots: Sequence[LabelledSnapshot]) -> Batch:
     """One padded batch of `snapshots`; utilities are divided by the data's utility scale."""
     rows = [_Row.of(data, snapshot) for snapshot in snapshots]
     num_entries = max(len(row.entries) for row in rows)
@@ -52,7 +76,7 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
     for i, row in enumerate(rows):
         context[i, : len(row.entries)] = row.embeddings_Nd
     kinds = [[label.action.kind == "expand" for label in row.labels] for row in rows]
-    scale, positions = data.utility_scale, data.provenance.block_size - 1
+    scale, positions = data.utility_scale, data.tree.block_size - 1
     return Batch(
         context_embeddings=context,
         tail_gists=torch.stack([row.tail_Gd for row in rows]),
@@ -74,8 +98,8 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
         action_stderr=pad(per_action("stderr"), num_actions, torch.float32),
         action_positions=pad([[positions] * len(row.labels) for row in rows], num_actions, torch.int64),
         action_inclusion=pad(per_action("inclusion_probability"), num_actions, torch.float32, 1),
-        block_size=data.provenance.block_size,
-        max_level=data.provenance.max_level,
+        block_size=data.tree.block_size,
+        max_level=data.tree.max_level,
         snapshot_ids=tuple(s.snapshot_id for s in snapshots),
         document_ids=tuple(s.document_id for s in snapshots),
     )
@@ -97,12 +121,12 @@ class _Row:
     weight_N: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, data: TrainingData, snapshot: LabelledSnapshot) -> "_Row":
+    def of(cls, data: SnapshotSource, snapshot: LabelledSnapshot) -> "_Row":
         entries, tree_embeddings = snapshot.lod_map.entries, data.tree_embeddings(snapshot.document_id)
         expand_N, collapse_N = _actions_of_entries(snapshot, entries)
         utilities = np.array([label.utility for label in snapshot.labels])
         target_N, weight_N = merged_targets(
-            expand_N, collapse_N, utilities, data.merge, data.provenance.block_size
+            expand_N, collapse_N, utilities, data.merge, data.tree.block_size
         )
         tail_Gd, tail_mask_G = _tail_gists(tree_embeddings, snapshot)
         return cls(

@@ -99,6 +99,10 @@ class TrainingData:
         return int(self.embedding_table.shape[1])
 
     @property
+    def tree(self) -> TreeShape:
+        return self.provenance.tree
+
+    @property
     def num_levels(self) -> int:
         return self.provenance.max_level + 1
 

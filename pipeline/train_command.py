@@ -97,7 +97,7 @@ def evaluate_checkpoints(
     results: dict[str, EvaluationResult] = {}
     for folder, (network, info) in zip(checkpoints, networks, strict=True):
         _check_comparable(info, first, data, folder)
-        results[_name_of(folder)] = evaluate(network, batches, objective)
+        results[name_of_checkpoint(folder)] = evaluate(network, batches, objective)
     noise = partial(noise_scores, generator=torch.Generator().manual_seed(config.train.seed))
     results["recency"] = judge(recency_scores, batches, objective)
     results["noise"] = judge(noise, batches, objective)
@@ -166,7 +166,7 @@ def _headline(values: Mapping[str, float]) -> dict[str, float]:
     return {name: values[name] for name in names if name in values}
 
 
-def _name_of(folder: Path) -> str:
+def name_of_checkpoint(folder: Path) -> str:
     """A run's checkpoint is called by its run; any other by its own folder."""
     return folder.parent.name if folder.name == BEST else str(folder)
 
