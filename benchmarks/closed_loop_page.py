@@ -1,0 +1,113 @@
+"""From the closed loop's JSON file to benchmarks/CLOSED_LOOP.md."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.closed_loop import HERE, RESULT
+
+_INTRO = """# Do learned scores make better working contexts?
+
+Written by `make closed-loop` from `results/closed-loop.json`; do not edit.
+
+{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora}), {steps} optimiser steps
+a network. Held-out documents stream by; once every {block} tokens each policy edits a working context of at
+most {w_max} positions over {window} tokens, {refocuses} times a document; hindsight measures {candidates}
+candidates exactly. Losses are nats per token of the next {block} tokens, with 95% bootstrap intervals paired
+by document. {seconds:.0f} minutes on {system}, {threads} threads.
+"""
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The whole page as Markdown."""
+    loop, scale = result["loop"], result["scale"]
+    settings = loop["closed_loop"]
+    parts = [
+        _INTRO.format(
+            model=loop["model"]["name"], dtype=loop["model"]["dtype"], gists=loop["gists"]["source"],
+            block=loop["block_size"], collected=sum(scale["collected"]), corpora=", ".join(loop["corpus"]),
+            steps=scale["steps"], w_max=settings["w_max"], window=settings["window"],
+            refocuses=settings["refocuses"], candidates=settings["max_candidates"],
+            seconds=result["seconds"] / 60, system=result["machine"]["system"],
+            threads=result["machine"]["threads"],
+        )
+    ]  # fmt: skip
+    for group, policies in loop["groups"].items():
+        num_documents = max(summary["nll"]["num_documents"] for summary in policies.values())
+        parts.append(f"## {group}: {num_documents} documents\n")
+        parts.append(_policies(policies))
+    choices = result["edit_choices"]
+    parts.append("## Half of a context collapsed, chosen on one horizon, judged on it and on the next\n")
+    parts.append(
+        _table(
+            ["choice", "cost where chosen", "cost on the next horizon"],
+            [
+                [choice, _signed(found["chosen_on"]), _signed(found["next"])]
+                for choice, found in choices["halves"].items()
+            ],
+        )
+    )
+    parts.append("## Together against one by one\n")
+    parts.append(_swaps(choices["swaps"]))
+    greed = result["greed"]
+    parts.append(
+        f"## Greed\n\nOver {greed['num_cases']} small contexts with random scores the greedy allocator reaches "
+        f"{greed['share_of_best']:.1%} of the best total of scores that any choice of as many edits within the "
+        f"budget has, and that best itself in {greed['share_optimal']:.0%} of them. The thresholds are part of "
+        "that: an edit that is worth paying for with an unwanted collapse is not made.\n"
+    )
+    return "\n".join(parts)
+
+
+def _policies(policies: Mapping[str, Any]) -> str:
+    head = ["policy", "NLL", "better than recency", "of hindsight's gain", "edits", "swaps", "residency",
+            "budget", "ms per refocus"]  # fmt: skip
+    rows = [
+        [
+            name,
+            f"{summary['nll']['mean']:.4f}",
+            _signed(summary["less_than_recency"]),
+            _share(summary["share_of_hindsight"]),
+            f"{summary['edits']:.2f}",
+            f"{summary['swaps']:.2f}",
+            "" if summary["residency"] is None else f"{summary['residency']:.0%}",
+            f"{summary['budget_use']:.0%}",
+            f"{1000 * summary['seconds']:.0f}",
+        ]
+        for name, summary in policies.items()
+    ]
+    return _table(head, rows)
+
+
+def _swaps(swaps: Mapping[str, Any]) -> str:
+    return (
+        f"{swaps['num_swaps']} swaps of an expand and a collapse: the sum of both effects is "
+        f"{swaps['mean_sum']:+.4f} nats per token, together they gain {swaps['mean_together']:+.4f}; the mean "
+        f"absolute gap is {swaps['mean_absolute_gap']:.4f}, the correlation {swaps['correlation']:.2f}. The best "
+        f"swap by sums gains {_signed(swaps['greedy_by_sums'])}, the best together "
+        f"{_signed(swaps['best_together'])}: believing in sums costs {_signed(swaps['lost_by_greed'])}.\n"
+    )
+
+
+def _signed(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
+
+
+def _share(interval: Mapping[str, float] | None) -> str:
+    return "" if interval is None else f"{interval['mean']:.0%} [{interval['low']:.0%}, {interval['high']:.0%}]"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def main() -> None:
+    out = Path(HERE / "CLOSED_LOOP.md")
+    out.write_text(page(json.loads(RESULT.read_text(encoding="utf-8"))), encoding="utf-8")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
