@@ -41,29 +41,34 @@ from mctrace.pipeline.config import load_config
 HERE = Path(__file__).parent
 CONFIG = HERE / "closed_loop.toml"
 RESULT = HERE / "results" / "closed-loop.json"
-CORPORA = ("recall:stdlib", "stdlib", "pydoc-topics")
+CORPORA = ("recall:stdlib", "recall:pydoc-topics", "stdlib", "pydoc-topics")
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("priced", "literal")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything; documents to collect per corpus, optimiser steps, held-out documents."""
+    """How much of everything."""
 
-    collected: tuple[int, int, int]
+    collected: int
+    """documents whose contexts are measured, from all corpora by chance; so many again where a LensNet leads"""
+    actions: int
+    """measured per context"""
     steps: int
+    """of the optimiser, per network"""
     documents: int
+    """held-out ones in the loop"""
     refocuses: int
     candidates: int
-    on_policy: bool
+    """actions that hindsight measures exactly at a refocus"""
     choice_documents: int
+    """held-out ones for the questions that need labels alone"""
 
 
 SCALES = {
-    # An afternoon of two cores that others use too.
-    "small": Scale((60, 16, 8), 600, 12, 6, 12, True, 12),
-    # What the tables of a release should come from.
-    "full": Scale((600, 200, 20), 6000, 48, 8, 24, True, 48),
+    # About an hour of two cores; `full` is what the tables of a release should come from.
+    "small": Scale(40, 48, 400, 12, 5, 12, 12),
+    "full": Scale(1000, 96, 6000, 48, 8, 24, 48),
 }
 
 
@@ -75,15 +80,18 @@ def mctrace(*arguments: str) -> None:
 
 
 def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
-    """Labels of every corpus; with `lensnet` where that checkpoint leads."""
-    for corpus, limit in zip(CORPORA, scale.collected, strict=True):
-        policy = []
-        if lensnet:
-            policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
-        mctrace(
-            "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"),
-            "--corpus", corpus, "--limit", str(limit), *policy,
-        )  # fmt: skip
+    """Labels of documents of all corpora; with `lensnet` where that checkpoint leads."""
+    policy = []
+    if lensnet:
+        policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
+    mctrace(
+        "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"), *corpora(),
+        "--limit", str(scale.collected), "--set", f"collect.max_actions={scale.actions}", *policy,
+    )  # fmt: skip
+
+
+def corpora() -> list[str]:
+    return [argument for corpus in CORPORA for argument in ("--corpus", corpus)]
 
 
 def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
@@ -100,10 +108,9 @@ def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> P
 
 def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
     """The closed loop of all checkpoints on all corpora."""
-    corpora = [argument for corpus in CORPORA for argument in ("--corpus", corpus)]
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
-        *corpora, "--out", str(folder / "loop"), *loop_flags(scale), *map(str, checkpoints),
+        *corpora(), "--out", str(folder / "loop"), *loop_flags(scale), *map(str, checkpoints),
     )  # fmt: skip
     answer: Mapping[str, Any] = json.loads((folder / "loop" / "closed_loop.json").read_text())
     return answer
@@ -118,8 +125,8 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     """Literal against priced and joint against single, on held-out documents."""
     flags = [flag for flag in loop_flags(scale) if flag != "--set"]
     flags += [f"closed_loop.documents={scale.choice_documents}"]
-    corpora = json.dumps(list(CORPORA))
-    config = load_config(CONFIG, [*flags, f"corpus.paths={corpora}"], {"store.uri": str(folder / "store")}, {})
+    paths = json.dumps(list(CORPORA))
+    config = load_config(CONFIG, [*flags, f"corpus.paths={paths}"], {"store.uri": str(folder / "store")}, {})
     source = resolve_model(config.model.name)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
     model = load_base_model(source, config.model.dtype, config.model.device)
@@ -170,9 +177,8 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         for target in TARGETS
     ]
     leader = folder / "dual_cross_attention-priced" / "best"
-    if scale.on_policy:
-        collect(scale, folder, lensnet=leader)
-        checkpoints.append(train(scale, folder, "on-policy", "dual_cross_attention", "priced"))
+    collect(scale, folder, lensnet=leader)
+    checkpoints.append(train(scale, folder, "on-policy", "dual_cross_attention", "priced"))
     answer = evaluate(scale, folder, checkpoints)
     return {
         "loop": answer,

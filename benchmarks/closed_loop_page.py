@@ -11,8 +11,8 @@ _INTRO = """# Do learned scores make better working contexts?
 
 Written by `make closed-loop` from `results/closed-loop.json`; do not edit.
 
-{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora}), {steps} optimiser steps
-a network. Held-out documents stream by; once every {block} tokens each policy edits a working context of at
+{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora}) at up to {actions} actions
+each, {steps} optimiser steps a network. Held-out documents stream by; once every {block} tokens each policy edits a working context of at
 most {w_max} positions over {window} tokens, {refocuses} times a document; hindsight measures {candidates}
 candidates exactly. Losses are nats per token of the next {block} tokens, with 95% bootstrap intervals paired
 by document. {seconds:.0f} minutes on {system}, {threads} threads.
@@ -26,8 +26,8 @@ def page(result: Mapping[str, Any]) -> str:
     parts = [
         _INTRO.format(
             model=loop["model"]["name"], dtype=loop["model"]["dtype"], gists=loop["gists"]["source"],
-            block=loop["block_size"], collected=sum(scale["collected"]), corpora=", ".join(loop["corpus"]),
-            steps=scale["steps"], w_max=settings["w_max"], window=settings["window"],
+            block=loop["block_size"], collected=scale["collected"], corpora=", ".join(loop["corpus"]),
+            steps=scale["steps"], actions=scale["actions"], w_max=settings["w_max"], window=settings["window"],
             refocuses=settings["refocuses"], candidates=settings["max_candidates"],
             seconds=result["seconds"] / 60, system=result["machine"]["system"],
             threads=result["machine"]["threads"],
