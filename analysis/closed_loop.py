@@ -1,4 +1,4 @@
-"""The closed loop: a document streams by, a policy edits the working context, the model's loss is what counts.
+"""The closed loop: a document streams by, a policy edits the working context, the model's loss counts.
 
 Every K tokens the policy refocuses; then the frozen model reads what follows. Every policy starts from the
 same recency map, sees the same tokens at the same places and keeps to the same budget: after a refocus the
@@ -110,7 +110,9 @@ def run_policy(
     return steps
 
 
-def as_row(key: str, document_id: str, source: str, policy: str, steps: list[Refocus]) -> Mapping[str, object]:
+def as_row(
+    key: str, document_id: str, source: str, policy: str, steps: list[Refocus]
+) -> Mapping[str, object]:
     """One document under one policy as one JSON object; `key` says under which conditions."""
     return {
         "key": key,

@@ -1,6 +1,6 @@
 """Who decides what a working context shows: the policies that closed-loop evaluation compares.
 
-`lod0` shows the newest tokens that fit and nothing else; `full` shows everything as tokens, whatever the budget.
+`lod0` shows the newest tokens that fit and nothing else; `full` shows everything as tokens, over any budget.
 The others leave edits to the focus allocator and differ in how they score:
 
     recency            nothing is scored: what the budget demands is collapsed, oldest first
@@ -36,7 +36,7 @@ ORACLE_ALLOCATOR = AllocatorConfig(
 
 @dataclass(frozen=True)
 class View:
-    """What a policy sees at a refocus: the context as it is, with all tokens so far, and what it may become."""
+    """What a policy sees at a refocus: the context with all tokens so far, and what it may become."""
 
     document_id: str
     document: DocumentTree
@@ -100,7 +100,7 @@ def random_scores(view: View) -> Candidates:
 
 
 def attention_scores(view: View) -> Candidates:
-    """Mean 0 and variance 1 over the candidates: log of the attention mass that the last K tokens pay a span."""
+    """Log of the attention mass that the last K tokens pay a span, at mean 0 and variance 1 over all."""
     lod_map = view.lod_map
     block = lod_map.tree.block_size
     before = LODMap(lod_map.tree, lod_map.start, lod_map.cursor - block, lod_map.levels[:-1])
@@ -178,8 +178,8 @@ def _literal(action: Action, value: float) -> float:
 def shadow_price(values: dict[Action, float], room: int, positions: int) -> float:
     """The price of `positions` positions, nats per token, at which the edits that are worth it fit the room.
 
-    As `datasets/targets/priced.sql` defines it: the smallest λ >= 0 at which the expands worth more than λ, less
-    the collapses that cost less, take no more than `room` positions; the highest value where none does.
+    As `datasets/targets/priced.sql` defines it: the smallest λ >= 0 at which the expands worth more than λ,
+    less the collapses that cost less, take no more than `room` positions; the highest value where none does.
     """
     gains = np.array([value for action, value in values.items() if action.kind == "expand"])
     costs = np.array([value for action, value in values.items() if action.kind == "collapse"])

@@ -1,4 +1,4 @@
-"""Reading a document through a working context that changes: the loss of what follows, on kept keys and values.
+"""Reading a document through a context that changes: the loss of what follows, on kept keys and values.
 
 An edit moves no other entry's position, so the keys and values of everything before the first edited entry
 stay what they were; only the rest runs again. What a read returns equals a plain forward pass over the whole
@@ -9,7 +9,6 @@ Shapes: N entries, L entries that run, H tokens whose loss is read.
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mctrace.collect.evaluator import Baseline, DocumentTree, EvaluatedModel
 from mctrace.collect.shared_attention import AttentionPlan, KeyValues, SharedSegment
@@ -30,7 +29,7 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, lod_map: LODMap, horizon: int) -> Baseline:
-        """Per-token NLL [H] in nats of the `horizon` tokens after the map's cursor, and the cache it leaves."""
+        """Per-token NLL [H] in nats of the `horizon` tokens after the map's cursor, and the cache."""
         entries = lod_map.extended(lod_map.cursor + horizon).entries
         first_read, last_run = entries.index_of_token(lod_map.cursor) - 1, len(entries) - 1
         crop = min(self._num_kept(entries, lod_map.start), first_read)

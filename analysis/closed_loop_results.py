@@ -64,9 +64,9 @@ def corpus_of(source: str) -> str:
 
 
 def share_of_gain(gain_D: FloatArray, ceiling_D: FloatArray, seed: int) -> Interval | None:
-    """Σ gain / Σ ceiling over documents with its 95% percentile interval; None where the ceiling gains nothing.
+    """Σ gain / Σ ceiling over documents with its 95% percentile interval.
 
-    Resamples in which the ceiling gains nothing are left out.
+    None where the ceiling gains nothing; resamples in which it does not are left out.
     """
     if ceiling_D.sum() <= 0:
         return None

@@ -23,8 +23,8 @@ def closed_loop_section(run: Path | None) -> Section:
             "closed-loop",
             title,
             [
-                "No closed loop to show: mctrace evaluate --closed-loop runs/lensnet/best lets a checkpoint edit "
-                "working contexts, and mctrace report --run runs/lensnet then shows what came of it."
+                "No closed loop to show: mctrace evaluate --closed-loop runs/lensnet/best lets a checkpoint "
+                "edit working contexts, and mctrace report --run runs/lensnet then shows what came of it."
             ],
         )
     settings, groups = _mapping(found.get("closed_loop")), _mapping(found.get("groups"))
@@ -35,11 +35,11 @@ def closed_loop_section(run: Path | None) -> Section:
             f"Held-out documents of the {text(found.get('split'))} split stream by, and every "
             f"{text(found.get('block_size'))} tokens each policy edits a working context of at most "
             f"{text(settings.get('w_max'))} positions over {text(settings.get('window'))} tokens, "
-            f"{text(settings.get('refocuses'))} times a document. What counts is the frozen model's loss on the "
-            f"next {text(found.get('block_size'))} tokens. Differences are paired by document.",
-            "Hindsight is a ceiling and not a policy: it measures edits exactly on the very tokens it is then "
-            f"scored on, {text(settings.get('max_candidates'))} candidates a refocus. literal_hindsight has the "
-            "same labels and does what a perfect learner of the target literal would do.",
+            f"{text(settings.get('refocuses'))} times a document. What counts is the frozen model's "
+            f"loss on the next {text(found.get('block_size'))} tokens. Differences are paired by document.",
+            "Hindsight is a ceiling and not a policy: it measures edits exactly on the very tokens it is "
+            f"then scored on, {text(settings.get('max_candidates'))} candidates a refocus. literal_hindsight "
+            "has the same labels and does what a perfect learner of the target literal would do.",
         ],
         plots=[plot for group, policies in groups.items() if (plot := _plot(group, _mapping(policies)))],
         tables=[_table(group, _mapping(policies)) for group, policies in groups.items()],
@@ -79,7 +79,11 @@ def _plot(group: str, policies: Mapping[str, Any]) -> Plot | None:
     return Plot(
         f"{group}: nats per token better than recency",
         figure(
-            [trace], Axis("nats per token"), Axis("", top_down=True), height=110 + 34 * len(gains), legend=False
+            [trace],
+            Axis("nats per token"),
+            Axis("", top_down=True),
+            height=110 + 34 * len(gains),
+            legend=False,
         ),
         "Right of zero is better than keeping the newest in detail; grey dots are no learned policies.",
         f"{num_documents} documents",
@@ -116,8 +120,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:
     value = values.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _whole(values: Mapping[str, Any]) -> int | None:

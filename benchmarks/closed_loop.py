@@ -5,7 +5,7 @@ target; let them edit the working contexts of held-out documents beside the othe
 best of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
 against priced, joint against single (`edit_choices.py`), and how much the greedy allocator loses.
 
-Everything goes through the console script and goes on where it stopped; `--scale` asks for more of everything.
+Everything goes through the console script and goes on where it stopped; `--scale full` asks for more of it.
 Results are one JSON object in benchmarks/results/, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
 """
 
@@ -51,7 +51,7 @@ class Scale:
     """How much of everything."""
 
     collected: int
-    """documents whose contexts are measured, from all corpora by chance; so many again where a LensNet leads"""
+    """documents whose contexts are measured, from all corpora; so many again where a LensNet leads"""
     actions: int
     """measured per context"""
     steps: int
@@ -67,7 +67,7 @@ class Scale:
 
 SCALES = {
     # About an hour of two cores; `full` is what the tables of a release should come from.
-    "small": Scale(40, 48, 400, 12, 5, 12, 12),
+    "small": Scale(16, 12, 200, 4, 4, 12, 4),
     "full": Scale(1000, 96, 6000, 48, 8, 24, 48),
 }
 
@@ -117,7 +117,11 @@ def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping
 
 
 def loop_flags(scale: Scale) -> list[str]:
-    settings = {"documents": scale.documents, "refocuses": scale.refocuses, "max_candidates": scale.candidates}
+    settings = {
+        "documents": scale.documents,
+        "refocuses": scale.refocuses,
+        "max_candidates": scale.candidates,
+    }
     return [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
 
 
@@ -132,20 +136,31 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     model = load_base_model(source, config.model.dtype, config.model.device)
     gistnet = load_checked_gistnet(config.gists.source, provenance, model)
     batching = Batching(model.batch_tokens)
-    halves, swapped = {}, {}
+    file = folder / f"choices-{config.closed_loop.max_candidates}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    done = {row["document_id"]: row for row in map(json.loads, lines)}
+    rows = []
     for document, loop in held_out_documents(config, source, "test"):
-        tree = embed_document(model, gistnet, document, config.tree)
-        cursor = loop.cursors[-1]
-        halves[document.document_id] = half_collapsed(
-            model, document.document_id, tree, cursor, config, batching
-        )
-        swapped[document.document_id] = swaps(model, document.document_id, tree, loop, config, batching)
-        print(f"edit choices: {len(halves)} documents", flush=True)
-    return {"halves": summarise_halves(halves, 0), "swaps": summarise_swaps(swapped, 0)}
+        identity = document.document_id
+        if identity not in done:
+            tree = embed_document(model, gistnet, document, config.tree)
+            done[identity] = {
+                "document_id": identity,
+                "halves": half_collapsed(model, identity, tree, config, batching),
+                "swaps": swaps(model, identity, tree, loop, config, batching),
+            }
+            with file.open("a", encoding="utf-8") as rest:
+                rest.write(json.dumps(done[identity]) + "\n")
+        rows.append(done[identity])
+        print(f"edit choices: {len(rows)} documents", flush=True)
+    return {
+        "halves": summarise_halves({row["document_id"]: row["halves"] for row in rows}, 0),
+        "swaps": summarise_swaps({row["document_id"]: row["swaps"] for row in rows}, 0),
+    }
 
 
 def greed(num_cases: int = 400) -> dict[str, float]:
-    """What the greedy allocator reaches of the best total of scores there is, over random scores of spread 1."""
+    """What the greedy allocator reaches of the best total of scores, over random scores of spread 1."""
     tree, config = TreeShape(4, 2), AllocatorConfig()
     reached, best_of = [], []
     for seed in range(num_cases):
@@ -170,6 +185,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     """All of it; every step is taken over from an earlier run where it is done."""
     scale, started = SCALES[name], time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
+    choices = edit_choices(scale, folder)
     collect(scale, folder)
     checkpoints = [
         train(scale, folder, f"{network}-{target}", network, target)
@@ -182,11 +198,11 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     answer = evaluate(scale, folder, checkpoints)
     return {
         "loop": answer,
-        "edit_choices": edit_choices(scale, folder),
+        "edit_choices": choices,
         "greed": greed(),
         "scale": {"name": name, **asdict(scale)},
         "machine": {
-            "processor": platform.machine(), "system": platform.platform(), "threads": torch.get_num_threads(),
+            "system": platform.platform(), "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         },
         "seconds": time.perf_counter() - started,

@@ -11,11 +11,13 @@ _INTRO = """# Do learned scores make better working contexts?
 
 Written by `make closed-loop` from `results/closed-loop.json`; do not edit.
 
-{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora}) at up to {actions} actions
-each, {steps} optimiser steps a network. Held-out documents stream by; once every {block} tokens each policy edits a working context of at
-most {w_max} positions over {window} tokens, {refocuses} times a document; hindsight measures {candidates}
-candidates exactly. Losses are nats per token of the next {block} tokens, with 95% bootstrap intervals paired
-by document. {seconds:.0f} minutes on {system}, {threads} threads.
+{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora})
+at up to {actions} actions each, {steps} optimiser steps a network. Held-out documents stream by; once every
+{block} tokens each policy edits a working context of at most {w_max} positions over {window} tokens,
+{refocuses} times a document; hindsight measures {candidates} candidates exactly. Losses are nats per token of
+the next {block} tokens, with 95% bootstrap intervals paired by document. `on-policy` is
+dual_cross_attention-priced trained again with labels from where that network had led.
+{seconds:.0f} minutes of work on {system}, {threads} threads, for what was not there yet.
 """
 
 
@@ -27,8 +29,8 @@ def page(result: Mapping[str, Any]) -> str:
         _INTRO.format(
             model=loop["model"]["name"], dtype=loop["model"]["dtype"], gists=loop["gists"]["source"],
             block=loop["block_size"], collected=scale["collected"], corpora=", ".join(loop["corpus"]),
-            steps=scale["steps"], actions=scale["actions"], w_max=settings["w_max"], window=settings["window"],
-            refocuses=settings["refocuses"], candidates=settings["max_candidates"],
+            steps=scale["steps"], actions=scale["actions"], w_max=settings["w_max"],
+            window=settings["window"], refocuses=settings["refocuses"], candidates=settings["max_candidates"],
             seconds=result["seconds"] / 60, system=result["machine"]["system"],
             threads=result["machine"]["threads"],
         )
@@ -52,10 +54,10 @@ def page(result: Mapping[str, Any]) -> str:
     parts.append(_swaps(choices["swaps"]))
     greed = result["greed"]
     parts.append(
-        f"## Greed\n\nOver {greed['num_cases']} small contexts with random scores the greedy allocator reaches "
-        f"{greed['share_of_best']:.1%} of the best total of scores that any choice of as many edits within the "
-        f"budget has, and that best itself in {greed['share_optimal']:.0%} of them. The thresholds are part of "
-        "that: an edit that is worth paying for with an unwanted collapse is not made.\n"
+        f"## Greed\n\nOver {greed['num_cases']} small contexts with random scores the greedy allocator "
+        f"reaches {greed['share_of_best']:.1%} of the best total of scores that any choice of as many edits "
+        f"within the budget has, and that best itself in {greed['share_optimal']:.0%} of them. The thresholds "
+        "are part of that: an edit that is worth paying for with an unwanted collapse is not made.\n"
     )
     return "\n".join(parts)
 
@@ -83,10 +85,11 @@ def _policies(policies: Mapping[str, Any]) -> str:
 def _swaps(swaps: Mapping[str, Any]) -> str:
     return (
         f"{swaps['num_swaps']} swaps of an expand and a collapse: the sum of both effects is "
-        f"{swaps['mean_sum']:+.4f} nats per token, together they gain {swaps['mean_together']:+.4f}; the mean "
-        f"absolute gap is {swaps['mean_absolute_gap']:.4f}, the correlation {swaps['correlation']:.2f}. The best "
-        f"swap by sums gains {_signed(swaps['greedy_by_sums'])}, the best together "
-        f"{_signed(swaps['best_together'])}: believing in sums costs {_signed(swaps['lost_by_greed'])}.\n"
+        f"{swaps['mean_sum']:+.4f} nats per token, together they gain {swaps['mean_together']:+.4f}; the "
+        f"mean absolute gap is {swaps['mean_absolute_gap']:.4f}, the correlation "
+        f"{swaps['correlation']:.2f}. The best swap by sums gains {_signed(swaps['greedy_by_sums'])}, the "
+        f"best together {_signed(swaps['best_together'])}: believing in sums costs "
+        f"{_signed(swaps['lost_by_greed'])}.\n"
     )
 
 
@@ -95,7 +98,9 @@ def _signed(interval: Mapping[str, float]) -> str:
 
 
 def _share(interval: Mapping[str, float] | None) -> str:
-    return "" if interval is None else f"{interval['mean']:.0%} [{interval['low']:.0%}, {interval['high']:.0%}]"
+    return (
+        "" if interval is None else f"{interval['mean']:.0%} [{interval['low']:.0%}, {interval['high']:.0%}]"
+    )
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -2,12 +2,12 @@
 
 Two questions that need labels but no network, on held-out documents:
 
-- Half of a context's blocks have to collapse. A perfect learner of `literal` collapses the costliest half, one
-  of `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on the next one, which
-  they have not seen; beside them the oldest half and a random half.
+- Half of a context's blocks have to collapse. A perfect learner of `literal` collapses the costliest half,
+  one of `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on the next one,
+  which they have not seen; beside them the oldest half and a random half.
 - Labels are measured one edit at a time, the allocator does several at once. How far is the effect of a swap
-  (an expand and a collapse together) from the sum of its two effects, and how much does the greedy oracle lose
-  by believing in the sum?
+  (an expand and a collapse together) from the sum of its two effects, and how much does the greedy oracle
+  lose by believing in the sum?
 """
 
 from collections import defaultdict
@@ -44,12 +44,12 @@ def half_collapsed(
     model: EvaluatedModel,
     document_id: str,
     document: DocumentTree,
-    cursor: int,
     config: PipelineConfig,
     batching: Batching,
 ) -> Mapping[str, Mapping[str, float]]:
-    """Choice -> nats per token that collapsing that half costs on the horizon of the labels and the next one."""
+    """Choice -> nats per token that collapsing that half costs on the labels' horizon and on the next."""
     tree, tail = config.tree, config.collect.protected_tail
+    cursor = (len(document.tokens_T) - 2 * HORIZON) // tree.block_size * tree.block_size
     head = LODMap.of_tokens(tree, cursor - CONTEXT_TOKENS, cursor)
     trajectory = Trajectory(head, (cursor,), 2 * HORIZON)
     baseline = measure_baseline(model, document, trajectory)
@@ -84,8 +84,10 @@ def swaps(
     config: PipelineConfig,
     batching: Batching,
 ) -> Sequence[Mapping[str, float]]:
-    """The best swaps by single effects in a recency context: gain together, and the sum of both alone; nats per
-    token over the next K tokens, best sum first."""
+    """The best swaps by single effects in a recency context: gain together, and the sum of both alone.
+
+    In nats per token over the next K tokens, best sum first.
+    """
     tree, tail = config.tree, config.collect.protected_tail
     budget = config.closed_loop.w_max - tree.block_size
     lod_map = recency_map_within(tree, loop.start, loop.first_cursor, budget, tail)
@@ -132,9 +134,7 @@ def summarise_halves(
     }
 
 
-def summarise_swaps(
-    by_document: Mapping[str, Sequence[Mapping[str, float]]], seed: int
-) -> dict[str, Any]:
+def summarise_swaps(by_document: Mapping[str, Sequence[Mapping[str, float]]], seed: int) -> dict[str, Any]:
     """The additivity gap over all swaps, and per document what believing in sums costs the greedy oracle."""
     found = {document: swaps for document, swaps in by_document.items() if swaps}
     together = np.array([swap["together"] for swaps in found.values() for swap in swaps])

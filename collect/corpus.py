@@ -138,7 +138,9 @@ def _pydoc_topics() -> Iterator[SourceText]:
 
 def _recall(path: str, skipped: Skipped) -> Iterator[SourceText]:
     if not path:
-        raise InputError(f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example")
+        raise InputError(
+            f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
+        )
     for carrier in read_corpus([path], skipped):
         number = 0
         for number, made in enumerate(recall_texts(carrier.source, carrier.text), start=1):

@@ -277,8 +277,8 @@ def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str
 
 
 def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:
-    """The GistNet of a run, where `model` is. Raises ModelError when it does not fit or is not the one that was
-    planned."""
+    """The GistNet of a run, where `model` is. Raises ModelError when it does not fit or is not the one
+    that was planned."""
     gistnet = load_gistnet(source)
     gistnet.check_fits(provenance.tree.block_size, model.embedding_dim)
     if gistnet.content_hash != provenance.gist_hash:

@@ -1,8 +1,8 @@
 """Trajectory policies: which LOD map a working context has when its entries are measured.
 
 `recency` and `lod0` are fixed shapes; `random` walks through seeded edits, so that a store holds maps a
-trained policy may meet but a fixed one never shows (what it does show: `on_policy.py`). All keep the protected
-tail at level 0.
+trained policy may meet but a fixed one never shows (what it does show: `on_policy.py`). All keep the
+protected tail at level 0.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,7 @@ def recency_map(tree: TreeShape, start: int, cursor: int, level_tokens: Sequence
     return LODMap(tree, start, cursor, levels)
 
 
-def recency_map_within(
-    tree: TreeShape, start: int, cursor: int, budget: int, protected_tail: int
-) -> LODMap:
+def recency_map_within(tree: TreeShape, start: int, cursor: int, budget: int, protected_tail: int) -> LODMap:
     """The recency map with the most detail that takes at most `budget` positions.
 
     First as much as possible of what is not the protected tail stands at level 1 rather than coarser, then as
@@ -52,8 +50,8 @@ def recency_map_within(
     if best is None:
         coarse = recency_map(tree, start, cursor, (protected_tail, 0))
         raise LegalityError(
-            f"tokens [{start}, {cursor}) take {coarse.num_entries} positions at their coarsest with a protected "
-            f"tail of {protected_tail}, more than the budget of {budget}"
+            f"tokens [{start}, {cursor}) take {coarse.num_entries} positions at their coarsest with a "
+            f"protected tail of {protected_tail}, more than the budget of {budget}"
         )
     for first in range(cursor // block - 1, -(-start // block) - 1, -1):
         blocks = slice(first - best.first_block, len(best.levels))

@@ -79,16 +79,23 @@ RELATIONS = (
     ),
 )
 
-_FIRST_NAMES = "Marta Idris Yusuf Helga Tomas Priya Anneke Bogdan Leila Oskar Ruth Chidi Noor Sven Paola".split()
-_LAST_NAMES = "Okafor Lindqvist Marsh Petrov Haddad Moreau Tanaka Keller Boateng Rossi Vance Dvorak".split()
-_BUILDINGS = "archive observatory greenhouse boathouse foundry chapel library mill lighthouse granary".split()
-_SITES = "river market harbour north quarry station orchard old-town ridge lake".split()
-_COLOURS = "amber crimson pale velvet copper silent hollow bright rusty ivory frozen gentle".split()
-_CREATURES = "falcon otter badger heron lynx beetle salmon raven hedgehog marten stork viper".split()
-_OBJECTS = "kettle clock teapot drum lantern violin suitcase globe barrel flowerpot boot accordion".split()
-_ONSETS = "b br d dr f g gl h k kr l m n p pr r s st t tr v z".split()
-_VOWELS = "a e i o u ai ei ou".split()
-_ENDINGS = "ck ld ll mble n nd rn rr sk ss th vane wick zh".split()
+
+def _words(line: str) -> tuple[str, ...]:
+    return tuple(line.split())
+
+
+_FIRST_NAMES = _words(
+    "Marta Idris Yusuf Helga Tomas Priya Anneke Bogdan Leila Oskar Ruth Chidi Noor Sven Paola"
+)
+_LAST_NAMES = _words("Okafor Lindqvist Marsh Petrov Haddad Moreau Tanaka Keller Boateng Rossi Vance Dvorak")
+_BUILDINGS = _words("archive observatory greenhouse boathouse foundry chapel library mill lighthouse granary")
+_SITES = _words("river market harbour north quarry station orchard old-town ridge lake")
+_COLOURS = _words("amber crimson pale velvet copper silent hollow bright rusty ivory frozen gentle")
+_CREATURES = _words("falcon otter badger heron lynx beetle salmon raven hedgehog marten stork viper")
+_OBJECTS = _words("kettle clock teapot drum lantern violin suitcase globe barrel flowerpot boot accordion")
+_ONSETS = _words("b br d dr f g gl h k kr l m n p pr r s st t tr v z")
+_VOWELS = _words("a e i o u ai ei ou")
+_ENDINGS = _words("ck ld ll mble n nd rn rr sk ss th vane wick zh")
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,7 @@ def _value(kind: str, generator: np.random.Generator) -> str:
             return f"{number}-{generator.integers(100, 1000)}-{generator.choice(_CREATURES)}"
         case _:
             syllables = [generator.choice(_ONSETS) + generator.choice(_VOWELS) for _ in range(2)]
-            return ("".join(syllables) + generator.choice(_ENDINGS)).capitalize()
+            return str("".join(syllables) + generator.choice(_ENDINGS)).capitalize()
 
 
 def _sentence(wording: str, fact: Fact) -> str:

@@ -64,7 +64,7 @@ def apply_action(lod_map: LODMap, action: Action) -> LODMap:
 
 
 def apply_actions(lod_map: LODMap, actions: Sequence[Action]) -> LODMap:
-    """The map after one action after the other; raises LegalityError at the first that is not allowed then."""
+    """The map after one action after the other; raises LegalityError at the first that is not allowed."""
     levels = lod_map.levels.copy()
     for action in actions:
         if action.node.level < 1:
@@ -134,5 +134,7 @@ def _collapses(lod_map: LODMap, last_end: int) -> Iterator[_LevelNodes]:
         first = np.flatnonzero(np.diff(nodes, prepend=-1))
         first = first[first + per_node <= len(nodes)]
         index_a = nodes[first]
-        whole = (nodes[first + per_node - 1] == index_a) & ((index_a + 1) * tree.span_width(level) <= last_end)
+        whole = (nodes[first + per_node - 1] == index_a) & (
+            (index_a + 1) * tree.span_width(level) <= last_end
+        )
         yield level, index_a[whole]

@@ -130,8 +130,8 @@ class _Choice:
         self._collapsed_children: set[Node] = set()
 
     def allows(self, action: Action) -> bool:
-        """Not taken yet, and possible: an expanded node is no longer a sibling to collapse, a collapsed one no
-        longer there to expand."""
+        """Not taken yet, and possible: an expanded node is no longer a sibling to collapse, nor is a
+        collapsed one there to expand."""
         if action in self._taken:
             return False
         if action.kind == "expand":

@@ -40,14 +40,18 @@ class Candidates:
     def undoes(self, action: Action) -> npt.NDArray[np.bool_]:
         """Which candidates [A] are the opposite of `action`, on the same node."""
         found = self.actions
-        same_node_A = (found.level_A == action.node.level) & (found.index_A == action.node.index)
-        return same_node_A & (found.is_expand_A != (action.kind == "expand"))
+        is_same_A = (found.level_A == action.node.level) & (found.index_A == action.node.index)
+        is_opposite_A = ~found.is_expand_A if action.kind == "expand" else found.is_expand_A
+        undoes_A: npt.NDArray[np.bool_] = is_same_A & is_opposite_A
+        return undoes_A
 
     def rescored(self, scores: Mapping[Action, float]) -> "Candidates":
         """Those of the candidates that `scores` names, with their scores from there."""
         named = [(i, scores[a]) for i in range(len(self)) if (a := self.actions.action(i)) in scores]
         places = np.array([i for i, _ in named], dtype=np.int64)
-        return Candidates(_at(self.actions, places), np.array([score for _, score in named], dtype=np.float64))
+        return Candidates(
+            _at(self.actions, places), np.array([score for _, score in named], dtype=np.float64)
+        )
 
 
 def candidates_of(lod_map: LODMap, protected_tail: int, score_N: npt.ArrayLike | None = None) -> Candidates:
@@ -67,7 +71,9 @@ def candidates_of(lod_map: LODMap, protected_tail: int, score_N: npt.ArrayLike |
 def _aggregate(lod_map: LODMap, actions: ActionArrays, score_N: FloatArray) -> FloatArray:
     entry_of_block, num_entries = _first_entries(lod_map)
     if score_N.shape != (num_entries,):
-        raise InputError(f"a working context of {num_entries} entries needs as many scores, not {score_N.shape}")
+        raise InputError(
+            f"a working context of {num_entries} entries needs as many scores, not {score_N.shape}"
+        )
     if not np.isfinite(score_N).all():
         raise InputError(f"{(~np.isfinite(score_N)).sum()} of {num_entries} scores are not finite")
     tree = lod_map.tree

@@ -30,7 +30,7 @@ def best_edits(lod_map: LODMap, candidates: Candidates, budget: int, num_edits: 
     """
     room = budget - lod_map.num_entries
     positions = lod_map.tree.block_size - 1
-    fewest = max(0, -(-(-room) // positions))
+    fewest = max(0, -(room // positions))
     best: tuple[int, ...] = ()
     best_wish = 0.0 if room >= 0 else -np.inf
     wish_A = [_wish(candidates, i) for i in range(len(candidates))]

@@ -125,9 +125,7 @@ class _Row:
         entries, tree_embeddings = snapshot.lod_map.entries, data.tree_embeddings(snapshot.document_id)
         expand_N, collapse_N = _actions_of_entries(snapshot, entries)
         utilities = np.array([label.utility for label in snapshot.labels])
-        target_N, weight_N = merged_targets(
-            expand_N, collapse_N, utilities, data.merge, data.tree.block_size
-        )
+        target_N, weight_N = merged_targets(expand_N, collapse_N, utilities, data.merge, data.tree.block_size)
         tail_Gd, tail_mask_G = _tail_gists(tree_embeddings, snapshot)
         return cls(
             entries,

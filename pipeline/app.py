@@ -44,9 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(gist_app, name="gist")
 
-Checkpoints = Annotated[
-    list[Path] | None, typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")
-]
+Checkpoints = Annotated[list[Path] | None, typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
 
 
 class Preset(StrEnum):
@@ -232,10 +230,10 @@ def evaluate(
 ) -> None:
     """Judge checkpoints on held-out documents.
 
-    Their scores against measured labels, beside simple baselines, with bootstrap intervals over documents; also
-    written to evaluation.json in the first checkpoint's run folder. With --closed-loop by what they are for:
-    each keeps a working context within a budget while a document streams by, and the base model's loss on what
-    follows is compared with other policies and with hindsight. The same command goes on where it stopped.
+    Their scores against measured labels, beside simple baselines, with bootstrap intervals over documents;
+    also written to evaluation.json in the first checkpoint's run folder. With --closed-loop by what they are
+    for: each keeps a working context within a budget while a document streams by, and the base model's loss
+    on what follows is compared with other policies and with hindsight; goes on where it stopped.
     """
     settings = configure(
         config, store, set_, corpus__paths=_paths(corpus, None), model__name=model, model__dtype=dtype,

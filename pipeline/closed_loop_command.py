@@ -1,4 +1,4 @@
-"""`mctrace evaluate --closed-loop`: policies and documents in, a table of what their contexts were worth out."""
+"""`mctrace evaluate --closed-loop`: policies and documents in, a table of what contexts were worth out."""
 
 import hashlib
 import json

@@ -138,8 +138,8 @@ def _plan(
 
 
 def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Provenance) -> MapMaker | None:
-    """Who makes the maps of the policy `lensnet`, where it is asked for: it needs the document's embeddings, so
-    the planner holds the base model too."""
+    """Who makes the maps of the policy `lensnet`, where it is asked for: it needs the documents' embeddings,
+    so the planner holds the base model too."""
     collect = config.collect
     if "lensnet" not in collect.policies:
         return None

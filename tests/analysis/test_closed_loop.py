@@ -253,7 +253,9 @@ def test_the_table_by_hand():
 
 
 def test_every_corpus_is_told_apart_and_together():
-    rows = [row(d, p, [1.0], s) for d, s in (("d1", "a/x"), ("d2", "recall:a/x")) for p in ("recency", "lod0")]
+    rows = [
+        row(d, p, [1.0], s) for d, s in (("d1", "a/x"), ("d2", "recall:a/x")) for p in ("recency", "lod0")
+    ]
     assert set(summarise(rows, 40, 0)) == {"all", "a", "recall:a"}
 
 

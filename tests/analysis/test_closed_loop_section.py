@@ -42,7 +42,8 @@ def test_every_policy_stands_in_the_table_and_in_the_plot(tmp_path):
     section = closed_loop_section(tmp_path)
     (table,) = section.tables
     assert table.rows[1] == [
-        "<lens>", "2.4000", "+0.1000 (+0.0900 to +0.1100)", "70.0% (60.0% to 80.0%)", "1.25", "–", "98.5%", "12",
+        "<lens>", "2.4000", "+0.1000 (+0.0900 to +0.1100)", "70.0% (60.0% to 80.0%)",
+        "1.25", "–", "98.5%", "12",
     ]  # fmt: skip
     (plot,) = section.plots
     assert plot.figure["data"][0]["x"] == [0.0, 0.1]

@@ -1,4 +1,4 @@
-"""Where a LensNet leads: the same scores as in training, maps within the budget, and labels measured there."""
+"""Where a LensNet leads: scores as in training, maps within the budget, and labels measured there."""
 
 import dataclasses
 
@@ -79,7 +79,9 @@ def test_the_map_it_arrives_at_keeps_budget_and_tail_and_depends_on_the_key_alon
 
 def test_without_noise_the_key_does_not_matter(scorer):
     document = make_document()
-    assert maps(scorer).head_map(document, TREE, 0, 160, 1) == maps(scorer).head_map(document, TREE, 0, 160, 2)
+    assert maps(scorer).head_map(document, TREE, 0, 160, 1) == maps(scorer).head_map(
+        document, TREE, 0, 160, 2
+    )
 
 
 def test_its_trajectories_have_one_cursor_and_its_name(scorer):

@@ -93,7 +93,7 @@ def test_the_carrier_is_all_there(made):
 
 
 def gaps(made: RecallText, tokenizer) -> list[tuple[int, int]]:
-    """Per question: tokens from its end to its answer's beginning, and from the fact's end to the answer's."""
+    """Per question: tokens from its end, and from its fact's end, to where its answer begins."""
 
     def num_tokens(end: int) -> int:
         return len(tokenizer.encode(made.text[:end], add_special_tokens=False, verbose=False))

@@ -1,4 +1,4 @@
-"""The focus allocator: what must hold of every step, the rules one by one, and how far greed is from the best."""
+"""The focus allocator: what must hold of every step, the rules one by one, and what greed loses."""
 
 import dataclasses
 import time
@@ -106,7 +106,7 @@ def test_only_wanted_edits_are_done_beyond_what_the_budget_demands(lod_map, seed
 
 def test_a_budget_that_cannot_be_met_is_refused():
     lod_map = LODMap.of_tokens(K4, 0, 16)
-    with pytest.raises(LegalityError, match="16 positions.*budget of 3"):
+    with pytest.raises(LegalityError, match=r"16 positions.*budget of 3"):
         allocate(lod_map, candidates_of(lod_map, 0), 3, CONFIG)
     with pytest.raises(LegalityError, match="protected tail"):
         allocate(lod_map, candidates_of(lod_map, 16), 15, CONFIG)
