@@ -56,8 +56,8 @@ def page(result: Mapping[str, Any]) -> str:
     parts.append(
         f"## Greed\n\nOver {greed['num_cases']} small contexts with random scores the greedy allocator "
         f"reaches {greed['share_of_best']:.1%} of the best total of scores that any choice of as many edits "
-        f"within the budget has, and that best itself in {greed['share_optimal']:.0%} of them. The thresholds "
-        "are part of that: an edit that is worth paying for with an unwanted collapse is not made.\n"
+        f"within the budget has, and that best itself in {greed['share_optimal']:.0%} of them. The "
+        "thresholds are part of that: an edit that would be worth an unwanted collapse is not made.\n"
     )
     return "\n".join(parts)
 
