@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 CONFIG = HERE / "closed_loop.toml"
 RESULT = HERE / "results" / "closed-loop.json"
 CORPORA = ("recall:stdlib", "recall:pydoc-topics", "stdlib", "pydoc-topics")
+NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("priced", "literal")
 
@@ -159,9 +160,9 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     }
 
 
-def greed(num_cases: int = 400) -> dict[str, float]:
+def greed(config: AllocatorConfig, num_cases: int = 400) -> dict[str, float]:
     """What the greedy allocator reaches of the best total of scores, over random scores of spread 1."""
-    tree, config = TreeShape(4, 2), AllocatorConfig()
+    tree = TreeShape(4, 2)
     reached, best_of = [], []
     for seed in range(num_cases):
         generator = np.random.default_rng(seed)
@@ -199,7 +200,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     return {
         "loop": answer,
         "edit_choices": choices,
-        "greed": greed(),
+        "greed": {"its thresholds": greed(AllocatorConfig()), "no thresholds": greed(NO_THRESHOLDS)},
         "scale": {"name": name, **asdict(scale)},
         "machine": {
             "system": platform.platform(), "threads": torch.get_num_threads(),

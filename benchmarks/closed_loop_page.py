@@ -52,12 +52,22 @@ def page(result: Mapping[str, Any]) -> str:
     )
     parts.append("## Together against one by one\n")
     parts.append(_swaps(choices["swaps"]))
-    greed = result["greed"]
     parts.append(
-        f"## Greed\n\nOver {greed['num_cases']} small contexts with random scores the greedy allocator "
-        f"reaches {greed['share_of_best']:.1%} of the best total of scores that any choice of as many edits "
-        f"within the budget has, and that best itself in {greed['share_optimal']:.0%} of them. The "
-        "thresholds are part of that: an edit that would be worth an unwanted collapse is not made.\n"
+        "## Greed: the allocator against the best edits there are, on small contexts of random scores\n"
+    )
+    parts.append(
+        _table(
+            ["with", "cases", "share of the best total reached", "best itself found"],
+            [
+                [
+                    name,
+                    str(found["num_cases"]),
+                    f"{found['share_of_best']:.1%}",
+                    f"{found['share_optimal']:.0%}",
+                ]
+                for name, found in result["greed"].items()
+            ],
+        )
     )
     return "\n".join(parts)
 
