@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mctrace.analysis.closed_loop_config import ClosedLoopConfig
@@ -19,6 +20,7 @@ from mctrace.collect.evaluator import Batching, DocumentTree, EvaluatedModel
 from mctrace.collect.plan import window_start
 from mctrace.collect.policies import recency_map_within
 from mctrace.context.allocator import NOTHING_RECENT
+from mctrace.context.errors import ModelError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 
@@ -79,7 +81,10 @@ def run_policy(
     protected_tail: int,
     batching: Batching,
 ) -> list[Refocus]:
-    """Every refocus of one document under one policy."""
+    """Every refocus of one document under one policy.
+
+    Raises ModelError when the model's loss is not finite, as in a dtype too narrow for it.
+    """
     budget = config.w_max - tree.block_size
     reader, recent = Reader(model, document), NOTHING_RECENT
     before = loop.first_cursor - tree.block_size
@@ -94,6 +99,8 @@ def run_policy(
         done = policy.refocus(view)
         seconds = time.perf_counter() - started
         nll_H = reader.read(done.lod_map, config.horizon).nll_H
+        if not torch.isfinite(nll_H).all():
+            raise ModelError(f"the loss after token {cursor} is not finite: try model.dtype = float32")
         steps.append(
             Refocus(
                 cursor,

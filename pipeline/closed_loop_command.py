@@ -74,8 +74,15 @@ def evaluate_closed_loop(
     check_architecture(source.config, "cpu", torch.float32)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
     contenders = list(_contenders(config, checkpoints, provenance))
-    progress = make_progress(Console(stderr=True, soft_wrap=True) if as_one_object else console)
+    listener = Console(stderr=True, soft_wrap=True) if as_one_object else console
+    progress = make_progress(listener)
     documents = held_out_documents(config, source, split)
+    if len(documents) < config.closed_loop.documents:
+        listener.print(
+            f"{len(documents)} of closed_loop.documents={config.closed_loop.documents} held-out documents are "
+            "long enough; give more corpora for narrower intervals",
+            highlight=False,
+        )
     folder = out or (checkpoints[0].parent if checkpoints else Path("closed_loop"))
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Mapping[str, Any]] = []
