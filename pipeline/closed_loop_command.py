@@ -79,8 +79,8 @@ def evaluate_closed_loop(
     documents = held_out_documents(config, source, split)
     if len(documents) < config.closed_loop.documents:
         listener.print(
-            f"{len(documents)} of closed_loop.documents={config.closed_loop.documents} held-out documents are "
-            "long enough; give more corpora for narrower intervals",
+            f"{len(documents)} of closed_loop.documents={config.closed_loop.documents} held-out documents "
+            "are long enough; give more corpora for narrower intervals",
             highlight=False,
         )
     folder = out or (checkpoints[0].parent if checkpoints else Path("closed_loop"))
