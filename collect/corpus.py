@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mctrace.collect.recall import recall_texts
 from mctrace.context.errors import InputError
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
@@ -14,6 +15,8 @@ STDLIB = "stdlib"
 _STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
 """Installed packages, tests, character tables and the prose that has a name of its own."""
 PYDOC_TOPICS = "pydoc-topics"
+RECALL = "recall:"
+"""Before any other path or name: documents that plant facts in its texts and ask for them (`recall.py`)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def read_corpus(paths: Sequence[str], skipped: Skipped) -> Iterator[SourceText]:
             f"({STDLIB!r} is Python's own standard library)"
         )
     for path in paths:
+        if path.startswith(RECALL):
+            yield from _recall(path.removeprefix(RECALL), skipped)
+            continue
         if path == PYDOC_TOPICS:
             yield from _pydoc_topics()
             continue
@@ -128,3 +134,16 @@ def _pydoc_topics() -> Iterator[SourceText]:
 
     for name in sorted(topics):
         yield SourceText(f"{PYDOC_TOPICS}/{name}", topics[name])
+
+
+def _recall(path: str, skipped: Skipped) -> Iterator[SourceText]:
+    if not path:
+        raise InputError(
+            f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
+        )
+    for carrier in read_corpus([path], skipped):
+        number = 0
+        for number, made in enumerate(recall_texts(carrier.source, carrier.text), start=1):
+            yield SourceText(f"{RECALL}{carrier.source}#{number}", made.text)
+        if not number:
+            skipped.add("too short to plant facts in", carrier.source)

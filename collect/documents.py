@@ -6,7 +6,7 @@ up on both sides. GistNet and LensNet share them.
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,12 +100,13 @@ def read_documents(
     config: CorpusConfig,
     assigner: SplitAssigner,
     skipped: Skipped,
+    needs: Sequence[str] = SPLITS,
 ) -> Iterator[Document]:
     """Tokenised documents in seeded order, at most `config.limit` with every split represented.
 
     With a limit each split has a quota (at least one), so a small run still has something to validate and
     test on; documents beyond their split's quota are passed over. Raises InputError when nothing is left, or
-    when a split stays empty.
+    when one of the splits that the caller `needs` stays empty.
     """
     quotas = _quotas(config)
     taken = dict.fromkeys(SPLITS, 0)
@@ -129,7 +130,7 @@ def read_documents(
             continue
         taken[placement.split] += 1
         yield Document(identity, text.source, tokens, tokenizer_hash, placement)
-    _refuse_empty(taken, skipped)
+    _refuse_empty(taken, skipped, needs)
 
 
 def _encode(tokenizer: Any, text: str) -> npt.NDArray[np.int32]:
@@ -145,10 +146,10 @@ def _quotas(config: CorpusConfig) -> Mapping[str, int]:
     return {"test": test, "validation": validation, "train": config.limit - test - validation}
 
 
-def _refuse_empty(taken: Mapping[str, int], skipped: Skipped) -> None:
+def _refuse_empty(taken: Mapping[str, int], skipped: Skipped, needs: Sequence[str]) -> None:
     if not any(taken.values()):
         raise InputError(f"the corpus has no usable document: {skipped or 'no text file found'}")
-    empty = [split for split in SPLITS if not taken[split]]
+    empty = [split for split in needs if not taken[split]]
     if empty:
         raise InputError(
             f"the {' and '.join(empty)} split is empty with {sum(taken.values())} documents: "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mctrace.context.actions import Action, apply_action
+from mctrace.context.actions import Action, apply_actions
 from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import Entries
 from mctrace.context.trajectory import Trajectory
@@ -46,9 +46,7 @@ def action_edit(trajectory: Trajectory, action: Action) -> Edit:
 
 def joint_edit(trajectory: Trajectory, actions: Sequence[Action]) -> Edit:
     """Several actions at once; raises LegalityError when one of them is not allowed after the others."""
-    edited = trajectory.context
-    for action in actions:
-        edited = apply_action(edited, action)
+    edited = apply_actions(trajectory.context, actions)
     first, end = _span(trajectory, [action.node for action in actions])
     before, after = trajectory.context.entries, edited.entries
     return Edit(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mctrace.collect.base_model import load_base_model
+from mctrace.collect.base_model import FrozenCausalLM, load_base_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import Batching, DocumentTree
@@ -93,11 +93,7 @@ class Worker:
         self._model = load_base_model(
             source, context.model.dtype, context.model.device, context.model.device_map
         )
-        self._gistnet = load_checked_gistnet(
-            context.gists.source, context.provenance, self._model.embedding_dim
-        )
-        if isinstance(self._gistnet, torch.nn.Module):
-            self._gistnet.to(self._model.device)
+        self._gistnet = load_checked_gistnet(context.gists.source, context.provenance, self._model)
         check_architecture(self._model.network.config, self._model.device, self._model.network.dtype)
         asked = context.batch_tokens
         self._batching = Batching(self._model.batch_tokens if asked == "auto" else asked)
@@ -297,12 +293,15 @@ def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str
     return {name: None, status: "not finite"}
 
 
-def load_checked_gistnet(source: str, provenance: Provenance, embedding_dim: int) -> GistNet:
-    """The GistNet of a run. Raises ModelError when it does not fit or is not the one that was planned."""
+def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:
+    """The GistNet of a run, where `model` is. Raises ModelError when it does not fit or is not the one
+    that was planned."""
     gistnet = load_gistnet(source)
-    gistnet.check_fits(provenance.tree.block_size, embedding_dim)
+    gistnet.check_fits(provenance.tree.block_size, model.embedding_dim)
     if gistnet.content_hash != provenance.gist_hash:
         raise ModelError(f"the GistNet {source!r} is another one here than where it was planned")
+    if isinstance(gistnet, torch.nn.Module):
+        gistnet.to(model.device)
     return gistnet
 
 

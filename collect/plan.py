@@ -6,6 +6,7 @@ everywhere, so resuming is a set difference: planned ids minus the ledger's.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
@@ -24,8 +25,16 @@ from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
 
 
+class MapMaker(Protocol):
+    """Whoever knows the maps of the policy `lensnet`, which no arithmetic can tell (`on_policy.py`)."""
+
+    def head_map(
+        self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int
+    ) -> LODMap: ...
+
+
 def plan_document(
-    document: Document, config: CollectConfig, provenance: Provenance
+    document: Document, config: CollectConfig, provenance: Provenance, lensnet: MapMaker | None = None
 ) -> Iterator[PlannedTrajectory]:
     """The document's trajectories in plan order; none when it is too short for a single snapshot.
 
@@ -33,7 +42,7 @@ def plan_document(
     """
     _check_windows(config, provenance.tree)
     seen: set[str] = set()
-    for planned in _plan_all(document, config, provenance):
+    for planned in _plan_all(document, config, provenance, lensnet):
         if planned.part_id not in seen:
             seen.add(planned.part_id)
             yield planned
@@ -45,7 +54,7 @@ def _check_windows(config: CollectConfig, tree: TreeShape) -> None:
 
 
 def _plan_all(
-    document: Document, config: CollectConfig, provenance: Provenance
+    document: Document, config: CollectConfig, provenance: Provenance, lensnet: MapMaker | None
 ) -> Iterator[PlannedTrajectory]:
     first_policy = int(generator_for("policy", document.document_id, config.seed).integers(2**31))
     for number in range(config.trajectories_per_document):
@@ -53,7 +62,10 @@ def _plan_all(
         cursors = place_cursors(document, config, provenance.tree, number)
         if cursors is None:
             return
-        head = _head_map(document.document_id, policy, number, cursors[0], config, provenance.tree)
+        if policy == "lensnet":
+            # Only at its map's own cursor is a context what the LensNet would have shown.
+            cursors = cursors[:1]
+        head = _head_map(document, policy, number, cursors[0], config, provenance.tree, lensnet)
         trajectory = Trajectory(head, cursors, config.horizon)
         yield from plan_trajectory(document.document_id, policy, trajectory, config, provenance)
         yield from _plan_variants(document.document_id, number, cursors, config, provenance)
@@ -119,7 +131,13 @@ def window_start(cursor: int, window: int, tree: TreeShape) -> int:
 
 
 def _head_map(
-    document_id: str, policy: str, number: int, cursor: int, config: CollectConfig, tree: TreeShape
+    document: Document,
+    policy: str,
+    number: int,
+    cursor: int,
+    config: CollectConfig,
+    tree: TreeShape,
+    lensnet: MapMaker | None,
 ) -> LODMap:
     if policy == "lod0":
         return LODMap.of_tokens(tree, window_start(cursor, config.lod0_window, tree), cursor)
@@ -127,8 +145,11 @@ def _head_map(
     if policy == "recency":
         newest, *older = config.recency_level_tokens
         return recency_map(tree, start, cursor, (max(newest, config.protected_tail), *older))
+    if policy == "lensnet":
+        assert lensnet is not None, "the planner of a lensnet policy is given its maps"
+        return lensnet.head_map(document, tree, start, cursor, document.document_id, number, config.seed)
     assert policy == "random", policy
-    return _random_map(tree, start, cursor, config, "map", document_id, number, config.seed)
+    return _random_map(tree, start, cursor, config, "map", document.document_id, number, config.seed)
 
 
 def _random_map(tree: TreeShape, start: int, cursor: int, config: CollectConfig, *key: str | int) -> LODMap:

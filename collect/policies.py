@@ -1,7 +1,8 @@
 """Trajectory policies: which LOD map a working context has when its entries are measured.
 
 `recency` and `lod0` are fixed shapes; `random` walks through seeded edits, so that a store holds maps a
-trained policy may meet but a fixed one never shows. All keep the protected tail at level 0.
+trained policy may meet but a fixed one never shows (what it does show: `on_policy.py`). All keep the
+protected tail at level 0.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mctrace.context.actions import Action, apply_action, legal_actions
+from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 
@@ -29,6 +31,37 @@ def recency_map(tree: TreeShape, start: int, cursor: int, level_tokens: Sequence
             blocks = np.arange(first_node * per_node, last_node * per_node) - lod_map.first_block
             levels[blocks] = level
     return LODMap(tree, start, cursor, levels)
+
+
+def recency_map_within(tree: TreeShape, start: int, cursor: int, budget: int, protected_tail: int) -> LODMap:
+    """The recency map with the most detail that takes at most `budget` positions.
+
+    First as much as possible of what is not the protected tail stands at level 1 rather than coarser, then as
+    many of the newest blocks as fit stand as tokens. Raises LegalityError when not even the coarsest fits.
+    """
+
+    def fits(lod_map: LODMap) -> bool:
+        return lod_map.num_entries <= budget
+
+    block, coarsest = tree.block_size, tree.span_width(tree.max_level)
+    middles = range(-(-(cursor - start) // coarsest) * coarsest, -1, -coarsest)
+    found = (recency_map(tree, start, cursor, (protected_tail, middle)) for middle in middles)
+    best = next(filter(fits, found), None)
+    if best is None:
+        coarse = recency_map(tree, start, cursor, (protected_tail, 0))
+        raise LegalityError(
+            f"tokens [{start}, {cursor}) take {coarse.num_entries} positions at their coarsest with a "
+            f"protected tail of {protected_tail}, more than the budget of {budget}"
+        )
+    for first in range(cursor // block - 1, -(-start // block) - 1, -1):
+        blocks = slice(first - best.first_block, len(best.levels))
+        if best.levels[blocks.start] > 1:
+            break
+        finer = best.with_level(blocks, 0)
+        if not fits(finer):
+            break
+        best = finer
+    return best
 
 
 def random_map(

@@ -9,7 +9,7 @@ from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.documents import Document, Placement
 from mctrace.collect.identity import document_part_id, with_id
 from mctrace.collect.model_source import ModelSource
-from mctrace.collect.plan import plan_document
+from mctrace.collect.plan import MapMaker, plan_document
 from mctrace.collect.planned import PlannedTrajectory, Provenance
 from mctrace.context.errors import InputError, ModelError
 from mctrace.context.tree import TreeShape
@@ -80,9 +80,17 @@ def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tr
     return Provenance(source.model_hash, source.tokenizer_hash, gistnet.content_hash, model.dtype, tree)
 
 
-def make_plan(documents: Sequence[Document], config: CollectConfig, provenance: Provenance) -> RunPlan:
-    """The trajectories of every document. Raises InputError when none is long enough for a snapshot."""
-    planned = {d.document_id: tuple(plan_document(d, config, provenance)) for d in documents}
+def make_plan(
+    documents: Sequence[Document],
+    config: CollectConfig,
+    provenance: Provenance,
+    lensnet: MapMaker | None = None,
+) -> RunPlan:
+    """The trajectories of every document; `lensnet` makes the maps of the policy of that name.
+
+    Raises InputError when no document is long enough for a snapshot.
+    """
+    planned = {d.document_id: tuple(plan_document(d, config, provenance, lensnet)) for d in documents}
     too_short = [d for d in documents if not planned[d.document_id]]
     if len(too_short) == len(documents):
         longest = max(documents, key=lambda d: d.num_tokens)

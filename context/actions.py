@@ -4,13 +4,15 @@ Legality is structural and decides what is measured. The budget is not legality:
 allocator's plan, otherwise a full context would have no expands to learn from.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mctrace.context.errors import LegalityError
-from mctrace.context.lod_map import LODMap
+from mctrace.context.lod_map import IntArray, LODMap
 from mctrace.context.tree import Node, TreeShape
 
 ActionKind = Literal["expand", "collapse"]
@@ -38,25 +40,65 @@ class Action:
         return tree.block_size - 1 if self.kind == "expand" else 1 - tree.block_size
 
 
+@dataclass(frozen=True, eq=False)
+class ActionArrays:
+    """Many actions as parallel arrays of length A: what a map of a million blocks allows, without a million
+    objects. `level_A` and `index_A` name the nodes."""
+
+    is_expand_A: npt.NDArray[np.bool_]
+    level_A: IntArray
+    index_A: IntArray
+
+    def __len__(self) -> int:
+        return len(self.level_A)
+
+    def action(self, i: int) -> Action:
+        """The action at place `i`."""
+        kind: ActionKind = "expand" if self.is_expand_A[i] else "collapse"
+        return Action(kind, Node(int(self.level_A[i]), int(self.index_A[i])))
+
+
 def apply_action(lod_map: LODMap, action: Action) -> LODMap:
     """The map after `action`; raises LegalityError when the node is not shown at the action's entry level."""
-    if action.node.level < 1:
-        raise LegalityError(f"cannot {action.kind} {action.node}: level 0 is a token")
-    blocks = lod_map.blocks_of(action.node)
-    if (lod_map.levels[blocks] != action.entry_level).any():
-        raise LegalityError(
-            f"cannot {action.kind} {action.node}: its span is not at level {action.entry_level}"
-        )
-    return lod_map.with_level(blocks, action.level_after)
+    return apply_actions(lod_map, [action])
+
+
+def apply_actions(lod_map: LODMap, actions: Sequence[Action]) -> LODMap:
+    """The map after one action after the other; raises LegalityError at the first that is not allowed."""
+    levels = lod_map.levels.copy()
+    for action in actions:
+        if action.node.level < 1:
+            raise LegalityError(f"cannot {action.kind} {action.node}: level 0 is a token")
+        blocks = lod_map.blocks_of(action.node)
+        if (levels[blocks] != action.entry_level).any():
+            raise LegalityError(
+                f"cannot {action.kind} {action.node}: its span is not at level {action.entry_level}"
+            )
+        levels[blocks] = action.level_after
+    return LODMap(lod_map.tree, lod_map.start, lod_map.cursor, levels)
 
 
 def legal_actions(lod_map: LODMap, protected_tail: int) -> list[Action]:
-    """Every legal action of a working context: expands oldest first, then collapses level by level.
+    """Every legal action of a working context: expands oldest first, then collapses level by level."""
+    arrays = legal_action_arrays(lod_map, protected_tail)
+    return [arrays.action(i) for i in range(len(arrays))]
+
+
+def legal_action_arrays(lod_map: LODMap, protected_tail: int) -> ActionArrays:
+    """The same as arrays.
 
     An expand needs a gist; a collapse needs all K siblings of a complete node at one level, none of them in
     the most recent `protected_tail` tokens.
     """
-    return _expands(lod_map) + _collapses(lod_map, lod_map.cursor - protected_tail)
+    expands = _joined(_expands(lod_map))
+    # Part ids hash measured actions in this order, so it must stay: by place, whatever the level.
+    by_place = np.argsort(expands[1] * lod_map.tree.block_size ** expands[0], kind="stable")
+    collapses = _joined(_collapses(lod_map, lod_map.cursor - protected_tail))
+    return ActionArrays(
+        np.arange(len(by_place) + len(collapses[0])) < len(by_place),
+        np.concatenate([expands[0][by_place], collapses[0]]),
+        np.concatenate([expands[1][by_place], collapses[1]]),
+    )
 
 
 def is_legal_at(action: Action, tree: TreeShape, cursor: int, protected_tail: int) -> bool:
@@ -65,19 +107,34 @@ def is_legal_at(action: Action, tree: TreeShape, cursor: int, protected_tail: in
     return end <= (cursor if action.kind == "expand" else cursor - protected_tail)
 
 
-def _expands(lod_map: LODMap) -> list[Action]:
-    entries = lod_map.entries
-    gists = np.flatnonzero(entries.level_N > 0)
-    return [Action("expand", Node(int(entries.level_N[i]), int(entries.index_N[i]))) for i in gists]
+_LevelNodes = tuple[int, IntArray]
+"""a level and the indices of some of its nodes, ascending"""
 
 
-def _collapses(lod_map: LODMap, last_end: int) -> list[Action]:
-    tree = lod_map.tree
-    found: list[Action] = []
-    blocks = lod_map.first_block + np.arange(len(lod_map.levels))
+def _joined(groups: Iterator[_LevelNodes]) -> tuple[IntArray, IntArray]:
+    """Levels and indices of all nodes, in order."""
+    levels, indices = zip(*groups, strict=True)
+    return np.repeat(levels, [len(index_a) for index_a in indices]), np.concatenate(indices)
+
+
+def _expands(lod_map: LODMap) -> Iterator[_LevelNodes]:
+    tree, levels = lod_map.tree, lod_map.levels
+    for level in range(1, tree.max_level + 1):
+        blocks = lod_map.first_block + np.flatnonzero(levels == level)
+        per_node = tree.blocks_per_node(level)
+        yield level, blocks[blocks % per_node == 0] // per_node
+
+
+def _collapses(lod_map: LODMap, last_end: int) -> Iterator[_LevelNodes]:
+    tree, levels = lod_map.tree, lod_map.levels
     for level in range(1, tree.max_level + 1):
         per_node = tree.blocks_per_node(level)
-        nodes, counts = np.unique(blocks[lod_map.levels == level - 1] // per_node, return_counts=True)
-        whole = (counts == per_node) & ((nodes + 1) * tree.span_width(level) <= last_end)
-        found += [Action("collapse", Node(level, int(index))) for index in nodes[whole]]
-    return found
+        nodes = (lod_map.first_block + np.flatnonzero(levels == level - 1)) // per_node
+        # Sorted, so a node's blocks stand side by side and it is whole where the last of them is its own.
+        first = np.flatnonzero(np.diff(nodes, prepend=-1))
+        first = first[first + per_node <= len(nodes)]
+        index_a = nodes[first]
+        whole = (nodes[first + per_node - 1] == index_a) & (
+            (index_a + 1) * tree.span_width(level) <= last_end
+        )
+        yield level, index_a[whole]

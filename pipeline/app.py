@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mctrace.context.errors import ConfigError, MctraceError
+from mctrace.context.errors import ConfigError, InputError, MctraceError
 from mctrace.pipeline.gist_app import gist_app
 from mctrace.pipeline.options import (
     Assignments,
@@ -53,7 +53,7 @@ app.add_typer(gist_app, name="gist")
 Where = Annotated[
     str | None, typer.Option("--where", help='SQL condition on the target\'s rows, "abs(delta_nll) > stderr"')
 ]
-Checkpoints = Annotated[list[Path], typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
+Checkpoints = Annotated[list[Path] | None, typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
 
 
 class Preset(StrEnum):
@@ -327,7 +327,7 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints = None,
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
@@ -335,20 +335,40 @@ def evaluate(
     dataset: Dataset = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
     where: Where = None,
+    closed_loop: Annotated[
+        bool, typer.Option("--closed-loop", help="let them edit working contexts; read with the base model")
+    ] = False,
+    corpus: Corpus = None,
+    model: Model = None,
+    dtype: Dtype = None,
+    device: DeviceName = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder of a closed loop's results [the first run's]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     mix: Mixture = None,
     skip_damaged: SkipDamaged = None,
 ) -> None:
     """Judge checkpoints on held-out documents.
 
-    Beside simple baselines, with bootstrap intervals over documents; also written to evaluation.json in the
-    first checkpoint's run folder.
+    Their scores against measured labels, beside simple baselines, with bootstrap intervals over documents;
+    also written to evaluation.json in the first checkpoint's run folder. With --closed-loop by what they are
+    for: each keeps a working context within a budget while a document streams by, and the base model's loss
+    on what follows is compared with other policies and with hindsight; goes on where it stopped.
     """
+    settings = configure(
+        config, store, set_, train__where=where, store__mix=mix, store__skip_damaged=skip_damaged,
+        corpus__paths=_paths(corpus, None), model__name=model, model__dtype=dtype, model__device=device,
+    )  # fmt: skip
+    if closed_loop:
+        from mctrace.pipeline.closed_loop_command import evaluate_closed_loop
+
+        evaluate_closed_loop(settings, checkpoints or [], split, out, as_json, console)
+        return
     from mctrace.pipeline.evaluate_command import evaluate_checkpoints
 
-    settings = configure(
-        config, store, set_, train__where=where, store__mix=mix, store__skip_damaged=skip_damaged
-    )
+    if not checkpoints:
+        raise InputError("no checkpoint to judge: give folders that 'mctrace train' wrote, or --closed-loop")
     evaluate_checkpoints(settings, checkpoints, version, split, as_json, console, dataset)
 
 

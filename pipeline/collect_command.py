@@ -1,12 +1,13 @@
 """`mctrace plan` and `mctrace collect`: from a configuration to a plan, and from a plan to a fuller store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from mctrace.collect.base_model import load_base_model
 from mctrace.collect.checks import calibration_work, decide, known_calibration
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import Document, SplitAssigner, read_documents
@@ -14,8 +15,11 @@ from mctrace.collect.driver import RunSummary, run_collection
 from mctrace.collect.fidelity import Fidelity, compare
 from mctrace.collect.fitness import check_architecture
 from mctrace.collect.forecast import Forecast, forecast, total_work
-from mctrace.collect.measuring import RunContext, Worker, WorkItem
+from mctrace.collect.measuring import RunContext, Worker, WorkItem, load_checked_gistnet
 from mctrace.collect.model_source import ModelSource, resolve_model
+from mctrace.collect.on_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
+from mctrace.collect.plan import MapMaker
+from mctrace.collect.planned import Provenance
 from mctrace.collect.run_plan import RunPlan, check_fits, known_placements, make_plan, provenance_of
 from mctrace.collect.traces import TracePlan, plan_traces
 from mctrace.collect.workers import InProcessWorker, Workers
@@ -116,7 +120,7 @@ def _plan(
         plan = found.plan
     else:
         documents = read_run_documents(config, store, source, console, progress)
-        plan = make_plan(documents, config.collect, provenance)
+        plan = make_plan(documents, config.collect, provenance, _lensnet_maps(config, source, provenance))
     check_fits(plan, source)
     calibration, decided = _decide(plan, config, store)
     if plan.is_windowed and not decided.is_windowed:
@@ -131,6 +135,24 @@ def _plan(
         + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
     )
     return PlannedRun(source, plan, decided, calibration)
+
+
+def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Provenance) -> MapMaker | None:
+    """Who makes the maps of the policy `lensnet`, where it is asked for: it needs the documents' embeddings,
+    so the planner holds the base model too."""
+    collect = config.collect
+    if "lensnet" not in collect.policies:
+        return None
+    scorer = load_scorer(Path(collect.lensnet_checkpoint), provenance, balances=config.closed_loop.rebalance)
+    model = load_base_model(source, config.model.dtype, config.model.device, config.model.device_map)
+    gistnet = load_checked_gistnet(config.gists.source, provenance, model)
+    on_policy = OnPolicyConfig(
+        collect.train_wc_length,
+        collect.protected_tail,
+        collect.lensnet_refocuses,
+        replace(config.allocator, temperature=collect.lensnet_temperature),
+    )
+    return OnPolicyMaps(scorer, model, gistnet, on_policy)
 
 
 def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple[Fidelity | None, RunPlan]:

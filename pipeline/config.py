@@ -16,7 +16,9 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from mctrace.analysis.closed_loop_config import ClosedLoopConfig
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
+from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.errors import ConfigError
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.provenance import Mix
@@ -53,6 +55,8 @@ class PipelineConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    allocator: AllocatorConfig = field(default_factory=AllocatorConfig)
+    closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
     gist_train: GistTrainConfig = field(default_factory=GistTrainConfig)
     gist_evaluate: GistEvaluationConfig = field(default_factory=GistEvaluationConfig)
 

@@ -58,7 +58,7 @@ def evaluate_checkpoints(
     scorers: dict[str, Scorer] = {}
     for folder, (network, info) in zip(checkpoints, loaded, strict=True):
         _check_comparable(info, first, store, source, folder)
-        scorers[_name_of(folder)] = network_scorer(network.to(device), bfloat16=bfloat16)
+        scorers[name_of_checkpoint(folder)] = network_scorer(network.to(device), bfloat16=bfloat16)
     scorers |= _baselines(source, split, config.train)
     results = judge_all(
         scorers,
@@ -166,7 +166,7 @@ def _check_comparable(
         )
 
 
-def _name_of(folder: Path) -> str:
+def name_of_checkpoint(folder: Path) -> str:
     """A run's checkpoint is called by its run; any other by its own folder."""
     return folder.resolve().parent.name if folder.name == BEST else str(folder)
 

@@ -39,7 +39,7 @@ def test_a_flag_wins_over_set_over_preset_over_environment_over_file_over_defaul
     ("assignment", "message"),
     [
         ("collect.horizn=3", "did you mean collect.horizon"),
-        ("nonsense=1", "sections are collect, corpus"),
+        ("nonsense=1", "sections are allocator, closed_loop, collect, corpus"),
         ("collect.horizon=0", "collect.horizon must be at least 1, got 0"),
         ("collect.horizon=many", "collect.horizon = 'many'"),
         ("model.dtype=int8", "model.dtype must be one of float32"),

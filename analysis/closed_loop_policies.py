@@ -1,0 +1,192 @@
+"""Who decides what a working context shows: the policies that closed-loop evaluation compares.
+
+`lod0` shows the newest tokens that fit and nothing else; `full` shows everything as tokens, over any budget.
+The others leave edits to the focus allocator and differ in how they score:
+
+    recency            nothing is scored: what the budget demands is collapsed, oldest first
+    random             standard normal noise per action
+    attention          the base model's attention to a span from the last K tokens, its logarithm standardised
+    lensnet            a checkpoint's scores
+    hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
+    literal_hindsight  the same effects under the target `literal`: what its perfect learner would do
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from mctrace.analysis.closed_loop_reader import Reader
+from mctrace.collect.edits import action_edit
+from mctrace.collect.evaluator import Baseline, Batching, DocumentTree, measure_baseline, measure_edits
+from mctrace.collect.on_policy import LensNetScorer
+from mctrace.context.actions import Action
+from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
+from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
+from mctrace.context.chance import generator_for
+from mctrace.context.lod_map import LODMap
+from mctrace.context.trajectory import Trajectory
+
+ORACLE_ALLOCATOR = AllocatorConfig(
+    expand_threshold=1e-9, collapse_threshold=1e-9, cooldown=0, reversal_threshold=1e-9, reversal_steps=0
+)
+"""For scores that are known rather than guessed: whatever gains is done, and undone when that gains."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy sees at a refocus: the context with all tokens so far, and what it may become."""
+
+    document_id: str
+    document: DocumentTree
+    reader: Reader
+    lod_map: LODMap
+    budget: int
+    """positions after the refocus"""
+    protected_tail: int
+    recent: RecentEdits
+    batching: Batching
+    seed: int
+
+    def candidates(self, score_N: FloatArray | None = None) -> Candidates:
+        return candidates_of(self.lod_map, self.protected_tail, score_N)
+
+
+class Policy(Protocol):
+    """Decides once every K tokens."""
+
+    def refocus(self, view: View) -> Allocation: ...
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens only: the newest `budget`, or all of them."""
+
+    everything: bool = False
+
+    def refocus(self, view: View) -> Allocation:
+        tree, lod_map = view.lod_map.tree, view.lod_map
+        start = lod_map.start
+        if not self.everything:
+            oldest = lod_map.cursor - view.budget
+            start = max(start, -(-oldest // tree.block_size) * tree.block_size)
+        tokens = LODMap.of_tokens(tree, start, lod_map.cursor)
+        return Allocation(tokens, (), 0, view.recent)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores, and leaves edits to the focus allocator."""
+
+    scores: Callable[[View], Candidates]
+    allocator: AllocatorConfig
+
+    def refocus(self, view: View) -> Allocation:
+        candidates = self.scores(view)
+        chance = generator_for("closed loop", view.document_id, view.lod_map.cursor, view.seed)
+        return allocate(view.lod_map, candidates, view.budget, self.allocator, view.recent, chance)
+
+
+def recency_scores(view: View) -> Candidates:
+    """All alike, so that the allocator does what the budget demands, oldest first."""
+    return view.candidates()
+
+
+def random_scores(view: View) -> Candidates:
+    candidates = view.candidates()
+    chance = generator_for("random policy", view.document_id, view.lod_map.cursor, view.seed)
+    return replace(candidates, score_A=chance.normal(size=len(candidates)))
+
+
+def attention_scores(view: View) -> Candidates:
+    """Log of the attention mass that the last K tokens pay a span, at mean 0 and variance 1 over all."""
+    lod_map = view.lod_map
+    block = lod_map.tree.block_size
+    before = LODMap(lod_map.tree, lod_map.start, lod_map.cursor - block, lod_map.levels[:-1])
+    past = Trajectory(before, (before.cursor,), block)
+    mass_N = measure_baseline(view.reader.model, view.document, past, attention_mass=True).attention_mass_N
+    assert mass_N is not None
+    # The last token has not run; it is protected, so its own mass is never asked for.
+    candidates = view.candidates(np.append(mass_N.double().numpy(), 0.0))
+    mass_A = candidates.score_A * np.where(candidates.is_expand_A, 1, block)
+    log_A = np.log(np.maximum(mass_A, 1e-12))
+    return replace(candidates, score_A=(log_A - log_A.mean()) / max(float(log_A.std()), 1e-12))
+
+
+def lensnet_scores(scorer: LensNetScorer) -> Callable[[View], Candidates]:
+    def scores(view: View) -> Candidates:
+        return view.candidates(scorer.scores(view.lod_map, view.document.embeddings))
+
+    return scores
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Scores that know what comes next: exact effects on the next K tokens, in nats per token.
+
+    Every collapse is a candidate; of the expands, those which a cheap estimate (nothing but the edit and the
+    tokens read is recomputed) likes best, up to `max_candidates` altogether.
+    """
+
+    max_candidates: int
+    literal: bool = False
+
+    def __call__(self, view: View) -> Candidates:
+        candidates = view.candidates()
+        values = self.values_of_detail(view, candidates)
+        if self.literal:
+            return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
+        room = view.budget - view.lod_map.num_entries
+        price = shadow_price(values, room, view.lod_map.tree.block_size - 1)
+        return candidates.rescored({action: v - price for action, v in values.items()})
+
+    def values_of_detail(self, view: View, candidates: Candidates) -> dict[Action, float]:
+        """Measured value of detail per action, nats per token over the next K tokens."""
+        block = view.lod_map.tree.block_size
+        trajectory = Trajectory(view.lod_map, (view.lod_map.cursor,), block)
+        baseline = view.reader.read(view.lod_map, block)
+        every = [candidates.actions.action(i) for i in range(len(candidates))]
+        collapses = [action for action in every if action.kind == "collapse"]
+        expands = [action for action in every if action.kind == "expand"]
+        num_expands = max(1, self.max_candidates - len(collapses))
+        if len(expands) > num_expands:
+            rough = _values(view, trajectory, expands, baseline, window=0)
+            expands = sorted(expands, key=lambda action: -rough[action])[:num_expands]
+        return _values(view, trajectory, [*expands, *collapses], baseline, window=None)
+
+
+def _values(
+    view: View, trajectory: Trajectory, actions: Sequence[Action], baseline: Baseline, window: int | None
+) -> dict[Action, float]:
+    edits = [action_edit(trajectory, action) for action in actions]
+    measured = measure_edits(
+        view.reader.model, view.document, trajectory, edits, baseline, view.batching, window=window
+    )
+    signs = (-1.0 if action.kind == "expand" else 1.0 for action in actions)
+    return {
+        action: sign * float(delta_H.mean())
+        for action, sign, delta_H in zip(actions, signs, measured.deltas, strict=True)
+    }
+
+
+def _literal(action: Action, value: float) -> float:
+    """Target utility of `datasets/targets/literal.sql` from a value of detail."""
+    return max(0.0, value) if action.kind == "expand" else -max(0.0, value)
+
+
+def shadow_price(values: dict[Action, float], room: int, positions: int) -> float:
+    """The price of `positions` positions, nats per token, at which the edits that are worth it fit the room.
+
+    As `datasets/targets/priced.sql` defines it: the smallest λ >= 0 at which the expands worth more than λ,
+    less the collapses that cost less, take no more than `room` positions; the highest value where none does.
+    """
+    gains = np.array([value for action, value in values.items() if action.kind == "expand"])
+    costs = np.array([value for action, value in values.items() if action.kind == "collapse"])
+    just_above = np.nextafter(costs, np.inf)
+    prices = np.unique(np.concatenate([[0.0], gains, just_above]).clip(min=0))
+    needed = [positions * (int((gains > price).sum()) - int((costs < price).sum())) for price in prices]
+    price = float(prices[next((i for i, need in enumerate(needed) if need <= room), len(prices) - 1)])
+    dearer = np.concatenate([gains, costs])[np.concatenate([gains, costs]) > price]
+    # Any price up to the next value asks for the same edits; halfway, the last of them is clearly wanted.
+    return (price + float(dearer.min())) / 2 if price and len(dearer) else price

@@ -1,0 +1,225 @@
+"""`make closed-loop`: does a LensNet that learns counterfactual delta-NLL make better working contexts?
+
+From nothing to the table: collect labels on recall documents, sources and prose; train each network on each
+target; let them edit the working contexts of held-out documents beside the other policies; collect where the
+best of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
+against priced, joint against single (`edit_choices.py`), and how much the greedy allocator loses.
+
+Everything goes through the console script and goes on where it stopped; `--scale full` asks for more of it.
+Results are one JSON object in benchmarks/results/, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.edit_choices import half_collapsed, summarise_halves, summarise_swaps, swaps
+from mctrace.collect.base_model import load_base_model
+from mctrace.collect.evaluator import Batching
+from mctrace.collect.measuring import load_checked_gistnet
+from mctrace.collect.model_source import resolve_model
+from mctrace.collect.on_policy import embed_document
+from mctrace.collect.run_plan import provenance_of
+from mctrace.context.allocator import AllocatorConfig, allocate
+from mctrace.context.allocator_candidates import candidates_of
+from mctrace.context.allocator_optimum import best_edits, total_wish
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.pipeline.closed_loop_command import held_out_documents
+from mctrace.pipeline.config import load_config
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "closed_loop.toml"
+RESULT = HERE / "results" / "closed-loop.json"
+CORPORA = ("recall:stdlib", "recall:pydoc-topics", "stdlib", "pydoc-topics")
+NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
+NETWORKS = ("linear", "dual_cross_attention")
+TARGETS = ("priced", "literal")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    collected: int
+    """documents whose contexts are measured, from all corpora; so many again where a LensNet leads"""
+    actions: int
+    """measured per context"""
+    steps: int
+    """of the optimiser, per network"""
+    documents: int
+    """held-out ones in the loop"""
+    refocuses: int
+    candidates: int
+    """actions that hindsight measures exactly at a refocus"""
+    choice_documents: int
+    """held-out ones for the questions that need labels alone"""
+
+
+SCALES = {
+    # About an hour of two cores; `full` is what the tables of a release should come from.
+    "small": Scale(16, 12, 200, 4, 4, 12, 4),
+    "full": Scale(1000, 96, 6000, 48, 8, 24, 48),
+}
+
+
+def mctrace(*arguments: str) -> None:
+    """Runs the console script; its output is this one's."""
+    command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
+    print("$ mctrace", *arguments, flush=True)
+    subprocess.run(command, check=True)
+
+
+def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
+    """Labels of documents of all corpora; with `lensnet` where that checkpoint leads."""
+    policy = []
+    if lensnet:
+        policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
+    mctrace(
+        "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"), *corpora(),
+        "--limit", str(scale.collected), "--set", f"collect.max_actions={scale.actions}", *policy,
+    )  # fmt: skip
+
+
+def corpora() -> list[str]:
+    return [argument for corpus in CORPORA for argument in ("--corpus", corpus)]
+
+
+def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
+    """A checkpoint of the network on the target; taken as it is where it is there already."""
+    best = folder / name / "best"
+    if not best.is_dir():
+        mctrace(
+            "train", "--config", str(CONFIG), "--store", str(folder / "store"), "--preset", "small",
+            "--network", network, "--target", target, "--out", str(folder / name),
+            "--set", f"train.optimiser.total_steps={scale.steps}",
+        )  # fmt: skip
+    return best
+
+
+def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
+    """The closed loop of all checkpoints on all corpora."""
+    mctrace(
+        "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
+        *corpora(), "--out", str(folder / "loop"), *loop_flags(scale), *map(str, checkpoints),
+    )  # fmt: skip
+    answer: Mapping[str, Any] = json.loads((folder / "loop" / "closed_loop.json").read_text())
+    return answer
+
+
+def loop_flags(scale: Scale) -> list[str]:
+    settings = {
+        "documents": scale.documents,
+        "refocuses": scale.refocuses,
+        "max_candidates": scale.candidates,
+    }
+    return [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
+
+
+def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
+    """Literal against priced and joint against single, on held-out documents."""
+    flags = [flag for flag in loop_flags(scale) if flag != "--set"]
+    flags += [f"closed_loop.documents={scale.choice_documents}"]
+    paths = json.dumps(list(CORPORA))
+    config = load_config(CONFIG, [*flags, f"corpus.paths={paths}"], {"store.uri": str(folder / "store")}, {})
+    source = resolve_model(config.model.name)
+    provenance = provenance_of(source, config.model, config.gists, config.tree)
+    model = load_base_model(source, config.model.dtype, config.model.device)
+    gistnet = load_checked_gistnet(config.gists.source, provenance, model)
+    batching = Batching(model.batch_tokens)
+    file = folder / f"choices-{config.closed_loop.max_candidates}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    done = {row["document_id"]: row for row in map(json.loads, lines)}
+    rows = []
+    for document, loop in held_out_documents(config, source, "test"):
+        identity = document.document_id
+        if identity not in done:
+            tree = embed_document(model, gistnet, document, config.tree)
+            done[identity] = {
+                "document_id": identity,
+                "halves": half_collapsed(model, identity, tree, config, batching),
+                "swaps": swaps(model, identity, tree, loop, config, batching),
+            }
+            with file.open("a", encoding="utf-8") as rest:
+                rest.write(json.dumps(done[identity]) + "\n")
+        rows.append(done[identity])
+        print(f"edit choices: {len(rows)} documents", flush=True)
+    return {
+        "halves": summarise_halves({row["document_id"]: row["halves"] for row in rows}, 0),
+        "swaps": summarise_swaps({row["document_id"]: row["swaps"] for row in rows}, 0),
+    }
+
+
+def greed(config: AllocatorConfig, num_cases: int = 400) -> dict[str, float]:
+    """What the greedy allocator reaches of the best total of scores, over random scores of spread 1."""
+    tree = TreeShape(4, 2)
+    reached, best_of = [], []
+    for seed in range(num_cases):
+        generator = np.random.default_rng(seed)
+        levels = np.repeat(generator.permutation([2, 1, 0]), 4).astype(np.uint8)
+        lod_map = LODMap(tree, 0, 48, levels)
+        candidates = candidates_of(lod_map, 0)
+        candidates.score_A[:] = generator.normal(size=len(candidates))
+        budget = lod_map.num_entries - int(generator.integers(0, 4))
+        done = allocate(lod_map, candidates, budget, config)
+        reached.append(total_wish(done.edits, candidates))
+        best_of.append(total_wish(best_edits(lod_map, candidates, budget, config.num_edits), candidates))
+    optimal = np.isclose(reached, best_of)
+    return {
+        "num_cases": num_cases,
+        "share_of_best": float(np.sum(reached) / np.sum(best_of)),
+        "share_optimal": float(optimal.mean()),
+    }
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    """All of it; every step is taken over from an earlier run where it is done."""
+    scale, started = SCALES[name], time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    choices = edit_choices(scale, folder)
+    collect(scale, folder)
+    checkpoints = [
+        train(scale, folder, f"{network}-{target}", network, target)
+        for network in NETWORKS
+        for target in TARGETS
+    ]
+    leader = folder / "dual_cross_attention-priced" / "best"
+    collect(scale, folder, lensnet=leader)
+    checkpoints.append(train(scale, folder, "on-policy", "dual_cross_attention", "priced"))
+    answer = evaluate(scale, folder, checkpoints)
+    return {
+        "loop": answer,
+        "edit_choices": choices,
+        "greed": {"its thresholds": greed(AllocatorConfig()), "no thresholds": greed(NO_THRESHOLDS)},
+        "scale": {"name": name, **asdict(scale)},
+        "machine": {
+            "system": platform.platform(), "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=sorted(SCALES), default="small")
+    parser.add_argument("--folder", type=Path, default=Path("runs/closed-loop"))
+    arguments = parser.parse_args()
+    result = run(arguments.scale, arguments.folder)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""From the closed loop's JSON file to benchmarks/CLOSED_LOOP.md."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.closed_loop import HERE, RESULT
+
+_INTRO = """# Do learned scores make better working contexts?
+
+Written by `make closed-loop` from `results/closed-loop.json`; do not edit.
+
+{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora})
+at up to {actions} actions each, {steps} optimiser steps a network. Held-out documents stream by; once every
+{block} tokens each policy edits a working context of at most {w_max} positions over {window} tokens,
+{refocuses} times a document; hindsight measures {candidates} candidates exactly. Losses are nats per token of
+the next {block} tokens, with 95% bootstrap intervals paired by document. `on-policy` is
+dual_cross_attention-priced trained again with labels from where that network had led.
+{seconds:.0f} minutes of work on {system}, {threads} threads, for what was not there yet.
+"""
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The whole page as Markdown."""
+    loop, scale = result["loop"], result["scale"]
+    settings = loop["closed_loop"]
+    parts = [
+        _INTRO.format(
+            model=loop["model"]["name"], dtype=loop["model"]["dtype"], gists=loop["gists"]["source"],
+            block=loop["block_size"], collected=scale["collected"], corpora=", ".join(loop["corpus"]),
+            steps=scale["steps"], actions=scale["actions"], w_max=settings["w_max"],
+            window=settings["window"], refocuses=settings["refocuses"], candidates=settings["max_candidates"],
+            seconds=result["seconds"] / 60, system=result["machine"]["system"],
+            threads=result["machine"]["threads"],
+        )
+    ]  # fmt: skip
+    for group, policies in loop["groups"].items():
+        num_documents = max(summary["nll"]["num_documents"] for summary in policies.values())
+        parts.append(f"## {group}: {num_documents} documents\n")
+        parts.append(_policies(policies))
+    choices = result["edit_choices"]
+    parts.append("## Half of a context collapsed, chosen on one horizon, judged on it and on the next\n")
+    parts.append(
+        _table(
+            ["choice", "cost where chosen", "cost on the next horizon"],
+            [
+                [choice, _signed(found["chosen_on"]), _signed(found["next"])]
+                for choice, found in choices["halves"].items()
+            ],
+        )
+    )
+    parts.append("## Together against one by one\n")
+    parts.append(_swaps(choices["swaps"]))
+    parts.append(
+        "## Greed: the allocator against the best edits there are, on small contexts of random scores\n"
+    )
+    parts.append(
+        _table(
+            ["with", "cases", "share of the best total reached", "best itself found"],
+            [
+                [
+                    name,
+                    str(found["num_cases"]),
+                    f"{found['share_of_best']:.1%}",
+                    f"{found['share_optimal']:.0%}",
+                ]
+                for name, found in result["greed"].items()
+            ],
+        )
+    )
+    return "\n".join(parts)
+
+
+def _policies(policies: Mapping[str, Any]) -> str:
+    head = ["policy", "NLL", "better than recency", "of hindsight's gain", "edits", "swaps", "residency",
+            "budget", "ms per refocus"]  # fmt: skip
+    rows = [
+        [
+            name,
+            f"{summary['nll']['mean']:.4f}",
+            _signed(summary["less_than_recency"]),
+            _share(summary["share_of_hindsight"]),
+            f"{summary['edits']:.2f}",
+            f"{summary['swaps']:.2f}",
+            "" if summary["residency"] is None else f"{summary['residency']:.0%}",
+            f"{summary['budget_use']:.0%}",
+            f"{1000 * summary['seconds']:.0f}",
+        ]
+        for name, summary in policies.items()
+    ]
+    return _table(head, rows)
+
+
+def _swaps(swaps: Mapping[str, Any]) -> str:
+    return (
+        f"{swaps['num_swaps']} swaps of an expand and a collapse: the sum of both effects is "
+        f"{swaps['mean_sum']:+.4f} nats per token, together they gain {swaps['mean_together']:+.4f}; the "
+        f"mean absolute gap is {swaps['mean_absolute_gap']:.4f}, the correlation "
+        f"{swaps['correlation']:.2f}. The best swap by sums gains {_signed(swaps['greedy_by_sums'])}, the "
+        f"best together {_signed(swaps['best_together'])}: believing in sums costs "
+        f"{_signed(swaps['lost_by_greed'])}.\n"
+    )
+
+
+def _signed(interval: Mapping[str, float]) -> str:
+    return f"{interval['mean']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
+
+
+def _share(interval: Mapping[str, float] | None) -> str:
+    return (
+        "" if interval is None else f"{interval['mean']:.0%} [{interval['low']:.0%}, {interval['high']:.0%}]"
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def main() -> None:
+    out = Path(HERE / "CLOSED_LOOP.md")
+    out.write_text(page(json.loads(RESULT.read_text(encoding="utf-8"))), encoding="utf-8")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

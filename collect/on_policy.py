@@ -1,0 +1,139 @@
+"""Where a LensNet leads: its scores for a document that is being read, and the maps it arrives at.
+
+The one place that turns a checkpoint into scores outside of training. Closed-loop evaluation asks it at every
+refocus; the trajectory policy `lensnet` lets it refocus for a while and measures labels where it ends, with
+noise on its scores, so that the next round of training sees what the last one would have shown.
+
+Shapes: N entries, d embedding width of the base model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mctrace.collect.base_model import FrozenCausalLM
+from mctrace.collect.documents import Document
+from mctrace.collect.evaluator import DocumentTree
+from mctrace.collect.planned import Provenance
+from mctrace.collect.policies import recency_map_within
+from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
+from mctrace.context.allocator_candidates import FloatArray, candidates_of
+from mctrace.context.chance import generator_for
+from mctrace.context.errors import InputError
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.contexts import Context, TreeEmbeddings
+from mctrace.gists.gistnet import GistNet, build_tree
+from mctrace.train.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class LensNetScorer:
+    """A checkpoint that scores the entries of working contexts, in score units.
+
+    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`).
+    """
+
+    scorer: Scorer
+    balances: bool = False
+
+    def scores(self, lod_map: LODMap, tree_embeddings: Sequence[Tensor]) -> FloatArray:
+        """Legal scores [N] of a working context; `tree_embeddings` are its document's, per level."""
+        embeddings = TreeEmbeddings([nodes_Md.float().cpu() for nodes_Md in tree_embeddings])
+        scores_N = self.scorer.score(Context(lod_map, embeddings), rebalanced=self.balances)
+        return scores_N.double().numpy()
+
+
+def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False) -> LensNetScorer:
+    """The checkpoint in `folder`. Raises InputError when it learned from another base model, GistNet or tree
+    than those it is to score."""
+    found = Scorer.from_pretrained(folder)
+    info, tree = found.info, provenance.tree
+    theirs: Mapping[str, object] = {
+        "base model": info.dataset.get("model_hash"),
+        "GistNet": info.dataset.get("gist_hash"),
+        "tree (block_size, max_level)": (info.block_size, info.max_level),
+    }
+    ours: Mapping[str, object] = {
+        "base model": provenance.model_hash,
+        "GistNet": provenance.gist_hash,
+        "tree (block_size, max_level)": (tree.block_size, tree.max_level),
+    }
+    for what, ours_is in ours.items():
+        if theirs[what] != ours_is:
+            raise InputError(
+                f"{folder} was trained with another {what} than the one configured ({theirs[what]}, here "
+                f"{ours_is}): change model.name, gists.source or tree, or train one for these"
+            )
+    return LensNetScorer(found, balances)
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig:
+    """How far a LensNet leads before labels are measured, and how freely."""
+
+    budget: int
+    """positions of its working context after each refocus"""
+    protected_tail: int
+    num_refocuses: int
+    allocator: AllocatorConfig
+
+
+class OnPolicyMaps:
+    """Makes the maps of the trajectory policy `lensnet`; holds the model that embeds, for the planner."""
+
+    def __init__(
+        self, scorer: LensNetScorer, model: FrozenCausalLM, gistnet: GistNet, config: OnPolicyConfig
+    ) -> None:
+        self._scorer, self._model, self._gistnet, self._config = scorer, model, gistnet, config
+        self._tree: tuple[str, DocumentTree] | None = None
+
+    def head_map(
+        self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int
+    ) -> LODMap:
+        """The map at `cursor` after some refocuses from a recency map; chance, if any, comes from `key`."""
+        first = max(start + tree.block_size, cursor - self._config.num_refocuses * tree.block_size)
+        head = recency_map_within(tree, start, first, self._config.budget, self._config.protected_tail)
+        return led_by(self._scorer, self._document_tree(document, tree), head, cursor, self._config, *key)
+
+    def _document_tree(self, document: Document, tree: TreeShape) -> DocumentTree:
+        if self._tree is None or self._tree[0] != document.document_id:
+            self._tree = (document.document_id, embed_document(self._model, self._gistnet, document, tree))
+        return self._tree[1]
+
+
+def embed_document(
+    model: FrozenCausalLM, gistnet: GistNet, document: Document, tree: TreeShape
+) -> DocumentTree:
+    """A document as the model sees it: its tokens and the embeddings of every level."""
+    tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
+    return DocumentTree(tokens_T, build_tree(gistnet, model.embed(tokens_T), tree))
+
+
+def led_by(
+    scorer: LensNetScorer,
+    document: DocumentTree,
+    head: LODMap,
+    cursor: int,
+    config: OnPolicyConfig,
+    *key: str | int,
+) -> LODMap:
+    """The map that `head` has become at `cursor`, refocused once every K tokens on the way."""
+    lod_map, recent = head, NOTHING_RECENT
+    for step, at in enumerate(range(head.cursor + head.tree.block_size, cursor + 1, head.tree.block_size)):
+        lod_map = lod_map.extended(at)
+        scores_N = scorer.scores(lod_map, document.embeddings)
+        done = allocate(
+            lod_map,
+            candidates_of(lod_map, config.protected_tail, scores_N),
+            config.budget,
+            config.allocator,
+            recent,
+            generator_for("allocator", step, *key),
+        )
+        lod_map, recent = done.lod_map, done.recent
+    return lod_map

@@ -1,0 +1,230 @@
+"""Documents where memory matters: facts planted in real text and asked for thousands of tokens later.
+
+A carrier (a stretch of somebody's prose or source code) gets facts between its paragraphs, in its first half:
+some are asked for at the end, as many are distractors that say the same of somebody else. Each question words
+the fact anew and ends at least one refocus before its answer begins, with real text in between, so that a
+policy that reads the question has time to bring the fact back. Answers word it a third way, but for the
+value, which nothing but the fact can tell.
+
+Everything follows from the carrier's name: the same text gives the same document on every machine.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import numpy as np
+
+from mctrace.context.chance import generator_for
+
+NUM_QUESTIONS = 8
+NUM_DISTRACTORS = 8
+CARRIER_CHARACTERS = 11_000
+"""of one document: about 2,600 tokens of prose, 3,500 of source code"""
+MIN_WORDS_BEFORE_ANSWER = 40
+"""words between a question's end and its answer; no fewer tokens, which is one refocus of K = 32 and more"""
+_PLANTED_SHARE = 0.5
+"""share of the carrier, from its start, in which facts are planted"""
+_LONG_PARAGRAPH = 1000
+"""characters from which a paragraph is cut into its lines"""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One kind of fact in three wordings; {who} names whom it is about, {value} is what is asked for."""
+
+    statement: str
+    question: str
+    answer: str
+    subjects: str
+    values: str
+
+
+RELATIONS = (
+    Relation(
+        "The pass phrase that opens {who} is {value}.",
+        "Somebody is standing in front of {who} and has to say the secret words. What must be said?",
+        "Whoever wants to enter {who} says {value}.",
+        "places",
+        "phrases",
+    ),
+    Relation(
+        "{who} was born in a village called {value}.",
+        "In which small place did the life of {who} begin, as was mentioned much earlier?",
+        "The birthplace of {who} is {value}.",
+        "people",
+        "names",
+    ),
+    Relation(
+        "Since last spring {who} keeps the spare key inside {value}.",
+        "Where would one have to look for the second key that {who} put away?",
+        "The spare key of {who} lies inside {value}.",
+        "people",
+        "hiding places",
+    ),
+    Relation(
+        "The engineers named the pump next to {who} {value}.",
+        "Which nickname did the technicians give to the pump that stands beside {who}?",
+        "They call the pump near {who} {value}.",
+        "places",
+        "names",
+    ),
+    Relation(
+        "For the parcel that {who} is waiting for, the number to quote is {value}.",
+        "A parcel for {who} is at the counter. Under which reference is it filed?",
+        "The parcel of {who} has the number {value}.",
+        "people",
+        "numbers",
+    ),
+)
+
+
+def _words(line: str) -> tuple[str, ...]:
+    return tuple(line.split())
+
+
+_FIRST_NAMES = _words(
+    "Marta Idris Yusuf Helga Tomas Priya Anneke Bogdan Leila Oskar Ruth Chidi Noor Sven Paola"
+)
+_LAST_NAMES = _words("Okafor Lindqvist Marsh Petrov Haddad Moreau Tanaka Keller Boateng Rossi Vance Dvorak")
+_BUILDINGS = _words("archive observatory greenhouse boathouse foundry chapel library mill lighthouse granary")
+_SITES = _words("river market harbour north quarry station orchard old-town ridge lake")
+_COLOURS = _words("amber crimson pale velvet copper silent hollow bright rusty ivory frozen gentle")
+_CREATURES = _words("falcon otter badger heron lynx beetle salmon raven hedgehog marten stork viper")
+_OBJECTS = _words("kettle clock teapot drum lantern violin suitcase globe barrel flowerpot boot accordion")
+_ONSETS = _words("b br d dr f g gl h k kr l m n p pr r s st t tr v z")
+_VOWELS = _words("a e i o u ai ei ou")
+_ENDINGS = _words("ck ld ll mble n nd rn rr sk ss th vane wick zh")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A relation with its blanks filled in."""
+
+    relation: Relation
+    who: str
+    value: str
+
+    @property
+    def statement(self) -> str:
+        return _sentence(self.relation.statement, self)
+
+    @property
+    def question(self) -> str:
+        return "Question: " + _sentence(self.relation.question, self)
+
+    @property
+    def answer(self) -> str:
+        return "Answer: " + _sentence(self.relation.answer, self)
+
+
+@dataclass(frozen=True)
+class RecallText:
+    """A document, the facts that are asked for in the order of their answers, and the distractors."""
+
+    text: str
+    asked: tuple[Fact, ...]
+    distractors: tuple[Fact, ...]
+
+
+def recall_texts(name: str, carrier: str) -> Iterator[RecallText]:
+    """Every document that the carrier is long enough for; none when it is too short."""
+    paragraphs = _paragraphs(carrier)
+    first, size = 0, 0
+    for end, paragraph in enumerate(paragraphs, start=1):
+        size += len(paragraph)
+        if size >= CARRIER_CHARACTERS:
+            yield make_recall_text(f"{name}#{first}", paragraphs[first:end])
+            first, size = end, 0
+
+
+def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
+    """The document that `paragraphs` carry: facts in their first half, questions and answers after them.
+
+    What is left of the carrier after the facts stands before the questions, and its words fill the time that
+    each question leaves before its answer.
+    """
+    generator = generator_for("recall", name)
+    facts = _facts(generator, NUM_QUESTIONS + NUM_DISTRACTORS)
+    asked = tuple(facts[i] for i in generator.permutation(NUM_QUESTIONS))
+    words = " ".join(paragraphs).split()
+    filler = islice(cycle(words), int(generator.integers(len(words))), None)
+    planted = "".join(_plant(paragraphs, [f"{fact.statement}\n\n" for fact in facts], generator))
+    exam = "\n\n".join(_exam(asked, filler))
+    return RecallText(f"{planted.rstrip()}\n\n{exam}\n", asked, tuple(facts[NUM_QUESTIONS:]))
+
+
+def _exam(asked: Sequence[Fact], filler: Iterator[str]) -> Iterator[str]:
+    """Question, text, next question, answer to the one before, and so on; the last answer ends it."""
+    yield asked[0].question
+    for fact, following in zip(asked, (*asked[1:], None), strict=True):
+        num_words = MIN_WORDS_BEFORE_ANSWER
+        if following:
+            num_words = max(8, num_words - len(following.question.split()))
+        yield " ".join(islice(filler, num_words))
+        if following:
+            yield following.question
+        yield fact.answer
+
+
+def _plant(body: Sequence[str], statements: Sequence[str], generator: np.random.Generator) -> list[str]:
+    """The statements between paragraphs of the body's first half, in random order and evenly spread."""
+    ends = np.cumsum([len(paragraph) for paragraph in body])
+    order = generator.permutation(len(statements))
+    places = (np.arange(len(statements)) + generator.random(len(statements))) / len(statements)
+    before = np.searchsorted(ends, places * _PLANTED_SHARE * ends[-1])
+    planted: list[str] = []
+    for i, paragraph in enumerate(body):
+        planted += [statements[order[j]] for j in np.flatnonzero(before == i)]
+        planted.append(paragraph)
+    return planted
+
+
+def _facts(generator: np.random.Generator, count: int) -> list[Fact]:
+    """Facts of every relation in turn; no two are about the same or share a value."""
+    facts: list[Fact] = []
+    seen: set[str] = set()
+    while len(facts) < count:
+        relation = RELATIONS[len(facts) % len(RELATIONS)]
+        fact = Fact(relation, _subject(relation.subjects, generator), _value(relation.values, generator))
+        if fact.who not in seen and fact.value not in seen:
+            seen |= {fact.who, fact.value}
+            facts.append(fact)
+    return facts
+
+
+def _subject(kind: str, generator: np.random.Generator) -> str:
+    if kind == "people":
+        return f"{generator.choice(_FIRST_NAMES)} {generator.choice(_LAST_NAMES)}"
+    return f"the {generator.choice(_SITES)} {generator.choice(_BUILDINGS)}"
+
+
+def _value(kind: str, generator: np.random.Generator) -> str:
+    colour, number = generator.choice(_COLOURS), generator.integers(100, 1000)
+    match kind:
+        case "phrases":
+            return f"{colour} {generator.choice(_CREATURES)} {number}"
+        case "hiding places":
+            return f"a {colour} {generator.choice(_OBJECTS)} marked {generator.choice(_CREATURES)}"
+        case "numbers":
+            return f"{number}-{generator.integers(100, 1000)}-{generator.choice(_CREATURES)}"
+        case _:
+            syllables = [generator.choice(_ONSETS) + generator.choice(_VOWELS) for _ in range(2)]
+            return str("".join(syllables) + generator.choice(_ENDINGS)).capitalize()
+
+
+def _sentence(wording: str, fact: Fact) -> str:
+    written = wording.format(who=fact.who, value=fact.value)
+    return written[0].upper() + written[1:]
+
+
+def _paragraphs(carrier: str) -> list[str]:
+    """The carrier cut after blank lines; joined they give it back."""
+    paragraphs = re.split(r"(?<=\n\n)(?!\n)", carrier)
+    return [
+        piece
+        for paragraph in paragraphs
+        for piece in (paragraph.splitlines(True) if len(paragraph) > _LONG_PARAGRAPH else [paragraph])
+        if piece
+    ]

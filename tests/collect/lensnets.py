@@ -1,0 +1,35 @@
+"""Checkpoints of random LensNets that fit the tiny model, for tests of what is led by one."""
+
+from pathlib import Path
+
+import torch
+
+from mctrace.collect.planned import Provenance
+from mctrace.train.checkpoint import describe, save_checkpoint
+from mctrace.train.config import NetworkConfig, TrainConfig
+from mctrace.train.networks import build_network
+
+
+def save_random_lensnet(folder: Path, provenance: Provenance, embedding_dim: int, seed: int = 0) -> Path:
+    """A narrow network whose scores spread by about one unit."""
+    config = NetworkConfig(d_lens=16, num_heads=2, num_stacks=1, dropout=0.0)
+    network = build_network(config, embedding_dim, seed=seed)
+    with torch.no_grad():
+        for name, weights in network.named_parameters():
+            if name.startswith("head.") and weights.ndim == 2:
+                weights.mul_(100.0 if weights.shape[0] == 1 else 3.0)
+    info = describe(
+        TrainConfig(network=config),
+        embedding_dim=embedding_dim,
+        block_size=provenance.tree.block_size,
+        max_level=provenance.tree.max_level,
+        utility_scale=0.02,
+        dataset={
+            "uri": "store",
+            "version": 1,
+            "model_hash": provenance.model_hash,
+            "gist_hash": provenance.gist_hash,
+        },
+    )
+    save_checkpoint(folder, network, info)
+    return folder

@@ -1,0 +1,104 @@
+"""`mctrace evaluate --closed-loop`: one JSON object, a table, rows taken over, and clear refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mctrace.collect.model_source import resolve_model
+from mctrace.collect.run_plan import provenance_of
+from mctrace.context.tree import TreeShape
+from mctrace.pipeline import app
+from mctrace.pipeline.config import load_config
+from tests.collect.lensnets import save_random_lensnet
+
+LOOP = {
+    "closed_loop.w_max": 48,
+    "closed_loop.window": 128,
+    "closed_loop.refocuses": 2,
+    "closed_loop.horizon": 8,
+    "closed_loop.max_candidates": 6,
+    "closed_loop.documents": 2,
+}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tiny_settings):
+    """Runs `mctrace evaluate` in this process and folder, and returns (exit code, output, errors)."""
+
+    def run(folder: Path, *arguments: str, **changes: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        flags = []
+        for key, value in {**tiny_settings, **LOOP, **changes}.items():
+            flags += ["--set", f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"]
+        monkeypatch.setattr("sys.argv", ["mctrace", "evaluate", *arguments, *flags])
+        try:
+            app.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tiny_settings) -> Path:
+    config = load_config(None, (), dict(tiny_settings), {})
+    source = resolve_model(config.model.name)
+    provenance = provenance_of(source, config.model, config.gists, TreeShape(4, 2))
+    return save_random_lensnet(tmp_path / "runs" / "lens" / "best", provenance, source.embedding_dim)
+
+
+def test_policies_and_a_checkpoint_in_one_table_and_nothing_runs_twice(run, tmp_path, checkpoint):
+    code, out, err = run(tmp_path, "runs/lens/best", "--closed-loop", "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    (group,) = answer["groups"].values()
+    assert set(group) == {"full", "lod0", "recency", "random", "attention", "hindsight", "lens"}
+    assert group["hindsight"]["share_of_hindsight"]["mean"] == 1.0
+    assert group["recency"]["less_than_recency"]["mean"] == 0.0
+    assert answer["num_documents"] == group["lens"]["nll"]["num_documents"] == 2
+    folder = tmp_path / "runs" / "lens"
+    assert json.loads((folder / "closed_loop.json").read_text()) == answer
+    rows = (folder / "closed_loop.jsonl").read_bytes()
+    assert rows.count(b"\n") == 14
+
+    # As if killed in the middle of the last line.
+    (folder / "closed_loop.jsonl").write_bytes(rows[:-30])
+    code, out, _ = run(tmp_path, "runs/lens/best", "--closed-loop")
+    assert code == 0
+    assert "better than recency" in out
+    assert "lens" in out
+    again = (folder / "closed_loop.jsonl").read_bytes()
+    lines, lines_again = rows.splitlines(), again.splitlines()
+    assert lines_again[:-1] == lines[:-1]
+    last, last_again = json.loads(lines[-1]), json.loads(lines_again[-1])
+    assert [step["nll"] for step in last_again["refocuses"]] == [step["nll"] for step in last["refocuses"]]
+
+
+def test_other_conditions_are_other_rows(run, tmp_path):
+    few = {"closed_loop.policies": ("recency",), "closed_loop.documents": 1}
+    assert run(tmp_path, "--closed-loop", "--out", "here", **few)[0] == 0
+    assert run(tmp_path, "--closed-loop", "--out", "here", **few, **{"closed_loop.w_max": 52})[0] == 0
+    assert len((tmp_path / "here" / "closed_loop.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "message"),
+    [
+        ([], {}, "no checkpoint to judge"),
+        (["--closed-loop", "--split", "exam"], {}, "--split must be one of"),
+        (["--closed-loop"], {"closed_loop.w_max": 4000}, "long enough for a closed loop"),
+        (["--closed-loop"], {"closed_loop.policies": ("recency", "fortune")}, "closed_loop.policies"),
+        (["--closed-loop", "nowhere"], {}, "not a LensNet checkpoint"),
+        (["--closed-loop"], {"closed_loop.w_max": 20}, "at their coarsest"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(run, tmp_path, arguments, changes, message):
+    code, out, err = run(tmp_path, *arguments, **changes)
+    assert code == 1
+    assert message in err
+    assert "Traceback" not in err
+    assert "NLL" not in out
