@@ -160,6 +160,21 @@ def strokes(name: str, labels: Sequence[str], x: Values, hover: Sequence[str], *
     }
 
 
+def points(
+    name: str, x: Values, y: Values, hover: Sequence[str], *, color: str, opacity: float = 0.6
+) -> Trace:
+    """A cloud of small dots."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(name),
+        "x": list(x),
+        "y": list(y),
+        **_hover(hover),
+        "marker": {"color": color, "size": 5, "opacity": opacity},
+    }
+
+
 def _hover(texts: Sequence[str]) -> Trace:
     return {"text": list(texts), "hovertemplate": "%{text}<extra></extra>"}
 
