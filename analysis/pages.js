@@ -15,10 +15,19 @@
       const here = link.hash === `#${current.id}`;
       if (here) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
-      if (here) link.parentElement.scrollTo?.({ left: link.offsetLeft - 40 });
+      if (here) reveal(link);
     });
     if (target && target !== current) target.scrollIntoView();
     else window.scrollTo(0, 0);
+  }
+
+  // Scrolls the list of pages, and it alone, as far as it takes to see the link.
+  function reveal(link) {
+    const list = link.parentElement;
+    const box = link.getBoundingClientRect();
+    const frame = list.getBoundingClientRect();
+    if (box.left < frame.left) list.scrollLeft -= frame.left - box.left + 24;
+    if (box.right > frame.right) list.scrollLeft += box.right - frame.right + 24;
   }
 
   function offerSchemes() {

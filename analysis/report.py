@@ -1,6 +1,7 @@
 """The report: one version of a store, training runs and checkpoints if any, as pages of one file."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -121,7 +122,9 @@ def _overview(
     connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[Fact]
 ) -> Page:
     half = (horizons["shortest_horizon"] or 0) // 2
-    ceilings = run_analysis(connection, "rank_stability", half_horizon=half) if half else []
+    trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
+    with narrowed(connection, "trajectory_id", trajectories) if trajectories else nullcontext():
+        ceilings = run_analysis(connection, "rank_stability", half_horizon=half) if half else []
     sections = [replace(signal_section(connection, horizons), facts=facts)]
     if horizons["num_settings"]:
         sections.append(scorer_section(judged.agreement, ceilings, judged.judged_on))

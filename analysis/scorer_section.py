@@ -23,8 +23,9 @@ def scorer_section(agreement: Sequence[Row], ceilings: Sequence[Row], judged_on:
     found = {scope: _intervals(agreement, scope, names) for scope in SCOPES}
     notes = [
         f"“{CEILING.capitalize()}” is no scorer: it is how the values over the first half of the horizon "
-        "order actions by their values over the second half, over all labels of this version. A scorer "
-        "cannot see the future, so about there is where agreement with one noisy stretch ends.",
+        "order the same documents' actions by their values over the second half. No scorer sees the future, "
+        "so agreement with one noisy stretch ends about there; were each stretch a lasting value and noise "
+        "of its own, one that knew the lasting value would reach the square root of it.",
         "Value of detail is what the order is held against. A net trained on the literal target asks for the "
         "costliest collapses first, so among collapses it comes out below zero by design.",
     ]

@@ -24,7 +24,8 @@
   }
   const plain = (value) => (value == null ? "–" : signed(value).replace("+", ""));
 
-  // Colours span the middle 95% of the sizes; what is beyond is as strong as the end.
+  // Colours span the middle 95% of the sizes; what is beyond is as strong as the end. They grow with the square
+  // root: values have a heavy tail, and beside one of 0.4 nats all others would look like nothing.
   function scaleOf(values) {
     const sizes = values.filter((value) => value != null).map(Math.abs).sort((a, b) => a - b);
     return sizes[Math.min(sizes.length - 1, Math.floor(sizes.length * 0.95))] || 1;
@@ -32,7 +33,7 @@
 
   function colourOf(value, scale) {
     if (value == null) return "";
-    const share = Math.round(Math.min(1, Math.abs(value) / scale) * 72);
+    const share = Math.round(Math.sqrt(Math.min(1, Math.abs(value) / scale)) * 72);
     return `color-mix(in srgb, var(--${value < 0 ? "hurts" : "helps"}) ${share}%, var(--panel))`;
   }
 
@@ -89,7 +90,7 @@
 
     draw() {
       this.strips = element("div", { class: "strips" });
-      this.text = element("div", { class: "text", tabindex: 0, role: "region", "aria-label": "Text" });
+      this.text = element("div", { class: "document", tabindex: 0, role: "region", "aria-label": "Text" });
       this.detail = element("div", { class: "detail", "aria-live": "polite" });
       const facts = element("dl", { class: "facts small" });
       for (const [name, value] of this.snapshot.facts) {
@@ -202,14 +203,15 @@
       let left = 0;
       this.snapshot.spans.forEach((span, place) => {
         const width = widthOf(span);
-        const height = key === "level" ? 12 - 4 * Math.min(2, span.level) : 12;
+        const colour = this.background(span, key);
+        const height = key === "level" ? 12 - 4 * Math.min(2, span.level) : colour ? 12 : 2;
         const bar = document.createElementNS(SVG, "rect");
         bar.setAttribute("x", left);
         bar.setAttribute("y", 12 - height);
-        bar.setAttribute("width", width);
+        bar.setAttribute("width", 0.92 * width);
         bar.setAttribute("height", height);
         bar.setAttribute("data-span", place);
-        bar.style.fill = this.background(span, key) || "var(--unmeasured)";
+        bar.style.fill = colour || "var(--unmeasured)";
         svg.append(bar);
         left += width;
       });
@@ -226,7 +228,7 @@
         element("span", { class: "swatch level-0" }, "tokens"),
         element("span", { class: "swatch level-1" }, "gist of a block"),
         element("span", { class: "swatch level-2" }, "gist of gists"),
-        element("span", { class: "ramp" }, side(-scale), element("i", { class: "bar" }), side(scale)),
+        element("span", { class: "ramp" }, side(-scale), element("i", { class: "bar" }), side(scale), " root scale"),
         element("span", { class: "swatch none" }, "not measured"),
       );
     }

@@ -126,8 +126,8 @@ def _print_map(snapshot: SnapshotView, console: Console) -> None:
             bars = Text("".join(_bar(value, sign, scale) for value in strongest), style)
             _print_row(f"{excerpt(name, _NAME_WIDTH - 4)} {side}", bars, console)
         console.print(
-            f"{'':{_NAME_WIDTH}}a full block is {number(scale)}"
-            + (f" nats/token; {_UNMEASURED} was not measured" if name == "value" else " score units"),
+            f"{'':{_NAME_WIDTH}}a full block is {number(scale)}, half its height a quarter of that"
+            + (f"; nats/token, {_UNMEASURED} not measured" if name == "value" else "; score units"),
             style="dim",
             highlight=False,
             soft_wrap=True,
@@ -183,7 +183,8 @@ def _bar(value: float | None, sign: int, scale: float) -> str:
         return _UNMEASURED if sign > 0 else " "
     if value * sign <= 0:
         return " "
-    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(len(_HEIGHTS) * abs(value) / scale))]
+    # By the square root: values have a heavy tail, and beside the largest all others would look like nothing.
+    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(len(_HEIGHTS) * (abs(value) / scale) ** 0.5))]
 
 
 def _print_row(name: str, row: Text, console: Console) -> None:

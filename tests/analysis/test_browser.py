@@ -19,12 +19,14 @@ from tests.analysis.browser import Chromium, Tab, opened
 from tests.analysis.synthetic import ODD_SOURCE, decode, write_checkpoint, write_run
 
 TEXT_COLORS = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 231, 235)"}
-OPEN_CANVASES = "[...document.querySelectorAll('.page.current .canvas')].filter((one) => one.clientWidth)"
+OPEN_CANVASES = (
+    "[...document.querySelectorAll('.page.current .canvas')].filter((one) => one.checkVisibility())"
+)
 DRAWN = (
     f"{OPEN_CANVASES}.every((one) => one.querySelector('.point, .points path, path.js-line') && "
     "one.querySelector('.xtick text'))"
 )
-SPAN = "document.querySelectorAll('.text .span')[{}]"
+SPAN = "document.querySelectorAll('.document .span')[{}]"
 DETAIL = "document.querySelector('.detail').innerText"
 
 
@@ -172,9 +174,11 @@ def test_a_corpus_that_says_script_is_shown_and_not_run(tab: Tab) -> None:
     assert "⟨U+202E⟩gnp.exe" in titles[0]
     assert ODD_SOURCE.split("\u202e", maxsplit=1)[0] in titles[0]
     tab.click("document.querySelector('[aria-label=\"Next snapshot\"]')")
-    text = tab.run("document.querySelector('.text').textContent")
+    text = tab.run("document.querySelector('.document').textContent")
     assert text == "<script>window.hacked=1</script>␀␛[31m⟨U+202E⟩\U0001f984 caf\u00e9 <b onclick=h"
-    assert tab.run("document.querySelectorAll('.text :not(.span), .actions b, .actions script').length") <= 0
+    assert (
+        tab.run("document.querySelectorAll('.document :not(.span), .actions b, .actions script').length") == 0
+    )
     assert tab.run("window.hacked === undefined")
 
 

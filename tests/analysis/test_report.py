@@ -177,7 +177,10 @@ def test_versions_stand_beside_each_other(tmp_path: Path) -> None:
         "version 2",
         "normal noise alone",
     ]
-    assert spread.figure["data"][0]["y"][:2] == ["expand, level 1: version 1", "expand, level 1: version 2"]
+    assert spread.figure["data"][0]["y"][:2] == [
+        "expand, level 1:<br>version 1",
+        "expand, level 1:<br>version 2",
+    ]
 
 
 def test_named_snapshots_are_shown_and_unknown_ones_refused(store: Store) -> None:

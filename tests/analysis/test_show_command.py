@@ -78,10 +78,10 @@ def test_values_stand_above_their_blocks(config: PipelineConfig, tokenizer: Path
     lines = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer)).splitlines()
     helps = next(line for line in lines if line.startswith("value +"))[16:]
     hurts = next(line for line in lines if line.startswith("value −"))[16:]
-    # Gist of gists 1/16, gists 1/2 1/4 1/4 −1/8, blocks 1/2 0, then not measured.
-    assert helps.startswith("▂▂▂▂█▅▅ █")
+    # Gist of gists 1/16, gists 1/2 1/4 1/4 −1/8, blocks 1/2 0, then not measured: heights by square root.
+    assert helps.startswith("▃▃▃▃█▆▆ █")
     assert helps.rstrip().endswith("······")
-    assert hurts[7] == "▃"
+    assert hurts[7] == "▅"
 
 
 def test_all_actions_measured_or_not_with_what_would_be_done(
