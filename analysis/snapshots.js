@@ -194,7 +194,9 @@
 
     strip(key) {
       const widthOf = (span) => (this.state.width === "tokens" ? span.end - span.first : span.entries);
-      const total = this.snapshot.spans.reduce((sum, span) => sum + widthOf(span), 0);
+      const widths = this.snapshot.spans.map(widthOf);
+      const total = widths.reduce((sum, width) => sum + width, 0);
+      const gap = 0.08 * Math.min(...widths);
       const svg = document.createElementNS(SVG, "svg");
       svg.setAttribute("viewBox", `0 0 ${total} 12`);
       svg.setAttribute("preserveAspectRatio", "none");
@@ -202,13 +204,13 @@
       svg.setAttribute("aria-label", `${this.measures[key].name} of each span, oldest first`);
       let left = 0;
       this.snapshot.spans.forEach((span, place) => {
-        const width = widthOf(span);
+        const width = widths[place];
         const colour = this.background(span, key);
         const height = key === "level" ? 12 - 4 * Math.min(2, span.level) : colour ? 12 : 2;
         const bar = document.createElementNS(SVG, "rect");
         bar.setAttribute("x", left);
         bar.setAttribute("y", 12 - height);
-        bar.setAttribute("width", 0.92 * width);
+        bar.setAttribute("width", width - gap);
         bar.setAttribute("height", height);
         bar.setAttribute("data-span", place);
         bar.style.fill = colour || "var(--unmeasured)";
