@@ -16,6 +16,8 @@ ACTION_COLORS = {"expand": BLUE, "collapse": ORANGE}
 _SYMBOLS = ("circle", "square", "diamond", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
+_MOST_LEVEL_TICKS = 6
+
 Trace = dict[str, Any]
 Values = Sequence[float | None]
 """None where there is no number"""
@@ -140,7 +142,7 @@ def intervals(
         "mode": "markers",
         "name": plain(name),
         "x": list(middle),
-        "y": [plain(label) for label in labels],
+        "y": _in_two_lines(labels),
         **_hover(hover),
         "marker": {"color": list(colors), "size": 9},
         "error_x": _error_bars(middle, ends, GREY, thickness=thickness, cap=cap),
@@ -154,10 +156,30 @@ def strokes(name: str, labels: Sequence[str], x: Values, hover: Sequence[str], *
         "mode": "markers",
         "name": plain(name),
         "x": list(x),
-        "y": [plain(label) for label in labels],
+        "y": _in_two_lines(labels),
         **_hover(hover),
         "marker": {"symbol": "line-ns-open", "size": 16, "color": color, "line": {"width": 3}},
     }
+
+
+def points(
+    name: str, x: Values, y: Values, hover: Sequence[str], *, color: str, opacity: float = 0.6
+) -> Trace:
+    """A cloud of small dots."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(name),
+        "x": list(x),
+        "y": list(y),
+        **_hover(hover),
+        "marker": {"color": color, "size": 5, "opacity": opacity},
+    }
+
+
+def _in_two_lines(labels: Sequence[str]) -> list[str]:
+    """Row labels that leave a phone some width for the plot: what follows a colon stands below."""
+    return [plain(label).replace(": ", ":<br>", 1) for label in labels]
 
 
 def _hover(texts: Sequence[str]) -> Trace:
@@ -194,6 +216,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
     if axis.tickvals:
         layout["tickmode"] = "array"
         layout["tickvals"] = list(axis.tickvals)
+        if len(axis.tickvals) > _MOST_LEVEL_TICKS:
+            # Left to plotly.js, labels that turn when there is no room change the room, and so on.
+            layout["tickangle"] = -45
     if axis.top_down:
         layout["autorange"] = "reversed"
     if axis.span:

@@ -1,7 +1,7 @@
-"""A page as values, and its rendering into one self-contained HTML file.
+"""Pages as values, and their rendering into one self-contained HTML file.
 
 Whatever comes from a store or a run folder is data: it reaches the page through Jinja's autoescaping or as
-escaped JSON. The page's content policy allows its own three scripts by their hash, and no request at all.
+escaped JSON. The file's content policy allows its own scripts by their hash, and no request at all.
 """
 
 import base64
@@ -69,11 +69,27 @@ class Section:
     """long texts by title, closed until a reader opens them"""
     folded_plots: Sequence[Plot] = ()
     """plots that most readers skip, closed until a reader opens them"""
+    snapshots: Sequence[Mapping[str, Any]] = ()
+    """for the viewer of single snapshots (`snapshots.js`), as plain data: see `snapshot_section.py`"""
 
 
-def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole page as HTML text, styles, scripts and plotly.js inlined; a number that is not finite is left
-    out."""
+@dataclass(frozen=True)
+class Page:
+    """Sections that are shown together, one page at a time."""
+
+    key: str
+    """names it in links; letters, digits and dashes"""
+    title: str
+    sections: Sequence[Section]
+    group: str = ""
+    """pages of one group stand together behind its name in the list of pages"""
+
+
+def render_pages(title: str, subtitle: str, pages: Sequence[Page]) -> str:
+    """All pages as one HTML file's text, styles, scripts and plotly.js inlined.
+
+    A number that is not finite is left out.
+    """
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -81,18 +97,30 @@ def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure_json"] = lambda figure: htmlsafe_json_dumps(clean(figure), allow_nan=False)
-    scripts = {"plotly": get_plotlyjs(), "report": (_FOLDER / "report.js").read_text(encoding="utf-8")}
-    page = environment.get_template("report.html").render(
+    environment.filters["as_json"] = lambda value: htmlsafe_json_dumps(clean(value), allow_nan=False)
+    scripts = _scripts([section for page in pages for section in page.sections])
+    text = environment.get_template("report.html").render(
         title=title,
         subtitle=subtitle,
-        sections=sections,
-        has_plots=any(section.plots or section.folded_plots for section in sections),
+        pages=pages,
+        groups=list(dict.fromkeys(page.group for page in pages)),
         style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
-        scripts={name: Markup(text) for name, text in scripts.items()},
-        script_hashes=[_content_hash(text) for text in scripts.values()],
+        scripts={name: Markup(script) for name, script in scripts.items()},
+        script_hashes=[_content_hash(script) for script in scripts.values()],
     )
-    return _whole_characters(page)
+    return _whole_characters(text)
+
+
+def _scripts(sections: Sequence[Section]) -> dict[str, str]:
+    """What these sections need, in the order in which it runs; plotly.js only where there are plots."""
+    names = ["pages.js"]
+    has_plots = any(section.plots or section.folded_plots for section in sections)
+    if has_plots:
+        names.append("plots.js")
+    if any(section.snapshots for section in sections):
+        names.append("snapshots.js")
+    own = {name: (_FOLDER / name).read_text(encoding="utf-8") for name in names}
+    return {"plotly": get_plotlyjs(), **own} if has_plots else own
 
 
 def clean(value: Any) -> Any:

@@ -102,7 +102,7 @@ def evaluation_section(run: Path | None) -> Section:
             "Agreement with held-out labels is a first check and not the goal; better working contexts are, "
             "and only closed-loop evaluation measures them. Noisy labels keep every scorer's agreement low, "
             "a perfect one's too: see Signal against noise. The intervals are each scorer's own; whether two "
-            "scorers differ takes a comparison paired by document, which they do not give.",
+            "scorers differ takes a comparison paired by document, as a report on two checkpoints has it.",
         ],
         plots=plots[:4],
         folded_plots=plots[4:],

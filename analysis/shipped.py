@@ -1,9 +1,11 @@
 """The analyses that ship with mctrace: one .sql file each, beside this module, over the views of a store.
 
 A file that takes a number reads it with `getvariable` and has a default, so that each also runs as it is with
-`mctrace sql --file`; those that read `literal_target` or `priced_target` need `add_target_views` first.
+`mctrace sql --file`; those that read `literal_target` or `priced_target` need `add_target_views` first, those
+that read `scores` need `add_scores`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,22 @@ def add_target_views(connection: duckdb.DuckDBPyConnection) -> None:
     """Makes each target definition of `datasets/targets` a view, `<name>_target`, of this connection."""
     for target in TARGETS:
         connection.execute(f"create or replace temp view {target}_target as {target_sql(target)}")
+
+
+def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
+    """Makes the table `scores` of this connection: one row per scorer, snapshot and action."""
+    columns = {
+        "scorer": "varchar",
+        "snapshot_id": "varchar",
+        "action": "varchar",
+        "node_level": "utinyint",
+        "node_index": "bigint",
+        "score": "double",
+    }
+    listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    connection.execute(f"create or replace temp table scores ({listed})")
+    values = [[row[name] for row in rows] for name in columns]
+    unnested = ", ".join(
+        f"unnest(${place}::{kind}[])" for place, kind in enumerate(columns.values(), start=1)
+    )
+    connection.execute(f"insert into scores select {unnested}", values)

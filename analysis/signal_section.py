@@ -24,14 +24,14 @@ def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Sect
     longest = horizons["shortest_horizon"]
     by_horizon = [
         row
-        for horizon in _doubling(longest or 0)
+        for horizon in doubling(longest or 0)
         for row in run_analysis(connection, "signal", horizon=horizon)
     ]
     if not by_horizon:
         return Section("signal", "Signal against noise", [NO_LABELS])
     stability = [
         row
-        for half in _doubling(longest // 2)
+        for half in doubling(longest // 2)
         for row in run_analysis(connection, "rank_stability", half_horizon=half)
     ]
     collected = [row for row in by_horizon if row["horizon"] == longest]
@@ -60,7 +60,7 @@ def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Sect
     )
 
 
-def _doubling(longest: int) -> list[int]:
+def doubling(longest: int) -> list[int]:
     """16, 32, 64, … below `longest`, then `longest` itself; tokens."""
     horizons = []
     horizon = _FIRST_HORIZON

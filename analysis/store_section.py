@@ -2,19 +2,15 @@
 
 from typing import Any
 
-import duckdb
-
 from mctrace.analysis.page import Fact, Section, Table
-from mctrace.analysis.shipped import Row, run_analysis
+from mctrace.analysis.shipped import Row
 from mctrace.analysis.wording import MISSING, count, counted, short_hash, text
 
 NO_LABELS = "There are no labels in this version of the store, so there is nothing to show here."
 
 
-def store_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Section:
-    """`horizons` is the row of horizons.sql."""
-    runs = run_analysis(connection, "provenance")
-    splits = run_analysis(connection, "splits")
+def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
+    """The rows of provenance.sql and splits.sql, and the row of horizons.sql."""
     if not runs:
         return Section(
             "store",
@@ -27,16 +23,16 @@ def store_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Secti
         [
             "An action is an expand (a gist becomes its children) or a collapse (siblings become their "
             "gist). Measuring one gives an effect: the change in the frozen model's loss on the tokens "
-            "that follow. A label is one effect read at one cursor. Everything below is about labels."
+            "that follow. A label is one effect read at one cursor."
         ],
-        facts=_facts(runs, splits, horizons),
         tables=[_settings_table(runs), _yield_table(runs), _split_table(splits)],
         notes=_notes(runs, horizons),
-        folded={f"Configuration of run {run['run_id']}": run["config"] for run in runs if run["config"]},
     )
 
 
-def _facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[Fact]:
+def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[Fact]:
+    """The size of a store in a line of numbers."""
+
     def total(column: str) -> str:
         return count(sum(run[column] for run in runs))
 

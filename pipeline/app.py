@@ -54,6 +54,12 @@ Where = Annotated[
     str | None, typer.Option("--where", help='SQL condition on the target\'s rows, "abs(delta_nll) > stderr"')
 ]
 Checkpoints = Annotated[list[Path] | None, typer.Argument(help="checkpoint folders, e.g. runs/lensnet/best")]
+ScoredBy = Annotated[
+    list[Path] | None, typer.Option("--checkpoint", help="show a LensNet's scores (repeatable)")
+]
+TokenizerFolder = Annotated[
+    Path | None, typer.Option("--tokenizer", help="folder with the tokenizer.json [the run's own model]")
+]
 
 
 class Preset(StrEnum):
@@ -379,17 +385,52 @@ def report(
     set_: Assignments = None,
     version: Version = None,
     out: Annotated[Path, typer.Option("--out", help="the HTML file to write")] = Path("report.html"),
-    run: Annotated[Path | None, typer.Option("--run", help="training run folder to include")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Option("--run", help="training run folder to include (repeatable)")
+    ] = None,
+    checkpoints: ScoredBy = None,
+    compare: Annotated[
+        int | None, typer.Option("--compare", min=0, help="set another version beside")
+    ] = None,
+    snapshots: Annotated[
+        list[str] | None, typer.Option("--snapshot", help="id, or its beginning (repeatable) [picked]")
+    ] = None,
+    tokenizer: TokenizerFolder = None,
     skip_damaged: SkipDamaged = None,
 ) -> None:
     """Write one self-contained HTML report.
 
-    Labels, signal against noise, targets, and a run's training and evaluation with --run.
+    Signal against noise, values, targets, single snapshots with their text, a page per run; with --run and
+    --checkpoint scores and training, with two of them or --compare what differs.
     """
-    from mctrace.pipeline.report_command import write_report
+    from mctrace.pipeline.report_command import ReportRequest, write_report
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
-    write_report(settings, version, out, run, console)
+    request = ReportRequest(out, version, compare, runs or (), checkpoints or (), snapshots or (), tokenizer)
+    write_report(settings, request, console)
+
+
+@app.command()
+def show(
+    snapshot: Annotated[str, typer.Argument(help="snapshot id, or the beginning of its trajectory's id")],
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    checkpoints: ScoredBy = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="how many expands and collapses")] = 5,
+    actions: Annotated[bool, typer.Option("--actions", help="every legal action, measured or not")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    tokenizer: TokenizerFolder = None,
+) -> None:
+    """Show one snapshot in the terminal.
+
+    Its LOD map as a line of blocks, and the edits that are worth most, with their text.
+    """
+    from mctrace.pipeline.show_command import ShowRequest, show_snapshot
+
+    request = ShowRequest(snapshot, version, checkpoints or (), top, actions, as_json, tokenizer)
+    show_snapshot(configure(config, store, set_), request, console)
 
 
 @app.command()

@@ -30,7 +30,12 @@ step sql --config $config \
 step train --config $config --preset small --out demo/lensnet --overwrite
 step train --config $config --preset small --network linear --out demo/linear --overwrite
 step evaluate demo/lensnet/best demo/linear/best --config $config
-step report --config $config --run demo/lensnet --out demo/report.html
+step report --config $config --run demo/lensnet --run demo/linear --out demo/report.html
+echo
+echo "One snapshot of a held-out document, with what LensNet makes of it:"
+step show --config $config --checkpoint demo/lensnet/best --top 3 "$("$bin/mctrace" sql --config $config --format csv \
+    "select snapshot_id from labels where split = 'test' group by all
+     order by max(abs(value_of_detail)) desc, snapshot_id limit 1" | tail -n 1 | tr -d '\r')"
 
 cat <<END
 

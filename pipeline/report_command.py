@@ -1,29 +1,60 @@
-"""`mctrace report`: one self-contained HTML file about a store and, if given, a training run."""
+"""`mctrace report`: one self-contained HTML file about a store, training runs and checkpoints."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from mctrace.analysis.report import build_report
+from mctrace.analysis.report import ReportParts, build_report
 from mctrace.context.errors import InputError
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.reading import open_version
+from mctrace.pipeline.tokenizer import Decoders
 
 
-def write_report(
-    config: PipelineConfig, version: int | None, out: Path, run: Path | None, console: Console
-) -> None:
-    """Writes the report to `out`, whole or not at all, and says where it is.
+@dataclass(frozen=True)
+class ReportRequest:
+    """What was asked for on the command line, besides the configuration."""
 
-    Raises InputError when `run` is no folder or `out` cannot be written.
+    out: Path
+    version: int | None = None
+    compare: int | None = None
+    """another version to set beside it"""
+    runs: Sequence[Path] = ()
+    checkpoints: Sequence[Path] = ()
+    snapshots: Sequence[str] = ()
+    tokenizer: Path | None = None
+
+
+def write_report(config: PipelineConfig, request: ReportRequest, console: Console) -> None:
+    """Writes the report, whole or not at all, and says where it is.
+
+    Raises InputError when a run is no folder, a checkpoint or snapshot cannot be used or the file cannot be
+    written.
     """
-    if run is not None and not run.is_dir():
-        raise InputError(f"no run folder {run}: 'mctrace train' makes one, by default runs/lensnet")
+    out = request.out
+    for run in request.runs:
+        if not run.is_dir():
+            raise InputError(f"no run folder {run}: 'mctrace train' makes one, by default runs/lensnet")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file name, like {out / 'report.html'}")
-    content = build_report(open_version(config.store, version), run, datetime.now(UTC))
+    version = open_version(config.store, request.version)
+    if request.compare == version.version:
+        raise InputError(
+            f"--compare {request.compare} is the version of the report itself: name an earlier or later one "
+            "(mctrace log --versions)"
+        )
+    parts = ReportParts(
+        runs=request.runs,
+        checkpoints=request.checkpoints,
+        compared=None if request.compare is None else open_version(config.store, request.compare),
+        snapshots=request.snapshots,
+        open_decoder=Decoders(version, request.tokenizer).open,
+    )
+    content = build_report(version, parts, datetime.now(UTC))
     try:
         _write_whole(out, content.encode("utf-8"))
     except OSError as error:

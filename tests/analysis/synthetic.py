@@ -1,8 +1,10 @@
 """A small store whose every number can be worked out by hand: K = 4, horizon 32 tokens.
 
-Values of detail are multiples of 1/16 and constant within each half of the horizon, so sums are exact.
+Values of detail are multiples of 1/16 and constant within each half of the horizon, so sums are exact. A
+token's id is the byte of text it stands for.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.store import Store, create_store
@@ -21,8 +27,35 @@ SCRIPT_SOURCE = "<script>alert('corpus')</script>"
 ODD_SOURCE = (
     "r\u00e9sum\u00e9 \U0001f984 \u202egnp.exe\u2066 \"'><img src=x onerror=alert(1)> {{ 7*7 }} \u2028.py"
 )
+SCRIPT_TEXT = (
+    "<script>window.hacked=1</script>\x00\x1b[31m\u202e\U0001f984 caf\u00e9 <b onclick=hack()>\u2028end. "
+)
+"""64 bytes and more: markup, a NUL, an escape sequence, a mark that turns the writing direction, an emoji
+that begins in one block and ends in the next"""
+NUM_TOKENS = 200
+WIDTH = 6
 
 Row = dict[str, object]
+
+
+def decode(tokens: Sequence[int]) -> str:
+    """What a byte-level tokenizer makes of token ids that are bytes."""
+    return bytes(tokens).decode("utf-8", errors="replace")
+
+
+def _tokenizer_text() -> str:
+    """A tokenizer.json in which every byte is the token of its own number."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    letters = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+    tokenizer = Tokenizer(BPE(vocab={letter: byte for byte, letter in letters.items()}, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer.to_str()
+
+
+TOKENIZER_TEXT = _tokenizer_text()
+TOKENIZER_HASH = hashlib.sha256(TOKENIZER_TEXT.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -50,6 +83,8 @@ class Trajectory:
     measured: Sequence[Measured]
     cursors: Sequence[int] = (FIRST_CURSOR,)
     source: str | None = None
+    text: str = "The quick brown fox jumps over the lazy dog, and over again. "
+    """repeated until it fills the document"""
 
 
 BY_HAND = (
@@ -68,6 +103,7 @@ BY_HAND = (
             Measured("collapse", 1, 10, None),
         ],
         source=SCRIPT_SOURCE,
+        text=SCRIPT_TEXT,
     ),
     Trajectory(
         "b",
@@ -84,28 +120,59 @@ def write_store(folder: Path, trajectories: Sequence[Trajectory]) -> Store:
     """A store of one run with these trajectories; none at all: an empty store."""
     store = create_store(str(folder))
     if trajectories:
-        tables = {
-            "runs": [_run("start", 0), _run("end", 1)],
-            "documents": [_document(trajectory) for trajectory in trajectories],
-            "trajectories": [_trajectory(t) for t in trajectories if t.measured],
-            "effects": [_effect(t, m) for t in trajectories for m in t.measured],
-        }
-        tokens = {"tokens": np.arange(200, dtype=np.int32) % 7}
-        part = write_part(
-            store.location, part_id="part", kind="traces", run_id="run-1", tables=tables, arrays=tokens
-        )
-        store.commit([part])
+        add_trajectories(store, trajectories, "run-1")
     return store
 
 
-def _run(event: str, minute: int) -> Row:
+def add_trajectories(store: Store, trajectories: Sequence[Trajectory], run_id: str) -> None:
+    """Commits one more run, as one version: its documents, its trajectories and what was measured."""
+
+    def part(name: str, kind: str, tables: dict[str, list[Row]], arrays: dict[str, np.ndarray] | None = None):
+        name = f"{run_id} {name}"
+        return write_part(
+            store.location, part_id=name, kind=kind, run_id=run_id, tables=tables, arrays=arrays
+        )
+
+    width = {"model_hash": "model-hash", "dtype": "float32", "vocabulary_size": 256, "embedding_dim": WIDTH}
+    parts = [
+        part("run", "run", {"runs": [_run(run_id, "start", 0), _run(run_id, "end", 1)]}),
+        part("embeddings", "embeddings", {"embeddings": [width]}, {"embedding_table": _normal("table", 256)}),
+    ]
+    for trajectory in trajectories:
+        tables = {"documents": [_document(trajectory)]}
+        parts.append(part(f"document {trajectory.name}", "document", tables, _arrays(trajectory)))
+        if trajectory.measured:
+            tables = {
+                "trajectories": [_trajectory(trajectory, run_id)],
+                "effects": [_effect(trajectory, measured) for measured in trajectory.measured],
+            }
+            parts.append(part(f"trajectory {trajectory.name}", "trajectory", tables))
+    store.commit(parts)
+
+
+def _arrays(trajectory: Trajectory) -> dict[str, np.ndarray]:
+    encoded = trajectory.text.encode()
+    tokens = (encoded * (NUM_TOKENS // len(encoded) + 1))[:NUM_TOKENS]
     return {
-        "run_id": "run-1",
+        "tokens": np.frombuffer(tokens, dtype=np.uint8).astype(np.int32),
+        "gists/lod1": _normal(trajectory.name, NUM_TOKENS // BLOCK_SIZE),
+        "gists/lod2": _normal(trajectory.name, NUM_TOKENS // BLOCK_SIZE**2),
+    }
+
+
+def _normal(name: str, num_rows: int) -> np.ndarray:
+    generator = np.random.default_rng(list(name.encode()))
+    return generator.normal(size=(num_rows, WIDTH)).astype(np.float32)
+
+
+def _run(run_id: str, event: str, minute: int) -> Row:
+    return {
+        "run_id": run_id,
         "event": event,
         "recorded_at": datetime(2026, 1, 2, 3, minute, tzinfo=UTC),
         "model_name": "tiny",
         "model_hash": "model-hash",
-        "tokenizer_hash": "tokenizer-hash",
+        "tokenizer_hash": TOKENIZER_HASH,
         "gist_source": "mean",
         "gist_hash": "mean",
         "dtype": "float32",
@@ -120,11 +187,11 @@ def _document(trajectory: Trajectory) -> Row:
     return {
         "document_id": f"document-{trajectory.name}",
         "source": trajectory.source or trajectory.name,
-        "tokenizer_hash": "tokenizer-hash",
+        "tokenizer_hash": TOKENIZER_HASH,
         "gist_hash": "mean",
         "model_hash": "model-hash",
         "dtype": "float32",
-        "num_tokens": 200,
+        "num_tokens": NUM_TOKENS,
         "block_size": BLOCK_SIZE,
         "max_level": 2,
         "split_group": trajectory.name,
@@ -133,14 +200,14 @@ def _document(trajectory: Trajectory) -> Row:
     }
 
 
-def _trajectory(trajectory: Trajectory) -> Row:
+def _trajectory(trajectory: Trajectory, run_id: str) -> Row:
     return {
         "trajectory_id": f"trajectory-{trajectory.name}",
-        "run_id": "run-1",
+        "run_id": run_id,
         "document_id": f"document-{trajectory.name}",
         "policy": "recency",
         "model_hash": "model-hash",
-        "tokenizer_hash": "tokenizer-hash",
+        "tokenizer_hash": TOKENIZER_HASH,
         "gist_hash": "mean",
         "dtype": "float32",
         "block_size": BLOCK_SIZE,
@@ -207,4 +274,30 @@ def write_run(folder: Path) -> Path:
         },
     }
     folder.joinpath("evaluation.json").write_text(json.dumps(evaluation))
+    return folder
+
+
+def write_checkpoint(folder: Path, seed: int = 0, **dataset: str) -> Path:
+    """A small random LensNet that fits the store, or does not where `dataset` says so."""
+    from mctrace.train.checkpoint import describe, save_checkpoint
+    from mctrace.train.config import NetworkConfig, TrainConfig
+    from mctrace.train.networks import build_network
+
+    config = TrainConfig(network=NetworkConfig(d_lens=8, num_heads=2, num_stacks=1))
+    info = describe(
+        config,
+        embedding_dim=WIDTH,
+        block_size=BLOCK_SIZE,
+        max_level=2,
+        utility_scale=0.25,
+        dataset={
+            "uri": "store",
+            "version": 1,
+            "model_hash": "model-hash",
+            "gist_hash": "mean",
+            "dtype": "float32",
+            **dataset,
+        },
+    )
+    save_checkpoint(folder, build_network(config.network, WIDTH, seed=seed), info)
     return folder

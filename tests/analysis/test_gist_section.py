@@ -18,11 +18,13 @@ def write_as(store, gists: str, measured) -> None:
     identity = {"run_id": f"run-{gists}", "gist_hash": gists}
     rows = {
         "runs": [
-            {**synthetic._run(event, 0), **identity, "gist_source": f"{gists}-net"}
+            {**synthetic._run(f"run-{gists}", event, 0), **identity, "gist_source": f"{gists}-net"}
             for event in ("start", "end")
         ],
         "documents": [{**synthetic._document(trajectory), "gist_hash": gists}],
-        "trajectories": [{**synthetic._trajectory(trajectory), **identity, "trajectory_id": gists}],
+        "trajectories": [
+            {**synthetic._trajectory(trajectory, f"run-{gists}"), **identity, "trajectory_id": gists}
+        ],
         "effects": [{**synthetic._effect(trajectory, m), "trajectory_id": gists} for m in measured],
     }
     part = write_part(store.location, part_id=gists, kind="traces", run_id=f"run-{gists}", tables=rows)

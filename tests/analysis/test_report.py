@@ -13,28 +13,39 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from mctrace.analysis.page import Plot, Section, Table, clean, render_page
-from mctrace.analysis.report import build_report, report_sections
+from mctrace.analysis.page import Page, Plot, Section, Table, clean, render_pages
+from mctrace.analysis.report import ReportParts, build_report, report_pages
+from mctrace.context.errors import InputError
 from mctrace.datasets.store import Store
 from tests.analysis.synthetic import (
     BY_HAND,
     ODD_SOURCE,
     SCRIPT_SOURCE,
     Measured,
+    Trajectory,
+    add_trajectories,
+    decode,
+    write_checkpoint,
     write_run,
     write_store,
 )
 
-TITLES = [
-    "What this store holds",
-    "Signal against noise",
-    "Value of detail by level and action",
-    "Value of detail against distance",
-    "Literal against priced targets",
-    "Training curves",
-    "Held-out evaluation",
-    "Most valuable labels",
-]
+TITLES = {
+    "Signal and noise": ["Signal against noise", "Scorers beside the ceiling"],
+    "Value of detail": [
+        "Value of detail by level and action",
+        "Value of detail against distance",
+        "Most valuable labels",
+    ],
+    "Targets": ["Literal against priced targets"],
+    "Snapshots": ["Single snapshots"],
+    "Comparison": ["Version 0 and version 1 of the store"],
+    "Store": ["What this store holds"],
+    "run-1": ["Run run-1", "Signal against noise", "Value of detail by level and action"],
+    "training": ["Training curves", "Held-out evaluation"],
+}
+NUM_SCRIPTS = 4
+"""pages, plotly.js, plots and snapshots"""
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
@@ -58,44 +69,54 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run"))
+def parts(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportParts:
+    run = tmp_path_factory.mktemp("run") / "training"
+    run.mkdir()
+    return ReportParts(runs=[write_run(run)], compared=store.at(0), open_decoder=lambda _: decode)
 
 
 @pytest.fixture(scope="module")
-def sections(store: Store, run: Path) -> list[Section]:
-    return report_sections(store.at(), run)
+def pages(store: Store, parts: ReportParts) -> list[Page]:
+    return report_pages(store.at(), parts)
 
 
 @pytest.fixture(scope="module")
-def page(store: Store, run: Path) -> str:
-    return build_report(store.at(), run, NOON)
+def page(store: Store, parts: ReportParts) -> str:
+    return build_report(store.at(), parts, NOON)
 
 
-def all_plots(sections: list[Section]) -> Iterator[Plot]:
-    for section in sections:
+def all_sections(pages: list[Page]) -> list[Section]:
+    return [section for page in pages for section in page.sections]
+
+
+def all_plots(pages: list[Page]) -> Iterator[Plot]:
+    for section in all_sections(pages):
         yield from section.plots
         yield from section.folded_plots
 
 
-def test_sections_come_in_reading_order(sections: list[Section]) -> None:
-    assert [section.title for section in sections] == TITLES
-    assert all(section.plots or section.tables for section in sections)
+def test_pages_and_sections_come_in_reading_order(pages: list[Page]) -> None:
+    assert {page.title: [section.title for section in page.sections] for page in pages} == TITLES
+    assert len({page.key for page in pages}) == len(pages)
+    assert all(section.plots or section.tables or section.snapshots for section in all_sections(pages))
 
 
-def test_every_plot_says_how_to_read_it_and_what_n_is(sections: list[Section]) -> None:
-    for plot in all_plots(sections):
+def test_every_plot_says_how_to_read_it_and_what_n_is(pages: list[Page]) -> None:
+    for plot in all_plots(pages):
         assert plot.reading.endswith("."), plot.title
         assert re.search(r"\d", plot.counted), plot.title
 
 
-def test_plotly_accepts_every_figure(sections: list[Section]) -> None:
-    for plot in all_plots(sections):
+def test_plotly_accepts_every_figure(pages: list[Page]) -> None:
+    for plot in all_plots(pages):
         assert go.Figure(plot.figure).data, plot.title
 
 
-def test_signal_comes_with_its_numbers(sections: list[Section]) -> None:
-    signal = sections[1]
+def test_signal_comes_first_and_with_its_numbers(pages: list[Page]) -> None:
+    signal = pages[0].sections[0]
+    assert [(fact.name, fact.value) for fact in signal.facts][1:4] == [
+        ("snapshots", "3"), ("actions measured", "10"), ("labels", "12"),
+    ]  # fmt: skip
     assert "At 32 tokens, 66.7% of 12 labels" in signal.paragraphs[1]
     assert signal.tables[0].rows[0][:6] == ["all actions", "12", "2", "8", "66.7%", "63.6%"]
     shares, stability = signal.plots
@@ -108,18 +129,91 @@ def test_signal_comes_with_its_numbers(sections: list[Section]) -> None:
 
 def test_a_store_without_labels_is_said_in_a_sentence_each(stores_without_labels: list[Store]) -> None:
     for store in stores_without_labels:
-        sections = report_sections(store.at(), None)
-        assert [section.title for section in sections] == TITLES
-        for section in sections[1:]:
-            assert len(section.paragraphs) == 1
-            assert not section.plots
-        assert "plotly.js v" not in build_report(store.at(), None, NOON)
+        pages = {page.key: page for page in report_pages(store.at(), ReportParts())}
+        assert list(pages)[:5] == ["signal", "values", "targets", "snapshots", "store"]
+        for key in ("signal", "values", "targets", "snapshots"):
+            for section in pages[key].sections:
+                assert len(section.paragraphs) == 1
+                assert not section.plots
+                assert not section.snapshots
+        assert "plotly.js v" not in build_report(store.at(), ReportParts(), NOON)
 
 
 def test_an_empty_store_says_so(stores_without_labels: list[Store]) -> None:
-    empty, _, failed = (report_sections(store.at(), None)[0] for store in stores_without_labels)
+    empty, _, failed = (
+        next(page for page in report_pages(store.at(), ReportParts()) if page.key == "store").sections[0]
+        for store in stores_without_labels
+    )
     assert "is empty" in empty.paragraphs[0]
     assert failed.notes == ["Tried but not measured, and so without a label: 1 action."]
+
+
+def test_a_page_per_run_speaks_of_that_run_alone(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", BY_HAND)
+    add_trajectories(store, [Trajectory("d", "train", [Measured("expand", 1, 4, 0.5)])], "run-2")
+    pages = {page.title: page for page in report_pages(store.at(), ReportParts())}
+    labels = {title: pages[title].sections[0].facts[3].value for title in ("run-1", "run-2")}
+    assert labels == {"run-1": "12", "run-2": "1"}
+    (documents,) = pages["run-2"].sections[0].tables
+    assert [row[0] for row in documents.rows] == ["d"]
+    assert pages["run-1"].group == "Collection runs"
+
+
+def test_versions_stand_beside_each_other(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", BY_HAND)
+    add_trajectories(store, [Trajectory("d", "train", [Measured("expand", 1, 4, 0.5)])], "run-2")
+    (section,) = next(
+        page
+        for page in report_pages(store.at(1), ReportParts(compared=store.at()))
+        if page.key == "comparison"
+    ).sections
+    assert section.title == "Version 1 and version 2 of the store"
+    counts = {row[0]: row[1:] for row in section.tables[0].rows}
+    assert counts["Labels"] == ["12", "13"]
+    assert counts["Runs"] == ["1", "2"]
+    signal, spread = section.plots
+    assert [trace["name"] for trace in signal.figure["data"]] == [
+        "version 1",
+        "version 2",
+        "normal noise alone",
+    ]
+    assert spread.figure["data"][0]["y"][:2] == [
+        "expand, level 1:<br>version 1",
+        "expand, level 1:<br>version 2",
+    ]
+
+
+def test_named_snapshots_are_shown_and_unknown_ones_refused(store: Store) -> None:
+    parts = ReportParts(snapshots=["trajectory-b"], open_decoder=lambda _: decode)
+    section = next(page for page in report_pages(store.at(), parts) if page.key == "snapshots").sections[0]
+    assert [shown["cursor"] for shown in section.snapshots] == [64, 68]
+    with pytest.raises(InputError, match="no snapshot 'nowhere'"):
+        report_pages(store.at(), ReportParts(snapshots=["nowhere"]))
+
+
+def test_a_checkpoint_of_other_labels_is_refused(store: Store, tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "best", gist_hash="other")
+    with pytest.raises(InputError, match="another base model, GistNet or dtype"):
+        report_pages(store.at(), ReportParts(checkpoints=[other]))
+
+
+def test_a_run_trained_on_other_labels_keeps_its_page_and_gives_no_scores(
+    store: Store, tmp_path: Path
+) -> None:
+    run = tmp_path / "stranger"
+    write_checkpoint(run / "best", gist_hash="other")
+    pages = {page.key: page for page in report_pages(store.at(), ReportParts(runs=[run]))}
+    assert "trained on other labels than these: stranger" in pages["signal"].sections[1].paragraphs[0]
+    assert pages["snapshots"].sections[0].snapshots[0]["scorers"] == []
+    assert "has no metrics.jsonl" in pages["training-1"].sections[0].paragraphs[0]
+
+
+def test_text_of_a_snapshot_is_data_in_a_script_that_cannot_end_early(page: str) -> None:
+    assert "window.hacked=1<" not in page
+    (viewer,) = [text for text in Elements(page).inside("script") if text.startswith("[")]
+    shown = {snapshot["title"].split(" · ")[0]: snapshot for snapshot in json.loads(viewer)}
+    text = "".join(span["text"] for span in shown[SCRIPT_SOURCE]["spans"])
+    assert text.startswith("<script>window.hacked=1</script>␀␛[31m⟨U+202E⟩\U0001f984")
 
 
 def test_words_from_the_corpus_stay_words(page: str) -> None:
@@ -135,7 +229,7 @@ def test_words_from_a_run_folder_stay_words(page: str) -> None:
     assert "<b>bold" not in page
     assert "</script><i>" not in page
     elements = Elements(page)
-    assert "runs/</script><i>/best" in "".join(elements.inside("p"))
+    assert "runs/</script><i>/best" in "".join(elements.inside("bdi"))
     # Inside a figure they are escaped once more, because plotly.js reads HTML in its labels.
     figures = [json.loads(text) for text in elements.inside("script") if text.startswith("{")]
     names = {trace["name"] for figure in figures for trace in figure["data"]}
@@ -143,11 +237,11 @@ def test_words_from_a_run_folder_stay_words(page: str) -> None:
     assert "&lt;b&gt;bold&lt;/b&gt;" in {row for figure in figures for row in figure["data"][0]["y"]}
 
 
-def test_three_scripts_of_its_own_and_none_from_elsewhere(page: str) -> None:
+def test_scripts_of_its_own_and_none_from_elsewhere(page: str) -> None:
     elements = Elements(page)
     scripts = [attributes for tag, attributes in elements.tags if tag == "script"]
     assert all(set(attributes) <= {"type"} for attributes in scripts)
-    assert len([attributes for attributes in scripts if not attributes]) == 2
+    assert len([attributes for attributes in scripts if not attributes]) == NUM_SCRIPTS
     assert page.count("* plotly.js v") == 1
 
 
@@ -171,7 +265,7 @@ def test_the_policy_allows_the_inlined_scripts_only(page: str) -> None:
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy.split("style-src")[0]
-    assert policy.count("sha256-") == 2
+    assert policy.count("sha256-") == NUM_SCRIPTS
 
 
 def test_numbers_that_are_not_finite_become_gaps() -> None:
@@ -181,16 +275,16 @@ def test_numbers_that_are_not_finite_become_gaps() -> None:
     }
     assert clean(figure)["data"] == [{"x": [1.0, None, None], "y": [None, None, 2]}]
     plot = Plot("gaps", figure, "There is nothing to read.", "1 point")
-    page = render_page("t", "s", [Section("k", "Title", [], plots=[plot])])
+    page = render_pages("t", "s", [Page("p", "Page", [Section("k", "Title", [], plots=[plot])])])
     (data,) = [text for text in Elements(page).inside("script") if text.startswith("{")]
     assert json.loads(data)["data"][0]["x"] == [1.0, None, None]
 
 
 def test_a_page_without_plots_carries_no_plotly() -> None:
     table = Table("caption", ["a"], [["1 < 2"]])
-    page = render_page("t", "s", [Section("k", "Title", ["p"], tables=[table])])
+    page = render_pages("t", "s", [Page("p", "Page", [Section("k", "Title", ["p"], tables=[table])])])
     assert "1 &lt; 2" in page
-    assert len(page) < 20_000
+    assert len(page) < 25_000
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark(page: str) -> None:
@@ -203,4 +297,4 @@ def test_a_label_that_is_no_number_crashes_nothing(tmp_path: Path) -> None:
     odd = [Measured("expand", 1, 0, math.nan), Measured("expand", 1, 1, math.inf)]
     trajectory = replace(BY_HAND[0], measured=[*BY_HAND[0].measured, *odd])
     store = write_store(tmp_path / "store", [trajectory])
-    assert "NaN" not in build_report(store.at(), None, NOON).replace(get_plotlyjs(), "")
+    assert "NaN" not in build_report(store.at(), ReportParts(), NOON).replace(get_plotlyjs(), "")

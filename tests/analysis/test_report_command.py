@@ -11,7 +11,7 @@ from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.store import Store
 from mctrace.pipeline import report_command
 from mctrace.pipeline.config import PipelineConfig, StoreConfig
-from mctrace.pipeline.report_command import write_report
+from mctrace.pipeline.report_command import ReportRequest, write_report
 from tests.analysis.synthetic import write_run
 
 
@@ -27,7 +27,7 @@ def console() -> Console:
 
 def test_writes_one_file_and_says_where(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
     out = tmp_path / "new" / "report.html"
-    write_report(config, None, out, write_run(tmp_path), console)
+    write_report(config, ReportRequest(out, runs=[write_run(tmp_path)]), console)
     assert list(out.parent.iterdir()) == [out]
     assert out.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert isinstance(console.file, io.StringIO)
@@ -36,7 +36,7 @@ def test_writes_one_file_and_says_where(config: PipelineConfig, console: Console
 
 def test_reads_the_version_it_is_asked_for(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
-    write_report(config, 0, out, None, console)
+    write_report(config, ReportRequest(out, version=0), console)
     assert "is empty" in out.read_text(encoding="utf-8")
 
 
@@ -52,16 +52,20 @@ def test_an_earlier_report_stays_whole_when_writing_fails(
 
     monkeypatch.setattr(report_command.Path, "write_bytes", full)
     with pytest.raises(InputError, match=r"cannot write .*report\.html: No space left on device"):
-        write_report(config, 0, out, None, console)
+        write_report(config, ReportRequest(out, version=0), console)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "earlier")]
 
 
 def test_mistakes_are_named(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
-        write_report(config, None, tmp_path / "r.html", tmp_path / "nowhere", console)
+        write_report(config, ReportRequest(tmp_path / "r.html", runs=[tmp_path / "nowhere"]), console)
     with pytest.raises(InputError, match="is a folder"):
-        write_report(config, None, tmp_path, None, console)
+        write_report(config, ReportRequest(tmp_path), console)
     nowhere = replace(config, store=StoreConfig(uri=str(tmp_path / "nowhere")))
     with pytest.raises(StoreError, match="no trace store"):
-        write_report(nowhere, None, tmp_path / "r.html", None, console)
+        write_report(nowhere, ReportRequest(tmp_path / "r.html"), console)
+    with pytest.raises(InputError, match="--compare 1 is the version of the report itself"):
+        write_report(config, ReportRequest(tmp_path / "r.html", compare=1), console)
+    with pytest.raises(StoreError, match="version"):
+        write_report(config, ReportRequest(tmp_path / "r.html", compare=99), console)
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mctrace.analysis.shipped import Row, add_target_views, read_analysis, run_analysis
+from mctrace.analysis.shipped import Row, add_scores, add_target_views, read_analysis, run_analysis
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.queries import connect, run_user_sql
 from mctrace.datasets.store import Store
@@ -30,8 +30,15 @@ from tests.analysis.synthetic import (
 from tests.datasets.synthetic import add_trajectory, effect, synthetic_store
 
 ANALYSES = sorted(path.stem for path in Path(__file__).parents[2].joinpath("analysis").glob("*.sql"))
-READ_TARGETS = {"target_utilities", "target_histogram", "shadow_prices"}
-READ_WHAT_THIS_STORE_LACKS = {"additivity_gap", "estimator_audit", "gist_damage"}
+READ_TARGETS = {"target_utilities", "target_histogram", "shadow_prices", "snapshot_actions"}
+READ_SCORES = {"scorer_agreement"}
+READ_WHAT_THIS_STORE_LACKS = {
+    "additivity_gap",
+    "estimator_audit",
+    "gist_damage",
+    "control_points",
+    "joint_points",
+}
 """joint edits, audits and controls"""
 
 Connection = duckdb.DuckDBPyConnection
@@ -447,10 +454,11 @@ def test_nothing_to_analyse_is_no_error(stores_without_labels: list[Store], name
     for store in stores_without_labels:
         with connect(store.at()) as connection:
             add_target_views(connection)
+            add_scores(connection, [])
             assert len(run_analysis(connection, name)) <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in ANALYSES if name not in READ_TARGETS])
+@pytest.mark.parametrize("name", [name for name in ANALYSES if name not in READ_TARGETS | READ_SCORES])
 def test_runs_as_it_is_where_users_run_sql(store: Store, name: str) -> None:
     answer = run_user_sql(connect(store.at()), read_analysis(name))
     assert answer.num_rows > 0 or name in READ_WHAT_THIS_STORE_LACKS

@@ -49,8 +49,10 @@ def test_a_lensnet_scores_a_context_that_is_read_as_it_does_in_training(tiny_set
     scorer = load_scorer(folder, run.plan.provenance)
     snapshot = data.snapshots("train")[0]
     (batch,) = list(ordered_batches(dataclasses.replace(data, splits={"train": (snapshot,)}), "train", 1))
-    found_N = scorer.scores(snapshot.lod_map, data.tree_embeddings(snapshot.document_id))
-    np.testing.assert_allclose(found_N, score(scorer.network, batch)[0].numpy(), atol=1e-6)
+    stored = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
+    tokens_Td = stored.rows(0, np.arange(len(stored.tokens)))
+    found_N = scorer.scores(snapshot.lod_map, [tokens_Td, *stored.gists])
+    np.testing.assert_allclose(found_N, score(scorer.scorer.network, batch)[0].numpy(), atol=1e-6)
     assert found_N.std() > 0.1
 
 

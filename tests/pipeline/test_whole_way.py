@@ -86,6 +86,17 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
     mctrace("report", "--run", "run", "--out", "report.html", folder=collected)
     assert "<html" in (collected / "report.html").read_text(encoding="utf-8")
 
+    query = "select snapshot_id, source from labels where split = 'test' order by all limit 1"
+    (row,) = json.loads(mctrace("sql", "--format", "json", query, folder=collected).stdout)
+    name = row["snapshot_id"][:12]
+    shown = mctrace("show", name, "--checkpoint", "run/best", folder=collected).stdout
+    assert row["snapshot_id"] in shown
+    assert "Expands worth most" in shown
+    assert "no text" not in shown
+    dumped = json.loads(mctrace("show", row["snapshot_id"], "--json", folder=collected).stdout)
+    assert any(action["measured"] for action in dumped["actions"])
+    assert all(span["text"] for span in dumped["spans"])
+
 
 def bare(text: str) -> str:
     """Without what the tiny tokenizer, which has no decoder, makes of spaces."""

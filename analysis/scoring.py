@@ -1,0 +1,113 @@
+"""Checkpoints beside measured values: the one place where `analysis/` asks a LensNet for scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from mctrace.analysis.shipped import Row, add_scores, run_analysis
+from mctrace.analysis.snapshot_view import SnapshotView
+from mctrace.context.errors import InputError
+from mctrace.datasets.contexts import Context
+from mctrace.datasets.document_arrays import DocumentArrays
+from mctrace.datasets.provenance import Provenance
+from mctrace.datasets.store import StoreVersion
+from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
+from mctrace.train.folders import BEST
+from mctrace.train.inference import score_contexts
+from mctrace.train.lensnet import LensNet
+
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A checkpoint with the name it has on a page."""
+
+    name: str
+    folder: Path
+    network: LensNet
+    info: CheckpointInfo
+
+    def why_not(self, snapshot: SnapshotView) -> str | None:
+        """Why this checkpoint's scores would mean nothing there; None where they mean something."""
+        dataset, tree = self.info.dataset, snapshot.lod_map.tree
+        differs = {
+            "base model": dataset.get("model_hash") != snapshot.model_hash,
+            "GistNet": dataset.get("gist_hash") != snapshot.gist_hash,
+            "dtype": dataset.get("dtype") != snapshot.dtype,
+            "tree": (self.info.block_size, self.info.max_level) != (tree.block_size, tree.max_level),
+        }
+        what = [name for name, differ in differs.items() if differ]
+        return f"{self.folder} was trained on labels of another {' and '.join(what)}" if what else None
+
+
+def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
+    """The checkpoints in `folders`, each under a name of its own. Raises InputError for what is none."""
+    names = [folder.parent.name if folder.name == BEST else folder.name for folder in folders]
+    return [
+        Scorer(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def scored(
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[Scorer]
+) -> list[SnapshotView]:
+    """The snapshots with the legal score of each entry by each checkpoint.
+
+    Raises InputError where a checkpoint was trained on labels of another base model, GistNet, dtype or tree.
+    """
+    found: list[dict[str, npt.NDArray[np.float64]]] = [{} for _ in snapshots]
+    for scorer in scorers:
+        for snapshot in snapshots:
+            if reason := scorer.why_not(snapshot):
+                raise InputError(
+                    f"{reason} than snapshot {snapshot.snapshot_id}: its scores mean nothing there"
+                )
+        for first in range(0, len(snapshots), _BATCH_SIZE):
+            some = snapshots[first : first + _BATCH_SIZE]
+            for place, scores_N in enumerate(_score_entries(version, some, scorer), start=first):
+                found[place][scorer.name] = scores_N
+    return [one.with_scores(scores) for one, scores in zip(snapshots, found, strict=True)]
+
+
+def _score_entries(
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: Scorer
+) -> list[npt.NDArray[np.float64]]:
+    """Scores [N] of each snapshot."""
+    provenance = Provenance(
+        snapshots[0].model_hash,
+        str(scorer.info.dataset.get("tokenizer_hash", "")),
+        snapshots[0].gist_hash,
+        snapshots[0].dtype,
+        scorer.info.block_size,
+        scorer.info.max_level,
+    )
+    arrays = DocumentArrays(version, (provenance,))
+    contexts = [Context(s.lod_map, arrays.document(s.document_id, provenance)) for s in snapshots]
+    return [scores_N.double().numpy() for scores_N in score_contexts(scorer.network, contexts)]
+
+
+def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[SnapshotView]) -> list[Row]:
+    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, for all labels."""
+    add_scores(
+        connection,
+        [
+            {
+                "scorer": scorer,
+                "snapshot_id": snapshot.snapshot_id,
+                "action": found.action.kind,
+                "node_level": found.action.node.level,
+                "node_index": found.action.node.index,
+                "score": value,
+            }
+            for snapshot in snapshots
+            for found in snapshot.actions
+            for scorer, value in found.scores.items()
+        ],
+    )
+    return run_analysis(connection, "scorer_agreement")

@@ -1,0 +1,160 @@
+"""`mctrace show`: a snapshot in a terminal, and the tokenizer behind its text."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from mctrace.context.errors import InputError, ModelError
+from mctrace.datasets.store import Store
+from mctrace.pipeline.config import PipelineConfig, StoreConfig
+from mctrace.pipeline.show_command import ShowRequest, show_snapshot
+from mctrace.pipeline.tokenizer import Decoders
+from tests.analysis.synthetic import (
+    SCRIPT_TEXT,
+    TOKENIZER_HASH,
+    TOKENIZER_TEXT,
+    Measured,
+    Trajectory,
+    decode,
+    write_checkpoint,
+    write_store,
+)
+
+
+@pytest.fixture
+def config(store: Store) -> PipelineConfig:
+    return replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri))
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(TOKENIZER_TEXT, encoding="utf-8")
+    return folder
+
+
+def shown(config: PipelineConfig, request: ShowRequest, **options) -> str:
+    file = io.StringIO()
+    show_snapshot(config, request, Console(file=file, width=120, soft_wrap=True, **options))
+    return file.getvalue()
+
+
+def test_a_snapshot_in_a_terminal(
+    config: PipelineConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer), force_terminal=True)
+    lines = Text.from_ansi(said).plain.splitlines()
+    text = "\n".join(lines)
+    assert "train, policy recency" in text
+    assert "snapshot trajectory-a:64" in text
+    assert "8 of 12 legal actions measured" in text
+    (levels,) = [line for line in lines if "level" in line and "█" in line]
+    assert "░░░░▒▒▒▒████████" in levels
+    assert "Expands worth most: 5 of 5 legal" in text
+    assert "Collapses that cost least: 3 of 7 legal" in text
+    assert "␀␛[3" in text
+    assert "\x00" not in said  # nor does the corpus' own escape sequence reach the terminal
+
+
+def test_a_pipe_gets_whole_lines_without_colours(
+    config: PipelineConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer, top=1)) + capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "expand" in said
+    assert "1:4" in said
+    assert "+0.5000" in said
+    assert "<script>window.h" not in said.split("Expands worth most")[1]  # the top one is another
+    assert "Expands worth most: 1 of 5 legal" in said
+
+
+def test_values_stand_above_their_blocks(config: PipelineConfig, tokenizer: Path) -> None:
+    lines = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer)).splitlines()
+    helps = next(line for line in lines if line.startswith("value +"))[16:]
+    hurts = next(line for line in lines if line.startswith("value −"))[16:]
+    # Gist of gists 1/16, gists 1/2 1/4 1/4 −1/8, blocks 1/2 0, then not measured: heights by square root.
+    assert helps.startswith("▃▃▃▃█▆▆ █")
+    assert helps.rstrip().endswith("······")
+    assert hurts[7] == "▅"
+
+
+def test_all_actions_measured_or_not_with_what_would_be_done(
+    config: PipelineConfig, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "net" / "best")
+    request = ShowRequest("trajectory-a:64", tokenizer=tokenizer, checkpoints=[checkpoint], actions=True)
+    said = shown(config, request) + capsys.readouterr().out
+    assert "All 12 legal actions" in said
+    assert said.count("unknown") == 4
+    assert "net +" in said
+    assert "ΔNLL" in said
+
+
+def test_json_has_everything(
+    config: PipelineConfig, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "net" / "best")
+    request = ShowRequest("trajectory-a:64", tokenizer=tokenizer, checkpoints=[checkpoint], as_json=True)
+    assert shown(config, request) == ""
+    written = capsys.readouterr().out
+    assert "\x1b" not in written
+    found = json.loads(written)
+    assert "".join(span["text"] for span in found["spans"]) == SCRIPT_TEXT.encode()[:64].decode()
+    assert found["levels"] == [2] * 4 + [1] * 4 + [0] * 8
+    assert len(found["actions"]) == 12
+    first = found["actions"][1]
+    assert (first["action"], first["node_level"], first["node_index"]) == ("expand", 1, 4)
+    assert first["measured"]["delta_nll"] == -0.5
+    assert set(first["scores"]) == {"net"}
+    assert first["would"] in ("expand", "keep")
+    assert found["actions"][-2]["measured"] is None
+
+
+def test_mistakes_are_told(config: PipelineConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no snapshot 'nowhere'"):
+        shown(config, ShowRequest("nowhere"))
+    with pytest.raises(InputError, match="is not a LensNet checkpoint"):
+        shown(config, ShowRequest("trajectory-a", checkpoints=[tmp_path]))
+    other = write_checkpoint(tmp_path / "other", gist_hash="other")
+    with pytest.raises(InputError, match="another GistNet"):
+        shown(config, ShowRequest("trajectory-a", checkpoints=[other]))
+
+
+def test_without_the_tokenizer_numbers_are_shown_and_the_remedy_named(config: PipelineConfig) -> None:
+    said = shown(config, ShowRequest("trajectory-a"))
+    assert f"the tokenizer {TOKENIZER_HASH[:8]} of these tokens is not on this machine" in said
+    assert "--tokenizer" in said
+    assert "8 of 12 legal actions measured" in said
+
+
+def test_a_snapshot_without_a_measured_action_is_shown_all_the_same(tmp_path: Path, tokenizer: Path) -> None:
+    failed = Trajectory("failed", "train", [Measured("expand", 1, 4, None)])
+    store = write_store(tmp_path / "store", [failed])
+    config = replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri))
+    said = shown(config, ShowRequest("trajectory-failed", tokenizer=tokenizer))
+    assert "0 of 12 legal actions measured" in said
+
+
+def test_decoders_read_what_the_run_wrote(store: Store, tokenizer: Path) -> None:
+    found = Decoders(store.at(), tokenizer).open(TOKENIZER_HASH)
+    tokens = list("caf\u00e9 \x00".encode())
+    assert found(tokens) == decode(tokens) == "caf\u00e9 \x00"
+    by_file = Decoders(store.at(), tokenizer / "tokenizer.json").open(TOKENIZER_HASH)
+    assert by_file([0xC3]) == "\ufffd"
+
+
+def test_another_tokenizer_is_not_taken_for_the_runs(store: Store, tokenizer: Path) -> None:
+    with (tokenizer / "tokenizer.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(ModelError, match=r"has another\): give the model's folder with --tokenizer"):
+        Decoders(store.at(), tokenizer).open(TOKENIZER_HASH)
+    with pytest.raises(ModelError, match="has none"):
+        Decoders(store.at(), tokenizer / "nowhere").open(TOKENIZER_HASH)
+    with pytest.raises(ModelError, match="no run names its model"):
+        Decoders(store.at()).open("0" * 64)

@@ -1,0 +1,58 @@
+"""Corpus text made fit to be looked at."""
+
+import pytest
+
+from mctrace.analysis.shown_text import excerpt, span_texts, visible
+from tests.analysis.synthetic import decode
+
+LETTERS = "na\u00efve \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("\x00\x1b[31m\x7f\r", "␀␛[31m␡␍"),
+        ("a\u202egnp.exe\u2066", "a⟨U+202E⟩gnp.exe⟨U+2066⟩"),
+        ("\u200f\ufeff\u2028\x85\xad", "⟨U+200F⟩⟨U+FEFF⟩⟨U+2028⟩⟨U+0085⟩⟨U+00AD⟩"),
+        ("\ud83e", "⟨U+D83E⟩"),
+        (LETTERS, LETTERS),
+        ("no\u00a0break", "no\u00a0break"),
+    ],
+)  # fmt: skip
+def test_what_acts_is_named_and_what_shows_stays(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    visible(text).encode()
+
+
+def test_an_excerpt_is_one_line_of_that_width() -> None:
+    assert excerpt("  two\n\tlines ", 40) == "two lines"
+    long = excerpt("begin " + "x " * 100 + "\x1b end", 30)
+    assert len(long) <= 30
+    assert long.startswith("begin x")
+    assert long.endswith("␛ end")
+    assert " … " in long
+
+
+def test_spans_together_are_the_text_and_no_character_is_cut() -> None:
+    text = "caf\u00e9 \U0001f984\U0001f984 \u4e2d\u6587 end"
+    tokens = list(text.encode())
+    for width in (1, 2, 3, 4, 5, 7):
+        ends = [*range(width, len(tokens), width), len(tokens)]
+        pieces = span_texts(decode, tokens, ends)
+        assert len(pieces) == len(ends)
+        assert "".join(pieces) == text
+
+
+def test_a_cut_at_the_end_and_bytes_that_are_no_text_are_shown_as_such() -> None:
+    assert span_texts(decode, list("a\u00e9".encode())[:-1], [2]) == ["a\ufffd"]
+    assert "".join(span_texts(decode, [97, 0xFF, 98], [2, 3])).count("\ufffd") == 1
+
+
+def test_a_leading_space_that_a_tokenizer_drops_stays_between_spans() -> None:
+    words = ["one", "two", "three"]
+
+    def drops(tokens) -> str:
+        return " ".join(words[token] for token in tokens)
+
+    assert span_texts(drops, [0, 1, 2], [1, 3]) == ["one", " two three"]

@@ -1,0 +1,156 @@
+"""One snapshot as values: its spans, their text, and what was measured on them."""
+
+import duckdb
+import numpy as np
+import pytest
+
+from mctrace.analysis.planned_edits import planned_edit
+from mctrace.analysis.shipped import run_analysis
+from mctrace.analysis.snapshot_view import SnapshotView, find_snapshots, read_snapshots
+from mctrace.context.errors import InputError, ModelError
+from mctrace.datasets.store import Store
+from tests.analysis.synthetic import SCRIPT_TEXT, TOKENIZER_HASH, decode
+
+
+def open_decoder(tokenizer_hash: str):
+    assert tokenizer_hash == TOKENIZER_HASH
+    return decode
+
+
+def read(store: Store, connection: duckdb.DuckDBPyConnection, *ids: str) -> list[SnapshotView]:
+    return read_snapshots(connection, store.location, ids, open_decoder)
+
+
+@pytest.fixture
+def snapshot(store: Store, connection: duckdb.DuckDBPyConnection) -> SnapshotView:
+    (found,) = read(store, connection, "trajectory-a:64")
+    return found
+
+
+def test_spans_tile_the_context_with_their_text(snapshot: SnapshotView) -> None:
+    assert [(span.level, span.index) for span in snapshot.spans] == [
+        (2, 0), *((1, index) for index in range(4, 8)), *((0, index) for index in range(8, 16)),
+    ]  # fmt: skip
+    ends = [span.end_token for span in snapshot.spans]
+    assert [span.first_token for span in snapshot.spans] == [0, *ends[:-1]]
+    assert ends[-1] == 64
+    assert sum(span.num_entries for span in snapshot.spans) == snapshot.lod_map.num_entries == 37
+    assert "".join(span.text for span in snapshot.spans) == SCRIPT_TEXT.encode()[:64].decode()
+    assert snapshot.spans[0].text == "<script>window.h"
+    assert snapshot.text_problem == ""
+
+
+def test_every_legal_action_is_there_and_knows_what_was_measured(snapshot: SnapshotView) -> None:
+    found = {(a.action.kind, a.action.node.level, a.action.node.index): a for a in snapshot.actions}
+    expands = [("expand", 2, 0), *(("expand", 1, index) for index in range(4, 8))]
+    # Blocks 14 and 15 lie in the protected tail of 8 tokens.
+    collapses = [*(("collapse", 1, index) for index in range(8, 14)), ("collapse", 2, 1)]
+    assert list(found) == [*expands, *collapses]
+    assert all(action.positions == 3 for action in snapshot.actions)
+
+    best = found["expand", 1, 4]
+    assert best.measured is not None
+    assert (best.measured.value_of_detail, best.measured.delta_nll) == (0.5, -0.5)
+    assert (best.measured.inclusion_probability, best.distance_to_cursor) == (0.5, 44)
+    assert best.measured.literal == 0.5
+    assert best.measured.priced is not None
+    assert snapshot.edit_price is not None
+    assert best.measured.priced == pytest.approx(0.5 - snapshot.edit_price)
+    assert snapshot.text_of(best) == "acke"
+    assert found["collapse", 1, 10].measured is None  # tried and failed
+    assert snapshot.text_of(found["collapse", 2, 1]) == SCRIPT_TEXT[16:32]
+
+
+def test_spans_name_their_actions(snapshot: SnapshotView) -> None:
+    named = [
+        tuple(
+            snapshot.actions[place].action if place is not None else None for place in (s.expand, s.collapse)
+        )
+        for s in snapshot.spans
+    ]
+    assert [expand.node.index if expand else None for expand, _ in named[:6]] == [0, 4, 5, 6, 7, None]
+    assert named[0][1] is None  # the coarsest level
+    assert {collapse for _, collapse in named[1:5]} == {snapshot.actions[-1].action}
+    assert named[5][1] is not None
+    assert (named[5][1].node.level, named[5][1].node.index) == (1, 8)
+    assert [collapse for _, collapse in named[-2:]] == [None, None]
+
+
+def test_a_later_cursor_has_grown_at_level_0(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+    early, late = read(store, connection, "trajectory-b:64", "trajectory-b:68")
+    assert (early.lod_map.cursor, late.lod_map.cursor) == (64, 68)
+    assert len(late.spans) == len(early.spans) + 1
+    assert len(late.actions) == len(early.actions) + 1  # block 14 has left the tail
+
+
+def test_what_the_plan_does_follows_the_priced_target(snapshot: SnapshotView) -> None:
+    planned = {planned_edit(action) for action in snapshot.actions if not action.measured}
+    assert planned == {"unknown"}
+    for action in snapshot.actions:
+        if action.measured:
+            assert (planned_edit(action) == "keep") == (action.measured.priced == 0)
+            assert planned_edit(action) in ("keep", action.action.kind)
+    assert {planned_edit(action) for action in snapshot.actions} == {"unknown", "keep", "expand", "collapse"}
+
+
+def test_a_collapse_has_the_mean_score_of_its_entries(snapshot: SnapshotView) -> None:
+    scores_N = np.arange(37, dtype=np.float64)
+    scored = snapshot.with_scores({"net": scores_N, "other": -scores_N})
+    assert scored.scorers == ["net", "other"]
+    by_action = {
+        (a.action.kind, a.action.node.level, a.action.node.index): a.scores["net"] for a in scored.actions
+    }
+    assert by_action["expand", 2, 0] == 0
+    assert by_action["expand", 1, 5] == 2
+    assert by_action["collapse", 2, 1] == np.mean([1, 2, 3, 4])
+    assert by_action["collapse", 1, 8] == np.mean([5, 6, 7, 8])
+    assert scored.actions[0].scores["other"] == 0
+
+
+def test_without_a_tokenizer_only_the_text_is_missing(
+    store: Store, connection: duckdb.DuckDBPyConnection
+) -> None:
+    def none_here(tokenizer_hash: str):
+        raise ModelError("it is not here")
+
+    def no_library(tokenizer_hash: str):
+        raise ModuleNotFoundError(name="tokenizers")
+
+    for opener, reason in ((none_here, "it is not here"), (no_library, "tokenizers"), (None, "")):
+        (found,) = read_snapshots(connection, store.location, ["trajectory-a:64"], opener)
+        assert reason in found.text_problem
+        assert {span.text for span in found.spans} == {""}
+        assert len(found.actions) == 12
+
+
+def test_snapshots_are_found_by_id_and_by_its_beginning(connection: duckdb.DuckDBPyConnection) -> None:
+    assert find_snapshots(connection, "trajectory-a:64") == ["trajectory-a:64"]
+    assert find_snapshots(connection, "trajectory-b") == ["trajectory-b:64", "trajectory-b:68"]
+    assert find_snapshots(connection, "trajectory-b:68") == ["trajectory-b:68"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("trajectory", "several trajectories"),
+        ("nothing", "no snapshot 'nothing'"),
+        ("trajectory-b:65", "cursors of trajectory-b are 64, 68"),
+        ("", "several trajectories"),
+    ],
+)
+def test_a_name_that_means_no_snapshot_says_what_to_do(
+    connection: duckdb.DuckDBPyConnection, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        find_snapshots(connection, name)
+
+
+def test_snapshots_worth_a_look_come_one_a_document_held_out_first(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = run_analysis(connection, "snapshot_choice")
+    assert [(row["snapshot_id"], row["split"]) for row in rows] == [
+        ("trajectory-b:64", "test"),
+        ("trajectory-a:64", "train"),
+    ]
+    assert [row["num_labels"] for row in rows] == [2, 8]
