@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mctrace.analysis.closed_loop_section import closed_loop_section
-from mctrace.analysis.page import render_page
+from mctrace.analysis.page import Page, render_pages
 
 
 def interval(mean: float, low: float, high: float) -> dict:
@@ -48,7 +48,7 @@ def test_every_policy_stands_in_the_table_and_in_the_plot(tmp_path):
     (plot,) = section.plots
     assert plot.figure["data"][0]["x"] == [0.0, 0.1]
     assert plot.counted == "7 documents"
-    page = render_page("t", "s", [section])
+    page = render_pages("t", "s", [Page("p", "Page", [section])])
     assert "&lt;lens&gt;" in page
     assert "<lens>" not in page
 
@@ -57,5 +57,5 @@ def test_every_policy_stands_in_the_table_and_in_the_plot(tmp_path):
 def test_what_is_missing_or_damaged_never_breaks_the_page(tmp_path, content):
     if content is not None:
         (tmp_path / "closed_loop.json").write_text(content)
-    assert "Closed loop" in render_page("t", "s", [closed_loop_section(tmp_path)])
+    assert "Closed loop" in render_pages("t", "s", [Page("p", "Page", [closed_loop_section(tmp_path)])])
     assert "mctrace evaluate --closed-loop" in closed_loop_section(None).paragraphs[0]
