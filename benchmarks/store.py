@@ -294,7 +294,8 @@ def _machine(device: str) -> dict[str, Any]:
         (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
     )
     versions = {package: version(package) for package in ("torch", "duckdb", "deltalake", "zarr", "pyarrow")}
-    found = {"kind": device, "cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found = {"kind": device, "cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+             "load_average": os.getloadavg()[0]}  # fmt: skip
     return {**found, **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}), **versions}
 
 

@@ -73,8 +73,8 @@ class RayWorkers:
         try:
             _refuse_impossible(config, Location.of(context.store_uri))
             self._actors = [self._start_actor() for _ in range(config.actors)]
-            self._size: ModelSize = _get(self._actors[0].model_size.remote())
-            self._batch_tokens: int = _get(self._actors[0].batch_tokens.remote())
+            self._size: ModelSize = self._ask("model_size")
+            self._batch_tokens: int = self._ask("batch_tokens")
         except BaseException:
             ray.shutdown()
             raise
@@ -90,7 +90,7 @@ class RayWorkers:
         return self._batch_tokens
 
     def write_embeddings(self) -> Part:
-        part: Part = _get(self._actors[0].write_embeddings.remote())
+        part: Part = self._ask("write_embeddings")
         return part
 
     def measure(self, items: Iterable[WorkItem]) -> Iterator[Finished]:
@@ -133,6 +133,21 @@ class RayWorkers:
             actor = self._actors[slot]
             in_flight[actor.measure.remote(item)] = _InFlight(slot, actor, item, attempt)
             load[slot] += 1
+
+    def _ask(self, method: str) -> Any:
+        """What the first actor says, or its successor where it dies over it."""
+        for attempt in range(1, self._config.max_attempts + 1):
+            try:
+                return _get(getattr(self._actors[0], method).remote())
+            except RayActorError as error:
+                if attempt == self._config.max_attempts:
+                    raise CollectError(
+                        f"an actor died {attempt} times before it measured anything "
+                        f"({str(error).splitlines()[0]}); is there enough memory for "
+                        f"{len(self._actors)} models?"
+                    ) from error
+                self._actors[0] = self._start_actor()
+        raise AssertionError("ray.max_attempts is at least 1")
 
     def _replace(self, job: _InFlight, error: RayActorError) -> None:
         """A new actor in the dead one's slot, unless a sibling item already brought one."""

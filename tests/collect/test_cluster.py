@@ -46,6 +46,20 @@ def test_a_killed_actor_costs_only_what_it_had_in_flight(tiny_settings, tmp_path
     assert not ray.is_initialized()
 
 
+def test_an_actor_that_dies_before_it_measured_anything_is_replaced(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
+
+    def start(context) -> RayWorkers:
+        workers = RayWorkers(context, RayConfig(actors=1, num_cpus=1))
+        ray.kill(workers._actors[0])
+        assert workers.write_embeddings().kind == "embeddings"
+        ray.kill(workers._actors[0])
+        return workers
+
+    run.measure(start)
+    assert run.plan.missing(run.store) == []
+
+
 def test_an_item_that_keeps_killing_its_actor_ends_the_run_with_its_name(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     killer = KillAnActor()
