@@ -81,7 +81,7 @@ def _score_entries(
     """Scores [N] of each snapshot."""
     provenance = Provenance(
         snapshots[0].model_hash,
-        str(scorer.info.dataset.get("tokenizer_hash", "")),
+        snapshots[0].tokenizer_hash,
         snapshots[0].gist_hash,
         snapshots[0].dtype,
         scorer.info.block_size,

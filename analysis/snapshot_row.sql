@@ -22,7 +22,9 @@ select
     t.tokenizer_hash,
     t.gist_hash,
     t.dtype,
-    d.arrays
+    d.arrays,
+    d.first_rows,
+    d.num_tokens
 from snapshots as s
 join trajectories as t using (trajectory_id)
 left join stored_documents as d

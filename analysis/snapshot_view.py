@@ -20,7 +20,7 @@ from mctrace.context.actions import Action, legal_actions
 from mctrace.context.errors import InputError, MctraceError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
-from mctrace.datasets.arrays import open_arrays, read_array
+from mctrace.datasets.arrays import DocumentPlace, read_document
 from mctrace.datasets.location import Location
 from mctrace.datasets.queries import fetch_rows
 
@@ -87,6 +87,7 @@ class SnapshotView:
     edit_price: float | None
     """shadow price times the positions of one edit, nats per token; None where no price balances"""
     model_hash: str
+    tokenizer_hash: str
     gist_hash: str
     dtype: str
     spans: tuple[SpanView, ...]
@@ -211,6 +212,7 @@ def _view(row: Row, labels: list[Row], location: Location, open_decoder: OpenDec
         baseline_nll=row["baseline_nll"],
         edit_price=labels[0]["edit_price"] if labels else None,
         model_hash=row["model_hash"],
+        tokenizer_hash=row["tokenizer_hash"],
         gist_hash=row["gist_hash"],
         dtype=row["dtype"],
         spans=spans,
@@ -270,7 +272,7 @@ def _texts(
         return [""] * len(bounds), "the store does not hold this document's tokens"
     try:
         decode = open_decoder(row["tokenizer_hash"])
-        tokens = _read_tokens(location, row["arrays"])[: row["cursor"]]
+        tokens = _read_tokens(location, DocumentPlace.of(row))[: row["cursor"]]
         texts = span_texts(decode, tokens[bounds[0][0] :], [end - bounds[0][0] for _, end in bounds])
     except MctraceError as error:
         return [""] * len(bounds), str(error)
@@ -279,6 +281,6 @@ def _texts(
     return texts, ""
 
 
-def _read_tokens(location: Location, folder: str) -> list[int]:
-    tokens: Any = read_array(open_arrays(location, folder), "tokens")
-    return list(map(int, tokens))
+def _read_tokens(location: Location, place: DocumentPlace) -> list[int]:
+    (tokens,) = read_document(location, place, 0)
+    return [int(token) for token in tokens]
