@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mctrace.analysis.planned_edits import planned_edit
@@ -19,7 +18,6 @@ from mctrace.analysis.wording import MISSING, count, counted, nats, number
 from mctrace.datasets.queries import connect
 from mctrace.datasets.store import StoreVersion, open_store
 from mctrace.pipeline.config import PipelineConfig
-from mctrace.pipeline.output import print_table
 from mctrace.pipeline.tokenizer import Decoders
 
 _LEVEL_BLOCKS = "█▒░·"
@@ -30,6 +28,8 @@ _UNMEASURED = "·"
 _LINE_WIDTH = 100
 """columns of the map where no terminal says how many there are"""
 _NAME_WIDTH = 16
+_LEAST_TEXT, _MOST_TEXT = 32, 72
+"""columns of an action's text: below the first it has a line of its own"""
 
 
 @dataclass(frozen=True)
@@ -194,29 +194,35 @@ def _print_row(name: str, row: Text, console: Console) -> None:
 def _print_actions(
     snapshot: SnapshotView, title: str, actions: Sequence[ActionView], console: Console
 ) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("edit")
-    for name in ("node", "distance", "ΔNLL", "± stderr", "value", "positions", "priced", *snapshot.scorers):
-        table.add_column(excerpt(name, 24), justify="right", no_wrap=True)
-    table.add_column("would")
-    table.add_column("text", overflow="ellipsis", no_wrap=True, max_width=72)
-    for action in actions:
-        table.add_row(*map(Text, _cells(snapshot, action)))
+    """A line an action, its text behind it where there is room, else below."""
+    heads = ["edit", "node", "distance", "ΔNLL", "± stderr", "value", "positions", "priced"]
+    rows = [[*heads, *(excerpt(name, 16) for name in snapshot.scorers), "would"]]
+    rows += [_cells(action) for action in actions]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = console.width - sum(widths) - 2 * len(widths) if console.is_terminal else _MOST_TEXT
+    is_beside = room >= _LEAST_TEXT
+    texts = ["text" if is_beside else ""]
+    texts += [
+        excerpt(snapshot.text_of(action), min(_MOST_TEXT, room if is_beside else console.width - 6))
+        for action in actions
+    ]
     console.print()
-    print_table(table, console)
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    for place, (cells, text) in enumerate(zip(rows, texts, strict=True)):
+        line = Text(style="dim" if place == 0 else "")
+        for number_of, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            is_word = number_of in (0, len(cells) - 1)
+            line.append(f"{cell:{'<' if is_word else '>'}{width}}  ")
+        if text and not is_beside:
+            line.append("\n      ")
+        console.print(line.append(text, "dim" if place == 0 else "italic"), soft_wrap=True, highlight=False)
 
 
-def _cells(snapshot: SnapshotView, action: ActionView) -> list[str]:
+def _cells(action: ActionView) -> list[str]:
     kind, node, measured = action.action.kind, action.action.node, action.measured
-    numbers = (
-        [
-            nats(measured.delta_nll),
-            number(measured.stderr),
-            nats(measured.value_of_detail),
-        ]
-        if measured
-        else [MISSING] * 3
-    )
+    numbers = [MISSING] * 3
+    if measured:
+        numbers = [nats(measured.delta_nll), number(measured.stderr), nats(measured.value_of_detail)]
     return [
         kind,
         f"{node.level}:{node.index}",
@@ -226,7 +232,6 @@ def _cells(snapshot: SnapshotView, action: ActionView) -> list[str]:
         nats(measured.priced) if measured else MISSING,
         *(f"{score:+.3f}".replace("-", "−") for score in action.scores.values()),
         planned_edit(action),
-        excerpt(snapshot.text_of(action), 72),
     ]
 
 

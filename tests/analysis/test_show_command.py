@@ -45,9 +45,7 @@ def shown(config: PipelineConfig, request: ShowRequest, **options) -> str:
     return file.getvalue()
 
 
-def test_a_snapshot_in_a_terminal(
-    config: PipelineConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_snapshot_in_a_terminal(config: PipelineConfig, tokenizer: Path) -> None:
     said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer), force_terminal=True)
     lines = Text.from_ansi(said).plain.splitlines()
     text = "\n".join(lines)
@@ -62,16 +60,26 @@ def test_a_snapshot_in_a_terminal(
     assert "\x00" not in said  # nor does the corpus' own escape sequence reach the terminal
 
 
-def test_a_pipe_gets_whole_lines_without_colours(
-    config: PipelineConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer, top=1)) + capsys.readouterr().out
+def test_a_pipe_gets_whole_lines_without_colours(config: PipelineConfig, tokenizer: Path) -> None:
+    said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer, top=1))
     assert "\x1b" not in said
     assert "expand" in said
     assert "1:4" in said
     assert "+0.5000" in said
     assert "<script>window.h" not in said.split("Expands worth most")[1]  # the top one is another
     assert "Expands worth most: 1 of 5 legal" in said
+
+
+def test_text_has_a_line_of_its_own_where_a_terminal_is_narrow(
+    config: PipelineConfig, tokenizer: Path
+) -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=90, soft_wrap=True, force_terminal=True)
+    show_snapshot(config, ShowRequest("trajectory-a", tokenizer=tokenizer, top=1), console)
+    lines = Text.from_ansi(file.getvalue()).plain.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("collapse ")]
+    assert lines[place + 1] == "      acked=1</script>"
+    assert max(map(len, lines[place - 1 : place + 1])) <= 90
 
 
 def test_values_stand_above_their_blocks(config: PipelineConfig, tokenizer: Path) -> None:
@@ -85,11 +93,11 @@ def test_values_stand_above_their_blocks(config: PipelineConfig, tokenizer: Path
 
 
 def test_all_actions_measured_or_not_with_what_would_be_done(
-    config: PipelineConfig, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: PipelineConfig, tokenizer: Path, tmp_path: Path
 ) -> None:
     checkpoint = write_checkpoint(tmp_path / "net" / "best")
     request = ShowRequest("trajectory-a:64", tokenizer=tokenizer, checkpoints=[checkpoint], actions=True)
-    said = shown(config, request) + capsys.readouterr().out
+    said = shown(config, request)
     assert "All 12 legal actions" in said
     assert said.count("unknown") == 4
     assert "net +" in said
