@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.schemas import TABLES
-from mctrace.datasets.store import StoreVersion
+from mctrace.datasets.store import DERIVED_TABLES, StoreVersion
 from mctrace.datasets.tokens import DocumentTokens
 
 T = TypeVar("T")
@@ -129,7 +129,8 @@ def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, ta
     if not files:
         return
     # Files of an earlier mctrace lack the columns that came later; the empty table has them all.
-    relation = f"empty_{table} union all by name from read_parquet({_sql_list(files)}, union_by_name = true)"
+    read = f"read_parquet({_sql_list(files)}, union_by_name = true)"
+    relation = read if table in DERIVED_TABLES else f"empty_{table} union all by name from {read}"
     try:
         connection.execute(f"create or replace view stored_{table} as from {relation}")
     except duckdb.Error as error:
