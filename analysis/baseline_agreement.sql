@@ -15,17 +15,17 @@ with scored as (
             {'baseline': 'recency', 'score': -distance_to_cursor::double},
             {'baseline': 'attention_mass', 'score': attention_mass::double}
         ], recursive := true),
-        snapshot_id,
-        concat_ws(' ', snapshot_id, action, entry_level) as kind_id
+        hash(snapshot_id) as snapshot,
+        hash(snapshot_id, action, entry_level) as kind
     from labels
 ),
 
 grouped as (
-    select 'kind' as scope, kind_id as ranking, * exclude (kind_id, snapshot_id)
+    select 'kind' as scope, kind as ranking, * exclude (kind, snapshot)
     from scored
     where score is not null
     union all
-    select 'snapshot' as scope, snapshot_id as ranking, * exclude (kind_id, snapshot_id)
+    select 'snapshot' as scope, snapshot as ranking, * exclude (kind, snapshot)
     from scored
     where score is not null
 ),
@@ -36,11 +36,12 @@ ranked as (
         scope,
         ranking,
         document_id,
-        rank() over (partition by baseline, scope, ranking order by score)
-        + (count(*) over (partition by baseline, scope, ranking, score) - 1) / 2 as score_rank,
-        rank() over (partition by baseline, scope, ranking order by value_of_detail)
-        + (count(*) over (partition by baseline, scope, ranking, value_of_detail) - 1) / 2 as value_rank
+        (rank() over by_score + count(*) over by_score) / 2 as score_rank,
+        (rank() over by_value + count(*) over by_value) / 2 as value_rank
     from grouped
+    window
+        by_score as (partition by baseline, scope, ranking order by score),
+        by_value as (partition by baseline, scope, ranking order by value_of_detail)
 ),
 
 by_ranking as (

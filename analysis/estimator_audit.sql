@@ -9,13 +9,12 @@
 with ranked as (
     select
         *,
-        rank() over (partition by estimator_window, action, entry_level order by windowed_delta_nll)
-        + (count(*) over (partition by estimator_window, action, entry_level, windowed_delta_nll) - 1) / 2
-        as windowed_rank,
-        rank() over (partition by estimator_window, action, entry_level order by exact_delta_nll)
-        + (count(*) over (partition by estimator_window, action, entry_level, exact_delta_nll) - 1) / 2
-        as exact_rank
+        (rank() over by_windowed + count(*) over by_windowed) / 2 as windowed_rank,
+        (rank() over by_exact + count(*) over by_exact) / 2 as exact_rank
     from audits
+    window
+        by_windowed as (partition by estimator_window, action, entry_level order by windowed_delta_nll),
+        by_exact as (partition by estimator_window, action, entry_level order by exact_delta_nll)
 )
 
 select

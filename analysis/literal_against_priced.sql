@@ -19,11 +19,12 @@ ranked as (
     select
         snapshot_id,
         action,
-        rank() over (partition by snapshot_id, action order by priced)
-        + (count(*) over (partition by snapshot_id, action, priced) - 1) / 2 as priced_rank,
-        rank() over (partition by snapshot_id, action order by literal)
-        + (count(*) over (partition by snapshot_id, action, literal) - 1) / 2 as literal_rank
+        (rank() over by_priced + count(*) over by_priced) / 2 as priced_rank,
+        (rank() over by_literal + count(*) over by_literal) / 2 as literal_rank
     from pairs
+    window
+        by_priced as (partition by snapshot_id, action order by priced),
+        by_literal as (partition by snapshot_id, action order by literal)
 ),
 
 correlations as (

@@ -19,9 +19,9 @@ halves as (
         near.value_of_detail as first_value,
         2 * whole.value_of_detail - near.value_of_detail as second_value,
         unnest([
-            {'scope': 'kind', 'ranking': concat_ws(' ', snapshot_id, action, near.entry_level)},
-            {'scope': 'snapshot', 'ranking': snapshot_id},
-            {'scope': 'all', 'ranking': ''}
+            {'scope': 'kind', 'ranking': hash(snapshot_id, action, near.entry_level)},
+            {'scope': 'snapshot', 'ranking': hash(snapshot_id)},
+            {'scope': 'all', 'ranking': 0::ubigint}
         ], recursive := true)
     from labels_at((select h from parameters)) as near
     join labels_at((select 2 * h from parameters)) as whole
@@ -33,11 +33,12 @@ ranked as (
         scope,
         ranking,
         document_id,
-        rank() over (partition by scope, ranking order by first_value)
-        + (count(*) over (partition by scope, ranking, first_value) - 1) / 2 as first_rank,
-        rank() over (partition by scope, ranking order by second_value)
-        + (count(*) over (partition by scope, ranking, second_value) - 1) / 2 as second_rank
+        (rank() over by_first + count(*) over by_first) / 2 as first_rank,
+        (rank() over by_second + count(*) over by_second) / 2 as second_rank
     from halves
+    window
+        by_first as (partition by scope, ranking order by first_value),
+        by_second as (partition by scope, ranking order by second_value)
 ),
 
 by_ranking as (

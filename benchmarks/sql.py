@@ -30,7 +30,6 @@ from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import Store
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS = 3
 REPEATS = 3
 
 
@@ -41,6 +40,7 @@ class Bench:
     store: Store
     version: int
     folder: Path
+    rounds: int
 
     def run(self, side: str, sql: str = "", dataset: str | None = None, **asked: Any) -> dict[str, Any]:
         """One measurement in a process of its own; its first repetition warms the caches and is left out."""
@@ -70,7 +70,7 @@ def compare(
     """Runs both in turns; the ratio is of the medians over all repetitions of all rounds."""
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     peaks: dict[str, float] = {}
-    for number in range(ROUNDS):
+    for number in range(bench.rounds):
         answers = {}
         for side, asked in (("ours", ours), ("bare", bare)):
             names = [f"{name}-{number}-{i}" for i in range(REPEATS)]
@@ -137,13 +137,14 @@ def main() -> None:
         "--folder", type=Path, default=None, help="where to build the store [a temporary folder]"
     )
     parser.add_argument("--out", type=Path, default=None, help="JSON file [benchmarks/results/sql.json]")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side of a comparison")
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else Size()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         store = build(f"{scratch}/store", size)
         version = store.at()
         part = derive(store, version, "ten_million", Derivation(Recipe("copies.sql", COPIES)))
-        bench = Bench(store, store.ledger.version(), Path(scratch))
+        bench = Bench(store, store.ledger.version(), Path(scratch), arguments.rounds)
         (num_effects,) = duckdb.execute(
             f"select count(*) from read_parquet({version.table_files('effects')})"
         ).fetchone() or (0,)
@@ -151,7 +152,7 @@ def main() -> None:
         result = {
             **run(bench), "num_effects": num_effects,
             "num_materialised_labels": part.num_rows["derived_labels"],
-            "rounds": ROUNDS, "threads": 2, "memory_limit": "4GB", "quick": arguments.quick,
+            "rounds": arguments.rounds, "threads": 2, "memory_limit": "4GB", "quick": arguments.quick,
             "machine": {"processor": _processor(), "cores": os.cpu_count(), "duckdb": duckdb.__version__},
         }  # fmt: skip
     if arguments.out or not arguments.quick:

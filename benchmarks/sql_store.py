@@ -179,7 +179,8 @@ def _joints(names: list[str], generator: np.random.Generator) -> pa.Table:
             rows.append({
                 "trajectory_id": name, "first_token": CURSOR, "status": "ok",
                 "actions": [
-                    dict(zip(("action", "node_level", "node_index"), actions[i], strict=False)) for i in chosen
+                    dict(zip(("action", "node_level", "node_index"), actions[i], strict=False))
+                    for i in chosen
                 ],
                 "sum_of_singles": single.astype(np.float32),
                 "delta_nll": (single + generator.standard_normal(HORIZON) * 0.02).astype(np.float32),

@@ -252,7 +252,7 @@ def _order_does_not_matter(sql: str) -> bool:
     code = _code(sql)
     if re.search(r"\b(over|limit|distinct|qualify|group\s+by\s+all|any_value|first|last)\b", code):
         return False
-    aggregates = {name for (name,) in duckdb.sql(_AGGREGATES).fetchall()}
+    aggregates = {name for (name,) in duckdb.execute(_AGGREGATES).fetchall()}
     return not (set(_AGGREGATE.findall(code)) & aggregates - _FREE_OF_ORDER)
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.fetching import readable_folders
 from mctrace.datasets.schemas import TABLES
-from mctrace.datasets.store import StoreVersion
+from mctrace.datasets.store import DERIVED_TABLES, StoreVersion
 from mctrace.datasets.tokens import DocumentTokens
 
 T = TypeVar("T")
@@ -129,15 +129,16 @@ _OF_DERIVED = {
 
 def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str) -> None:
     """The view over a table's files. Only those that may lack columns are all opened for it."""
-    relations = [f"from empty_{table}"]
+    relations = []
     for todays_columns in (True, False):
         if files := version.table_files(table, todays_columns=todays_columns):
             by_name = str(not todays_columns).lower()
             relations.append(f"from read_parquet({_sql_list(files)}, union_by_name = {by_name})")
-    if len(relations) == 1:
+    if not relations:
         return
+    if table not in DERIVED_TABLES:
+        relations.insert(0, f"from empty_{table}")  # which has every column, whatever the files lack
     try:
-        # The empty table has every column, whatever the files lack.
         connection.execute(
             f"create or replace view stored_{table} as {' union all by name '.join(relations)}"
         )

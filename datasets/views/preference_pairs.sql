@@ -1,6 +1,11 @@
 -- preference_pairs: one row per ordered pair of variants of one group and cursor, the better (lower loss) first.
 -- strength is the absolute difference of their adv_delta, nats per token, before any squashing.
 create view preference_pairs as
+with judged as materialized (
+    select variant_group_id, snapshot_id, document_id, split, cursor, adv_delta
+    from variants
+)
+
 select
     better.variant_group_id,
     better.document_id,
@@ -11,6 +16,6 @@ select
     better.adv_delta as better_adv_delta,
     worse.adv_delta as worse_adv_delta,
     worse.adv_delta - better.adv_delta as strength
-from variants as better
-join variants as worse using (variant_group_id)
+from judged as better
+join judged as worse using (variant_group_id)
 where better.adv_delta < worse.adv_delta;

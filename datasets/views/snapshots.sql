@@ -1,6 +1,16 @@
 -- snapshots: one row per trajectory cursor. num_entries is the working context's length there: the head's
--- entries plus the tokens since its map was current (cursor_offset). baseline_nll is nats per token over the
+-- entries plus the tokens since its map was current (cursor_offset), context_length(). baseline_nll is nats per token over the
 -- horizon after this cursor.
+create macro context_length(levels, block_size, start, first_cursor, cursor) as
+    round(
+        list_sum(
+            list_transform(levels, lambda l: case l when 0 then block_size else block_size ** (1 - l::int) end)
+        )
+    )::bigint
+    -- The first cursor may cut the last block, which is then level 0.
+    - (start + len(levels) * block_size - first_cursor)
+    + (cursor - first_cursor);
+
 create view snapshots as
 with shown as (
     select
@@ -26,14 +36,7 @@ select
     cursor - first_cursor as cursor_offset,
     start,
     horizon,
-    round(
-        list_sum(
-            list_transform(levels, lambda l: case l when 0 then block_size else block_size ** (1 - l::int) end)
-        )
-    )::bigint
-    -- The first cursor may cut the last block, which is then level 0.
-    - (start + len(levels) * block_size - first_cursor)
-    + (cursor - first_cursor) as num_entries,
+    context_length(levels, block_size, start, first_cursor, cursor) as num_entries,
     list_avg(
         baseline_nll[cursor - first_cursor + 1 : cursor - first_cursor + horizon]
     ) as baseline_nll

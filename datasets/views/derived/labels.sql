@@ -12,4 +12,6 @@ where
         )
     end;
 
-create view labels as from labels_at(null);
+create view labels as
+select * exclude (start, shadow_price)
+from stored_derived_labels;
