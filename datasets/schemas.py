@@ -138,6 +138,77 @@ EMBEDDINGS = pa.schema(
     ]
 )
 
+VOCABULARY = pa.schema(
+    [
+        ("tokenizer_hash", pa.string()),
+        ("token_id", pa.int32()),
+        ("text", pa.string()),
+    ]
+)
+
+DATASETS = pa.schema(
+    [
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("recipe_name", pa.string()),
+        ("recipe", pa.string()),
+        ("recipe_hash", pa.string()),
+        ("seed", pa.int64()),
+        ("variables", pa.string()),
+        ("parent_version", pa.int64()),
+        ("parent_dataset", pa.string()),
+        ("num_rows", pa.int64()),
+    ]
+)
+
+DERIVED_LABELS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("trajectory_id", pa.string()),
+        ("snapshot_id", pa.string()),
+        ("document_id", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("policy", pa.string()),
+        ("cursor", _TOKENS),
+        ("cursor_offset", _TOKENS),
+        ("action", pa.string()),
+        ("node_level", pa.uint8()),
+        ("node_index", pa.int64()),
+        ("entry_level", pa.uint8()),
+        ("span_width", _TOKENS),
+        ("distance_to_cursor", _TOKENS),
+        ("horizon", _TOKENS),
+        ("delta_nll", pa.float64()),
+        ("stderr", pa.float64()),
+        ("value_of_detail", pa.float64()),
+        ("positions", pa.int32()),
+        ("inclusion_probability", pa.float64()),
+        ("estimator", pa.string()),
+        ("estimator_window", pa.int64()),
+        ("attention_mass", pa.float64()),
+        ("model_hash", pa.string()),
+        ("gist_hash", pa.string()),
+        ("dtype", pa.string()),
+        ("start", _TOKENS),
+        ("shadow_price", pa.float64()),
+    ]
+)
+
+DERIVED_PAIRS = pa.schema(
+    [
+        ("variant_group_id", pa.string()),
+        ("document_id", pa.string()),
+        ("split", pa.string()),
+        ("cursor", _TOKENS),
+        ("better_snapshot_id", pa.string()),
+        ("worse_snapshot_id", pa.string()),
+        ("better_adv_delta", pa.float64()),
+        ("worse_adv_delta", pa.float64()),
+        ("strength", pa.float64()),
+    ]
+)
+
 TABLES: dict[str, pa.Schema] = {
     "documents": DOCUMENTS,
     "trajectories": TRAJECTORIES,
@@ -146,6 +217,10 @@ TABLES: dict[str, pa.Schema] = {
     "attention": ATTENTION,
     "runs": RUNS,
     "embeddings": EMBEDDINGS,
+    "vocabulary": VOCABULARY,
+    "datasets": DATASETS,
+    "derived_labels": DERIVED_LABELS,
+    "derived_pairs": DERIVED_PAIRS,
 }
 
 ADDED_COLUMNS = {

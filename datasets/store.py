@@ -5,16 +5,22 @@ Two rules: parts are written once; one ledger says which parts exist.
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deltalake.exceptions import DeltaError
 
-from mctrace.context.errors import StoreError
+from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.ledger import CommittedPart, Ledger
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part
 from mctrace.datasets.schemas import FORMAT_VERSION, TABLES
+
+DATASET_KIND = "dataset"
+DERIVED_BY = "derived:"
+"""What a dataset's part has before its name where others name their run."""
+DERIVED_TABLES = ("derived_labels", "derived_pairs")
+"""Read only through the dataset that holds them."""
 
 _MARKER = "mctrace-store.json"
 _OWN_NAMES = {_MARKER, "ledger", "parts", "staging"}
@@ -56,6 +62,8 @@ class StoreVersion:
     version: int
     listed: tuple[CommittedPart, ...]
     """every part, those that a compaction replaced included"""
+    dataset: str | None = None
+    """name of the derived dataset through which labels are read; None for the store's own"""
 
     @cached_property
     def parts(self) -> tuple[CommittedPart, ...]:
@@ -84,6 +92,34 @@ class StoreVersion:
         kept = [c for c in self.parts if c.part.part_id not in part_ids]
         return StoreVersion(self.location, self.version, tuple(kept))
 
+    @cached_property
+    def datasets(self) -> dict[str, Part]:
+        """The derived datasets by name, in the order of their making; of two of one name, the first."""
+        found: dict[str, Part] = {}
+        for part in (committed.part for committed in self.parts if committed.part.kind == DATASET_KIND):
+            found.setdefault(part.run_id.removeprefix(DERIVED_BY), part)
+        return found
+
+    def read_through(self, dataset: str | None) -> "StoreVersion":
+        """The same version with the labels or pairs of a derived dataset in place of its own.
+
+        None is the store itself. Raises InputError for a name that no dataset has.
+        """
+        if dataset is not None and dataset not in self.datasets:
+            known = ", ".join(self.datasets) or "none"
+            raise InputError(
+                f"no dataset {dataset!r} in {self.location.uri} at version {self.version}; there is {known} "
+                "(mctrace derive makes one)"
+            )
+        return replace(self, dataset=dataset)
+
+    @property
+    def derived_tables(self) -> tuple[str, ...]:
+        """Tables whose rows the dataset brings; none without one."""
+        if self.dataset is None:
+            return ()
+        return tuple(name for name in self.datasets[self.dataset].num_rows if name in DERIVED_TABLES)
+
     def refuse_damaged(self) -> None:
         """Raises StoreError when a file is missing or has another size than the ledger says.
 
@@ -99,10 +135,11 @@ class StoreVersion:
     def table_files(self, table: str) -> list[str]:
         """Parquet files that hold rows of `table`, as DuckDB names them."""
         assert table in TABLES, table
+        parts = [committed.part for committed in self.parts]
+        if table in DERIVED_TABLES:
+            parts = [self.datasets[self.dataset]] if self.dataset else []
         return [
-            self.location.url(f"{committed.part.folder}/{table}.parquet")
-            for committed in self.parts
-            if committed.part.num_rows.get(table)
+            self.location.url(f"{part.folder}/{table}.parquet") for part in parts if part.num_rows.get(table)
         ]
 
 

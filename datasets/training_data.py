@@ -169,6 +169,7 @@ def open_training_data(
     scale = utility_scale or _fit_scale(fetch_rows(connection, read_sql("utility_scale.sql")), version)
     rows = _fetch_labels(connection, target)
     maps = {row["trajectory_id"]: row for row in fetch_rows(connection, _MAPS)}
+    starts = {row["snapshot_id"]: row["start"] for row in fetch_rows(connection, _STARTS)}
     splits: dict[str, list[LabelledSnapshot]] = {split: [] for split in SPLITS}
     num_without_target = 0
     for row in rows:
@@ -177,6 +178,8 @@ def open_training_data(
             num_without_target += 1
             continue
         lod_map = _map_at(maps[row["trajectory_id"]], row["cursor"], provenance.tree)
+        if lod_map.start != (start := starts[row["snapshot_id"]]):
+            lod_map = lod_map.starting_at(start)
         splits[row["split"]].append(LabelledSnapshot(row["snapshot_id"], row["document_id"], lod_map, labels))
     merge: Merge = "largest" if target == "literal" else "sum"
     return TrainingData(
@@ -197,6 +200,8 @@ _PROVENANCE = """
 """
 
 _MAPS = "select trajectory_id, start, levels, cursors[1] as first_cursor from stored_trajectories"
+
+_STARTS = "select snapshot_id, start from snapshot_cursors"
 
 _LABELS = """
     select

@@ -24,12 +24,14 @@ from mctrace.pipeline.options import (
     Assignments,
     Config,
     Corpus,
+    Dataset,
     DeviceName,
     Dtype,
     Limit,
     Model,
     StoreUri,
     Traces,
+    Variables,
     Version,
     configure,
     console,
@@ -65,6 +67,7 @@ class OutputFormat(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+    PARQUET = "parquet"
 
 
 def _print_version(wanted: bool) -> None:
@@ -174,22 +177,70 @@ def compact(config: Config = None, store: StoreUri = None, set_: Assignments = N
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="one query; - or none reads standard input")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="one query; - reads standard input; none: a shell")
+    ] = None,
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
     version: Version = None,
+    dataset: Dataset = None,
     file: Annotated[Path | None, typer.Option("--file", help="read the query from a file")] = None,
+    variables: Variables = None,
     format_: Annotated[OutputFormat, typer.Option("--format", help="how to print")] = OutputFormat.TABLE,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="write to a file; its ending says the format")
+    ] = None,
 ) -> None:
     """Ask the store a question in SQL.
 
-    Views: snapshots, labels, labels_at(h), effects, trajectories, documents, runs, variants,
-    preference_pairs. Try "describe labels".
+    Views: labels, labels_at(h), snapshots, entries, effects, trajectories, documents, runs, datasets,
+    variants, preference_pairs, controls, joint_edits, audits, and NAME_target of every target. Try "describe
+    labels". Without a query, and not in a pipe, it opens a shell.
     """
-    from mctrace.pipeline.store_commands import answer_query
+    from mctrace.pipeline.sql_command import answer_query, open_shell, wants_shell
 
-    answer_query(configure(config, store, set_), version, query, file, format_.value, console)
+    settings = configure(config, store, set_)
+    if wants_shell(query, file):
+        open_shell(settings, version, dataset, console)
+    else:
+        answer_query(
+            settings,
+            version,
+            query,
+            file,
+            format_.value,
+            console,
+            dataset=dataset,
+            variables=variables or [],
+            out=out,
+        )
+
+
+@app.command()
+def derive(
+    name: Annotated[str, typer.Argument(help="what --dataset will call it")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="a recipe that ships, recipes/NAME.sql, or a .sql file")
+    ],
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    dataset: Dataset = None,
+    seed: Annotated[int, typer.Option("--seed", help="the recipe's chance")] = 0,
+    variables: Variables = None,
+) -> None:
+    """Make a dataset of a version with a recipe in SQL.
+
+    Filters, augmentations, balancing: the rows become a part of the store, reproducible to the byte, which
+    train, evaluate and sql read with --dataset.
+    """
+    from mctrace.pipeline.derive_command import derive_dataset
+
+    derive_dataset(
+        configure(config, store, set_), version, dataset, name, recipe, seed, variables or [], console
+    )
 
 
 @app.command()
@@ -198,6 +249,7 @@ def train(
     store: StoreUri = None,
     set_: Assignments = None,
     version: Version = None,
+    dataset: Dataset = None,
     out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and metrics")] = Path(
         "runs/lensnet"
     ),
@@ -211,7 +263,7 @@ def train(
 
     sizes = _small_preset if preset else None
     settings = configure(config, store, set_, sizes, train__target=target, train__network__name=network)
-    train_run(settings, version, out, overwrite=overwrite, console=console)
+    train_run(settings, version, out, dataset=dataset, overwrite=overwrite, console=console)
 
 
 @app.command()
@@ -221,6 +273,7 @@ def evaluate(
     store: StoreUri = None,
     set_: Assignments = None,
     version: Version = None,
+    dataset: Dataset = None,
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
@@ -231,7 +284,8 @@ def evaluate(
     """
     from mctrace.pipeline.train_command import evaluate_checkpoints
 
-    evaluate_checkpoints(configure(config, store, set_), checkpoints, version, split, as_json, console)
+    settings = configure(config, store, set_)
+    evaluate_checkpoints(settings, checkpoints, version, split, as_json, console, dataset)
 
 
 @app.command()

@@ -15,6 +15,11 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="any key, e.g. --set collect.horizon=128 (repeatable)")
 ]
 Version = Annotated[int | None, typer.Option("--version", min=0, help="store version [newest]")]
+Dataset = Annotated[str | None, typer.Option("--dataset", help="read through a derived dataset [none]")]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--var", help="what the SQL reads with getvariable, e.g. --var z=3 (repeatable)"),
+]
 Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
 Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]

@@ -1,26 +1,21 @@
-"""`mctrace init`, `log`, `sql` and `verify`: making a store, and looking at one."""
+"""`mctrace init`, `log`, `compact` and `verify`: making a store, and looking at one."""
 
-import csv
 import hashlib
 import json
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
-from mctrace.context.errors import ConfigError, InputError, StoreError
+from mctrace.context.errors import ConfigError, StoreError
 from mctrace.datasets.compaction import compact
-from mctrace.datasets.queries import connect, fetch_rows, read_sql, run_user_sql
-from mctrace.datasets.store import create_store, open_store
+from mctrace.datasets.queries import connect, fetch_rows, read_sql
+from mctrace.datasets.store import DERIVED_BY, create_store, open_store
 from mctrace.datasets.verify import sweep as sweep_store
 from mctrace.datasets.verify import verify
 from mctrace.pipeline.config import DEFAULT_FILE, PipelineConfig, load_config
-from mctrace.pipeline.output import print_table
 from mctrace.pipeline.progress import make_progress
 
 
@@ -72,6 +67,19 @@ def print_log(config: PipelineConfig, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for row in fetch_rows(connect(version), "from datasets order by parent_version, name"):
+        first, _ = versions.get(f"{DERIVED_BY}{row['name']}", (0, 0))
+        console.print(f"\n{_derived(row, first)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _derived(row: Mapping[str, Any], made: int) -> str:
+    parent = f"dataset {row['parent_dataset']} at " if row["parent_dataset"] else ""
+    variables = "".join(f", {name} {value}" for name, value in json.loads(row["variables"]).items())
+    return (
+        f"dataset {row['name']}  {row['num_rows']} {row['kind']}  version {made}\n"
+        f"  derived from {parent}version {row['parent_version']} by recipe {row['recipe_name']} "
+        f"({row['recipe_hash'][:8]}), seed {row['seed']}{variables}"
+    )
 
 
 def print_versions(config: PipelineConfig, console: Console) -> None:
@@ -137,27 +145,6 @@ def _checks(row: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def answer_query(
-    config: PipelineConfig,
-    version: int | None,
-    query: str | None,
-    file: Path | None,
-    output_format: str,
-    console: Console,
-) -> None:
-    """Runs one query, given as text, in a file or on standard input, and prints its answer."""
-    sql = _read_query(query, file)
-    answer = run_user_sql(connect(open_store(config.store.uri).at(version)), sql)
-    if output_format == "json":
-        print(json.dumps(answer.to_pylist(), default=str, indent=2))
-    elif output_format == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(answer.column_names)
-        writer.writerows(_rows(answer))
-    else:
-        _print_answer(answer, console)
-
-
 def verify_run(
     config: PipelineConfig, version: int | None, *, quick: bool, sweep: bool, console: Console
 ) -> None:
@@ -179,40 +166,3 @@ def verify_run(
         f"{size / 1e6:.1f} MB{' (hashes not checked)' if quick else ''}",
         highlight=False,
     )
-
-
-def _read_query(query: str | None, file: Path | None) -> str:
-    if file is not None:
-        if query is not None:
-            raise InputError("give the query as an argument or with --file, not both")
-        try:
-            return file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror}") from error
-    if query is None or query == "-":
-        if sys.stdin.isatty():
-            raise InputError('no query: mctrace sql "select count(*) from labels"')
-        return sys.stdin.read()
-    return query
-
-
-def _print_answer(answer: pa.Table, console: Console) -> None:
-    table = Table()
-    for field in answer.schema:
-        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if is_number else "left", overflow="fold")
-    for row in _rows(answer):
-        table.add_row(*map(_cell, row))
-    print_table(table, console)
-    console.print(f"{answer.num_rows} row{'' if answer.num_rows == 1 else 's'}", highlight=False)
-
-
-def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """Rows by position: an answer may have two columns of one name."""
-    return zip(*(column.to_pylist() for column in answer.columns), strict=True)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return "" if value is None else str(value).replace("[", "\\[")

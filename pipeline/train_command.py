@@ -35,11 +35,18 @@ CONFIG_FILE = "config.json"
 
 
 def train_run(
-    config: PipelineConfig, version: int | None, out: Path, *, overwrite: bool, console: Console
+    config: PipelineConfig,
+    version: int | None,
+    out: Path,
+    *,
+    dataset: str | None = None,
+    overwrite: bool,
+    console: Console,
 ) -> None:
     """Trains on the train split, validates on the validation split, leaves checkpoints in `out`."""
     train = config.train
-    data = open_training_data(open_store(config.store.uri).at(version), train.target)
+    store_version = open_store(config.store.uri).at(version).read_through(dataset)
+    data = open_training_data(store_version, train.target)
     _say_what_is_learned(data, console)
     network = build_network(train.network, data.embedding_dim, seed=train.seed)
     info = describe(
@@ -51,6 +58,7 @@ def train_run(
         dataset={
             "uri": config.store.uri,
             "version": data.version.version,
+            **({"derived": dataset} if dataset else {}),
             **asdict(data.provenance),
         },
     )
@@ -88,11 +96,13 @@ def evaluate_checkpoints(
     split: str,
     as_json: bool,
     console: Console,
+    dataset: str | None = None,
 ) -> None:
     """Judges checkpoints and the baselines on one split under the first checkpoint's target and scale."""
     networks = [load_checkpoint(folder) for folder in checkpoints]
     first = networks[0][1]
-    data = open_training_data(open_store(config.store.uri).at(version), first.target, first.utility_scale)
+    store_version = open_store(config.store.uri).at(version).read_through(dataset)
+    data = open_training_data(store_version, first.target, first.utility_scale)
     batches, objective = list(ordered_batches(data, split, config.train.batch_size)), config.train.objective
     results: dict[str, EvaluationResult] = {}
     for folder, (network, info) in zip(checkpoints, networks, strict=True):
@@ -106,6 +116,7 @@ def evaluate_checkpoints(
         "checkpoints": [str(folder) for folder in checkpoints],
         "store": config.store.uri,
         "version": data.version.version,
+        "dataset": dataset,
         "split": split,
         "target": data.target,
         "num_snapshots": next(iter(results.values())).num_snapshots,

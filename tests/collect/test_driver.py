@@ -1,5 +1,7 @@
 """A run commits as it goes, can be stopped anywhere, and goes on without measuring anything twice."""
 
+from pathlib import Path
+
 import pytest
 
 from mctrace.collect.driver import _work_items
@@ -90,3 +92,19 @@ def test_every_trajectory_brings_its_document_until_that_is_committed(tiny_setti
     assert run.plan.missing_documents(run.store) == set()
     folders = list((tmp_path / "store/parts/document").glob("*/*"))
     assert len(folders) == len(run.plan.documents)
+
+
+def test_the_store_knows_what_its_tokens_read_as(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 2})
+    run.measure()
+    rows = fetch_rows(
+        connect(run.store.at()),
+        "select source, string_agg(v.text, '' order by position) as text from "
+        "(select *, unnest(tokens) as token_id, generate_subscripts(tokens, 1) as position "
+        "from document_tokens) "
+        "join documents using (document_id) join vocabulary as v using (token_id) group by source",
+    )
+    assert len(rows) == 2
+    for row in rows:
+        # The tiny tokenizer spells a space with a letter of its own.
+        assert Path(row["source"]).read_text().startswith(row["text"].replace("\u0120", " "))

@@ -1,0 +1,69 @@
+-- baseline_agreement: how well cheap scores order actions as their measured value does. One row per baseline and scope:
+-- Spearman's correlation with the value of detail, among the actions that are ranked together:
+--   kind      the actions of one snapshot that share action and entry_level
+--   snapshot  all actions of one snapshot
+-- The baselines score an action by
+--   recency         minus its distance to the cursor: near text is worth more
+--   attention_mass  what the base model's attention pays its entries together; only where it was kept
+-- spearman is the mean over a document's rankings, then over documents; stderr its standard error over documents, null
+-- with one. Rankings of fewer than 4 labels, or of equal values, are left out. No weights.
+with scored as (
+    select
+        document_id,
+        value_of_detail,
+        unnest([
+            {'baseline': 'recency', 'score': -distance_to_cursor::double},
+            {'baseline': 'attention_mass', 'score': attention_mass::double}
+        ], recursive := true),
+        snapshot_id,
+        concat_ws(' ', snapshot_id, action, entry_level) as kind_id
+    from labels
+),
+
+grouped as (
+    select 'kind' as scope, kind_id as ranking, * exclude (kind_id, snapshot_id)
+    from scored
+    where score is not null
+    union all
+    select 'snapshot' as scope, snapshot_id as ranking, * exclude (kind_id, snapshot_id)
+    from scored
+    where score is not null
+),
+
+ranked as (
+    select
+        baseline,
+        scope,
+        ranking,
+        document_id,
+        rank() over (partition by baseline, scope, ranking order by score)
+        + (count(*) over (partition by baseline, scope, ranking, score) - 1) / 2 as score_rank,
+        rank() over (partition by baseline, scope, ranking order by value_of_detail)
+        + (count(*) over (partition by baseline, scope, ranking, value_of_detail) - 1) / 2 as value_rank
+    from grouped
+),
+
+by_ranking as (
+    select baseline, scope, any_value(document_id) as document_id, corr(score_rank, value_rank) as spearman
+    from ranked
+    group by baseline, scope, ranking
+    having count(*) >= 4
+),
+
+by_document as (
+    select baseline, scope, document_id, count(*) as num_rankings, avg(spearman) as spearman
+    from by_ranking
+    where isfinite(spearman)
+    group by baseline, scope, document_id
+)
+
+select
+    baseline,
+    scope,
+    count(*) as num_documents,
+    sum(num_rankings)::bigint as num_rankings,
+    avg(spearman) as spearman,
+    case when count(*) > 1 then stddev_samp(spearman) / sqrt(count(*)) end as stderr
+from by_document
+group by baseline, scope
+order by baseline desc, scope

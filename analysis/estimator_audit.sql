@@ -1,0 +1,35 @@
+-- estimator_audit: one row per estimator window, action and entry_level: the cheaper estimator against exact labels,
+-- on the actions measured both ways. Nats per token at the collected horizon; a label counts once per cursor,
+-- unweighted (audited actions are drawn evenly).
+--   spearman        rank correlation of the two readings over all of them; null where one does not vary
+--   sign_agreement  share with the same sign
+--   mae, p95_error  mean and 95th percentile of |windowed - exact|
+--   bias            mean of windowed - exact
+--   median_abs_exact  the size of the labels that the errors are errors of
+with ranked as (
+    select
+        *,
+        rank() over (partition by estimator_window, action, entry_level order by windowed_delta_nll)
+        + (count(*) over (partition by estimator_window, action, entry_level, windowed_delta_nll) - 1) / 2
+        as windowed_rank,
+        rank() over (partition by estimator_window, action, entry_level order by exact_delta_nll)
+        + (count(*) over (partition by estimator_window, action, entry_level, exact_delta_nll) - 1) / 2
+        as exact_rank
+    from audits
+)
+
+select
+    estimator_window,
+    action,
+    entry_level,
+    count(*) as num_audited,
+    count(distinct document_id) as num_documents,
+    case when isfinite(corr(windowed_rank, exact_rank)) then corr(windowed_rank, exact_rank) end as spearman,
+    avg((sign(windowed_delta_nll) = sign(exact_delta_nll))::int) as sign_agreement,
+    avg(abs(estimation_error)) as mae,
+    quantile_disc(abs(estimation_error), 0.95) as p95_error,
+    avg(estimation_error) as bias,
+    median(abs(exact_delta_nll)) as median_abs_exact
+from ranked
+group by estimator_window, action, entry_level
+order by estimator_window, action = 'collapse', action, entry_level

@@ -1,0 +1,56 @@
+-- literal_against_priced: one row per action: how far the two target definitions agree on the labels that both give a
+-- utility. Labels count once each, unweighted.
+--   share_zero_literal, share_zero_priced  labels that a target leaves at zero
+--   share_only_literal, share_only_priced  labels that one target moves and the other leaves at zero
+--   spearman   rank correlation of the two utilities among a snapshot's labels of this action, mean over the snapshots
+--              where both vary. Below zero for collapses: `literal` puts the costliest collapse lowest, `priced` the
+--              cheapest
+with pairs as (
+    select
+        p.snapshot_id,
+        p.action,
+        p.utility as priced,
+        case p.action when 'expand' then greatest(0, -p.delta_nll) else -greatest(0, p.delta_nll) end as literal
+    from priced_target as p
+    where p.utility is not null
+),
+
+ranked as (
+    select
+        snapshot_id,
+        action,
+        rank() over (partition by snapshot_id, action order by priced)
+        + (count(*) over (partition by snapshot_id, action, priced) - 1) / 2 as priced_rank,
+        rank() over (partition by snapshot_id, action order by literal)
+        + (count(*) over (partition by snapshot_id, action, literal) - 1) / 2 as literal_rank
+    from pairs
+),
+
+correlations as (
+    select snapshot_id, action, corr(priced_rank, literal_rank) as spearman
+    from ranked
+    group by snapshot_id, action
+    having count(*) >= 4
+),
+
+agreement as (
+    select action, avg(spearman) as spearman, count(*) as num_rankings
+    from correlations
+    where isfinite(spearman)
+    group by action
+)
+
+select
+    action,
+    count(*) as num_labels,
+    count(distinct p.snapshot_id) as num_snapshots,
+    avg((literal = 0)::int) as share_zero_literal,
+    avg((priced = 0)::int) as share_zero_priced,
+    avg((literal <> 0 and priced = 0)::int) as share_only_literal,
+    avg((literal = 0 and priced <> 0)::int) as share_only_priced,
+    any_value(a.spearman) as spearman,
+    coalesce(any_value(a.num_rankings), 0) as num_rankings
+from pairs as p
+left join agreement as a using (action)
+group by action
+order by action = 'collapse', action

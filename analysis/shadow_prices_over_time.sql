@@ -1,0 +1,40 @@
+-- shadow_prices_over_time: the price of one edit along a document. One row per stretch of cursor positions, 20 of equal
+-- width from the first cursor to the last: the shadow price times the positions an edit takes, nats per token, so that
+-- it compares with a value of detail. A snapshot counts once.
+--   mean_num_entries   how long the working contexts are there
+--   num_without_price  snapshots for which no price balances the budget; they are left out of the rest
+with prices as (
+    select
+        s.cursor,
+        s.num_entries,
+        p.shadow_price * (t.block_size - 1) as edit_price
+    from shadow_prices as p
+    join snapshots as s using (snapshot_id)
+    join trajectories as t using (trajectory_id)
+),
+
+ends as (
+    select min(cursor) as first_cursor, greatest((max(cursor) - min(cursor) + 1) / 20, 1) as width
+    from prices
+),
+
+binned as (
+    select *, floor((cursor - first_cursor) / width)::int as bin
+    from prices
+    cross join ends
+)
+
+select
+    ceil(first_cursor + bin * width)::bigint as cursor_from,
+    ceil(first_cursor + (bin + 1) * width)::bigint as cursor_to,
+    count(*) as num_snapshots,
+    count(*) - count(edit_price) as num_without_price,
+    avg(num_entries) as mean_num_entries,
+    avg(edit_price) as mean,
+    quantile_disc(edit_price, 0.25) as p25,
+    quantile_disc(edit_price, 0.50) as p50,
+    quantile_disc(edit_price, 0.75) as p75,
+    avg((edit_price = 0)::int) as share_free
+from binned
+group by first_cursor, width, bin
+order by bin

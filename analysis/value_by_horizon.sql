@@ -1,0 +1,46 @@
+-- value_by_horizon: one row per action, entry_level and horizon of 1, 2, 4, ... tokens up to the collected one: how
+-- labels depend on the horizon. From the per-token effects: nothing is measured again. Labels count once each,
+-- unweighted; nats per token.
+--   mean, spread    of the value of detail, and its standard deviation over labels
+--   median_abs      median size of a value
+--   median_stderr   median standard error over the horizon's tokens; null at a horizon of one
+--   share_beyond    labels more than two standard errors from zero: signal against noise
+with running as (
+    select
+        action,
+        entry_level,
+        lag_to as horizon,
+        sum(sum_value) over so_far as sum_value,
+        sum(sum_squared_value) over so_far as sum_squared_value
+    from octaves
+    window so_far as (partition by snapshot_id, action, node_level, node_index order by lag_from)
+),
+
+labels_at_horizons as (
+    select
+        action,
+        entry_level,
+        horizon,
+        sum_value / horizon as value_of_detail,
+        case
+            when horizon > 1
+                then sqrt(
+                    greatest(sum_squared_value - sum_value ** 2 / horizon, 0) / (horizon - 1) / horizon
+                )
+        end as stderr
+    from running
+)
+
+select
+    action,
+    entry_level,
+    horizon,
+    count(*) as num_labels,
+    avg(value_of_detail) as mean,
+    stddev_samp(value_of_detail) as spread,
+    median(abs(value_of_detail)) as median_abs,
+    median(stderr) as median_stderr,
+    avg((abs(value_of_detail) > 2 * stderr)::int) as share_beyond
+from labels_at_horizons
+group by action, entry_level, horizon
+order by action = 'collapse', action, entry_level, horizon

@@ -1,0 +1,29 @@
+-- value_by_lag: one row per action, entry_level and stretch of the horizon that doubles, [0, 1), [1, 2), [2, 4), ...
+-- tokens after the cursor: how the value of detail decays with lag. Nats per token, from the per-token effects,
+-- weighted by 1 / inclusion_probability (all legal actions); num_labels is not.
+--   mean      mean value of detail over the stretch's tokens
+--   mean_abs  mean size of a label's mean over the stretch: short stretches are noisier, so it falls with
+--             their length even where nothing decays
+--   share_of_horizon  the stretch's part of the value summed over the whole horizon
+with values as (
+    select
+        *,
+        sum_value / inclusion_probability as weighted_value,
+        1 / inclusion_probability as weight,
+        lag_to - lag_from as num_tokens
+    from octaves
+)
+
+select
+    action,
+    entry_level,
+    lag_from,
+    max(lag_to) as lag_to,
+    count(*) as num_labels,
+    sum(weighted_value) / sum(weight * num_tokens) as mean,
+    sum(abs(weighted_value) / num_tokens) / sum(weight) as mean_abs,
+    sum(weighted_value) / nullif(sum(sum(weighted_value)) over (partition by action, entry_level), 0)
+    as share_of_horizon
+from values
+group by action, entry_level, lag_from
+order by action = 'collapse', action, entry_level, lag_from

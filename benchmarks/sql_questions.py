@@ -1,0 +1,153 @@
+"""The same questions twice: to mctrace's views, and to the bare Parquet files by someone who knows them well.
+
+The bare SQL is what an expert writes against this very store: file lists by hand, only the columns and joins
+that the question needs, and what is true of the answer (legality, audits) as lean as it can be said. Both
+must answer alike.
+"""
+
+from dataclasses import dataclass
+
+SPOTS = """
+    spots as (
+        select trajectory_id, protected_tail, block_size, horizon, unnest(cursors) as cursor
+        from read_parquet({trajectories})
+    )"""
+
+LEGAL = """(e.node_index + 1) * (s.block_size ** e.node_level)::bigint
+        <= s.cursor - case e.action when 'collapse' then s.protected_tail else 0 end"""
+
+ONCE = """
+    cheap as (
+        select trajectory_id, action, node_level, node_index from read_parquet({effects})
+        where estimator <> 'exact' and status = 'ok'
+    ),
+    audited as (
+        select trajectory_id, action, node_level, node_index from read_parquet({effects})
+        semi join cheap using (trajectory_id, action, node_level, node_index)
+        where estimator = 'exact' and status = 'ok'
+    ),
+    once as (
+        from read_parquet({effects}) where estimator = 'exact' and status = 'ok' and action <> 'drop'
+        union all
+        from (from read_parquet({effects}) where estimator <> 'exact' and status = 'ok' and action <> 'drop')
+        anti join audited using (trajectory_id, action, node_level, node_index)
+    )"""
+
+LABELS = (
+    "with "
+    + SPOTS
+    + ","
+    + ONCE
+    + """,
+    cut as (
+        select
+            e.*, s.cursor,
+            delta_nll[s.cursor - e.first_token + 1 : s.cursor - e.first_token + {horizon}] as values
+        from once as e join spots as s using (trajectory_id)
+        where """
+    + LEGAL
+    + """
+    )"""
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One comparison. `bare` has the files of a table in {table}; `dataset` is read through by ours."""
+
+    name: str
+    ours: str
+    bare: str
+    dataset: str | None = None
+
+
+_SUMMARY = "count(*) as n, avg(delta_nll) as mean, avg(stderr) as noise"
+
+QUESTIONS = (
+    Question(
+        "labels_at_64",
+        f"select action, entry_level, {_SUMMARY} from labels_at(64) group by all order by all",
+        LABELS.replace("{horizon}", "64")
+        + """
+        select action, entry_level, count(*) as n, avg(list_avg(values)) as mean,
+            avg(list_stddev_samp(values) / sqrt(64)) as noise
+        from cut group by all order by all""",
+    ),
+    Question(
+        "labels",
+        f"select action, entry_level, {_SUMMARY} from labels group by all order by all",
+        LABELS.replace("{horizon}", "s.horizon")
+        + """
+        select action, entry_level, count(*) as n, avg(list_avg(values)) as mean,
+            avg(list_stddev_samp(values) / sqrt(len(values))) as noise
+        from cut group by all order by all""",
+    ),
+    Question(
+        "grouped_quantiles",
+        """select action, entry_level, floor(log2(distance_to_cursor + 1)) as octave,
+            quantile_cont(value_of_detail, [0.05, 0.5, 0.95]) as q
+        from labels group by all order by all""",
+        """select action, entry_level, floor(log2(distance_to_cursor + 1)) as octave,
+            quantile_cont(value_of_detail, [0.05, 0.5, 0.95]) as q
+        from read_parquet({derived_labels}) group by all order by all""",
+        dataset="ten_million",
+    ),
+    Question(
+        "preference_pairs",
+        "select split, count(*) as n, avg(strength) as mean from preference_pairs group by all order by all",
+        """with losses as (
+            select variant_group, document_id, policy, unnest(cursors) as cursor,
+                list_avg(baseline_nll[cursor - cursors[1] + 1 : cursor - cursors[1] + horizon]) as loss
+            from read_parquet({trajectories}) where variant_group is not null
+        ),
+        variants as (
+            select v.*, v.loss - b.loss as adv_delta
+            from losses as v join losses as b using (variant_group, cursor) where b.policy = 'variant_lod0'
+        ),
+        splits as (select document_id, any_value(split) as split from read_parquet({documents}) group by 1)
+        select split, count(*) as n, avg(w.adv_delta - b.adv_delta) as mean
+        from variants as b join variants as w using (variant_group, cursor)
+        join splits as d on d.document_id = b.document_id
+        where b.adv_delta < w.adv_delta group by all order by all""",
+    ),
+)
+
+COPIES = """
+select l.* replace (l.snapshot_id || '#' || copy as snapshot_id)
+from labels as l
+cross join (select unnest(range(10)) as copy)
+"""
+"""Ten million labels of a million, each snapshot ten times."""
+
+ALL_COLUMNS = """
+    select
+        t.run_id, c.trajectory_id, c.trajectory_id || ':' || c.cursor as snapshot_id, t.document_id, d.source,
+        d.split, t.policy, c.cursor, c.cursor - t.cursors[1] as cursor_offset, c.action, c.node_level,
+        c.node_index, c.entry_level, (t.block_size ** c.node_level)::bigint as span_width, c.cursor -
+        (c.node_index + 1) * (t.block_size ** c.node_level)::bigint as distance_to_cursor, t.horizon,
+        list_avg(c.values) as delta_nll, list_stddev_samp(c.values) / sqrt(t.horizon) as stderr, case c.action
+        when 'expand' then -1 else 1 end * list_avg(c.values) as value_of_detail, t.block_size - 1 as
+        positions, c.inclusion_probability, c.estimator, c.estimator_window,
+        list_sum(a.attention_mass[c.first_entry + 1 : c.first_entry + c.num_entries]) as attention_mass,
+        t.model_hash, t.gist_hash, t.dtype
+    from cut as c
+    join read_parquet({trajectories}) as t using (trajectory_id)
+    join (select document_id, any_value(source) as source, any_value(split) as split
+          from read_parquet({documents}) group by 1) as d using (document_id)
+    left join read_parquet({attention}) as a using (trajectory_id)"""
+
+DERIVATIONS = (
+    Question(
+        "derive_from_effects",
+        "select * from labels where abs(delta_nll) > 2 * stderr",
+        LABELS.replace("{horizon}", "s.horizon")
+        + f"select * from ({ALL_COLUMNS}) where abs(delta_nll) > 2 * stderr",
+    ),
+    Question(
+        "derive_from_labels",
+        "select * from labels where distance_to_cursor between 1000 and 8000",
+        "select * from read_parquet({derived_labels}) where distance_to_cursor between 1000 and 8000",
+        dataset="ten_million",
+    ),
+)
+"""Datasets made by `derive`, which also checks, prices and hashes what it made, against a bare COPY."""

@@ -1,0 +1,5 @@
+-- datasets: one row per derived dataset (mctrace derive), with the recipe it can be made from again. Everything a
+-- recipe may depend on is here: its text, seed and variables, and the version and dataset it read.
+create view datasets as
+select *
+from stored_datasets;

@@ -1,0 +1,56 @@
+-- entries: one row per snapshot and position of its working context, oldest first: what a score is given to.
+--   entry               the position, from 0
+--   entry_level         0 a token, 1 a gist of K tokens, 2 a gist of K² tokens
+--   node_index          which node of its level; for a token its offset in the document
+--   first_token, span_width  the tokens [first_token, first_token + span_width) that it stands for
+--   distance_to_cursor  tokens from its end to the cursor
+-- Name a snapshot (where snapshot_id = ...) and only that one is laid out.
+create view entries as
+with maps as (
+    select
+        c.snapshot_id, c.trajectory_id, c.cursor, c.start, t.block_size,
+        -- After the first cursor the context grows by tokens.
+        list_resize(
+            t.levels[(c.start - t.start) // t.block_size + 1 :],
+            (c.cursor - c.start + t.block_size - 1) // t.block_size,
+            0
+        ) as levels
+    from snapshot_cursors as c
+    join trajectories as t using (trajectory_id)
+),
+
+blocks as (
+    select
+        * exclude (levels, start),
+        unnest(levels)::int as entry_level,
+        unnest(range(start, start + len(levels) * block_size, block_size)) as block_start
+    from maps
+),
+
+-- A gist of level 2 or more covers several blocks and stands where the first of them begins.
+tokens as (
+    select
+        * exclude (block_start),
+        (block_size ** entry_level)::bigint as span_width,
+        unnest(
+            case
+                when entry_level = 0 then range(block_start, least(block_start + block_size, cursor))
+                else [block_start]
+            end
+        ) as first_token
+    from blocks
+    where entry_level = 0 or block_start % (block_size ** entry_level)::bigint = 0
+)
+
+select
+    snapshot_id,
+    trajectory_id,
+    cursor,
+    row_number() over (partition by snapshot_id order by first_token) - 1 as entry,
+    entry_level,
+    first_token // span_width as node_index,
+    first_token,
+    span_width,
+    cursor - first_token - span_width as distance_to_cursor,
+    block_size
+from tokens;
