@@ -74,7 +74,7 @@ def _size_plot(rows: list[Row]) -> Plot:
         figure(
             traces,
             Axis("horizon, tokens", is_log=True, tickvals=ticks),
-            Axis("nats per token", is_log=True),
+            Axis("nats per token", is_log=True, tickvals=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3)),
         ),
         "Strong lines are the spread of labels, faint ones the median standard error of one: the further "
         "they part, the more of the spread is signal.",
