@@ -230,7 +230,14 @@
         element("span", { class: "swatch level-0" }, "tokens"),
         element("span", { class: "swatch level-1" }, "gist of a block"),
         element("span", { class: "swatch level-2" }, "gist of gists"),
-        element("span", { class: "ramp" }, side(-scale), element("i", { class: "bar" }), side(scale), " root scale"),
+        element(
+          "span",
+          { class: "ramp", title: "Colour grows with the square root; every strip has a scale of its own." },
+          `${this.measures[key].name}, root scale: `,
+          side(-scale),
+          element("i", { class: "bar" }),
+          side(scale),
+        ),
         element("span", { class: "swatch none" }, "not measured"),
       );
     }
