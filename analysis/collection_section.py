@@ -8,7 +8,7 @@ import duckdb
 
 from mctrace.analysis.page import Fact, Section, Table
 from mctrace.analysis.shipped import Row, run_analysis
-from mctrace.analysis.wording import MISSING, count, number, percent, short_hash, text
+from mctrace.analysis.wording import MISSING, count, group_name, number, percent, short_hash, text
 
 _FIDELITY = {
     "Actions": "num_actions",
@@ -35,7 +35,11 @@ def collection_section(connection: duckdb.DuckDBPyConnection) -> Section:
             Fact("labels", count(run["num_labels"])),
             Fact("noise floor, nats/token", _noise_floor(checks)),
         ],
-        tables=[*_fidelity_table(checks), _documents_table(run_analysis(connection, "by_document"))],
+        tables=[
+            *_fidelity_table(checks),
+            *_audit_table(run_analysis(connection, "estimator_audit")),
+            _documents_table(run_analysis(connection, "by_document")),
+        ],
         folded={
             title: content
             for title, content in (("Configuration", run["config"]), ("Software", software))
@@ -70,6 +74,27 @@ def _fidelity_table(checks: list[Row]) -> list[Table]:
     ]
     caption = "Windowed against exact labels; errors in nats per token"
     return [Table(caption, ["Check", *_FIDELITY], rows, numeric=frozenset(_FIDELITY))] if rows else []
+
+
+def _audit_table(rows: list[Row]) -> list[Table]:
+    columns = [
+        "Audited", "Documents", "Spearman", "Same sign", "Mean error", "95% error", "Bias", "Median |exact|",
+    ]  # fmt: skip
+    cells = [
+        [
+            group_name(row),
+            count(row["estimator_window"]),
+            count(row["num_audited"]),
+            count(row["num_documents"]),
+            number(row["spearman"]),
+            percent(row["sign_agreement"]),
+            *(number(row[key]) for key in ("mae", "p95_error", "bias", "median_abs_exact")),
+        ]
+        for row in rows
+    ]
+    named = ["Action and entry level", "Window", *columns]
+    caption = "Audited labels, windowed against exact; nats per token"
+    return [Table(caption, named, cells, numeric=frozenset({"Window", *columns}))] if rows else []
 
 
 def _number(value: float | None) -> str:

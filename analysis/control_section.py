@@ -2,23 +2,37 @@
 
 import duckdb
 
-from mctrace.analysis.figures import ACTION_COLORS, GREEN, GREY, Axis, Trace, figure, line, plain, points
-from mctrace.analysis.page import Plot, Section
+from mctrace.analysis.figures import (
+    ACTION_COLORS,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Axis,
+    Trace,
+    figure,
+    line,
+    plain,
+    points,
+)
+from mctrace.analysis.page import Plot, Section, Table
 from mctrace.analysis.shipped import Row, run_analysis
-from mctrace.analysis.wording import counted, group_name, nats, number, percent, text
+from mctrace.analysis.wording import count, counted, group_name, nats, number, percent, text
 
 
 def control_sections(connection: duckdb.DuckDBPyConnection) -> list[Section]:
     """A section for each kind of side measurement that this version holds."""
     controls = run_analysis(connection, "control_points")
     joints = run_analysis(connection, "joint_points")
-    return [
-        *([_control_section(controls)] if controls else []),
-        *([_joint_section(joints)] if joints else []),
-    ]
+    sections = []
+    if controls:
+        sections.append(_control_section(controls, run_analysis(connection, "gist_damage")))
+    if joints:
+        sections.append(_joint_section(joints, run_analysis(connection, "additivity_gap")))
+    return sections
 
 
-def _control_section(rows: list[Row]) -> Section:
+def _control_section(rows: list[Row], tenths: list[Row]) -> Section:
     worse = sum(row["gist_value"] < 0 for row in rows) / len(rows)
     return Section(
         "controls",
@@ -28,7 +42,7 @@ def _control_section(rows: list[Row]) -> Section:
             "apart: what the text is worth against nothing, and what the gist is. Value of detail is the "
             f"first less the second. Here {percent(worse)} of gists did worse than nothing."
         ],
-        plots=[_control_plot(rows)],
+        plots=[_control_plot(rows), _damage_plot(tenths)],
     )
 
 
@@ -67,7 +81,42 @@ def _control_plot(rows: list[Row]) -> Plot:
     )
 
 
-def _joint_section(rows: list[Row]) -> Section:
+def _damage_plot(rows: list[Row]) -> Plot:
+    levels = sorted({row["text_level"] for row in rows})
+    traces = []
+    for column, name, color in (
+        ("information_value", "text", BLUE),
+        ("gist_value", "gist", GREEN),
+        ("damage", "what the gist loses", ORANGE),
+    ):
+        for level in levels:
+            found = [row for row in rows if row["text_level"] == level]
+            traces.append(
+                line(
+                    f"{name}, level {level}",
+                    [row["tenth"] for row in found],
+                    [row[column] for row in found],
+                    [
+                        f"{name}, level {level}, tenth {row['tenth']}<br>{nats(row[column])}<br>"
+                        f"{counted(row['num_labels'], 'label')}"
+                        for row in found
+                    ],
+                    color=color,
+                    style=level,
+                )
+            )
+    return Plot(
+        "From the spans worth least to those worth most",
+        figure(
+            traces, Axis("tenth of the spans, by the worth of their text"), Axis("nats per token"), height=400
+        ),
+        "Where the gist's line stays below the text's, the gist loses what the span is worth; below zero it "
+        "is worse than nothing.",
+        counted(sum(row["num_labels"] for row in rows), "label"),
+    )
+
+
+def _joint_section(rows: list[Row], gaps_by_size: list[Row]) -> Section:
     gaps = sorted(abs(row["additivity_gap"]) for row in rows)
     sizes = sorted(abs(row["sum_of_singles"]) for row in rows)
     middle = len(rows) // 2
@@ -81,6 +130,31 @@ def _joint_section(rows: list[Row]) -> Section:
             f"{number(sizes[middle])}."
         ],
         plots=[_joint_plot(rows)],
+        tables=[_gap_table(gaps_by_size)],
+    )
+
+
+def _gap_table(rows: list[Row]) -> Table:
+    columns = ["Sets", "Documents", "Mean |joint|", "Mean gap", "Mean |gap|", "Same sign", "Pearson", "Slope"]
+    cells = [
+        [
+            count(row["num_actions"]),
+            count(row["num_sets"]),
+            count(row["num_documents"]),
+            number(row["mean_abs_joint"]),
+            nats(row["mean_gap"]),
+            number(row["mean_abs_gap"]),
+            percent(row["sign_agreement"]),
+            number(row["pearson"]),
+            number(row["slope"]),
+        ]
+        for row in rows
+    ]
+    return Table(
+        "By edits made at once, nats per token; a slope of 1 where effects add up",
+        ["Edits", *columns],
+        cells,
+        numeric=frozenset({"Edits", *columns}),
     )
 
 

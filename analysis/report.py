@@ -14,6 +14,8 @@ from mctrace.analysis.closed_loop_section import closed_loop_section
 from mctrace.analysis.collection_section import collection_section
 from mctrace.analysis.control_section import control_sections
 from mctrace.analysis.gist_section import gist_sections
+from mctrace.analysis.horizon_section import horizon_section
+from mctrace.analysis.origin_section import origin_section
 from mctrace.analysis.page import Fact, Page, Section, render_pages
 from mctrace.analysis.run_sections import evaluation_section, training_section
 from mctrace.analysis.scope import narrowed
@@ -88,6 +90,8 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
                 [
                     value_section(connection),
                     distance_section(connection),
+                    horizon_section(connection),
+                    origin_section(connection),
                     *gist_sections(connection),
                     *control_sections(connection),
                     top_section(connection),

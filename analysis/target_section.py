@@ -7,7 +7,7 @@ from mctrace.analysis.page import Plot, Section, Table
 from mctrace.analysis.shipped import Row, add_target_views, run_analysis
 from mctrace.analysis.store_section import NO_LABELS
 from mctrace.analysis.value_sections import bin_name, bin_span, bin_width
-from mctrace.analysis.wording import count, counted, group_name, nats, percent
+from mctrace.analysis.wording import count, counted, group_name, nats, number, percent
 
 _COLORS = {"literal": PURPLE, "priced": GREEN}
 
@@ -21,6 +21,9 @@ def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
         return Section("targets", title, [NO_LABELS])
     bins = run_analysis(connection, "target_histogram")
     prices = run_analysis(connection, "shadow_prices")
+    by_cursor = [
+        row for row in run_analysis(connection, "shadow_prices_over_time") if row["mean"] is not None
+    ]
     actions = list(dict.fromkeys(row["action"] for row in utilities))
     return Section(
         "targets",
@@ -37,8 +40,12 @@ def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
         plots=[
             *(_utility_plot(action, utilities, bins) for action in actions),
             *([_price_plot(prices)] if prices else []),
+            *([_price_by_cursor_plot(by_cursor)] if by_cursor else []),
         ],
-        tables=[_utility_table(utilities)],
+        tables=[
+            _utility_table(utilities),
+            _agreement_table(run_analysis(connection, "literal_against_priced")),
+        ],
         notes=_notes(utilities),
     )
 
@@ -106,6 +113,60 @@ def _price_plot(rows: list[Row]) -> Plot:
         "The share of snapshots whose price of an edit is at most that: an expand is worth making above "
         "the price, a collapse below it.",
         f"{counted(num_priced, 'snapshot')}, {count(rows[0]['num_zero'])} of them with a price of zero",
+    )
+
+
+def _price_by_cursor_plot(rows: list[Row]) -> Plot:
+    trace = line(
+        "median and middle half",
+        [(row["cursor_from"] + row["cursor_to"]) / 2 for row in rows],
+        [row["p50"] for row in rows],
+        [
+            f"cursors {count(row['cursor_from'])} to {count(row['cursor_to'])}<br>"
+            f"median {nats(row['p50'])}, mean {nats(row['mean'])}<br>{percent(row['share_free'])} free<br>"
+            f"{counted(row['num_snapshots'], 'snapshot')} of {row['mean_num_entries']:.0f} positions"
+            for row in rows
+        ],
+        color=GREEN,
+        ends=([row["p25"] for row in rows], [row["p75"] for row in rows]),
+    )
+    return Plot(
+        "What an edit has to be worth, along a document",
+        figure(
+            [trace],
+            Axis("cursor, tokens"),
+            Axis("price of one edit, nats per token", from_zero=True),
+            height=300,
+            legend=False,
+        ),
+        "Dots are the medians of snapshots at cursors around there, bars their middle half: a price that "
+        "rises says that contexts get more crowded with what matters.",
+        counted(sum(row["num_snapshots"] for row in rows), "snapshot"),
+    )
+
+
+def _agreement_table(rows: list[Row]) -> Table:
+    columns = [
+        "Labels", "Zero in literal", "Zero in priced", "Only literal", "Only priced", "Spearman", "Rankings",
+    ]  # fmt: skip
+    cells = [
+        [
+            row["action"],
+            count(row["num_labels"]),
+            percent(row["share_zero_literal"]),
+            percent(row["share_zero_priced"]),
+            percent(row["share_only_literal"]),
+            percent(row["share_only_priced"]),
+            number(row["spearman"]),
+            count(row["num_rankings"]),
+        ]
+        for row in rows
+    ]
+    return Table(
+        "How far the two agree: labels each moves from zero, and their order within a snapshot",
+        ["Action", *columns],
+        cells,
+        numeric=frozenset(columns),
     )
 
 

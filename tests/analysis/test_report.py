@@ -35,6 +35,8 @@ TITLES = {
     "Value of detail": [
         "Value of detail by level and action",
         "Value of detail against distance",
+        "Over the horizon",
+        "Where value comes from",
         "Most valuable labels",
     ],
     "Targets": ["Literal against priced targets"],

@@ -23,6 +23,7 @@ from tests.analysis.synthetic import (
     BY_HAND,
     ODD_SOURCE,
     SCRIPT_SOURCE,
+    TOKENIZER_HASH,
     Measured,
     Trajectory,
     write_store,
@@ -422,8 +423,9 @@ def test_shadow_prices_over_time(connection: Connection) -> None:
 
 def test_value_by_token_class(tmp_path: Path) -> None:
     measured = [Measured("expand", 1, 4, 0.5, 1.0), Measured("expand", 1, 5, 0.0)]
-    store = write_store(tmp_path / "classes", [Trajectory("classes", "train", measured)])
-    words = [{"tokenizer_hash": "tokenizer-hash", "token_id": i, "text": text}
+    text = "".join(map(chr, range(7)))
+    store = write_store(tmp_path / "classes", [Trajectory("classes", "train", measured, text=text)])
+    words = [{"tokenizer_hash": TOKENIZER_HASH, "token_id": i, "text": text}
              for i, text in enumerate([" the", "ing", " 42", "\n", "  ", "()"])]  # fmt: skip
     part = write_part(
         store.location, part_id="w", kind="embeddings", run_id="run-1", tables={"vocabulary": words}
