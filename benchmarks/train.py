@@ -250,8 +250,8 @@ def bench_reading(device: torch.device, quick: bool) -> dict[str, Any]:
     """Samples per second of the reader alone, of the trainer alone, and of both together, from disk."""
     network = NetworkConfig(d_lens=64, num_heads=4) if quick else NetworkConfig()
     config = TrainConfig(
-        network=network, batch_size=8, device=device.type,
-        optimiser=OptimiserConfig(warmup_steps=1, total_steps=6 if quick else 12),
+        network=network, batch_size=4, device=device.type,
+        optimiser=OptimiserConfig(warmup_steps=1, total_steps=4),
         eval_interval=1000, save_interval=1000, log_interval=1000,
     )  # fmt: skip
     num_steps, size = config.optimiser.total_steps, config.batch_size
@@ -263,7 +263,7 @@ def bench_reading(device: torch.device, quick: bool) -> dict[str, Any]:
         source = Source(open_training_data(store.at()), None)
         reading = source.steps(config, Workers())
         first = next(reading)
-        clock = Clock(device, wall=True)
+        clock = Clock(device)
         with clock.timing("read"):
             batches = [next(reading) for _ in range(num_steps)]
         training = Training.of(build_network(config.network, 576), config)
@@ -271,6 +271,7 @@ def bench_reading(device: torch.device, quick: bool) -> dict[str, Any]:
         with clock.timing("train"):
             _fit(training, iter(batches))
         training = Training.of(build_network(config.network, 576), config)
+        clock.wall = True  # two threads at work
         with clock.timing("both"), read_ahead(source.steps(config, Workers())) as ahead:
             _fit(training, ahead)
     rate = {name: num_steps * size / seconds for name, seconds in clock.medians().items()}
@@ -308,6 +309,18 @@ def run(device_name: Any, quick: bool) -> dict[str, Any]:
     if device.type == "cuda":
         forward += [bench_forward(device, dim, True, 10 * rounds) for dim in dims]
     reading = bench_reading(device, quick)
+    seconds = time.perf_counter() - started
+    return {**summary(ranking, steps, forward, reading, device), "seconds": seconds, "quick": quick}
+
+
+def summary(
+    ranking: list[dict[str, Any]],
+    steps: list[dict[str, Any]],
+    forward: list[dict[str, Any]],
+    reading: dict[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """All rows, and what is asked of them."""
     return {
         "ranking": ranking, "steps": steps, "forward": forward, "reading": reading,
         "loss_share_of_step": {
@@ -323,7 +336,7 @@ def run(device_name: Any, quick: bool) -> dict[str, Any]:
         },
         "reader_over_trainer": reading["reader_over_trainer"],
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "machine": _machine(device), "seconds": time.perf_counter() - started, "quick": quick,
+        "machine": _machine(device),
     }  # fmt: skip
 
 

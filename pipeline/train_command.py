@@ -46,7 +46,7 @@ def train_run(
     overwrite: bool,
     resume: bool = False,
     console: Console,
-) -> None:
+) -> FitResult:
     """Trains on the train split, validates on the validation split, leaves checkpoints in `out`.
 
     With `resume` a run that is in `out` goes on from its last step checkpoint, under its own configuration
@@ -70,6 +70,7 @@ def train_run(
             console.print(f"Going on after step {training.state.fit.step}", highlight=False)
         result = _fit(training, source, info, out, console)
     _say_how_it_ended(result, config.train, out, console)
+    return result
 
 
 def _fit(training: Training, source: Source, info: CheckpointInfo, out: Path, console: Console) -> FitResult:
