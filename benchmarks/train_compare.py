@@ -60,11 +60,14 @@ def compare(store: str, out: Path, seeds: int, split: str) -> dict[str, Any]:
         config = PipelineConfig(store=StoreConfig(store), train=train)
         run = out / target / f"{kind}, seed {seed}".replace(", ", "-").replace(" ", "_").replace(":", "")
         try:
-            if not (run / "best").exists():
-                train_run(config, None, run, overwrite=True, console=quiet)
+            stopped = (
+                train_run(config, None, run, overwrite=False, resume=True, console=quiet).ending == "stopped"
+            )
         except InputError as error:
             left_out[f"{target}: {kind}"] = str(error)
             continue
+        if stopped:  # whoever stops one run means all of them; the same command goes on
+            raise KeyboardInterrupt
         folders[target].append(run / "best")
         kinds.setdefault(f"{target}: {kind}", []).append(run.name)
         print(f"{target}, {kind}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)

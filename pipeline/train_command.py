@@ -49,7 +49,7 @@ def train_run(
     resume: bool = False,
     console: Console,
     dataset: str | None = None,
-) -> None:
+) -> FitResult:
     """Trains on the train split, validates on the validation split, leaves checkpoints in `out`.
 
     With `resume` a run that is in `out` goes on from its last step checkpoint, under its own configuration
@@ -74,6 +74,7 @@ def train_run(
             console.print(f"Going on after step {training.state.fit.step}", highlight=False)
         result = _fit(training, source, info, out, console)
     _say_how_it_ended(result, config.train, out, console)
+    return result
 
 
 def _fit(training: Training, source: Source, info: CheckpointInfo, out: Path, console: Console) -> FitResult:

@@ -61,7 +61,7 @@ def train(folder: Path, out: str, *more: str, slowly: bool = False) -> subproces
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=400)[0]
     assert process.returncode == 0, output
     return output
 
@@ -91,7 +91,7 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not (run / f"step_{step:07d}" / "config.json").exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

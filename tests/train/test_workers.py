@@ -37,7 +37,7 @@ def train(folder: Path, out: str, launcher: list[str], *more: str) -> list[dict[
     where = ["--store", str(folder / "store"), "--out", str(folder / out), "--objective", "mixed"]
     done = subprocess.run(
         [*launcher, mctrace, "train", *where, *sets, *more],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
