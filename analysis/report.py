@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from mctrace.analysis.closed_loop_section import closed_loop_section
+from mctrace.analysis.closed_loop_section import closed_loop_sections
 from mctrace.analysis.gist_section import gist_sections
 from mctrace.analysis.page import Section, render_page
 from mctrace.analysis.run_sections import evaluation_section, training_section
@@ -31,7 +31,7 @@ def report_sections(version: StoreVersion, run: Path | None) -> list[Section]:
             target_section(connection),
             training_section(run),
             evaluation_section(run),
-            closed_loop_section(run),
+            *closed_loop_sections(run),
             top_section(connection),
         ]
     finally:
