@@ -14,23 +14,17 @@ from mctrace.analysis.wording import MISSING, count, nats, percent, text
 _COLUMNS = ("NLL", "Better than recency", "Of hindsight's gain", "Swaps", "Residency", "Budget", "ms")
 
 
-def closed_loop_section(run: Path | None) -> Section:
-    """The table and one plot per corpus; says how to make them where a run has none."""
-    title = "Closed loop: what the contexts were worth"
+def closed_loop_sections(run: Path | None) -> list[Section]:
+    """The table and one plot per corpus; nothing where the run has no closed loop."""
     found = _read(run) if run else None
-    if found is None:
-        return Section(
-            "closed-loop",
-            title,
-            [
-                "No closed loop to show: mctrace evaluate --closed-loop runs/lensnet/best lets a checkpoint "
-                "edit working contexts, and mctrace report --run runs/lensnet then shows what came of it."
-            ],
-        )
+    return [_section(found)] if found and _mapping(found.get("groups")) else []
+
+
+def _section(found: Mapping[str, Any]) -> Section:
     settings, groups = _mapping(found.get("closed_loop")), _mapping(found.get("groups"))
     return Section(
         "closed-loop",
-        title,
+        "Closed loop: what the contexts were worth",
         [
             f"Held-out documents of the {text(found.get('split'))} split stream by, and every "
             f"{text(found.get('block_size'))} tokens each policy edits a working context of at most "

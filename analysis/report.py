@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from mctrace.analysis.checkpoint_section import checkpoint_section
-from mctrace.analysis.closed_loop_section import closed_loop_section
+from mctrace.analysis.closed_loop_section import closed_loop_sections
 from mctrace.analysis.collection_section import collection_section
 from mctrace.analysis.control_section import control_sections
 from mctrace.analysis.gist_section import gist_sections
@@ -106,7 +106,7 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
                 Page(
                     f"training-{number}",
                     run.resolve().name,
-                    [training_section(run), evaluation_section(run), closed_loop_section(run)],
+                    [training_section(run), evaluation_section(run), *closed_loop_sections(run)],
                     group="Training",
                 )
                 for number, run in enumerate(parts.runs, start=1)

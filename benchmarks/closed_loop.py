@@ -68,7 +68,7 @@ class Scale:
 
 SCALES = {
     # About an hour of two cores; `full` is what the tables of a release should come from.
-    "small": Scale(16, 12, 200, 4, 4, 12, 4),
+    "small": Scale(16, 12, 100, 4, 4, 12, 4),
     "full": Scale(1000, 96, 6000, 48, 8, 24, 48),
 }
 

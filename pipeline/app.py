@@ -305,7 +305,10 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and metrics")] = Path(
         "runs/lensnet"
     ),
-    target: Annotated[str | None, typer.Option("--target", help="priced, literal or a .sql file")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="priced; literal, which collapses what matters first; or a .sql file"),
+    ] = None,
     preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="which LensNet")] = None,
     objective: Annotated[ObjectiveName | None, typer.Option("--objective", help="what to learn from")] = None,

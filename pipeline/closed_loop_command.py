@@ -250,8 +250,9 @@ def _done(path: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
     """Rows of an earlier run. A last line that was cut short is taken off the file, and so run again."""
     if not path.exists():
         return {}
-    whole, newline, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    path.write_text(whole + newline, encoding="utf-8")
+    whole, newline, cut = path.read_text(encoding="utf-8").rpartition("\n")
+    if cut:
+        path.write_text(whole + newline, encoding="utf-8")
     rows = [json.loads(line) for line in whole.splitlines()]
     return {(row["key"], row["document_id"]): row for row in rows}
 

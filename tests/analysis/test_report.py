@@ -44,7 +44,7 @@ TITLES = {
     "Comparison": ["Version 0 and version 1 of the store"],
     "Store": ["What this store holds"],
     "run-1": ["Run run-1", "Signal against noise", "Value of detail by level and action"],
-    "training": ["Training curves", "Held-out evaluation", "Closed loop: what the contexts were worth"],
+    "training": ["Training curves", "Held-out evaluation"],
 }
 NUM_SCRIPTS = 4
 """pages, plotly.js, plots and snapshots"""

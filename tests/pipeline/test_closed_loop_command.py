@@ -8,6 +8,8 @@ import pytest
 from mctrace.collect.model_source import resolve_model
 from mctrace.collect.run_plan import provenance_of
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.store import open_store
 from mctrace.pipeline import app
 from mctrace.pipeline.config import load_config
 from tests.collect.lensnets import save_random_lensnet
@@ -24,14 +26,16 @@ LOOP = {
 
 @pytest.fixture
 def run(monkeypatch, capsys, tiny_settings):
-    """Runs `mctrace evaluate` in this process and folder, and returns (exit code, output, errors)."""
+    """Runs a command in this process and folder, and returns (exit code, output, errors)."""
 
-    def run(folder: Path, *arguments: str, **changes: object) -> tuple[int, str, str]:
+    def run(
+        folder: Path, *arguments: str, command: str = "evaluate", **changes: object
+    ) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)
         flags = []
         for key, value in {**tiny_settings, **LOOP, **changes}.items():
             flags += ["--set", f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"]
-        monkeypatch.setattr("sys.argv", ["mctrace", "evaluate", *arguments, *flags])
+        monkeypatch.setattr("sys.argv", ["mctrace", command, *arguments, *flags])
         try:
             app.main()
             code = 0
@@ -83,6 +87,21 @@ def test_other_conditions_are_other_rows(run, tmp_path):
     assert run(tmp_path, "--closed-loop", "--out", "here", **few)[0] == 0
     assert run(tmp_path, "--closed-loop", "--out", "here", **few, **{"closed_loop.w_max": 52})[0] == 0
     assert len((tmp_path / "here" / "closed_loop.jsonl").read_text().splitlines()) == 2
+
+
+def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint):
+    settings = {"collect.policies": ("lensnet",), "corpus.limit": 4, "collect.trajectories_per_document": 1}
+    led = {**settings, "collect.lensnet_checkpoint": str(checkpoint)}
+    code, out, err = run(tmp_path, "--no-ray", command="collect", **led)
+    assert code == 0, err
+    query = "select distinct policy, len(cursors) as cursors from trajectories"
+    rows = fetch_rows(connect(open_store(str(tmp_path / "traces")).at()), query)
+    assert rows == [{"policy": "lensnet", "cursors": 1}]
+    code, out, _ = run(tmp_path, "--no-ray", command="collect", **led)
+    assert "Nothing to measure" in out
+    code, _, err = run(tmp_path, "--no-ray", command="collect", **settings)
+    assert code == 1
+    assert "collect.lensnet_checkpoint" in err
 
 
 @pytest.mark.parametrize(
