@@ -100,7 +100,11 @@ def random_scores(view: View) -> Candidates:
 
 
 def attention_scores(view: View) -> Candidates:
-    """Log of the attention mass that the last K tokens pay a span, at mean 0 and variance 1 over all."""
+    """Log of the attention mass that the last K tokens pay a span, standardised.
+
+    To mean 0 and variance 1 among expands and among collapses: tokens draw so much more than the gist of as
+    many that no block of them would ever be wanted less than a gist.
+    """
     lod_map = view.lod_map
     block = lod_map.tree.block_size
     before = LODMap(lod_map.tree, lod_map.start, lod_map.cursor - block, lod_map.levels[:-1])
@@ -110,8 +114,12 @@ def attention_scores(view: View) -> Candidates:
     # The last token has not run; it is protected, so its own mass is never asked for.
     candidates = view.candidates(np.append(mass_N.double().numpy(), 0.0))
     mass_A = candidates.score_A * np.where(candidates.is_expand_A, 1, block)
-    log_A = np.log(np.maximum(mass_A, 1e-12))
-    return replace(candidates, score_A=(log_A - log_A.mean()) / max(float(log_A.std()), 1e-12))
+    score_A = np.log(np.maximum(mass_A, 1e-12))
+    for alike_A in (candidates.is_expand_A, ~candidates.is_expand_A):
+        if alike_A.any():
+            spread = max(float(score_A[alike_A].std()), 1e-12)
+            score_A[alike_A] = (score_A[alike_A] - score_A[alike_A].mean()) / spread
+    return replace(candidates, score_A=score_A)
 
 
 def lensnet_scores(scorer: LensNetScorer) -> Callable[[View], Candidates]:
