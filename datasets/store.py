@@ -94,7 +94,7 @@ class StoreVersion:
         Where one of them is a compacted part, those that it had replaced are read again.
         """
         kept = [c for c in self.listed if c.part.part_id not in part_ids]
-        return StoreVersion(self.location, self.version, tuple(kept))
+        return replace(self, listed=tuple(kept))
 
     @cached_property
     def datasets(self) -> dict[str, Part]:
