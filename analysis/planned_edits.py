@@ -1,15 +1,40 @@
-"""What an allocator would do with a snapshot's actions. One function, so that one place decides."""
+"""What the focus allocator would do with a snapshot's actions, at the size it has now."""
 
-from mctrace.analysis.snapshot_view import ActionView
+from collections.abc import Mapping
+
+from mctrace.analysis.snapshot_view import SnapshotView
+from mctrace.context.actions import Action
+from mctrace.context.allocator import AllocatorConfig, allocate
+from mctrace.context.allocator_candidates import candidates_of
 
 
-def planned_edit(action: ActionView) -> str:
-    """ "expand", "collapse", "keep", or "unknown" for an action that was not measured.
+def planned_edits(
+    snapshot: SnapshotView, utility_scale: float | None, config: AllocatorConfig
+) -> Mapping[Action, str]:
+    """For every action "expand", "collapse", "keep", or "unknown" where nothing scores it.
 
-    By the priced target: an expand is made where its value of detail exceeds the price of the positions it
-    costs, a collapse where what it loses is worth less than the positions it frees (`targets/priced.sql`).
+    Scores are those of the snapshot's first checkpoint. Without one they are the measured values under the
+    priced target in units of `utility_scale` (nats per unit), what a network would give that has learned it.
     """
-    utility = action.measured.priced if action.measured else None
-    if utility is None:
-        return "unknown"
-    return action.action.kind if utility else "keep"
+    scores = _scores(snapshot, utility_scale)
+    candidates = candidates_of(snapshot.lod_map, protected_tail=0).rescored(scores)
+    done = allocate(snapshot.lod_map, candidates, snapshot.lod_map.num_entries, config).edits
+    return {
+        found.action: "unknown"
+        if found.action not in scores
+        else found.action.kind
+        if found.action in done
+        else "keep"
+        for found in snapshot.actions
+    }
+
+
+def _scores(snapshot: SnapshotView, utility_scale: float | None) -> dict[Action, float]:
+    if snapshot.scorers:
+        name = snapshot.scorers[0]
+        return {found.action: found.scores[name] for found in snapshot.actions}
+    return {
+        found.action: found.measured.priced / utility_scale
+        for found in snapshot.actions
+        if utility_scale and found.measured and found.measured.priced is not None
+    }

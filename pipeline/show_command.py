@@ -1,7 +1,7 @@
 """`mctrace show`: one snapshot in a terminal, its LOD map as a line of blocks and what edits are worth."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mctrace.analysis.planned_edits import planned_edit
+from mctrace.analysis.planned_edits import planned_edits
 from mctrace.analysis.shipped import add_target_views
 from mctrace.analysis.shown_text import excerpt, visible
 from mctrace.analysis.snapshot_view import ActionView, SnapshotView, SpanView, find_snapshots, read_snapshots
 from mctrace.analysis.wording import MISSING, count, counted, nats, number
-from mctrace.datasets.queries import connect
+from mctrace.context.actions import Action
+from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import StoreVersion, open_store
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.tokenizer import Decoders
@@ -55,15 +56,17 @@ def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console
         found = find_snapshots(connection, request.snapshot)
         decoders = Decoders(version, request.tokenizer)
         (snapshot,) = read_snapshots(connection, version.location, found[:1], decoders.open)
+        (scale,) = fetch_rows(connection, "from utility_scale")
     snapshot = _with_scores(version, snapshot, request.checkpoints)
+    plan = planned_edits(snapshot, scale["scale"], config.allocator)
     if request.as_json:
-        print(json.dumps(_as_json(snapshot)))
+        print(json.dumps(_as_json(snapshot, plan)))
         return
     _print_header(snapshot, found[1:], console)
     _print_map(snapshot, console)
     if request.actions:
         _print_actions(
-            snapshot, f"All {counted(len(snapshot.actions), 'legal action')}", snapshot.actions, console
+            snapshot, plan, f"All {counted(len(snapshot.actions), 'legal action')}", snapshot.actions, console
         )
         return
     measured = [action for action in snapshot.actions if action.measured]
@@ -75,7 +78,7 @@ def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console
         of_kind.sort(key=lambda action: sign * (action.measured.value_of_detail if action.measured else 0))
         legal = sum(action.action.kind == kind for action in snapshot.actions)
         shown = of_kind[: request.top]
-        _print_actions(snapshot, f"{title}: {len(shown)} of {count(legal)} legal", shown, console)
+        _print_actions(snapshot, plan, f"{title}: {len(shown)} of {count(legal)} legal", shown, console)
 
 
 def _with_scores(version: StoreVersion, snapshot: SnapshotView, checkpoints: Sequence[Path]) -> SnapshotView:
@@ -192,12 +195,16 @@ def _print_row(name: str, row: Text, console: Console) -> None:
 
 
 def _print_actions(
-    snapshot: SnapshotView, title: str, actions: Sequence[ActionView], console: Console
+    snapshot: SnapshotView,
+    plan: Mapping[Action, str],
+    title: str,
+    actions: Sequence[ActionView],
+    console: Console,
 ) -> None:
-    """A line an action, its text behind it where there is room, else below."""
+    """A line an action and what the allocator would do; its text beside it where there is room."""
     heads = ["edit", "node", "distance", "ΔNLL", "± stderr", "value", "positions", "priced"]
     rows = [[*heads, *(excerpt(name, 16) for name in snapshot.scorers), "would"]]
-    rows += [_cells(action) for action in actions]
+    rows += [_cells(action, plan) for action in actions]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     room = console.width - sum(widths) - 2 * len(widths) if console.is_terminal else _MOST_TEXT
     is_beside = room >= _LEAST_TEXT
@@ -218,7 +225,7 @@ def _print_actions(
         console.print(line.append(text, "dim" if place == 0 else "italic"), soft_wrap=True, highlight=False)
 
 
-def _cells(action: ActionView) -> list[str]:
+def _cells(action: ActionView, plan: Mapping[Action, str]) -> list[str]:
     kind, node, measured = action.action.kind, action.action.node, action.measured
     numbers = [MISSING] * 3
     if measured:
@@ -231,11 +238,11 @@ def _cells(action: ActionView) -> list[str]:
         f"{'+' if kind == 'expand' else '−'}{action.positions}",
         nats(measured.priced) if measured else MISSING,
         *(f"{score:+.3f}".replace("-", "−") for score in action.scores.values()),
-        planned_edit(action),
+        plan[action.action],
     ]
 
 
-def _as_json(snapshot: SnapshotView) -> dict[str, Any]:
+def _as_json(snapshot: SnapshotView, plan: Mapping[Action, str]) -> dict[str, Any]:
     where = snapshot.lod_map
     return {
         "snapshot_id": snapshot.snapshot_id,
@@ -271,7 +278,7 @@ def _as_json(snapshot: SnapshotView) -> dict[str, Any]:
                 "positions": action.positions,
                 "measured": asdict(action.measured) if action.measured else None,
                 "scores": dict(action.scores),
-                "would": planned_edit(action),
+                "would": plan[action.action],
             }
             for action in snapshot.actions
         ],

@@ -99,8 +99,10 @@ def test_all_actions_measured_or_not_with_what_would_be_done(
     request = ShowRequest("trajectory-a:64", tokenizer=tokenizer, checkpoints=[checkpoint], actions=True)
     said = shown(config, request)
     assert "All 12 legal actions" in said
-    assert said.count("unknown") == 4
+    assert "unknown" not in said  # a checkpoint scores what was not measured, too
     assert "net +" in said
+    measured_only = replace(request, checkpoints=())
+    assert shown(config, measured_only).count("unknown") == 4
     assert "ΔNLL" in said
 
 

@@ -4,9 +4,10 @@ import duckdb
 import numpy as np
 import pytest
 
-from mctrace.analysis.planned_edits import planned_edit
+from mctrace.analysis.planned_edits import planned_edits
 from mctrace.analysis.shipped import run_analysis
 from mctrace.analysis.snapshot_view import SnapshotView, find_snapshots, read_snapshots
+from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.errors import InputError, ModelError
 from mctrace.datasets.store import Store
 from tests.analysis.synthetic import SCRIPT_TEXT, TOKENIZER_HASH, decode
@@ -83,14 +84,22 @@ def test_a_later_cursor_has_grown_at_level_0(store: Store, connection: duckdb.Du
     assert len(late.actions) == len(early.actions) + 1  # block 14 has left the tail
 
 
-def test_what_the_plan_does_follows_the_priced_target(snapshot: SnapshotView) -> None:
-    planned = {planned_edit(action) for action in snapshot.actions if not action.measured}
-    assert planned == {"unknown"}
-    for action in snapshot.actions:
-        if action.measured:
-            assert (planned_edit(action) == "keep") == (action.measured.priced == 0)
-            assert planned_edit(action) in ("keep", action.action.kind)
-    assert {planned_edit(action) for action in snapshot.actions} == {"unknown", "keep", "expand", "collapse"}
+def test_the_plan_is_the_allocators_at_the_present_size(snapshot: SnapshotView) -> None:
+    config = AllocatorConfig(expand_threshold=0.0, collapse_threshold=0.0, reversal_threshold=0.0)
+    plan = planned_edits(snapshot, 0.01, config)
+    for found in snapshot.actions:
+        priced = found.measured.priced if found.measured else None
+        assert (plan[found.action] == "unknown") == (priced is None)
+        assert plan[found.action] in ("unknown", "keep", found.action.kind)
+    done = [action for action, what in plan.items() if what == action.kind]
+    assert sum(action.change_in_positions(snapshot.lod_map.tree) for action in done) <= 0
+    assert {action.kind for action in done} == {"expand", "collapse"}
+    assert set(planned_edits(snapshot, None, config).values()) == {"unknown"}
+
+
+def test_a_checkpoints_scores_make_the_plan(snapshot: SnapshotView) -> None:
+    wants_nothing = snapshot.with_scores({"net": np.zeros(37)})
+    assert set(planned_edits(wants_nothing, 0.01, AllocatorConfig()).values()) == {"keep"}
 
 
 def test_a_collapse_has_the_mean_score_of_its_entries(snapshot: SnapshotView) -> None:
