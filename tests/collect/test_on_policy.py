@@ -125,7 +125,7 @@ def test_the_most_detailed_recency_map_within_a_budget():
 
 def test_scores_leave_the_network_s_mode_alone(scorer):
     tree = embed_document(tiny_model(), MeanGistNet(), make_document(), TREE)
-    scorer.network.train()
+    scorer.scorer.network.train()
     scorer.scores(LODMap.of_tokens(TREE, 0, 40), tree.embeddings)
-    assert scorer.network.training
+    assert scorer.scorer.network.training
     assert all(isinstance(level, torch.Tensor) for level in tree.embeddings)
