@@ -1,6 +1,7 @@
 """What the focus allocator would do with a snapshot's actions, at the size it has now."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mctrace.analysis.snapshot_view import SnapshotView
 from mctrace.context.actions import Action
@@ -15,10 +16,12 @@ def planned_edits(
 
     Scores are those of the snapshot's first checkpoint. Without one they are the measured values under the
     priced target in units of `utility_scale` (nats per unit), what a network would give that has learned it.
+    Nothing is left to chance.
     """
     scores = _scores(snapshot, utility_scale)
     candidates = candidates_of(snapshot.lod_map, protected_tail=0).rescored(scores)
-    done = allocate(snapshot.lod_map, candidates, snapshot.lod_map.num_entries, config).edits
+    certain = replace(config, temperature=0.0)
+    done = allocate(snapshot.lod_map, candidates, snapshot.lod_map.num_entries, certain).edits
     return {
         found.action: "unknown"
         if found.action not in scores

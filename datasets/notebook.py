@@ -29,7 +29,8 @@ class Traces:
 
     version: StoreVersion
     connection: duckdb.DuckDBPyConnection
-    """with every view; it can read the version's files and nothing else, and write no file"""
+    """with every view, for SQL of your own: it reaches no file but the store's parts, and those it could also
+    overwrite; `arrow`, `pandas` and `polars` run queries only"""
 
     def arrow(self, sql: str, **variables: object) -> pa.Table:
         """The answer to one query; `variables` are what it reads with getvariable. Raises InputError."""

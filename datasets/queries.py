@@ -158,7 +158,10 @@ def target_sql(target: str) -> str:
     named = Path(OWN_TARGETS, f"{target}.sql")
     path = named if named.is_file() else Path(target)
     if path.suffix == ".sql" and path.is_file():
-        return path.read_text(encoding="utf-8").strip().rstrip(";")
+        try:
+            return path.read_text(encoding="utf-8").strip().rstrip(";")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the target {path} cannot be read: {error}") from error
     raise InputError(
         f"unknown target {target!r}: one of {', '.join(TARGETS)}, a file {named}, or any other .sql file"
     )

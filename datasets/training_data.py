@@ -17,7 +17,7 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.document_arrays import DocumentArrays
 from mctrace.datasets.provenance import Mix, Provenance, refuse_mixture
-from mctrace.datasets.queries import connect, fetch_rows, read_sql
+from mctrace.datasets.queries import connect, fetch_rows, read_sql, single_query
 from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.target import Merge, Target
 
@@ -206,11 +206,19 @@ _TYPES = {"is_expand": np.bool_, "node_level": np.int64, "node_index": np.int64}
 
 
 def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where: str) -> None:
-    """Makes the table `chosen_labels`: the target's rows for which `where` holds."""
+    """Makes the table `chosen_labels`: the target's rows for which `where` holds.
+
+    A target may come from a file or with a checkpoint, so it has to be one query and nothing besides.
+    """
     if where:
         check_condition(connection, where)
+    query = single_query(connection, target.sql).strip().rstrip(";")
     try:
-        connection.execute(f"create temp table target_rows as from (\n{target.sql}\n)")
+        connection.execute(
+            "create temp table target_rows as "
+            f"select * replace (utility::double as utility) from (\n{query}\n)"
+        )
+        connection.execute("select trajectory_id, snapshot_id from target_rows limit 0")
     except duckdb.Error as error:
         raise InputError(f"the target {target.name!r} fails: {str(error).strip()}") from error
     try:

@@ -425,6 +425,7 @@ def show(
     actions: Annotated[bool, typer.Option("--actions", help="every legal action, measured or not")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     tokenizer: TokenizerFolder = None,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """Show one snapshot in the terminal.
 
@@ -433,7 +434,7 @@ def show(
     from mctrace.pipeline.show_command import ShowRequest, show_snapshot
 
     request = ShowRequest(snapshot, version, checkpoints or (), top, actions, as_json, tokenizer)
-    show_snapshot(configure(config, store, set_), request, console)
+    show_snapshot(configure(config, store, set_, store__skip_damaged=skip_damaged), request, console)
 
 
 @app.command()

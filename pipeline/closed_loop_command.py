@@ -84,7 +84,10 @@ def evaluate_closed_loop(
             highlight=False,
         )
     folder = out or (checkpoints[0].parent if checkpoints else Path("closed_loop"))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the results folder {folder} cannot be made: {error.strerror}") from error
     rows: list[Mapping[str, Any]] = []
     progress.start("closed loop", len(documents) * len(contenders), "runs")
     try:

@@ -55,11 +55,13 @@ def evaluate_checkpoints(
     first = loaded[0][1]
     store = open_version(config.store, version, dataset)
     source = _source(store, first, config)
-    scorers: dict[str, Scorer] = {}
+    scorers = _baselines(source, split, config.train)
     for folder, (network, info) in zip(checkpoints, loaded, strict=True):
         _check_comparable(info, first, store, source, folder)
-        scorers[name_of_checkpoint(folder)] = network_scorer(network.to(device), bfloat16=bfloat16)
-    scorers |= _baselines(source, split, config.train)
+        name = name_of_checkpoint(folder)
+        if name in scorers:
+            raise InputError(f"two scorers are called {name!r}: move the run in {folder} to another folder")
+        scorers[name] = network_scorer(network.to(device), bfloat16=bfloat16)
     results = judge_all(
         scorers,
         source.validation(split, config.train.batch_size),
@@ -84,12 +86,15 @@ def evaluate_checkpoints(
         },
         "pooled": {name: result.scalars() for name, result in results.items()},
     }
-    text = json.dumps(answer, indent=2)
-    (checkpoints[0].parent / EVALUATION_FILE).write_text(text + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(answer))
     else:
         _print_judgement(answer, intervals, console)
+    file = checkpoints[0].parent / EVALUATION_FILE
+    try:
+        file.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the evaluation cannot be kept in {file}: {error.strerror}") from error
 
 
 def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -> Source:

@@ -17,8 +17,9 @@ from mctrace.analysis.snapshot_view import ActionView, SnapshotView, SpanView, f
 from mctrace.analysis.wording import MISSING, count, counted, nats, number
 from mctrace.context.actions import Action
 from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import StoreVersion, open_store
+from mctrace.datasets.store import StoreVersion
 from mctrace.pipeline.config import PipelineConfig
+from mctrace.pipeline.reading import open_version
 from mctrace.pipeline.tokenizer import Decoders
 
 _LEVEL_BLOCKS = "█▒░·"
@@ -50,7 +51,8 @@ class ShowRequest:
 
 def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console) -> None:
     """Prints the snapshot. Raises InputError when it is unknown, or a checkpoint does not fit it."""
-    version = open_store(config.store.uri).at(request.version)
+    version = open_version(config.store, request.version)
+    version.refuse_damaged()
     with connect(version) as connection:
         add_target_views(connection)
         found = find_snapshots(connection, request.snapshot)

@@ -152,7 +152,7 @@ def _describe(config: PipelineConfig, store: StoreVersion, source: Source) -> Ch
         embedding_dim=arrays.embedding_dim,
         block_size=arrays.provenance.block_size,
         max_level=arrays.provenance.max_level,
-        utility_scale=_utility_scale(config.train, store, source.labels),
+        utility_scale=_utility_scale(config, store, source.labels),
         dataset={
             "uri": config.store.uri,
             "version": store.version,
@@ -169,12 +169,14 @@ def _arrays(source: Source) -> DocumentArrays:
     return data.arrays
 
 
-def _utility_scale(config: TrainConfig, store: StoreVersion, labels: TrainingData | None) -> float:
+def _utility_scale(config: PipelineConfig, store: StoreVersion, labels: TrainingData | None) -> float:
     """That of the labels, learned from or not; 1 where there are pairs only, whose scores have no unit."""
     if labels is not None:
         return labels.utility_scale
     try:
-        return open_training_data(store, config.target, where=config.where).utility_scale
+        return open_training_data(
+            store, config.train.target, where=config.train.where, mix=config.store.mix
+        ).utility_scale
     except InputError:
         return 1.0
 
@@ -216,8 +218,11 @@ def claim_run_folder(out: Path, config: PipelineConfig, *, overwrite: bool) -> N
         if not overwrite:
             raise InputError(f"{out} holds an earlier run: choose another --out, or --overwrite it")
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG_FILE).write_text(config.to_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the run folder {out} cannot be made: {error.strerror}") from error
 
 
 def _show(progress: Progress, step: Step) -> None:

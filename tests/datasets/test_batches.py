@@ -9,6 +9,7 @@ import torch
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.batch import scores_of_actions
 from mctrace.datasets.batches import make_batch, merged_targets, ordered_batches, shuffled_batches
+from mctrace.datasets.target import Target
 from mctrace.datasets.training_data import open_training_data
 from tests.datasets.synthetic import (
     EFFECTS,
@@ -195,3 +196,17 @@ def test_a_store_without_labels_says_what_to_do(tmp_path):
 
     with pytest.raises(InputError, match="mctrace collect"):
         open_training_data(create_store(str(tmp_path / "empty")).at())
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "from labels); copy (select 1) to 'parts/new.parquet'; select * from (select 1",
+        "copy (select 1) to 'parts/new.parquet'",
+        "select 1 as utility",
+        "select *, 'much' as utility from labels",
+    ],
+)
+def test_a_target_is_one_query_that_gives_labels_a_number(store, sql):
+    with pytest.raises(InputError):
+        open_training_data(store.at(), Target("mine", sql))
