@@ -44,10 +44,11 @@ from mctrace.context.progress import Silent
 from mctrace.datasets.batch import NUM_TAIL_GISTS
 from mctrace.datasets.batches import shuffled_batches
 from mctrace.datasets.compaction import compact
+from mctrace.datasets.document_arrays import _read_document
 from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store, open_store
-from mctrace.datasets.training_data import TrainingData, _document_arrays, open_training_data
+from mctrace.datasets.training_data import TrainingData, open_training_data
 from mctrace.train.config import TrainConfig
 from mctrace.train.networks import build_network
 
@@ -191,7 +192,7 @@ class Readers:
 
     def from_store(self, epoch: int) -> Iterator[torch.Tensor]:
         if epoch == 0:
-            _document_arrays.cache_clear()
+            _read_document.cache_clear()
             self.data = self._open()
         assert self.data is not None
         for batch in shuffled_batches(self.data, "train", BATCH, seed=0, epoch=epoch):
