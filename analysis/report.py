@@ -21,7 +21,7 @@ from mctrace.analysis.run_sections import evaluation_section, training_section
 from mctrace.analysis.scope import narrowed
 from mctrace.analysis.scorer_section import scorer_section
 from mctrace.analysis.scoring import Scorer, open_scorers, scored, scorer_agreement
-from mctrace.analysis.shipped import Row, add_target_views, run_analysis
+from mctrace.analysis.shipped import Row, run_analysis
 from mctrace.analysis.shown_text import OpenDecoder
 from mctrace.analysis.signal_section import signal_section
 from mctrace.analysis.snapshot_section import snapshot_section
@@ -78,7 +78,6 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
     """
     connection = connect(version)
     try:
-        add_target_views(connection)
         (horizons,) = run_analysis(connection, "horizons")
         judged = _judge(connection, version, parts)
         runs, splits = run_analysis(connection, "provenance"), run_analysis(connection, "splits")

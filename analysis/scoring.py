@@ -16,7 +16,7 @@ from mctrace.datasets.document_arrays import DocumentArrays
 from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.store import StoreVersion
 from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
-from mctrace.train.folders import BEST
+from mctrace.train.folders import name_of_checkpoint
 from mctrace.train.inference import score_contexts
 from mctrace.train.lensnet import LensNet
 
@@ -47,7 +47,7 @@ class Scorer:
 
 def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
     """The checkpoints in `folders`, each under a name of its own. Raises InputError for what is none."""
-    names = [folder.parent.name if folder.name == BEST else folder.name for folder in folders]
+    names = [name_of_checkpoint(folder) for folder in folders]
     return [
         Scorer(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
         for name, folder in zip(names, folders, strict=True)
@@ -68,10 +68,8 @@ def scored(
                 raise InputError(
                     f"{reason} than snapshot {snapshot.snapshot_id}: its scores mean nothing there"
                 )
-        for first in range(0, len(snapshots), _BATCH_SIZE):
-            some = snapshots[first : first + _BATCH_SIZE]
-            for place, scores_N in enumerate(_score_entries(version, some, scorer), start=first):
-                found[place][scorer.name] = scores_N
+        for scores, scores_N in zip(found, _score_entries(version, snapshots, scorer), strict=True):
+            scores[scorer.name] = scores_N
     return [one.with_scores(scores) for one, scores in zip(snapshots, found, strict=True)]
 
 
@@ -79,6 +77,8 @@ def _score_entries(
     version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: Scorer
 ) -> list[npt.NDArray[np.float64]]:
     """Scores [N] of each snapshot."""
+    if not snapshots:
+        return []
     provenance = Provenance(
         snapshots[0].model_hash,
         snapshots[0].tokenizer_hash,
@@ -89,7 +89,11 @@ def _score_entries(
     )
     arrays = DocumentArrays(version, (provenance,))
     contexts = [Context(s.lod_map, arrays.document(s.document_id, provenance)) for s in snapshots]
-    return [scores_N.double().numpy() for scores_N in score_contexts(scorer.network, contexts)]
+    return [
+        scores_N.double().numpy()
+        for first in range(0, len(contexts), _BATCH_SIZE)
+        for scores_N in score_contexts(scorer.network, contexts[first : first + _BATCH_SIZE])
+    ]
 
 
 def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[SnapshotView]) -> list[Row]:

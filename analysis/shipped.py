@@ -1,8 +1,7 @@
 """The analyses that ship with mctrace: one .sql file each, beside this module, over the views of a store.
 
 A file that takes a number reads it with `getvariable` and has a default, so that each also runs as it is with
-`mctrace sql --file`; those that read `literal_target` or `priced_target` need `add_target_views` first, those
-that read `scores` need `add_scores`.
+`mctrace sql --file`; those that read `scores` need `add_scores` first.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from mctrace.datasets.queries import TARGETS, fetch_rows, target_sql
+from mctrace.datasets.queries import fetch_rows
 
 Row = dict[str, Any]
 """one row of an answer, by column; the header of the .sql file says what it means and in which units"""
@@ -31,12 +30,6 @@ def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: 
     finally:
         for variable in variables:
             connection.execute(f"reset variable {variable}")
-
-
-def add_target_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Makes each target definition of `datasets/targets` a view, `<name>_target`, of this connection."""
-    for target in TARGETS:
-        connection.execute(f"create or replace temp view {target}_target as {target_sql(target)}")
 
 
 def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:

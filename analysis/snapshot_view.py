@@ -164,7 +164,7 @@ def read_snapshots(
     snapshot_ids: Sequence[str],
     open_decoder: OpenDecoder | None,
 ) -> list[SnapshotView]:
-    """The snapshots in that order, unscored. Needs the target views (`add_target_views`).
+    """The snapshots in that order, unscored.
 
     Without `open_decoder` no text is read; a tokenizer that is not there costs the text alone, and
     `text_problem` says why.

@@ -4,7 +4,7 @@ import duckdb
 
 from mctrace.analysis.figures import GREEN, PURPLE, Axis, bars, figure, line
 from mctrace.analysis.page import Plot, Section, Table
-from mctrace.analysis.shipped import Row, add_target_views, run_analysis
+from mctrace.analysis.shipped import Row, run_analysis
 from mctrace.analysis.store_section import NO_LABELS
 from mctrace.analysis.value_sections import bin_name, bin_span, bin_width
 from mctrace.analysis.wording import count, counted, group_name, nats, number, percent
@@ -13,9 +13,8 @@ _COLORS = {"literal": PURPLE, "priced": GREEN}
 
 
 def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
-    """Makes the target views on `connection`, then compares them."""
+    """Compares the targets that ship."""
     title = "Literal against priced targets"
-    add_target_views(connection)
     utilities = run_analysis(connection, "target_utilities")
     if not utilities:
         return Section("targets", title, [NO_LABELS])

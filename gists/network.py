@@ -186,10 +186,6 @@ class TransformerGistNet(nn.Module):
             digest.update(tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def check_fits(self, block_size: int, embedding_dim: int) -> None:
         made_for = (self.config.block_size, self.config.embedding_dim)
         if made_for != (block_size, embedding_dim):

@@ -276,6 +276,7 @@ def export(
         str | None, typer.Option("--where", help="which labels, in SQL, e.g. \"split = 'train'\"")
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="entries and documents as text, too")] = False,
+    tokenizer: TokenizerFolder = None,
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="the base model's embedding table, too")
     ] = False,
@@ -292,7 +293,16 @@ def export(
     targets = {"targets": tuple(target)} if target else {}
     request = ExportRequest(format_.value, where=where, with_embeddings=embeddings, **targets)
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
-    export_store(settings, version, out, request, with_text=text, overwrite=overwrite, console=console)
+    export_store(
+        settings,
+        version,
+        out,
+        request,
+        with_text=text,
+        tokenizer=tokenizer,
+        overwrite=overwrite,
+        console=console,
+    )
 
 
 @app.command()

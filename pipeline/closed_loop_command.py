@@ -39,10 +39,10 @@ from mctrace.context.errors import ConfigError, InputError, ModelError
 from mctrace.context.ranges import check_choice
 from mctrace.datasets.store import find_store
 from mctrace.pipeline.config import PipelineConfig
-from mctrace.pipeline.evaluate_command import name_of_checkpoint
 from mctrace.pipeline.output import print_table
 from mctrace.pipeline.progress import make_progress
 from mctrace.train.estimates import Interval
+from mctrace.train.folders import name_of_checkpoint
 
 ROWS_FILE = "closed_loop.jsonl"
 """One line for each document and policy that is done; what a second run takes over."""

@@ -26,7 +26,7 @@ from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
 from mctrace.train.config import TrainConfig
 from mctrace.train.estimates import Interval, bootstrap_interval
 from mctrace.train.evaluation import Scorer, judge_all, network_scorer
-from mctrace.train.folders import BEST
+from mctrace.train.folders import name_of_checkpoint
 from mctrace.train.reading import Source
 from mctrace.train.ridge import fit_ridge
 from mctrace.train.trainer import resolve_device, uses_bfloat16
@@ -169,11 +169,6 @@ def _check_comparable(
             f"{folder} was trained on target {info.target!r} ({_target(info).hash[:8]}), the first "
             f"checkpoint on {first.target!r} ({_target(first).hash[:8]}): evaluate them one by one"
         )
-
-
-def name_of_checkpoint(folder: Path) -> str:
-    """A run's checkpoint is called by its run; any other by its own folder."""
-    return folder.resolve().parent.name if folder.name == BEST else str(folder)
 
 
 def _intervals(per_document: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, Interval]:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from mctrace.analysis.planned_edits import planned_edits
-from mctrace.analysis.shipped import add_target_views
 from mctrace.analysis.shown_text import excerpt, visible
 from mctrace.analysis.snapshot_view import ActionView, SnapshotView, SpanView, find_snapshots, read_snapshots
 from mctrace.analysis.wording import MISSING, count, counted, nats, number
@@ -54,7 +53,6 @@ def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console
     version = open_version(config.store, request.version)
     version.refuse_damaged()
     with connect(version) as connection:
-        add_target_views(connection)
         found = find_snapshots(connection, request.snapshot)
         decoders = Decoders(version, request.tokenizer)
         (snapshot,) = read_snapshots(connection, version.location, found[:1], decoders.open)

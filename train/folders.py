@@ -84,3 +84,8 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def name_of_checkpoint(folder: Path) -> str:
+    """A run's best checkpoint is called by its run; any other by its own folder."""
+    return folder.resolve().parent.name if folder.name == BEST else str(folder)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from mctrace.analysis.shipped import add_target_views
 from mctrace.datasets.queries import connect
 from mctrace.datasets.store import Store
 from tests.analysis.synthetic import BY_HAND, Measured, Trajectory, write_store
@@ -20,7 +19,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def connection(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
     """Shared: whoever sets a variable of it resets it."""
     with connect(store.at()) as connected:
-        add_target_views(connected)
         yield connected
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mctrace.analysis.shipped import Row, add_scores, add_target_views, read_analysis, run_analysis
+from mctrace.analysis.shipped import Row, add_scores, read_analysis, run_analysis
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.queries import connect, run_user_sql
 from mctrace.datasets.store import Store
@@ -234,7 +234,6 @@ def test_shadow_prices(connection: Connection) -> None:
 
 def test_labels_without_a_price_are_counted_and_left_out(store: Store) -> None:
     connection = connect(store.at())
-    add_target_views(connection)
     connection.execute("set variable budget = 1")  # no price makes a's 37 entries fit in one position
     rows = run_analysis(connection, "target_utilities")
     priced = pick(rows, target="priced", action="expand", entry_level=1)
@@ -455,7 +454,6 @@ def test_value_by_token_class_takes_as_many_labels_as_it_is_told(connection: Con
 def test_nothing_to_analyse_is_no_error(stores_without_labels: list[Store], name: str) -> None:
     for store in stores_without_labels:
         with connect(store.at()) as connection:
-            add_target_views(connection)
             add_scores(connection, [])
             assert len(run_analysis(connection, name)) <= 1
 

@@ -109,7 +109,7 @@ def test_export_at_a_version(run, store, tmp_path):
 def test_text_needs_the_run_s_own_tokenizer(run):
     code, _, err = run("export", "out", "--text")
     assert code == 1
-    assert "without --text" in err
+    assert "--tokenizer" in err
 
 
 def test_log_and_sweep_take_their_flags(run, store):
