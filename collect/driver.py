@@ -22,7 +22,8 @@ from mctrace.collect.checks import (
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.fidelity import Pair, compare
 from mctrace.collect.forecast import Forecast, forecast, total_work
-from mctrace.collect.measuring import Finished, RunContext, WorkItem, embeddings_part_id
+from mctrace.collect.identity import embeddings_part_id
+from mctrace.collect.measuring import Finished, RunContext, WorkItem
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan

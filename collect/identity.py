@@ -74,3 +74,8 @@ def document_part_id(document_id: str, provenance: Provenance) -> str:
             "tree": tree,
         }
     )
+
+
+def embeddings_part_id(provenance: Provenance) -> str:
+    """A model's embedding table is kept once per dtype."""
+    return part_digest({"embeddings": provenance.model_hash, "dtype": provenance.dtype})

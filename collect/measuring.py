@@ -20,7 +20,7 @@ from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import Batching, DocumentTree
 from mctrace.collect.fidelity import Pair
 from mctrace.collect.fitness import check_architecture
-from mctrace.collect.identity import document_part_id, part_digest
+from mctrace.collect.identity import document_part_id, embeddings_part_id
 from mctrace.collect.measurement import (
     Effect,
     JointEffect,
@@ -303,8 +303,3 @@ def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausa
     if isinstance(gistnet, torch.nn.Module):
         gistnet.to(model.device)
     return gistnet
-
-
-def embeddings_part_id(provenance: Provenance) -> str:
-    """A model's embedding table is kept once per dtype."""
-    return part_digest({"embeddings": provenance.model_hash, "dtype": provenance.dtype})

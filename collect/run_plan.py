@@ -7,7 +7,7 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.documents import Document, Placement
-from mctrace.collect.identity import document_part_id, with_id
+from mctrace.collect.identity import document_part_id, embeddings_part_id, with_id
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import MapMaker, plan_document
 from mctrace.collect.planned import PlannedTrajectory, Provenance
@@ -46,9 +46,18 @@ class RunPlan:
         return replace(self, trajectories=tuple(exact))
 
     def missing(self, store: Store | None) -> list[PlannedTrajectory]:
-        """Planned trajectories the ledger does not list; all of them where there is no store yet."""
+        """Planned trajectories the ledger does not list; all of them where there is no store yet.
+
+        Where a part that trajectories only bring along, a document or the embedding table, was withdrawn
+        after they were measured, one trajectory that needs it is measured again.
+        """
         done = store.at().part_ids if store else frozenset()
-        return [planned for planned in self.trajectories if planned.part_id not in done]
+        missing = [planned for planned in self.trajectories if planned.part_id not in done]
+        lacking = self.missing_documents(store) - {planned.document_id for planned in missing}
+        if not missing and not lacking and embeddings_part_id(self.provenance) not in done:
+            return list(self.trajectories[:1])
+        brings = {planned.document_id: planned for planned in reversed(self.trajectories)}
+        return [*missing, *(brings[document_id] for document_id in sorted(lacking))]
 
     def missing_documents(self, store: Store | None) -> set[str]:
         """Ids of planned documents whose tokens and gists are not in the store."""

@@ -29,7 +29,8 @@ def readable_files(location: Location, files: Sequence[tuple[str, PartFile]]) ->
     """
     if location.is_local:
         return [location.path(place) for place, _ in files]
-    return list(location.each(lambda one: _fetched(location, *one), files))
+    folder = _folder()  # made here: threads that find none yet would each make their own
+    return list(location.each(lambda one: _fetched(location, folder, *one), files))
 
 
 def readable_folders(location: Location) -> list[str]:
@@ -38,10 +39,10 @@ def readable_folders(location: Location) -> list[str]:
     return [folder] if location.is_local else [folder, f"{_folder()}/"]
 
 
-def _fetched(location: Location, place: str, file: PartFile) -> str:
+def _fetched(location: Location, folder: Path, place: str, file: PartFile) -> str:
     if file.size > _MOST_BYTES:
         return location.url(place)
-    copy = _folder() / f"{file.sha256}.parquet"
+    copy = folder / f"{file.sha256}.parquet"
     if not copy.exists():
         try:
             content = location.read_bytes(place)

@@ -11,7 +11,8 @@ sync the file before the log names it nor find a file that changed afterwards.
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -35,6 +36,8 @@ RUN_IDS = "run_ids"
 """Commit metadata: the runs whose parts a version added, separated by spaces."""
 ADDED = "added"
 """Commit metadata: how many parts of each kind a version added."""
+WITHDRAWN = "withdrawn"
+"""Commit metadata: how many parts of each kind a version took off the list."""
 _COMMIT_RETRIES = 100
 """With the default, 8 writers lose about 4% of their commits."""
 _PREFIX = "rows-"
@@ -53,12 +56,13 @@ class CommittedPart:
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """What one version of the ledger did: the runs that wrote, and how many parts of each kind came."""
+    """What one version of the ledger did: the runs that wrote, and what parts of each kind came and went."""
 
     version: int
     made_at: datetime
     run_ids: tuple[str, ...]
     added: dict[str, int]
+    withdrawn: dict[str, int]
 
 
 @dataclass
@@ -132,6 +136,7 @@ class Ledger:
                 datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
                 tuple(commit.get(RUN_IDS, "").split()),
                 dict(commit.get(ADDED) or {}),
+                dict(commit.get(WITHDRAWN) or {}),
             )
             for commit in reversed(self._newest().history())
         ]
@@ -166,6 +171,19 @@ class Ledger:
                 self._tidy()
         return ordered
 
+    def withdraw(self, part_ids: Collection[str]) -> None:
+        """Takes parts off the list in a version of its own; older versions name them still.
+
+        Raises StoreError when another driver rewrites the list at the same moment; then nothing has changed.
+        """
+        table = self._newest()
+        rows = [row for file, size in self._files(table) for row in self.read(file, size)]
+        gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
+        kept = [row for row in rows if row.part.part_id not in gone]
+        if gone:
+            metadata = {RUN_IDS: "", ADDED: {}, WITHDRAWN: dict(sorted(Counter(gone.values()).items()))}
+            self._append(table, kept, metadata, _remove_actions(table))
+
     def _tidy(self) -> None:
         """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
 
@@ -196,7 +214,7 @@ class Ledger:
             name,
             len(content),
             {},
-            int(rows[-1].committed_at.timestamp() * 1000),
+            int(datetime.now(UTC).timestamp() * 1000),
             not removed,
             json.dumps({"numRecords": len(rows)}),
         )

@@ -455,6 +455,12 @@ def verify(
     version: Version = None,
     quick: Annotated[bool, typer.Option("--quick", help="sizes only, no hashes")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="remove old files no ledger row names")] = False,
+    withdraw: Annotated[
+        bool,
+        typer.Option(
+            "--withdraw", help="a new version without damaged parts, so that collect measures them again"
+        ),
+    ] = False,
     grace: Annotated[
         float,
         typer.Option("--grace", min=0, help="hours that a file stays though no row names it, with --sweep"),
@@ -468,7 +474,12 @@ def verify(
 
     grace_period = timedelta(hours=grace) if sweep else None
     verify_run(
-        configure(config, store, set_), version, quick=quick, sweep_after=grace_period, console=console
+        configure(config, store, set_),
+        version,
+        quick=quick,
+        sweep_after=grace_period,
+        withdraw=withdraw,
+        console=console,
     )
 
 

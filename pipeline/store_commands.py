@@ -10,12 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from mctrace.context.errors import ConfigError, StoreError
+from mctrace.context.errors import ConfigError, InputError, StoreError
 from mctrace.datasets.compaction import compact
 from mctrace.datasets.queries import connect, fetch_rows, read_sql
-from mctrace.datasets.store import DERIVED_BY, create_store, open_store
+from mctrace.datasets.store import DERIVED_BY, Store, create_store, open_store
 from mctrace.datasets.verify import sweep as sweep_store
 from mctrace.datasets.verify import verify
+from mctrace.datasets.withdrawal import withdraw_damaged
 from mctrace.pipeline.config import DEFAULT_FILE, PipelineConfig, load_config
 from mctrace.pipeline.progress import make_progress
 
@@ -92,8 +93,10 @@ def print_versions(config: PipelineConfig, at: int | None, console: Console) -> 
     runs = {row["run_id"]: row for row in fetch_rows(connect(version), "from runs")}
     for record in store.ledger.history()[: version.version + 1]:
         added = ", ".join(f"{count} {kind}" for kind, count in record.added.items()) or "nothing"
+        withdrawn = ", ".join(f"{count} {kind}" for kind, count in record.withdrawn.items())
         console.print(
             f"{record.version}  {record.made_at:%Y-%m-%d %H:%M:%S} UTC  added {added}"
+            + (f", withdrew {withdrawn}" if withdrawn else "")
             + "".join(f"\n    {_origin(run_id, runs.get(run_id))}" for run_id in record.run_ids),
             markup=False,
             highlight=False,
@@ -155,9 +158,19 @@ def verify_run(
     *,
     quick: bool,
     sweep_after: timedelta | None,
+    withdraw: bool,
     console: Console,
 ) -> None:
-    """Prints every problem and sweeps where a grace period is given; raises StoreError when there was one."""
+    """Prints every problem, and sweeps and withdraws where that is asked for.
+
+    Raises StoreError when there was a problem, withdrawn or not, so that whoever reads the exit status alone
+    knows that labels are missing now.
+    """
+    if withdraw and (quick or version is not None):
+        raise InputError(
+            "--withdraw looks at every byte of the newest version: leave out "
+            + ("--quick" if quick else "--version")
+        )
     store = open_store(config.store.uri)
     at = store.at(version)
     problems = list(verify(at, quick=quick, progress=make_progress(console)))
@@ -167,11 +180,28 @@ def verify_run(
         removed = sweep_store(store, sweep_after)
         console.print(f"swept {len(removed)} folders and files that no version names")
     if problems:
-        raise StoreError(f"{len(problems)} problem(s) in {config.store.uri} at version {at.version}")
+        found = f"{len(problems)} problem(s) in {config.store.uri} at version {at.version}"
+        raise StoreError(f"{found}; {_withdraw(store, console)}" if withdraw else found)
     num_files = sum(len(committed.part.files) for committed in at.parts)
     size = sum(committed.part.size for committed in at.parts)
     console.print(
         f"{config.store.uri} at version {at.version} is whole: {len(at.parts)} parts, {num_files} files, "
         f"{size / 1e6:.1f} MB{' (hashes not checked)' if quick else ''}",
         highlight=False,
+    )
+
+
+def _withdraw(store: Store, console: Console) -> str:
+    """What was withdrawn, and what brings it back."""
+    found = withdraw_damaged(store, make_progress(console))
+    for part in found.kept:
+        console.print(
+            f"{part.folder} stays: a run's own record cannot be made again", markup=False, highlight=False
+        )
+    if not found.withdrawn:
+        return "no damaged part that could be made again"
+    kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(p.kind for p in found.withdrawn).items()))
+    return (
+        f"withdrew {kinds} in version {store.ledger.version()}: the same 'mctrace collect' measures them "
+        "again, the same 'mctrace derive' derives a dataset again"
     )

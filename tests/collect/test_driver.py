@@ -7,6 +7,8 @@ import pytest
 from mctrace.collect.driver import _work_items
 from mctrace.context.progress import Silent
 from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.verify import verify
+from mctrace.datasets.withdrawal import withdraw_damaged
 from tests.collect.runs import tiny_run
 
 
@@ -109,3 +111,20 @@ def test_the_store_knows_what_its_tokens_read_as(tiny_settings, corpus_folder, t
         # The tiny tokenizer spells a space with a letter of its own.
         text = (corpus_folder / Path(row["source"]).name).read_text()
         assert text.startswith(row["text"].replace("\u0120", " "))
+
+
+@pytest.mark.parametrize("kind", ["trajectory", "document", "embeddings", "drops"])
+def test_what_was_withdrawn_is_measured_again_and_nothing_else_is_kept_twice(tiny_settings, tmp_path, kind):
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4, "collect.drop_controls": True})
+    run.measure()
+    before, whole = run.labels(), run.store.at()
+    lost = next(c.part for c in whole.parts if c.part.kind == kind)
+    (Path(run.store.location.root) / lost.folder / lost.files[0].path).unlink()
+    assert [part.part_id for part in withdraw_damaged(run.store, Silent()).withdrawn] == [lost.part_id]
+    assert run.measure().num_measured == 1
+    assert run.store.at().part_ids - {c.part.part_id for c in whole.parts if c.part.kind == "run"} >= {
+        c.part.part_id for c in whole.parts if c.part.kind != "run"
+    }
+    assert run.labels() == pytest.approx(before, abs=1e-6)
+    assert list(verify(run.store.at(), quick=False, progress=Silent())) == []
+    assert run.measure().num_measured == 0

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
 from mctrace.context.errors import InputError, StoreError
 from mctrace.context.progress import Silent
+from mctrace.datasets import fetching
 from mctrace.datasets.batches import ordered_batches
 from mctrace.datasets.compaction import compact
 from mctrace.datasets.parts import write_part
@@ -77,6 +80,21 @@ def test_small_files_are_fetched_whole_and_large_ones_read_in_place(store, monke
     monkeypatch.setattr("mctrace.datasets.fetching._MOST_BYTES", 10)
     assert all(file.startswith("s3://traces/synthetic/") for file in store.at().table_files("effects"))
     assert fetch_rows(connect(store.at()), query) == rows
+
+
+def test_what_is_fetched_at_once_lies_in_one_folder(store, monkeypatch, tmp_path):
+    def slow_mkdtemp(prefix: str) -> str:
+        time.sleep(0.1)
+        return mkdtemp(prefix=prefix, dir=tmp_path)
+
+    fetching._folder.cache_clear()
+    monkeypatch.setattr("mctrace.datasets.fetching.tempfile.mkdtemp", slow_mkdtemp)
+    try:
+        files = store.at().table_files("effects")
+        assert len(files) == 3
+        assert len({Path(file).parent for file in files}) == 1
+    finally:
+        fetching._folder.cache_clear()
 
 
 def test_a_damaged_table_is_named_when_it_is_fetched(store, monkeypatch, tmp_path):

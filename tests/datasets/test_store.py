@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,8 @@ from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import create_store, open_store
 from mctrace.datasets.training_data import open_training_data
 from mctrace.datasets.verify import leave_out_damaged, sweep, verify
+from mctrace.datasets.verify_log import verify_ledger
+from mctrace.datasets.withdrawal import withdraw_damaged
 from tests.datasets.synthetic import EFFECTS, add_document, add_trajectory, effect
 
 
@@ -269,6 +272,34 @@ def test_around_a_damaged_document_the_others_are_trained_on(store):
     assert {s.document_id for s in data.snapshots("train")} == {"d"}
     assert len(make_batch(data, data.snapshots("train"))) == 2
     assert "ta" in {row["trajectory_id"] for row in fetch_rows(connect(whole), "from effects")}
+
+
+def test_damaged_parts_are_withdrawn_in_a_version_of_their_own(store):
+    before = store.at()
+    for part_id in ("tb", "run-start"):
+        part = next(c.part for c in before.parts if c.part.part_id == part_id)
+        (root(store) / part.folder / part.files[0].path).unlink()
+    late = open_store(str(root(store)))
+    late.at()  # a driver that has read the list before
+    found = withdraw_damaged(store, Silent())
+    assert [part.part_id for part in found.withdrawn] == ["tb"]
+    assert [part.kind for part in found.kept] == ["run"]
+    assert before.part_ids - store.at().part_ids == {"tb"}
+    assert store.at(before.version).part_ids == before.part_ids
+    assert store.ledger.history()[-1].withdrawn == {"trajectory": 1}
+    add_trajectory(late, "tb", "b", EFFECTS)
+    assert store.at().part_ids == before.part_ids
+    assert list(verify_ledger(store.ledger, store.at().version)) == []
+
+
+def test_everything_can_be_withdrawn_and_nothing_is_withdrawn_from_a_whole_store(store):
+    version = store.at().version
+    assert withdraw_damaged(store, Silent()).withdrawn == []
+    assert store.at().version == version
+    for committed in store.at().parts:
+        shutil.rmtree(root(store) / committed.part.folder)
+    withdraw_damaged(store, Silent())
+    assert {c.part.kind for c in store.at().parts} == {"run"}
 
 
 def test_verify_finds_values_that_cannot_be(store):

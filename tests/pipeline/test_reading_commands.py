@@ -63,6 +63,20 @@ def test_a_damaged_part_stops_reading_until_it_is_asked_to_be_left_out(run, stor
     assert run("verify")[0] == 1
 
 
+def test_damaged_parts_are_withdrawn_only_from_the_newest_version_and_after_every_byte_was_read(run, store):
+    damage(store, "tb", "effects.parquet")
+    for flag in ("--quick", "--version=3"):
+        code, _, err = run("verify", "--withdraw", flag)
+        assert code == 1
+        assert flag.split("=")[0] in err
+    code, out, err = run("verify", "--withdraw")
+    assert code == 1
+    assert "effects.parquet" in out
+    assert "withdrew 1 trajectory" in err
+    assert run("verify")[0] == 0
+    assert "withdrew 1 trajectory" in run("log", "--versions")[1]
+
+
 def test_training_goes_around_a_damaged_document(run, store, tmp_path):
     add_document(store, "d", "train", 5)
     add_trajectory(store, "td", "d", EFFECTS)
