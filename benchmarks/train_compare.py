@@ -1,28 +1,32 @@
 """Each network, objective and target on the same labels, judged on the same held-out documents.
 
-    python -m benchmarks.train_compare --store demo/store --out runs/compare
+    make compare
 
-Trains every combination under the small preset with several seeds, judges all of one target together with
-the baselines, and writes benchmarks/results/train-compare.json; `benchmarks.train_compare_page` makes a page
-of it. Combinations whose data the store lacks (no variants: no pairs) are left out and named.
+Trains every combination under the small preset, judges all of one target together with the baselines, and
+writes benchmarks/results/train-compare.json; `benchmarks.train_compare_page` makes a page of it. Combinations
+whose data the store lacks (no variants: no pairs) are left out and named.
 """
 
 import argparse
 import json
+import multiprocessing
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from rich.console import Console
 
 from mctrace.context.errors import InputError
 from mctrace.pipeline.config import PipelineConfig, StoreConfig
 from mctrace.pipeline.evaluate_command import evaluate_checkpoints
 from mctrace.pipeline.train_command import train_run
-from mctrace.train.config import NetworkName, small_preset
+from mctrace.train.config import NetworkName, TrainConfig, small_preset
 from mctrace.train.objective_config import ObjectiveConfig, ObjectiveName
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,38 +43,68 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 """Ways the counterfactual objective can be put, tried with the default network and target"""
 
 
-def runs(seeds: int) -> Iterator[tuple[str, str, ObjectiveConfig, str, NetworkName, int]]:
-    """(target, name of the run's kind, objective, variation, network, seed)"""
+@dataclass(frozen=True)
+class Combination:
+    """One training run: its kind's name is shared by its seeds."""
+
+    target: str
+    kind: str
+    train: TrainConfig
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.kind}, seed {self.train.seed}".replace(", ", "-").replace(" ", "_").replace(":", "")
+
+
+def combinations(seeds: int) -> Iterator[Combination]:
+    """Every network, objective and target, then every variation of the default ones."""
     networks, objectives = get_args(NetworkName), get_args(ObjectiveName)
     for target, network, objective, seed in product(TARGETS, networks, objectives, range(seeds)):
-        yield target, f"{network}, {objective}", ObjectiveConfig(objective), "", network, seed
+        yield _combination(target, f"{network}, {objective}", network, ObjectiveConfig(objective), seed)
+    default = TrainConfig()
     for (variation, changes), seed in product(VARIATIONS.items(), range(seeds)):
-        config = replace(ObjectiveConfig(), **changes)
-        yield "priced", f"variation: {variation}", config, variation, "dual_cross_attention", seed
+        objective_config = replace(ObjectiveConfig(), **changes)
+        kind = f"variation: {variation}"
+        yield _combination(default.target, kind, default.network.name, objective_config, seed)
 
 
-def compare(store: str, out: Path, seeds: int, split: str) -> dict[str, Any]:
-    """Everything, one after the other; what is in `out` already is not trained again."""
+def _combination(
+    target: str, kind: str, network: NetworkName, objective: ObjectiveConfig, seed: int
+) -> Combination:
+    train = replace(small_preset(network), target=target, seed=seed, objective=objective, device="cpu")
+    return Combination(target, kind, train)
+
+
+def train_one(store: str, out: Path, one: Combination) -> str | None:
+    """Trains what `out` lacks; returns why the store's data cannot do it, None where it was done."""
+    torch.set_num_threads(1)
+    config = PipelineConfig(store=StoreConfig(store), train=one.train)
+    folder, quiet = out / one.target / one.run_name, Console(quiet=True)
+    try:
+        result = train_run(config, None, folder, overwrite=False, resume=True, console=quiet)
+    except InputError as error:
+        return str(error)
+    if result.ending == "stopped":  # whoever stops one run means all of them; the same command goes on
+        raise KeyboardInterrupt
+    return None
+
+
+def compare(store: str, out: Path, seeds: int, split: str, jobs: int) -> dict[str, Any]:
+    """Everything, `jobs` runs at once on a thread each; what is in `out` already is not trained again."""
     quiet, started = Console(quiet=True), time.perf_counter()
     kinds: dict[str, list[str]] = {}
     folders: dict[str, list[Path]] = {target: [] for target in TARGETS}
     left_out: dict[str, str] = {}
-    for target, kind, objective, _, network, seed in runs(seeds):
-        train = replace(small_preset(network), target=target, seed=seed, objective=objective, device="cpu")
-        config = PipelineConfig(store=StoreConfig(store), train=train)
-        run = out / target / f"{kind}, seed {seed}".replace(", ", "-").replace(" ", "_").replace(":", "")
-        try:
-            stopped = (
-                train_run(config, None, run, overwrite=False, resume=True, console=quiet).ending == "stopped"
-            )
-        except InputError as error:
-            left_out[f"{target}: {kind}"] = str(error)
-            continue
-        if stopped:  # whoever stops one run means all of them; the same command goes on
-            raise KeyboardInterrupt
-        folders[target].append(run / "best")
-        kinds.setdefault(f"{target}: {kind}", []).append(run.name)
-        print(f"{target}, {kind}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+    # Forked children break deltalake and zarr.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        planned = list(combinations(seeds))
+        for one, why in zip(planned, pool.map(partial(train_one, store, out), planned), strict=True):
+            if why:
+                left_out[f"{one.target}: {one.kind}"] = why
+                continue
+            folders[one.target].append(out / one.target / one.run_name / "best")
+            kinds.setdefault(f"{one.target}: {one.kind}", []).append(one.run_name)
+            print(f"{one.target}, {one.run_name}: {time.perf_counter() - started:.0f} s", flush=True)
     judged = {}
     for target, checkpoints in folders.items():
         config = PipelineConfig(store=StoreConfig(store), train=replace(small_preset(), target=target))
@@ -88,10 +122,11 @@ def main() -> None:
     )
     parser.add_argument("--store", required=True, help="store with labels and variants")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for the runs")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each kind")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, on one thread each")
     parser.add_argument("--split", default="test", help="train, validation or test")
     arguments = parser.parse_args()
-    result = compare(arguments.store, arguments.out, arguments.seeds, arguments.split)
+    result = compare(arguments.store, arguments.out, arguments.seeds, arguments.split, arguments.jobs)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "train-compare.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("store", "split", "seeds", "left_out", "seconds")}))
