@@ -7,7 +7,7 @@ noise on its scores, so that the next round of training sees what the last one w
 Shapes: N entries, d embedding width of the base model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from mctrace.collect.policies import recency_map_within
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import FloatArray, candidates_of
 from mctrace.context.chance import generator_for
-from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.contexts import Context, TreeEmbeddings
 from mctrace.gists.gistnet import GistNet, build_tree
+from mctrace.train.learned_from import refuse_unlearned
 from mctrace.train.scorer import Scorer
 
 
@@ -52,23 +52,7 @@ def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False)
     """The checkpoint in `folder`. Raises InputError when it learned from another base model, GistNet or tree
     than those it is to score."""
     found = Scorer.from_pretrained(folder)
-    info, tree = found.info, provenance.tree
-    theirs: Mapping[str, object] = {
-        "base model": info.dataset.get("model_hash"),
-        "GistNet": info.dataset.get("gist_hash"),
-        "tree (block_size, max_level)": (info.block_size, info.max_level),
-    }
-    ours: Mapping[str, object] = {
-        "base model": provenance.model_hash,
-        "GistNet": provenance.gist_hash,
-        "tree (block_size, max_level)": (tree.block_size, tree.max_level),
-    }
-    for what, ours_is in ours.items():
-        if theirs[what] != ours_is:
-            raise InputError(
-                f"{folder} was trained with another {what} than the one configured ({theirs[what]}, here "
-                f"{ours_is}): change model.name, gists.source or tree, or train one for these"
-            )
+    refuse_unlearned(found.info, folder, [provenance], "model.name, gists.source and tree say")
     return LensNetScorer(found, balances)
 
 

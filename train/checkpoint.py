@@ -42,7 +42,8 @@ class CheckpointInfo:
     target: str
     """name of the target definition"""
     dataset: Mapping[str, str | int]
-    """where the labels come from: store uri and version, model, tokenizer and gist hashes, and so on"""
+    """where the labels come from: store uri and version, model, tokenizer and gist hashes, and so on; of a
+    mixture each hash as `Provenance.of_all` joins them"""
     training: Mapping[str, Any]
     """the whole `TrainConfig` as it was, for the record"""
     step: int = 0
