@@ -8,7 +8,7 @@ Shapes: N entries, d embedding width of the base model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from mctrace.collect.base_model import FrozenCausalLM
 from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import DocumentTree
+from mctrace.collect.identity import part_digest
 from mctrace.collect.planned import Provenance
 from mctrace.collect.policies import recency_map_within
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
@@ -27,6 +28,7 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.contexts import Context, TreeEmbeddings
 from mctrace.gists.gistnet import GistNet, build_tree
+from mctrace.train.folders import hash_of_checkpoint
 from mctrace.train.learned_from import refuse_unlearned
 from mctrace.train.scorer import Scorer
 
@@ -39,6 +41,7 @@ class LensNetScorer:
     """
 
     scorer: Scorer
+    checkpoint_hash: str
     balances: bool = False
 
     def scores(self, lod_map: LODMap, tree_embeddings: Sequence[Tensor]) -> FloatArray:
@@ -53,7 +56,7 @@ def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False)
     than those it is to score."""
     found = Scorer.from_pretrained(folder)
     refuse_unlearned(found.info, folder, [provenance], "model.name, gists.source and tree say")
-    return LensNetScorer(found, balances)
+    return LensNetScorer(found, hash_of_checkpoint(folder), balances)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ class OnPolicyMaps:
     ) -> None:
         self._scorer, self._model, self._gistnet, self._config = scorer, model, gistnet, config
         self._tree: tuple[str, DocumentTree] | None = None
+
+    @property
+    def identity(self) -> str:
+        """A hash of the checkpoint and of how it is let lead, so of all that is its own about the maps."""
+        scorer = {"checkpoint": self._scorer.checkpoint_hash, "balances": self._scorer.balances}
+        return part_digest({**scorer, **asdict(self._config)})
 
     def head_map(
         self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int

@@ -219,9 +219,8 @@ def _contenders(
             raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
         taken.add(name)
         scorer = load_scorer(folder, provenance, balances=loop.rebalance)
-        yield Contender(
-            name, Scored(lensnet_scores(scorer), config.allocator), _key(config, provenance, _hash(folder))
-        )
+        key = _key(config, provenance, scorer.checkpoint_hash)
+        yield Contender(name, Scored(lensnet_scores(scorer), config.allocator), key)
 
 
 def _key(config: PipelineConfig, provenance: Provenance, policy: str) -> str:
@@ -240,13 +239,6 @@ def _key(config: PipelineConfig, provenance: Provenance, policy: str) -> str:
         "evaluator_version": EVALUATOR_VERSION,
     }
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _hash(checkpoint: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(checkpoint.iterdir()):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _done(path: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
