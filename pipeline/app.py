@@ -38,6 +38,7 @@ from mctrace.pipeline.options import (
     Version,
     configure,
     console,
+    refuse_given,
 )
 from mctrace.train.config import NetworkName, TrainConfig, small_preset_changes
 from mctrace.train.objective_config import ObjectiveName
@@ -218,7 +219,12 @@ def sql(
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     if wants_shell(query, file):
-        open_shell(settings, version, dataset, console)
+        chosen = None if format_ is OutputFormat.TABLE else format_
+        refuse_given(
+            {"--out": out, "--format": chosen},
+            "only for a query, which is not given: without one a shell opens",
+        )
+        open_shell(settings, version, dataset, variables or [], console)
     else:
         answer_query(
             settings,
@@ -380,10 +386,19 @@ def evaluate(
         corpus__paths=_paths(corpus, None), model__name=model, model__dtype=dtype, model__device=device,
     )  # fmt: skip
     if closed_loop:
+        refuse_given(
+            {"--version": version, "--dataset": dataset, "--where": where, "--mix": mix,
+             "--skip-damaged": skip_damaged},
+            "only for judging by the store's labels, which --closed-loop does not read; leave it out",
+        )  # fmt: skip
         from mctrace.pipeline.closed_loop_command import evaluate_closed_loop
 
         evaluate_closed_loop(settings, checkpoints or [], split, out, as_json, console)
         return
+    refuse_given(
+        {"--corpus": corpus, "--model": model, "--dtype": dtype, "--device": device, "--out": out},
+        "only for --closed-loop; without it the store's labels judge, and no base model runs",
+    )
     from mctrace.pipeline.evaluate_command import evaluate_checkpoints
 
     if not checkpoints:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mctrace.context.errors import ConfigError
 from mctrace.pipeline.config import PipelineConfig, load_config
 
 Config = Annotated[Path | None, typer.Option("--config", help="configuration file [pipeline.toml]")]
@@ -35,6 +36,13 @@ Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or
 DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
 
 console = Console(soft_wrap=True)
+
+
+def refuse_given(options: Mapping[str, object], reason: str) -> None:
+    """Raises ConfigError with those of the `options`, by name, that were given though they mean nothing."""
+    given = [name for name, value in options.items() if value not in (None, [], ())]
+    if given:
+        raise ConfigError(f"{' and '.join(given)}: {reason}")
 
 
 def configure(
