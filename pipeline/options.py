@@ -55,3 +55,10 @@ def configure(
     """The configuration that a command's flags, named like `section__key`, are the last word on."""
     dotted = {key.replace("__", "."): value for key, value in flags.items()}
     return load_config(config, assignments or [], {"store.uri": store, **dotted}, preset=preset)
+
+
+def paths_of(corpus: list[str] | None, traces: Path | None = None) -> tuple[str, ...] | None:
+    """What --corpus says, None where it is not given. Raises ConfigError beside --traces."""
+    if corpus and traces:
+        raise ConfigError("give --corpus or --traces, not both: a trace file brings its own documents")
+    return tuple(corpus) if corpus else None
