@@ -148,7 +148,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
     said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
     kinds = list(dict.fromkeys(map(Provenance.of, rows)))
     if mixture := mixture_in(asdict(Provenance.of_all(kinds))):
-        said += f" They are a mixture of {' and '.join(mixture)}, as what the checkpoints learned from."
+        said += f" They differ in {' and '.join(mixture)}."
     return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), said + left_out)
 
 

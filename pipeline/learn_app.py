@@ -69,6 +69,9 @@ def train(
 
     SIGTERM or Ctrl-C saves and ends; --resume goes on, bit for bit on one device. On several:
     torchrun --no-python --nproc-per-node 2 mctrace train ...
+
+    Metrics go to metrics.jsonl and TensorBoard in --out, and with --set train.wandb=offline (or online) to
+    Weights & Biases as well: pip install 'mctrace[wandb]'.
     """
     from mctrace.pipeline.train_command import train_run
 
