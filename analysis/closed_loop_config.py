@@ -28,7 +28,7 @@ class ClosedLoopConfig:
     documents: int = 24
     """held-out documents, spread evenly over the corpus paths"""
     rebalance: bool = False
-    """scale the heavier of a LensNet's expansion and collapse mass down to the lighter"""
+    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter"""
     seed: int = 0
 
     def __post_init__(self) -> None:

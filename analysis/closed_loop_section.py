@@ -11,20 +11,31 @@ from mctrace.analysis.page import Plot, Section, Table
 from mctrace.analysis.run_folder import CLOSED_LOOP_FILE
 from mctrace.analysis.wording import MISSING, count, nats, percent, text
 
+_TITLE = "Closed loop: what the contexts were worth"
 _COLUMNS = ("NLL", "Better than recency", "Of hindsight's gain", "Swaps", "Residency", "Budget", "ms")
 
 
 def closed_loop_sections(run: Path | None) -> list[Section]:
-    """The table and one plot per corpus; nothing where the run has no closed loop."""
-    found = _read(run) if run else None
-    return [_section(found)] if found and _mapping(found.get("groups")) else []
+    """The table and one plot per corpus; nothing where the run has no closed loop, a word where its file is
+    damaged."""
+    if run is None or not (run / CLOSED_LOOP_FILE).is_file():
+        return []
+    found = _read(run)
+    if found is None:
+        return [_unreadable(run)]
+    return [_section(found)] if _mapping(found.get("groups")) else []
+
+
+def _unreadable(run: Path) -> Section:
+    said = f"{run / CLOSED_LOOP_FILE} is damaged: the same `mctrace evaluate --closed-loop` writes it again."
+    return Section("closed-loop", _TITLE, [said])
 
 
 def _section(found: Mapping[str, Any]) -> Section:
     settings, groups = _mapping(found.get("closed_loop")), _mapping(found.get("groups"))
     return Section(
         "closed-loop",
-        "Closed loop: what the contexts were worth",
+        _TITLE,
         [
             f"Held-out documents of the {text(found.get('split'))} split stream by, and every "
             f"{text(found.get('block_size'))} tokens each policy edits a working context of at most "

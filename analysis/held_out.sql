@@ -1,18 +1,22 @@
 -- held_out: one row per snapshot with labels on which checkpoints are judged: those of the test split, else of
 -- validation, else of whatever there is; in an order that depends on nothing but their ids.
 with labelled as (
-    select distinct
-        snapshot_id,
-        coalesce(split, '') as split,
-        model_hash,
-        gist_hash,
-        dtype
+    select distinct snapshot_id, trajectory_id, coalesce(split, '') as split
     from labels
 )
 
-select *
-from labelled
-where split = (
+select
+    l.snapshot_id,
+    l.split,
+    t.model_hash,
+    t.tokenizer_hash,
+    t.gist_hash,
+    t.dtype,
+    t.block_size,
+    t.max_level
+from labelled as l
+join trajectories as t using (trajectory_id)
+where l.split = (
     select split
     from labelled
     order by case split when 'test' then 0 when 'validation' then 1 else 2 end, split

@@ -1,11 +1,10 @@
 """The report: one version of a store, training runs and checkpoints if any, as pages of one file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -32,9 +31,11 @@ from mctrace.analysis.value_sections import distance_section, top_section, value
 from mctrace.analysis.version_section import version_section
 from mctrace.analysis.wording import counted
 from mctrace.context.errors import InputError
+from mctrace.datasets.provenance import Provenance, mixture_in
 from mctrace.datasets.queries import connect
 from mctrace.datasets.store import StoreVersion
 from mctrace.train.folders import BEST
+from mctrace.train.learned_from import refuse_unlearned
 
 NUM_PICKED = 12
 """snapshots shown where none is named"""
@@ -140,42 +141,48 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
     if not scorers:
         said = "Judged on all labels of this version; --run and --checkpoint put LensNets beside them."
         return _Judged([], [], scorer_agreement(connection, []), said + left_out)
-    rows = [
-        row for row in run_analysis(connection, "held_out") if _kind(row) == _kind(scorers[0].info.dataset)
-    ]
+    rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
     snapshots = scored(version, read_snapshots(connection, version.location, ids, None), scorers)
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
     said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
+    kinds = list(dict.fromkeys(map(Provenance.of, rows)))
+    if mixture := mixture_in(asdict(Provenance.of_all(kinds))):
+        said += f" They differ in {' and '.join(mixture)}."
     return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), said + left_out)
 
 
 def _fitting_scorers(
     connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts
 ) -> tuple[list[Scorer], str]:
-    """The checkpoints whose labels this version holds, all of one kind, and a sentence on those left out. One
-    that was asked for by name is refused rather than left out."""
+    """The checkpoints that all learned from some kind of labels this version holds, and a sentence on those
+    left out. One that was asked for by name is refused rather than left out."""
     of_runs = [(run / BEST).resolve() for run in parts.runs if (run / BEST).is_dir()]
     named = [folder.resolve() for folder in parts.checkpoints]
     scorers = open_scorers(list(dict.fromkeys([*named, *of_runs])))
-    held = {_kind(row) for row in run_analysis(connection, "held_out")}
-    kind = next(
-        (_kind(scorer.info.dataset) for scorer in scorers if _kind(scorer.info.dataset) in held), None
-    )
-    others = [scorer for scorer in scorers if _kind(scorer.info.dataset) != kind]
-    for scorer in others:
-        if scorer.folder in named:
-            raise InputError(
-                f"{scorer.folder} was trained on labels of another base model, GistNet or dtype than "
-                f"{version.location.uri} at version {version.version} holds, or than the other checkpoints"
-            )
+    kinds = list(dict.fromkeys(map(Provenance.of, run_analysis(connection, "held_out"))))
+    at = f"{version.location.uri} at version {version.version}"
+    if named and not kinds:
+        raise InputError(f"{at} has no labels to judge {named[0]} on: run 'mctrace collect'")
+    fitting: list[Scorer] = []
+    others: list[Scorer] = []
+    for scorer in scorers:
+        shared = [kind for kind in kinds if scorer.fits(kind)]
+        if not shared and scorer.folder in named:
+            beside = f" that {fitting[0].name} learned from" if fitting else ""
+            refuse_unlearned(scorer.info, scorer.folder, kinds, f"the labels of {at}{beside} have")
+        if shared:
+            fitting.append(scorer)
+            kinds = shared
+        else:
+            others.append(scorer)
     names = ", ".join(scorer.name for scorer in others)
     left_out = f" Left out, since they were trained on other labels than these: {names}." if names else ""
-    return [scorer for scorer in scorers if _kind(scorer.info.dataset) == kind], left_out
+    return fitting, left_out
 
 
-def _kind(found: Mapping[str, Any]) -> tuple[Any, ...]:
-    return found.get("model_hash"), found.get("gist_hash"), found.get("dtype")
+def _all_fit(scorers: Sequence[Scorer], kind: Provenance) -> bool:
+    return all(scorer.fits(kind) for scorer in scorers)
 
 
 def _snapshot_section(
@@ -188,7 +195,7 @@ def _snapshot_section(
     if not ids:
         ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
     snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), parts.open_decoder)
-    fitting = [one for one in snapshots if not any(scorer.why_not(one) for scorer in scorers)]
+    fitting = [one for one in snapshots if _all_fit(scorers, one.provenance)]
     by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
     return snapshot_section(
         [by_id.get(one.snapshot_id, one) for one in snapshots], chosen=bool(parts.snapshots)

@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from mctrace.analysis.shipped import Row, add_scores, run_analysis
 from mctrace.analysis.snapshot_view import SnapshotView
-from mctrace.context.errors import InputError
 from mctrace.datasets.contexts import Context
 from mctrace.datasets.document_arrays import DocumentArrays
-from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.store import StoreVersion
 from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
 from mctrace.train.folders import name_of_checkpoint
 from mctrace.train.inference import score_contexts
+from mctrace.train.learned_from import Kind, refuse_unlearned, what_differs
 from mctrace.train.lensnet import LensNet
 
 _BATCH_SIZE = 8
@@ -32,17 +31,9 @@ class Scorer:
     network: LensNet
     info: CheckpointInfo
 
-    def why_not(self, snapshot: SnapshotView) -> str | None:
-        """Why this checkpoint's scores would mean nothing there; None where they mean something."""
-        dataset, tree = self.info.dataset, snapshot.lod_map.tree
-        differs = {
-            "base model": dataset.get("model_hash") != snapshot.model_hash,
-            "GistNet": dataset.get("gist_hash") != snapshot.gist_hash,
-            "dtype": dataset.get("dtype") != snapshot.dtype,
-            "tree": (self.info.block_size, self.info.max_level) != (tree.block_size, tree.max_level),
-        }
-        what = [name for name, differ in differs.items() if differ]
-        return f"{self.folder} was trained on labels of another {' and '.join(what)}" if what else None
+    def fits(self, kind: Kind) -> bool:
+        """Whether this checkpoint's scores mean something there."""
+        return not what_differs(self.info, kind)
 
 
 def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
@@ -59,15 +50,13 @@ def scored(
 ) -> list[SnapshotView]:
     """The snapshots with the legal score of each entry by each checkpoint.
 
-    Raises InputError where a checkpoint was trained on labels of another base model, GistNet, dtype or tree.
+    Raises InputError where a checkpoint was trained on labels of another base model, GistNet or tree.
     """
     found: list[dict[str, npt.NDArray[np.float64]]] = [{} for _ in snapshots]
     for scorer in scorers:
         for snapshot in snapshots:
-            if reason := scorer.why_not(snapshot):
-                raise InputError(
-                    f"{reason} than snapshot {snapshot.snapshot_id}: its scores mean nothing there"
-                )
+            where = f"snapshot {snapshot.snapshot_id} has"
+            refuse_unlearned(scorer.info, scorer.folder, [snapshot.provenance], where)
         for scores, scores_N in zip(found, _score_entries(version, snapshots, scorer), strict=True):
             scores[scorer.name] = scores_N
     return [one.with_scores(scores) for one, scores in zip(snapshots, found, strict=True)]
@@ -77,18 +66,8 @@ def _score_entries(
     version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: Scorer
 ) -> list[npt.NDArray[np.float64]]:
     """Scores [N] of each snapshot."""
-    if not snapshots:
-        return []
-    provenance = Provenance(
-        snapshots[0].model_hash,
-        snapshots[0].tokenizer_hash,
-        snapshots[0].gist_hash,
-        snapshots[0].dtype,
-        scorer.info.block_size,
-        scorer.info.max_level,
-    )
-    arrays = DocumentArrays(version, (provenance,))
-    contexts = [Context(s.lod_map, arrays.document(s.document_id, provenance)) for s in snapshots]
+    arrays = DocumentArrays(version, tuple({snapshot.provenance for snapshot in snapshots}))
+    contexts = [Context(s.lod_map, arrays.document(s.document_id, s.provenance)) for s in snapshots]
     return [
         scores_N.double().numpy()
         for first in range(0, len(contexts), _BATCH_SIZE)

@@ -21,6 +21,7 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.datasets.arrays import DocumentPlace, read_document
 from mctrace.datasets.location import Location
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.queries import fetch_rows
 
 
@@ -93,6 +94,13 @@ class SnapshotView:
     actions: tuple[ActionView, ...]
     text_problem: str
     """why there is no text; empty where there is"""
+
+    @property
+    def provenance(self) -> Provenance:
+        tree = self.lod_map.tree
+        return Provenance(
+            self.model_hash, self.tokenizer_hash, self.gist_hash, self.dtype, tree.block_size, tree.max_level
+        )
 
     @property
     def scorers(self) -> list[str]:

@@ -58,6 +58,7 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
         {
             **asdict(plan.provenance),
             **settings,
+            **({"led_by": plan.led_by} if plan.led_by else {}),
             "evaluator_version": EVALUATOR_VERSION,
             "actions": CALIBRATION_ACTIONS,
         }

@@ -94,6 +94,8 @@ class CollectConfig:
     """times `lensnet` refocuses, once every K tokens, before labels are measured"""
     lensnet_temperature: float = 0.5
     """noise on its scores, in score units, so that maps near its own are seen too"""
+    lensnet_rebalance: bool = False
+    """scale the heavier of its expansion and collapse mass down to the lighter"""
     random_variant_iterations: int = 3
     """rounds of random edits a `random` map goes through; the first only collapses"""
     num_random_variants: int = 0

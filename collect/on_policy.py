@@ -7,8 +7,8 @@ noise on its scores, so that the next round of training sees what the last one w
 Shapes: N entries, d embedding width of the base model.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,18 @@ from torch import Tensor
 from mctrace.collect.base_model import FrozenCausalLM
 from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import DocumentTree
+from mctrace.collect.identity import part_digest
 from mctrace.collect.planned import Provenance
 from mctrace.collect.policies import recency_map_within
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import FloatArray, candidates_of
 from mctrace.context.chance import generator_for
-from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.contexts import Context, TreeEmbeddings
 from mctrace.gists.gistnet import GistNet, build_tree
+from mctrace.train.folders import hash_of_checkpoint
+from mctrace.train.learned_from import refuse_unlearned
 from mctrace.train.scorer import Scorer
 
 
@@ -39,6 +41,7 @@ class LensNetScorer:
     """
 
     scorer: Scorer
+    checkpoint_hash: str
     balances: bool = False
 
     def scores(self, lod_map: LODMap, tree_embeddings: Sequence[Tensor]) -> FloatArray:
@@ -52,24 +55,8 @@ def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False)
     """The checkpoint in `folder`. Raises InputError when it learned from another base model, GistNet or tree
     than those it is to score."""
     found = Scorer.from_pretrained(folder)
-    info, tree = found.info, provenance.tree
-    theirs: Mapping[str, object] = {
-        "base model": info.dataset.get("model_hash"),
-        "GistNet": info.dataset.get("gist_hash"),
-        "tree (block_size, max_level)": (info.block_size, info.max_level),
-    }
-    ours: Mapping[str, object] = {
-        "base model": provenance.model_hash,
-        "GistNet": provenance.gist_hash,
-        "tree (block_size, max_level)": (tree.block_size, tree.max_level),
-    }
-    for what, ours_is in ours.items():
-        if theirs[what] != ours_is:
-            raise InputError(
-                f"{folder} was trained with another {what} than the one configured ({theirs[what]}, here "
-                f"{ours_is}): change model.name, gists.source or tree, or train one for these"
-            )
-    return LensNetScorer(found, balances)
+    refuse_unlearned(found.info, folder, [provenance], "model.name, gists.source and tree say")
+    return LensNetScorer(found, hash_of_checkpoint(folder), balances)
 
 
 @dataclass(frozen=True)
@@ -91,6 +78,12 @@ class OnPolicyMaps:
     ) -> None:
         self._scorer, self._model, self._gistnet, self._config = scorer, model, gistnet, config
         self._tree: tuple[str, DocumentTree] | None = None
+
+    @property
+    def identity(self) -> str:
+        """A hash of the checkpoint and of how it is let lead, so of all that is its own about the maps."""
+        scorer = {"checkpoint": self._scorer.checkpoint_hash, "balances": self._scorer.balances}
+        return part_digest({**scorer, **asdict(self._config)})
 
     def head_map(
         self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int

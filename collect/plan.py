@@ -28,6 +28,11 @@ from mctrace.context.tree import TreeShape
 class MapMaker(Protocol):
     """Whoever knows the maps of the policy `lensnet`, which no arithmetic can tell (`on_policy.py`)."""
 
+    @property
+    def identity(self) -> str:
+        """A hash of everything that its maps depend on besides the document and what measures it."""
+        ...
+
     def head_map(
         self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int
     ) -> LODMap: ...

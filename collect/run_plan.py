@@ -26,6 +26,8 @@ class RunPlan:
     trajectories: tuple[PlannedTrajectory, ...]
     provenance: Provenance
     num_too_short: int
+    led_by: str | None = None
+    """identity of whoever made the maps of the policy `lensnet`; None where nobody did"""
 
     @property
     def is_windowed(self) -> bool:
@@ -113,6 +115,7 @@ def make_plan(
         tuple(trajectory for trajectories in planned.values() for trajectory in trajectories),
         provenance,
         len(too_short),
+        lensnet.identity if lensnet else None,
     )
 
 

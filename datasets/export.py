@@ -106,9 +106,9 @@ def _refuse_taken(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not (out / METADATA).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there and no earlier export: choose another --out")
+        raise InputError(f"{out} is there and no earlier export: choose another folder")
     if (out / METADATA).is_file() and not overwrite:
-        raise InputError(f"{out} holds an earlier export: choose another --out, or --overwrite it")
+        raise InputError(f"{out} holds an earlier export: choose another folder, or --overwrite it")
 
 
 def _put_in_place(scratch: Path, out: Path) -> None:

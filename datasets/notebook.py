@@ -29,8 +29,9 @@ class Traces:
 
     version: StoreVersion
     connection: duckdb.DuckDBPyConnection
-    """with every view, for SQL of your own: it reaches no file but the store's parts, and those it could also
-    overwrite; `arrow`, `pandas` and `polars` run queries only"""
+    """with every view, for SQL of your own: it reaches no file but the store's parts, and those a COPY TO
+    could overwrite, since DuckDB opens a folder for reading and writing alike; `arrow`, `pandas` and `polars`
+    run queries only"""
 
     def arrow(self, sql: str, **variables: object) -> pa.Table:
         """The answer to one query; `variables` are what it reads with getvariable. Raises InputError."""

@@ -84,7 +84,8 @@ _REMEDY = "mctrace verify finds damaged files, --skip-damaged reads around them"
 def connect(
     version: StoreVersion, *, settings: Mapping[str, object] | None = None, writable: Sequence[Path] = ()
 ) -> duckdb.DuckDBPyConnection:
-    """A connection with every view of the version; trusted callers only, see `run_user_sql`.
+    """A connection with every view of the version; trusted callers only, see `run_user_sql`: DuckDB opens the
+    store's folders for reading and writing alike, so that SQL which is no query could write into parts.
 
     `settings` are DuckDB's. `writable` are local files that trusted SQL may write besides reading the
     store's.

@@ -219,9 +219,8 @@ def _contenders(
             raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
         taken.add(name)
         scorer = load_scorer(folder, provenance, balances=loop.rebalance)
-        yield Contender(
-            name, Scored(lensnet_scores(scorer), config.allocator), _key(config, provenance, _hash(folder))
-        )
+        key = _key(config, provenance, scorer.checkpoint_hash)
+        yield Contender(name, Scored(lensnet_scores(scorer), config.allocator), key)
 
 
 def _key(config: PipelineConfig, provenance: Provenance, policy: str) -> str:
@@ -242,22 +241,36 @@ def _key(config: PipelineConfig, provenance: Provenance, policy: str) -> str:
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _hash(checkpoint: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(checkpoint.iterdir()):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
 def _done(path: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Rows of an earlier run. A last line that was cut short is taken off the file, and so run again."""
+    """Rows of an earlier run. A last line that was cut short is taken off the file, and so run again.
+
+    Raises InputError for any other line that is no row.
+    """
     if not path.exists():
         return {}
-    whole, newline, cut = path.read_text(encoding="utf-8").rpartition("\n")
+    whole, newline, cut = path.read_bytes().rpartition(b"\n")
     if cut:
-        path.write_text(whole + newline, encoding="utf-8")
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {(row["key"], row["document_id"]): row for row in rows}
+        path.write_bytes(whole + newline)
+    rows: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for number, line in enumerate(whole.splitlines(), start=1):
+        row = _parse(line)
+        if row is None:
+            raise InputError(
+                f"{path}, line {number}, is no row of a closed loop: take the line out, and what it held "
+                "runs again"
+            )
+        rows[row["key"], row["document_id"]] = row
+    return rows
+
+
+def _parse(line: bytes) -> Mapping[str, Any] | None:
+    """A row as `as_row` makes it; None for anything else."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    wanted = {"key", "document_id", "source", "refocuses"}
+    return row if isinstance(row, dict) and wanted <= row.keys() else None
 
 
 def _print(

@@ -143,7 +143,7 @@ def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Prove
     collect = config.collect
     if "lensnet" not in collect.policies:
         return None
-    scorer = load_scorer(Path(collect.lensnet_checkpoint), provenance, balances=config.closed_loop.rebalance)
+    scorer = load_scorer(Path(collect.lensnet_checkpoint), provenance, balances=collect.lensnet_rebalance)
     model = load_base_model(source, config.model.dtype, config.model.device, config.model.device_map)
     gistnet = load_checked_gistnet(config.gists.source, provenance, model)
     on_policy = OnPolicyConfig(

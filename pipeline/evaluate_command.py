@@ -15,6 +15,7 @@ from mctrace.analysis.run_folder import EVALUATION_FILE
 from mctrace.context.errors import InputError
 from mctrace.datasets.batches import ordered_batches
 from mctrace.datasets.preference_data import PreferenceData, open_preference_data
+from mctrace.datasets.provenance import Provenance, mixture_in
 from mctrace.datasets.store import StoreVersion
 from mctrace.datasets.target import Target
 from mctrace.datasets.training_data import TrainingData, open_training_data
@@ -27,6 +28,7 @@ from mctrace.train.config import TrainConfig
 from mctrace.train.estimates import Interval, bootstrap_interval
 from mctrace.train.evaluation import Scorer, judge_all, network_scorer
 from mctrace.train.folders import name_of_checkpoint
+from mctrace.train.learned_from import refuse_unlearned
 from mctrace.train.reading import Source
 from mctrace.train.ridge import fit_ridge
 from mctrace.train.trainer import resolve_device, uses_bfloat16
@@ -55,9 +57,11 @@ def evaluate_checkpoints(
     first = loaded[0][1]
     store = open_version(config.store, version, dataset)
     source = _source(store, first, config)
-    scorers = _baselines(source, split, config.train)
-    for folder, (network, info) in zip(checkpoints, loaded, strict=True):
+    for folder, (_, info) in zip(checkpoints, loaded, strict=True):
         _check_comparable(info, first, store, source, folder)
+    _say_mixture(source)
+    scorers = _baselines(source, split, config.train)
+    for folder, (network, _) in zip(checkpoints, loaded, strict=True):
         name = name_of_checkpoint(folder)
         if name in scorers:
             raise InputError(f"two scorers are called {name!r}: move the run in {folder} to another folder")
@@ -76,6 +80,7 @@ def evaluate_checkpoints(
         "version": store.version,
         "dataset": dataset,
         "split": split,
+        "kinds": [asdict(kind) for kind in _kinds(source)],
         "target": first.target,
         "target_hash": _target(first).hash,
         "num_snapshots": one.num_snapshots,
@@ -98,7 +103,11 @@ def evaluate_checkpoints(
 
 
 def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -> Source:
-    """Labels and pairs of the store, whichever there are; raises InputError when there are neither."""
+    """Labels and pairs of the store, whichever there are, in the mixture that the checkpoint learned from.
+
+    Raises InputError when there are neither.
+    """
+    mix = {*config.store.mix, *mixture_in(info.dataset)}
     labels: TrainingData | None = None
     pairs: PreferenceData | None = None
     try:
@@ -107,7 +116,7 @@ def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -
             _target(info),
             info.utility_scale,
             where=config.train.where,
-            mix=config.store.mix,
+            mix=mix,
             with_attention=True,
         )
     except InputError:
@@ -119,7 +128,7 @@ def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -
             max_pairs=_EVERY_PAIR,
             hard_negative_share=1.0,
             where=config.train.pairs_where,
-            mix=config.store.mix,
+            mix=mix,
         )
     return Source(labels, pairs)
 
@@ -156,18 +165,30 @@ def _baselines(source: Source, split: str, config: TrainConfig) -> dict[str, Sco
 def _check_comparable(
     info: CheckpointInfo, first: CheckpointInfo, store: StoreVersion, source: Source, folder: Path
 ) -> None:
-    data = source.labels or source.pairs
-    assert data is not None, "a source has labels or pairs"
-    theirs = {key: info.dataset[key] for key in ("model_hash", "gist_hash")}
-    ours = {key: getattr(data.arrays.provenance, key) for key in theirs}
-    if theirs != ours:
-        raise InputError(
-            f"{folder} was trained on labels of another base model or GistNet than {store.location.uri} holds"
-        )
+    at = f"{store.location.uri} at version {store.version}"
+    refuse_unlearned(info, folder, _kinds(source), f"those of {at} have")
     if _target(info).hash != _target(first).hash:
         raise InputError(
             f"{folder} was trained on target {info.target!r} ({_target(info).hash[:8]}), the first "
             f"checkpoint on {first.target!r} ({_target(first).hash[:8]}): evaluate them one by one"
+        )
+
+
+def _kinds(source: Source) -> tuple[Provenance, ...]:
+    """What labels and pairs depend on, each kind once."""
+    return tuple(
+        dict.fromkeys(k for data in (source.labels, source.pairs) if data for k in data.arrays.kinds)
+    )
+
+
+def _say_mixture(source: Source) -> None:
+    """On standard error: what was judged on is also in the answer."""
+    kinds = _kinds(source)
+    if len(kinds) > 1:
+        Console(stderr=True, soft_wrap=True).print(
+            f"judged on a mixture, as it was learned from: {'; '.join(map(str, kinds))}",
+            markup=False,
+            highlight=False,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mctrace.context.errors import ConfigError
 from mctrace.pipeline.config import PipelineConfig, load_config
 
 Config = Annotated[Path | None, typer.Option("--config", help="configuration file [pipeline.toml]")]
@@ -37,6 +38,13 @@ DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cud
 console = Console(soft_wrap=True)
 
 
+def refuse_given(options: Mapping[str, object], reason: str) -> None:
+    """Raises ConfigError with those of the `options`, by name, that were given though they mean nothing."""
+    given = [name for name, value in options.items() if value not in (None, [], ())]
+    if given:
+        raise ConfigError(f"{' and '.join(given)}: {reason}")
+
+
 def configure(
     config: Path | None,
     store: str | None,
@@ -47,3 +55,10 @@ def configure(
     """The configuration that a command's flags, named like `section__key`, are the last word on."""
     dotted = {key.replace("__", "."): value for key, value in flags.items()}
     return load_config(config, assignments or [], {"store.uri": store, **dotted}, preset=preset)
+
+
+def paths_of(corpus: list[str] | None, traces: Path | None = None) -> tuple[str, ...] | None:
+    """What --corpus says, None where it is not given. Raises ConfigError beside --traces."""
+    if corpus and traces:
+        raise ConfigError("give --corpus or --traces, not both: a trace file brings its own documents")
+    return tuple(corpus) if corpus else None

@@ -5,7 +5,7 @@ Statements run under the same lock as everywhere. A query can be stopped with Ct
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -90,9 +90,19 @@ End a statement with ; to run it. Tab completes, Ctrl-R searches the history, Ct
   .help  .quit"""
 
 
-def run_shell(version: StoreVersion, console: Console, session: "PromptSession[str] | None" = None) -> None:
-    """Reads statements until the end of input; a mistake is shown and the next statement awaited."""
+def run_shell(
+    version: StoreVersion,
+    console: Console,
+    session: "PromptSession[str] | None" = None,
+    *,
+    variables: Sequence[str] = (),
+) -> None:
+    """Reads statements until the end of input; a mistake is shown and the next statement awaited.
+
+    `variables` are assignments as `.set` takes them; raises InputError for what is none.
+    """
     with connect(version) as connection:
+        _set(connection, variables)
         prompt = session or PromptSession(
             history=_history(), completer=_Completer(connection), lexer=PygmentsLexer(SqlLexer),
             key_bindings=_keys(), multiline=True, prompt_continuation="    ... ",
@@ -133,10 +143,14 @@ def _command(connection: duckdb.DuckDBPyConnection, text: str, console: Console)
     elif name == ".views":
         console.print(", ".join(_relations()), highlight=False)
     elif name == ".set":
-        for variable, value in parse_variables([rest.strip()]).items():
-            connection.execute(f"set variable {variable} = $1", [value])
+        _set(connection, [rest.strip()])
     else:
         raise InputError(f"no command {name}: .help, .views, .set name=value, .quit")
+
+
+def _set(connection: duckdb.DuckDBPyConnection, assignments: Sequence[str]) -> None:
+    for variable, value in parse_variables(assignments).items():
+        connection.execute(f"set variable {variable} = $1", [value])
 
 
 def _relations() -> list[str]:

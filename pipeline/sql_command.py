@@ -30,11 +30,17 @@ def wants_shell(query: str | None, file: Path | None) -> bool:
     return query is None and file is None and sys.stdin.isatty()
 
 
-def open_shell(config: PipelineConfig, version: int | None, dataset: str | None, console: Console) -> None:
-    """An interactive shell over a version."""
+def open_shell(
+    config: PipelineConfig,
+    version: int | None,
+    dataset: str | None,
+    variables: Sequence[str],
+    console: Console,
+) -> None:
+    """An interactive shell over a version, in which `variables` are set."""
     from mctrace.pipeline.shell import run_shell
 
-    run_shell(_open(config, version, dataset), console)
+    run_shell(_open(config, version, dataset), console, variables=variables)
 
 
 def answer_query(

@@ -6,6 +6,7 @@ to go on (`training_state.py`). Nothing is pickled.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from mctrace.train.networks import build_network
 from mctrace.train.training_state import TrainingState
 from mctrace.train.workers import Workers
 
-SCHEMA_VERSION = 2
-"""2 has the target's text, and networks of other kinds"""
+SCHEMA_VERSION = 3
+"""2 has the target's text, and networks of other kinds; in 3 the text says how entries merge, not the name"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -42,7 +43,8 @@ class CheckpointInfo:
     target: str
     """name of the target definition"""
     dataset: Mapping[str, str | int]
-    """where the labels come from: store uri and version, model, tokenizer and gist hashes, and so on"""
+    """where the labels come from: store uri and version, model, tokenizer and gist hashes, and so on; of a
+    mixture each hash as `Provenance.of_all` joins them"""
     training: Mapping[str, Any]
     """the whole `TrainConfig` as it was, for the record"""
     step: int = 0
@@ -176,6 +178,9 @@ def _read_info(folder: Path) -> CheckpointInfo:
                 f"{path} has schema version {version}, this mctrace reads up to {SCHEMA_VERSION}: "
                 "upgrade mctrace"
             )
+        if version == 2 and raw["target"].startswith("literal"):
+            with_line = re.sub(r"\A(--.*\n)*", r"\g<0>-- merge: largest\n", raw["target_sql"])
+            raw |= {"target_sql": with_line, "schema_version": 3}
         known = {
             field.name: raw[field.name]
             for field in fields(CheckpointInfo)

@@ -1,5 +1,6 @@
 """Checkpoint folders, of any network: whole or absent, the best and the last few kept."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_of_checkpoint(folder: Path) -> str:
+    """sha256 of its files, one after another by name: of its weights and of all that is known of them."""
+    digest = hashlib.sha256()
+    for file in sorted(whole_folder(folder).iterdir()):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def name_of_checkpoint(folder: Path) -> str:

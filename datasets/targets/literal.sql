@@ -3,6 +3,7 @@
 --   collapse  -max(0, delta_nll)    minus what collapsing costs
 -- Mind: the costliest collapse gets the lowest score, and an allocator that collapses the lowest scores first
 -- destroys what matters most. `priced` is the reading that does not.
+-- merge: largest
 select
     *,
     case action

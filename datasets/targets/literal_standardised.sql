@@ -2,6 +2,7 @@
 --   utility = u * (spread of u over all labels) / (spread over those of its action and entry_level)
 -- where a spread is the root mean square on the training split, so that no kind of action drowns the others in a loss.
 -- Nothing is shifted: signs and zeros stay as they were. Between kinds, a unit is no longer a nat.
+-- merge: largest
 select
     t.* replace (t.utility * coalesce(s.whole / nullif(s.spread, 0), 1) as utility)
 from literal_target as t

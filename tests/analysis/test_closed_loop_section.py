@@ -55,7 +55,7 @@ def test_every_policy_stands_in_the_table_and_in_the_plot(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "num_sections"),
-    [(None, 0), ("{", 0), ("[]", 0), ("{}", 0), ('{"groups": 3}', 0), ('{"groups": {"a": {"b": null}}}', 1)],
+    [(None, 0), ("{", 1), ("[]", 1), ("{}", 0), ('{"groups": 3}', 0), ('{"groups": {"a": {"b": null}}}', 1)],
 )
 def test_what_is_missing_or_damaged_never_breaks_the_page(tmp_path, content, num_sections):
     if content is not None:
@@ -64,3 +64,11 @@ def test_what_is_missing_or_damaged_never_breaks_the_page(tmp_path, content, num
     assert len(found) == num_sections
     assert "<html" in render_pages("t", "s", [Page("p", "Page", found)])
     assert closed_loop_sections(None) == []
+
+
+def test_a_damaged_file_is_named_with_what_writes_it_again(tmp_path):
+    (tmp_path / "closed_loop.json").write_bytes(b'{"groups": "\xff"}')
+    (section,) = closed_loop_sections(tmp_path)
+    assert section.paragraphs == [
+        f"{tmp_path}/closed_loop.json is damaged: the same `mctrace evaluate --closed-loop` writes it again."
+    ]

@@ -195,8 +195,22 @@ def test_named_snapshots_are_shown_and_unknown_ones_refused(store: Store) -> Non
 
 def test_a_checkpoint_of_other_labels_is_refused(store: Store, tmp_path: Path) -> None:
     other = write_checkpoint(tmp_path / "best", gist_hash="other")
-    with pytest.raises(InputError, match="another base model, GistNet or dtype"):
+    with pytest.raises(InputError, match=r"another GistNet than the labels of .* at version 1 have"):
         report_pages(store.at(), ReportParts(checkpoints=[other]))
+
+
+def test_checkpoints_are_judged_on_what_all_of_them_learned_from(store: Store, tmp_path: Path) -> None:
+    mixed = write_checkpoint(tmp_path / "mixed" / "best", gist_hash="mean+other")
+    own = write_checkpoint(tmp_path / "own" / "best")
+    pages = {page.key: page for page in report_pages(store.at(), ReportParts(checkpoints=[mixed, own]))}
+    assert "Judged on 2 snapshots of the test split." in pages["comparison"].sections[0].paragraphs[0]
+    assert pages["snapshots"].sections[0].snapshots[0]["scorers"] == ["mixed", "own"]
+
+
+def test_a_checkpoint_by_name_needs_labels(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "best")
+    with pytest.raises(InputError, match="has no labels to judge"):
+        report_pages(write_store(tmp_path / "empty", []).at(), ReportParts(checkpoints=[checkpoint]))
 
 
 def test_a_run_trained_on_other_labels_keeps_its_page_and_gives_no_scores(

@@ -68,6 +68,17 @@ def test_a_checkpoint_of_other_labels_is_refused(
         scored(store.at(), views, [scorer])
 
 
+def test_a_checkpoint_of_a_mixture_scores_each_kind_of_it(
+    store: Store, connection: Connection, tmp_path: Path
+) -> None:
+    (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", gist_hash="mean+other")])
+    (view,) = read_snapshots(connection, store.location, IDS[:1], None)
+    (found,) = scored(store.at(), [view], [scorer])
+    assert found.scorers == [scorer.name]
+    assert scorer.fits(replace(view, gist_hash="other").provenance)
+    assert not scorer.fits(replace(view, gist_hash="third").provenance)
+
+
 def test_agreement_is_a_rank_correlation_by_document(
     store: Store, connection: Connection, checkpoints
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mctrace.collect.checks import calibration_id
 from mctrace.collect.on_policy import (
     LensNetScorer,
     OnPolicyConfig,
@@ -13,8 +14,9 @@ from mctrace.collect.on_policy import (
     embed_document,
     load_scorer,
 )
-from mctrace.collect.plan import plan_document
+from mctrace.collect.plan import MapMaker, plan_document
 from mctrace.collect.policies import recency_map_within
+from mctrace.collect.run_plan import make_plan
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.errors import ConfigError, InputError
 from mctrace.context.lod_map import LODMap
@@ -94,6 +96,24 @@ def test_its_trajectories_have_one_cursor_and_its_name(scorer):
     assert {one.policy for one in planned} == {"lensnet"}
     assert {len(one.trajectory.cursors) for one in planned} == {1}
     assert all(one.trajectory.head.num_entries <= BUDGET for one in planned)
+
+
+def test_a_calibration_speaks_for_one_checkpoint_that_leads_in_one_way(scorer, tmp_path):
+    config = small_config(policies=("lensnet",), lensnet_checkpoint="lens", estimator="windowed")
+    folder = save_random_lensnet(tmp_path / "other", PROVENANCE, WIDTH, seed=1)
+
+    def identity(**leads: MapMaker) -> str:
+        return calibration_id(make_plan([make_document()], config, PROVENANCE, **leads), config)
+
+    ways = [
+        maps(scorer),
+        maps(load_scorer(folder, PROVENANCE)),
+        maps(dataclasses.replace(scorer, balances=True)),
+        maps(scorer, temperature=1.0),
+    ]
+    assert len({identity(lensnet=way) for way in ways}) == len(ways)
+    moved = save_random_lensnet(tmp_path / "moved", PROVENANCE, WIDTH)
+    assert identity(lensnet=maps(load_scorer(moved, PROVENANCE))) == identity(lensnet=ways[0])
 
 
 def test_a_lensnet_policy_needs_a_checkpoint():

@@ -153,7 +153,10 @@ def test_a_mixture_asked_for_by_name_reads_each_snapshot_with_its_own_gists_and_
     add_other_gists(store)
     add_other_model(store)
     data = open_training_data(store.at(), utility_scale=1.0, mix=("models", "gists"))
-    assert (data.provenance.gist_hash, data.provenance.model_hash) == ("mean+other", "larger+model")
+    assert (data.provenance.gist_hash, data.provenance.model_hash) == (
+        "mean+mean+other",
+        "larger+model+model",
+    )
     snapshots = {s.snapshot_id: s for s in data.snapshots("train")}
     batch = make_batch(data, [snapshots[name] for name in ("ta:32", "other:32", "larger:32")])
     arrays, others, table = document_arrays(0), document_arrays(7), embedding_table()

@@ -1,5 +1,7 @@
 """The store in a notebook: one question, four kinds of answer, the same lock."""
 
+from pathlib import Path
+
 import pytest
 
 from mctrace.context.errors import InputError, StoreError
@@ -34,6 +36,15 @@ def test_the_connection_is_locked(traces, tmp_path):
                 "set enable_external_access = true", f"attach '{tmp_path}/x.db'"):  # fmt: skip
         with pytest.raises(Exception, match=r"(?i)disabled|permission|configuration|locked"):
             traces.connection.execute(sql)
+
+
+def test_answers_come_from_queries_alone(traces):
+    part = traces.version.table_files("effects", todays_columns=True)[0]
+    before = Path(part).read_bytes()
+    for ask in (traces.arrow, traces.pandas, traces.polars):
+        with pytest.raises(InputError, match="only queries are run here, not COPY"):
+            ask(f"copy (select 1) to '{part}'")
+    assert Path(part).read_bytes() == before
 
 
 def test_versions_and_datasets_that_are_not_there(store):

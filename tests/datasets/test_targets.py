@@ -7,6 +7,7 @@ unequal costs its utilities add up to the optimum of the fractional knapsack, by
 """
 
 from itertools import combinations
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -15,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from mctrace.context.errors import InputError
+from mctrace.context.errors import ConfigError, InputError
 from mctrace.datasets.queries import TARGETS, connect, fetch_rows, read_sql, target_sql
+from mctrace.datasets.target import Target
+from mctrace.datasets.training_data import open_training_data
 from tests.datasets.making import effect_row, trajectory_row, views_over
 from tests.datasets.synthetic import add_trajectory, effect
 
@@ -232,6 +235,28 @@ def test_every_target_is_a_view_and_none_changes_the_number_of_labels(store):
     (labels,) = fetch_rows(connection, "select count(*) as n from labels")
     for target in TARGETS:
         assert fetch_rows(connection, f"select count(*) as n from {target}_target") == [labels]
+
+
+def test_how_entries_merge_is_said_in_the_text_whatever_it_is_called(tmp_path, store):
+    literal, priced = Target.named("literal"), Target.named("priced")
+    assert (literal.merge, priced.merge) == ("largest", "sum")
+    assert {Target.named(f"{name}_standardised").merge for name in ("literal", "priced")} == {
+        "largest",
+        "sum",
+    }
+    assert Target("mine", literal.sql).merge == "largest"
+    assert Target("literal_mine", priced.sql).merge == "sum"
+    own = tmp_path / "own.sql"
+    own.write_text("-- half\n--merge: largest \nselect *, value_of_detail / 2 as utility from labels;\n")
+    chosen, default = str(own), str(tmp_path / "default.sql")
+    Path(default).write_text(own.read_text().replace("--merge: largest", "-- no merging is spoken of"))
+    merges = [open_training_data(store.at(), path, utility_scale=1.0).merge for path in (chosen, default)]
+    assert merges == ["largest", "sum"]
+    own.write_text("-- merge: larger\nselect *, value_of_detail as utility from labels")
+    with pytest.raises(
+        ConfigError, match=r"'-- merge:' of the target '.*own.sql' must be one of sum, largest"
+    ):
+        Target.named(chosen)
 
 
 def test_an_unknown_target_is_refused_and_a_users_own_file_is_taken(tmp_path, monkeypatch):

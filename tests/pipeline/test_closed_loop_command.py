@@ -86,12 +86,22 @@ def test_other_conditions_are_other_rows(run, tmp_path):
     few = {"closed_loop.policies": ("recency",), "closed_loop.documents": 1}
     assert run(tmp_path, "--closed-loop", "--out", "here", **few)[0] == 0
     assert run(tmp_path, "--closed-loop", "--out", "here", **few, **{"closed_loop.w_max": 52})[0] == 0
-    assert len((tmp_path / "here" / "closed_loop.jsonl").read_text().splitlines()) == 2
+    rows = tmp_path / "here" / "closed_loop.jsonl"
+    assert len(rows.read_text().splitlines()) == 2
+
+    # A line that is broken, and not because it was the last when something was killed.
+    for broken in (b'{"key": "a', b'{"key": "\xff"}', b'{"key": "a"}', b"[]"):
+        rows.write_bytes(rows.read_bytes().splitlines()[0] + b"\n" + broken + b"\n")
+        code, _, err = run(tmp_path, "--closed-loop", "--out", "here", **few)
+        assert code == 1
+        assert "here/closed_loop.jsonl, line 2, is no row of a closed loop: take the line out" in err
+        assert "Traceback" not in err
 
 
 def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint):
     settings = {"collect.policies": ("lensnet",), "corpus.limit": 4, "collect.trajectories_per_document": 1}
     led = {**settings, "collect.lensnet_checkpoint": str(checkpoint)}
+    loop, rebalanced = ({**led, key: True} for key in ("closed_loop.rebalance", "collect.lensnet_rebalance"))
     code, out, err = run(tmp_path, "--no-ray", command="collect", **led)
     assert code == 0, err
     query = "select distinct policy, len(cursors) as cursors from trajectories"
@@ -99,6 +109,11 @@ def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint
     assert rows == [{"policy": "lensnet", "cursors": 1}]
     code, out, _ = run(tmp_path, "--no-ray", command="collect", **led)
     assert "Nothing to measure" in out
+    # What a closed loop does with scores is its own affair; the policy has a key for it.
+    assert "Nothing to measure" in run(tmp_path, "--no-ray", command="collect", **loop)[1]
+    code, out, _ = run(tmp_path, command="plan", **rebalanced)
+    assert code == 0
+    assert "Nothing to measure" not in out
     code, _, err = run(tmp_path, "--no-ray", command="collect", **settings)
     assert code == 1
     assert "collect.lensnet_checkpoint" in err
@@ -112,6 +127,16 @@ def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint
         (["--closed-loop"], {"closed_loop.w_max": 4000}, "long enough for a closed loop"),
         (["--closed-loop"], {"closed_loop.policies": ("recency", "fortune")}, "closed_loop.policies"),
         (["--closed-loop", "nowhere"], {}, "not a LensNet checkpoint"),
+        (["--closed-loop", "--version", "0"], {}, "--version: only for judging by the store's labels"),
+        (
+            ["--closed-loop", "--dataset", "x", "--where", "true"],
+            {},
+            "--dataset and --where: only for judging",
+        ),
+        (["--closed-loop", "--mix", "gists", "--skip-damaged"], {}, "--mix and --skip-damaged: only for"),
+        (["nowhere", "--corpus", "stdlib"], {}, "--corpus: only for --closed-loop"),
+        (["nowhere", "--model", "m", "--out", "x"], {}, "--model and --out: only for --closed-loop"),
+        (["nowhere", "--dtype", "float32", "--device", "cpu"], {}, "--dtype and --device: only for --closed"),
         (["--closed-loop"], {"closed_loop.w_max": 20}, "at their coarsest"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mctrace.context.errors import ConfigError
-from mctrace.pipeline import app
+from mctrace.pipeline import learn_app
 from mctrace.pipeline.config import PipelineConfig, known_keys, load_config
 from mctrace.train.config import small_preset
 
@@ -86,13 +86,17 @@ def test_the_template_shows_every_key_at_its_default():
 def test_the_small_preset_leaves_alone_what_it_does_not_speak_of(tmp_path):
     file = tmp_path / "pipeline.toml"
     file.write_text('[train]\ntarget = "literal"\nseed = 7\n[train.objective]\nrank_weight = 0.25\n')
-    found = load_config(file, ["train.network.name=linear"], environment={}, preset=app._small_preset).train
+    found = load_config(
+        file, ["train.network.name=linear"], environment={}, preset=learn_app._small_preset
+    ).train
     assert (found.target, found.seed, found.objective.rank_weight) == ("literal", 7, 0.25)
     assert found.optimiser == small_preset("linear").optimiser
 
 
 def test_a_value_beside_the_preset_need_not_fit_the_defaults_it_replaces():
-    found = load_config(None, ["train.optimiser.total_steps=45"], environment={}, preset=app._small_preset)
+    found = load_config(
+        None, ["train.optimiser.total_steps=45"], environment={}, preset=learn_app._small_preset
+    )
     assert (found.train.optimiser.total_steps, found.train.optimiser.warmup_steps) == (45, 40)
 
 

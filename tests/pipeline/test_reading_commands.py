@@ -97,11 +97,31 @@ def test_a_mixture_is_trained_on_when_it_is_named(run, store, tmp_path):
     code, _, err = run("train", *SMALL, "--out", "run", "--mix", "gists")
     assert code == 0, err
     assert json.loads((tmp_path / "run/best/config.json").read_text())["dataset"]["gist_hash"] == "mean+other"
-    assert "--mix gists" in run("evaluate", "run/best")[2]
-    assert run("evaluate", "run/best", "--mix", "gists")[0] == 0
+    code, out, err = run("evaluate", "run/best", "--split", "train", "--json")
+    assert code == 0, err
+    assert "judged on a mixture, as it was learned from: model model gists mean" in err
+    assert [kind["gist_hash"] for kind in json.loads(out)["kinds"]] == ["mean", "other"]
+    assert run("report", "--run", "run", "--checkpoint", "run/best")[0] == 0
+    assert run("show", "other", "--checkpoint", "run/best")[0] == 0
     code, _, err = run("train", *SMALL, "--out", "other", "--mix", "weights")
     assert code == 1
     assert "store.mix" in err
+
+
+def test_a_checkpoint_is_judged_on_kinds_that_it_learned_from_alone(run, store):
+    assert run("train", *SMALL, "--out", "run")[0] == 0
+    add_other_gists(store)
+    where = ("evaluate", "run/best", "--split", "train", "--where")
+    assert run(*where, "gist_hash = 'mean'")[0] == 0
+    refusals = [
+        run(*where, "gist_hash = 'other'"),
+        run(*where, "true", "--mix", "gists"),
+        run("show", "other", "--checkpoint", "run/best"),
+    ]
+    for code, _, err in refusals:
+        assert code == 1
+        assert "run/best was trained on labels of another GistNet than" in err
+        assert "gists mean K=4 max_level=2; here model model gists other" in err
 
 
 def test_export_at_a_version(run, store, tmp_path):

@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -153,12 +154,12 @@ def test_a_dataset_is_derived_listed_and_read(run):
     assert (code, "choose another name" in err) == (1, True)
 
 
-def shell(store: Store, typed: str) -> str:
+def shell(store: Store, typed: str, variables: Sequence[str] = ()) -> str:
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
     with create_pipe_input() as keys:
         keys.send_text(typed)
         session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
-        run_shell(store.at(), console, session)
+        run_shell(store.at(), console, session, variables=variables)
     return console.file.getvalue()
 
 
@@ -179,6 +180,17 @@ def test_the_shell_answers_goes_on_after_a_mistake_and_leaves(store):
 
 def test_the_shell_ends_with_its_input(store):
     assert "at version" in shell(store, "\x04")
+
+
+def test_the_shell_takes_variables_and_refuses_what_is_for_one_answer(run, store, monkeypatch):
+    keyboard = io.StringIO()
+    monkeypatch.setattr(keyboard, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin", keyboard)
+    assert "--out: only for a query" in run("sql", "--out", "x.csv")[2]
+    assert "--out and --format: only for a query" in run("sql", "--format", "json", "--out", "x.json")[2]
+    assert "--var 'h': expected name=value" in run("sql", "--var", "h")[2]
+    asked = "select 100 * max(horizon) as h from labels_at(getvariable('h'));\n.quit\n"
+    assert "200" in shell(store, asked, variables=["h=2"])
 
 
 def test_long_answers_are_cut_in_the_shell(store):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mctrace.context.errors import InputError
+from mctrace.datasets.target import Target
 from mctrace.train.checkpoint import checkpoint_writer, describe, load_checkpoint, save_checkpoint
 from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.networks import build_network
@@ -76,6 +77,23 @@ def test_a_crash_before_the_rename_leaves_the_old_one(saved, monkeypatch):
 def edit(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(("target", "merge"), [("literal_mine", "largest"), ("priced", "sum")])
+def test_before_texts_said_how_entries_merge_names_did(saved, target, merge):
+    text = "-- as it was\nselect *, delta_nll as utility from labels"
+    edit(saved, schema_version=2, target=target, target_sql=text)
+    _, info = load_checkpoint(saved)
+    assert Target(info.target, info.target_sql).merge == merge
+    edit(saved, schema_version=3)
+    assert load_checkpoint(saved)[1].target_sql == text
+
+
+def test_a_literal_target_of_earlier_is_todays(saved):
+    today = Target.named("literal")
+    edit(saved, schema_version=2, target="literal", target_sql=today.sql.replace("-- merge: largest\n", ""))
+    _, info = load_checkpoint(saved)
+    assert Target(info.target, info.target_sql).hash == today.hash
 
 
 @pytest.mark.parametrize(
