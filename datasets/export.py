@@ -31,7 +31,14 @@ from mctrace.datasets.export_rows import (
     snapshot_rows,
 )
 from mctrace.datasets.location import Location
-from mctrace.datasets.queries import connect, fetch_rows, read_sql, stream_user_sql, target_sql
+from mctrace.datasets.queries import (
+    connect,
+    fetch_rows,
+    read_sql,
+    sql_text,
+    stream_user_sql,
+    target_sql,
+)
 from mctrace.datasets.store import StoreVersion
 
 METADATA = "mctrace-export.json"
@@ -158,17 +165,13 @@ def export_query(request: ExportRequest) -> str:
     return read_sql("export.sql").format(
         columns=", ".join(f"{_quote(f'{name} of')}.utility as {_quote(name)}" for name in columns),
         joins="\n    ".join(joins),
-        fields=", ".join(f"{_text(name)}: {_quote(name)}" for name in columns),
+        fields=", ".join(f"{sql_text(name)}: {_quote(name)}" for name in columns),
         where=request.where or "true",
     )
 
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _write_snapshots(

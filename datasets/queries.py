@@ -18,7 +18,7 @@ import pyarrow as pa
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.fetching import readable_folders
 from mctrace.datasets.schemas import TABLES
-from mctrace.datasets.store import DERIVED_TABLES, StoreVersion
+from mctrace.datasets.store import DAMAGE_REMEDY, DERIVED_TABLES, StoreVersion
 from mctrace.datasets.tokens import DocumentTokens
 
 T = TypeVar("T")
@@ -77,8 +77,6 @@ _DEFINITIONS = (
     "shadow_prices",
 )
 """Files of `views/` in the order in which they build upon each other."""
-
-_REMEDY = "mctrace verify finds damaged files, --skip-damaged reads around them"
 
 
 def connect(
@@ -143,7 +141,7 @@ def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, ta
             f"create or replace view stored_{table} as {' union all by name '.join(relations)}"
         )
     except duckdb.Error as error:
-        raise StoreError(f"{version.location.uri} is damaged: {error} ({_REMEDY})") from error
+        raise StoreError(f"{version.location.uri} is damaged: {error} ({DAMAGE_REMEDY})") from error
 
 
 def read_sql(*parts: str) -> str:
@@ -155,16 +153,28 @@ def target_sql(target: str) -> str:
     """The query of a target by name, from targets/NAME.sql where one works, or from any .sql file."""
     if target in TARGETS:
         return read_sql("targets", f"{target}.sql")
-    named = Path(OWN_TARGETS, f"{target}.sql")
-    path = named if named.is_file() else Path(target)
-    if path.suffix == ".sql" and path.is_file():
-        try:
-            return path.read_text(encoding="utf-8").strip().rstrip(";")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the target {path} cannot be read: {error}") from error
-    raise InputError(
-        f"unknown target {target!r}: one of {', '.join(TARGETS)}, a file {named}, or any other .sql file"
-    )
+    _, text = own_sql("target", target, OWN_TARGETS, TARGETS)
+    return text.strip().rstrip(";")
+
+
+def own_sql(kind: str, name: str, folder: str, shipped: Sequence[str]) -> tuple[Path, str]:
+    """A user's own definition, FOLDER/NAME.sql or any .sql file: the file and its text.
+
+    Raises InputError where there is none, naming the `shipped` ones, or where it cannot be read.
+    """
+    is_file = name.endswith(".sql")
+    named = Path(folder, name if is_file else f"{name}.sql")
+    path = next((path for path in (named, Path(name)) if path.suffix == ".sql" and path.is_file()), None)
+    if path is None and is_file:
+        raise InputError(f"no {kind} {name!r}: there is no such file, here or in {folder}/")
+    if path is None:
+        raise InputError(
+            f"unknown {kind} {name!r}: one of {', '.join(shipped)}, a file {named}, or any other .sql file"
+        )
+    try:
+        return path, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the {kind} {path} cannot be read: {error}") from error
 
 
 def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -217,9 +227,9 @@ def single_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     return statements[0].query
 
 
-def _hint(error: Exception) -> str:
+def damage_hint(error: Exception) -> str:
     """What to do where it is not the query that is wrong."""
-    return f"\n({_REMEDY})" if ".parquet" in str(error) else ""
+    return f"\n({DAMAGE_REMEDY})" if ".parquet" in str(error) else ""
 
 
 def _kind(statement: duckdb.Statement) -> str:
@@ -244,7 +254,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
             connection.interrupt()
             raise
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise InputError(f"the SQL fails: {str(error).strip()}{_hint(error)}") from error
+            raise InputError(f"the SQL fails: {str(error).strip()}{damage_hint(error)}") from error
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | None:
@@ -292,8 +302,9 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
     try:
         rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
     except duckdb.Error as error:
-        refused = isinstance(error, duckdb.InvalidInputException)  # a view's own error(...) says what to do
-        hint = "" if refused else f"\n({_REMEDY})"
+        # A view's own error(...) is of the same kind as that of a broken file, and says itself what to do.
+        refused = isinstance(error, duckdb.InvalidInputException)
+        hint = damage_hint(error) if refused else f"\n({DAMAGE_REMEDY})"
         raise StoreError(f"{str(error).strip()}{hint}") from error
     return rows
 
@@ -306,5 +317,10 @@ def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion, writable
     connection.execute("set lock_configuration = true")
 
 
+def sql_text(text: str) -> str:
+    """The text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _sql_list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
+    return "[" + ", ".join(map(sql_text, texts)) + "]"

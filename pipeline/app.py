@@ -168,6 +168,7 @@ def log(
     set_: Assignments = None,
     version: Version = None,
     versions: Annotated[bool, typer.Option("--versions", help="every version and what it added")] = False,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """List the store's runs: what, when, how many.
 
@@ -176,7 +177,7 @@ def log(
     from mctrace.pipeline.store_commands import print_log, print_versions
 
     show = print_versions if versions else print_log
-    show(configure(config, store, set_), version, console)
+    show(configure(config, store, set_, store__skip_damaged=skip_damaged), version, console)
 
 
 @app.command()

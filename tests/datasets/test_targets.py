@@ -237,6 +237,9 @@ def test_every_target_is_a_view_and_none_changes_the_number_of_labels(store):
 def test_an_unknown_target_is_refused_and_a_users_own_file_is_taken(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="priced, literal"):
         target_sql("pricd")
+    with pytest.raises(InputError) as told:
+        target_sql("x/nope.sql")
+    assert str(told.value) == "no target 'x/nope.sql': there is no such file, here or in targets/"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets/halved.sql").write_text("select *, value_of_detail / 2 as utility from labels")

@@ -1,10 +1,13 @@
 """The flags that reading commands share: around damage, of a mixture, of a version; and `mctrace export`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from mctrace.datasets.store import DAMAGE_REMEDY
 from mctrace.pipeline import app
 from tests.datasets.synthetic import EFFECTS, add_document, add_other_gists, add_trajectory, synthetic_store
 
@@ -61,6 +64,30 @@ def test_a_damaged_part_stops_reading_until_it_is_asked_to_be_left_out(run, stor
     assert run("report", "--skip-damaged")[0] == 0
     assert run("export", "out", "--skip-damaged")[0] == 0
     assert run("verify")[0] == 1
+
+
+def test_the_log_is_read_around_damage_too(run, store):
+    damage(store, "tb", "trajectories.parquet")
+    code, _, err = run("log")
+    assert code == 1
+    assert "log" in err
+    assert "--skip-damaged" in err
+    code, out, err = run("log", "--skip-damaged")
+    assert code == 0
+    assert "2 trajectories" in out
+    assert "1 damaged part(s)" in err
+    assert run("log", "--versions", "--skip-damaged")[0] == 0
+
+
+def test_every_command_that_is_said_to_read_around_damage_does():
+    (named,) = re.findall(r"copy; (.*) read around", DAMAGE_REMEDY)
+    commands = typer.main.get_command(app.app).commands
+    able = {
+        name
+        for name, command in commands.items()
+        if any("--skip-damaged" in parameter.opts for parameter in command.params)
+    }
+    assert set(re.findall(r"\w+", named)) - {"and"} == able
 
 
 def test_training_goes_around_a_damaged_document(run, store, tmp_path):
