@@ -23,7 +23,7 @@ from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.parts import Part, scratch_folder, write_part
 from mctrace.datasets.queries import (
     connect,
-    damage_hint,
+    explained,
     fetch_rows,
     own_sql,
     read_sql,
@@ -172,9 +172,7 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
                 "(format parquet, compression zstd)"
             )
         except duckdb.Error as error:
-            raise InputError(
-                f"the recipe {recipe.name} fails: {str(error).strip()}{damage_hint(error)}"
-            ) from error
+            raise InputError(f"the recipe {recipe.name} fails: {explained(error)}") from error
         connection.execute(f"create temp view derived as from read_parquet({sql_text(str(file))})")
         _refuse_wrong_rows(connection, table, recipe)
     return table, file

@@ -227,9 +227,15 @@ def single_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     return statements[0].query
 
 
-def damage_hint(error: Exception) -> str:
-    """What to do where it is not the query that is wrong."""
-    return f"\n({DAMAGE_REMEDY})" if ".parquet" in str(error) else ""
+def explained(error: Exception) -> str:
+    """What DuckDB says, and what to do where it is not the query that is wrong; of an error that was raised in
+    a scan of ours, what that one says.
+    """
+    text = str(error).strip()
+    _, raised_here, said = text.rpartition(f"{StoreError.__module__}.{StoreError.__qualname__}: ")
+    if raised_here:
+        return said
+    return f"{text}\n({DAMAGE_REMEDY})" if ".parquet" in text else text
 
 
 def _kind(statement: duckdb.Statement) -> str:
@@ -254,7 +260,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
             connection.interrupt()
             raise
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise InputError(f"the SQL fails: {str(error).strip()}{damage_hint(error)}") from error
+            raise InputError(f"the SQL fails: {explained(error)}") from error
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | None:
@@ -302,10 +308,11 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
     try:
         rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
     except duckdb.Error as error:
-        # A view's own error(...) is of the same kind as that of a broken file, and says itself what to do.
-        refused = isinstance(error, duckdb.InvalidInputException)
-        hint = damage_hint(error) if refused else f"\n({DAMAGE_REMEDY})"
-        raise StoreError(f"{str(error).strip()}{hint}") from error
+        text = explained(error)
+        # A view's own error(...) says itself what to do.
+        if not isinstance(error, duckdb.InvalidInputException) and DAMAGE_REMEDY not in text:
+            text = f"{text}\n({DAMAGE_REMEDY})"
+        raise StoreError(text) from error
     return rows
 
 

@@ -140,7 +140,7 @@ class StoreVersion:
             for file in committed.part.files:
                 place = f"{folder}/{file.path}"
                 if found.get(place) != file.size:
-                    raise StoreError(f"{self.location.uri}/{place} is missing or damaged ({DAMAGE_REMEDY})")
+                    raise damaged_file(self.location, place)
 
     def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:
         """Parquet files that hold rows of `table`, as DuckDB opens them: all, or those that are known to have
@@ -160,6 +160,11 @@ class StoreVersion:
             if file.path == f"{table}.parquet"
         ]
         return readable_files(self.location, places)
+
+
+def damaged_file(location: Location, place: str) -> StoreError:
+    """What is said of a file that is not as the ledger has it."""
+    return StoreError(f"{location.uri}/{place} is missing or damaged ({DAMAGE_REMEDY})")
 
 
 def create_store(uri: str) -> Store:
