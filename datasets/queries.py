@@ -45,7 +45,15 @@ VIEWS = (
 )
 """What people ask; `views/columns.toml` says what each column means."""
 
-MACROS = ("labels_at", "controls_at", "joint_edits_at", "entry_targets")
+MACROS = (
+    "labels_at",
+    "drawn_labels",
+    "drawn_token_effects",
+    "drawn_trajectories",
+    "controls_at",
+    "joint_edits_at",
+    "entry_targets",
+)
 """Views that take an argument."""
 
 TARGETS = ("priced", "literal", "priced_standardised", "literal_standardised")
@@ -64,6 +72,7 @@ _DEFINITIONS = (
     "snapshot_cursors",
     "snapshots",
     "effects",
+    "drawn_trajectories",
     "measured",
     "octaves",
     "labels",
@@ -119,7 +128,7 @@ def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] =
 
 
 _OF_DERIVED = {
-    "derived_labels": ("labels", "snapshot_cursors", "shadow_prices"),
+    "derived_labels": ("labels", "drawn_trajectories", "snapshot_cursors", "shadow_prices"),
     "derived_pairs": ("preference_pairs",),
 }
 """Definitions that read otherwise when a derived dataset holds rows of a table."""
@@ -228,8 +237,8 @@ def single_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
 
 
 def explained(error: Exception) -> str:
-    """What DuckDB says, and what to do where it is not the query that is wrong; of an error that was raised in
-    a scan of ours, what that one says.
+    """What DuckDB says, and what to do where it is not the query that is wrong; of an error raised in a scan
+    of ours, what that one says.
     """
     text = str(error).strip()
     _, raised_here, said = text.rpartition(f"{StoreError.__module__}.{StoreError.__qualname__}: ")
