@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from mctrace.analysis.scope import narrowed
 from mctrace.analysis.scorer_section import scorer_section
 from mctrace.analysis.scoring import Scorer, open_scorers, scored, scorer_agreement
 from mctrace.analysis.shipped import Row, run_analysis
-from mctrace.analysis.shown_text import OpenDecoder
 from mctrace.analysis.signal_section import signal_section
 from mctrace.analysis.snapshot_section import snapshot_section
 from mctrace.analysis.snapshot_view import SnapshotView, find_snapshots, read_snapshots
@@ -56,8 +55,6 @@ class ReportParts:
     """another version of the same store"""
     snapshots: Sequence[str] = ()
     """snapshots to show, by id or its beginning; none: the report picks"""
-    open_decoder: OpenDecoder | None = field(default=None, compare=False)
-    """turns token ids into text; None: spans are shown without"""
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
         row for row in run_analysis(connection, "held_out") if _kind(row) == _kind(scorers[0].info.dataset)
     ]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
-    snapshots = scored(version, read_snapshots(connection, version.location, ids, None), scorers)
+    snapshots = scored(version, read_snapshots(connection, version.location, ids, with_text=False), scorers)
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
     said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
     return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), said + left_out)
@@ -187,7 +184,7 @@ def _snapshot_section(
     ids = [found for name in parts.snapshots for found in find_snapshots(connection, name)]
     if not ids:
         ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
-    snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), parts.open_decoder)
+    snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), with_text=True)
     fitting = [one for one in snapshots if not any(scorer.why_not(one) for scorer in scorers)]
     by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
     return snapshot_section(

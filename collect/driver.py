@@ -27,6 +27,7 @@ from mctrace.collect.model_source import ModelSource
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.run_records import new_run_id, run_row, write_run_event
+from mctrace.collect.vocabulary import vocabulary_part_id, write_vocabulary
 from mctrace.collect.workers import Workers
 from mctrace.context.progress import Progress
 from mctrace.datasets.parts import Part
@@ -98,7 +99,7 @@ def run_collection(
         )
         progress.stop()
         row = run_row(context, source, resolved_config, checks)
-        return _recorded(store, decided, remaining, workers, row, checks, source.embedding_dim, progress)
+        return _recorded(store, decided, remaining, workers, row, checks, source, progress)
     finally:
         progress.stop()
         workers.close()
@@ -111,7 +112,7 @@ def _recorded(
     workers: Workers,
     row: Mapping[str, object],
     checks: RunChecks,
-    embedding_dim: int,
+    source: ModelSource,
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
@@ -123,7 +124,8 @@ def _recorded(
     try:
         store.commit([write_run_event(store.location, row, "start")])
         _commit_embeddings(store, plan, workers)
-        for so_far in _measure(store, plan, remaining, workers, summary, embedding_dim, progress):
+        _commit_vocabulary(store, source, summary)
+        for so_far in _measure(store, plan, remaining, workers, summary, source.embedding_dim, progress):
             summary = so_far
     except BaseException as error:
         # What went wrong first is what must be heard: a full disk takes no last row either.
@@ -164,6 +166,12 @@ def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
     """Once per base model."""
     if embeddings_part_id(plan.provenance) not in store.at().part_ids:
         store.commit([workers.write_embeddings()])
+
+
+def _commit_vocabulary(store: Store, source: ModelSource, summary: RunSummary) -> None:
+    """Once per tokenizer."""
+    if vocabulary_part_id(source.tokenizer_hash) not in store.at().part_ids:
+        store.commit([write_vocabulary(store.location, source, str(summary.run_id))])
 
 
 def _measure(

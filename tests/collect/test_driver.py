@@ -109,3 +109,16 @@ def test_the_store_knows_what_its_tokens_read_as(tiny_settings, corpus_folder, t
         # The tiny tokenizer spells a space with a letter of its own.
         text = (corpus_folder / Path(row["source"]).name).read_text()
         assert text.startswith(row["text"].replace("\u0120", " "))
+
+
+def test_a_store_from_before_the_vocabulary_gains_it(tiny_settings, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr("mctrace.collect.driver._commit_vocabulary", lambda *_: None)
+        tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3}).measure()
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    counted = "select count(*) as n from vocabulary"
+    assert fetch_rows(connect(run.store.at()), counted) == [{"n": 0}]
+    for _ in range(2):
+        run.measure()
+    assert fetch_rows(connect(run.store.at()), counted) == [{"n": 256}]
+    assert [c.part.kind for c in run.store.at().parts].count("vocabulary") == 1

@@ -9,7 +9,14 @@ import typer
 
 from mctrace.datasets.store import DAMAGE_REMEDY
 from mctrace.pipeline import app
-from tests.datasets.synthetic import EFFECTS, add_document, add_other_gists, add_trajectory, synthetic_store
+from tests.datasets.synthetic import (
+    EFFECTS,
+    add_document,
+    add_other_gists,
+    add_trajectory,
+    add_vocabulary,
+    synthetic_store,
+)
 
 
 @pytest.fixture
@@ -133,10 +140,12 @@ def test_export_at_a_version(run, store, tmp_path):
     assert "snapshots: 4 train" in out
 
 
-def test_text_needs_the_run_s_own_tokenizer(run):
+def test_text_comes_from_the_store_alone(run, store):
     code, _, err = run("export", "out", "--text")
     assert code == 1
-    assert "--tokenizer" in err
+    assert "does not say what the ids of tokenizer" in err
+    add_vocabulary(store)
+    assert run("export", "out", "--text")[0] == 0
 
 
 def test_log_and_sweep_take_their_flags(run, store):
