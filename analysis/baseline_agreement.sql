@@ -5,8 +5,10 @@
 -- The baselines score an action by
 --   recency         minus its distance to the cursor: near text is worth more
 --   attention_mass  what the base model's attention pays its entries together; only where it was kept
--- spearman is the mean over a document's rankings, then over documents; stderr its standard error over documents, null
--- with one. Rankings of fewer than 4 labels, or of equal values, are left out. No weights.
+-- Of at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their ids. spearman is the mean
+-- over a document's rankings, then over documents; stderr its standard error over documents, null with one;
+-- num_rankings and num_documents count what was ranked. Rankings of fewer than 4 labels, or of equal values, are left
+-- out. No weights.
 with scored as (
     select
         document_id,
@@ -17,7 +19,7 @@ with scored as (
         ], recursive := true),
         hash(snapshot_id) as snapshot,
         hash(snapshot_id, action, entry_level) as kind
-    from labels
+    from drawn_labels(coalesce(getvariable('most_trajectories'), 300))
 ),
 
 grouped as (

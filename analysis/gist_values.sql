@@ -4,16 +4,26 @@
 --   gist_name        the source it was collected under; the newest where there are several
 --   baseline_nll     mean loss of the unedited contexts behind these labels, nats per token: lower is better gists
 --   share_beyond     labels more than two standard errors from zero
-with asked as (
+with maps as materialized (
     select
-        l.*,
-        s.baseline_nll,
-        (
-            l.document_id, t.start, t.levels, l.cursor, l.horizon, l.action, l.node_level, l.node_index,
-            l.model_hash, l.dtype, t.block_size
-        ) as question
+        trajectory_id,
+        hash(document_id, start, levels, model_hash, dtype, block_size) as map,
+        hash(document_id) as document
+    from trajectories
+),
+
+asked as (
+    select
+        l.gist_hash,
+        hash(m.map, l.cursor, l.horizon, l.action, l.node_level, l.node_index) as question,
+        l.action,
+        l.entry_level,
+        m.document,
+        l.value_of_detail,
+        (abs(l.delta_nll) > 2 * l.stderr)::int as is_beyond,
+        s.baseline_nll
     from labels as l
-    join trajectories as t using (trajectory_id)
+    join maps as m using (trajectory_id)
     join snapshots as s using (snapshot_id)
 ),
 
@@ -42,7 +52,7 @@ select
     o.action,
     o.entry_level,
     count(*) as num_labels,
-    count(distinct o.document_id) as num_documents,
+    count(distinct o.document) as num_documents,
     avg(o.baseline_nll) as baseline_nll,
     avg(o.value_of_detail) as mean,
     quantile_disc(o.value_of_detail, 0.05) as p05,
@@ -50,7 +60,7 @@ select
     quantile_disc(o.value_of_detail, 0.50) as p50,
     quantile_disc(o.value_of_detail, 0.75) as p75,
     quantile_disc(o.value_of_detail, 0.95) as p95,
-    avg((abs(o.delta_nll) > 2 * o.stderr)::int) as share_beyond
+    avg(o.is_beyond) as share_beyond
 from once as o
 semi join shared using (question)
 join names as n using (gist_hash)

@@ -69,7 +69,7 @@ def _class_plot(name: str, rows: list[Row]) -> Plot:
         f"By token class: {name}",
         made,
         "How much detail helps in predicting such tokens, on average; bars above zero are where it helps.",
-        counted(sum(row["num_tokens"] for row in rows), "token"),
+        f"{counted(sum(row['num_tokens'] for row in rows), 'token')} in the horizons of labels drawn by hash",
     )
 
 

@@ -5,27 +5,31 @@
 --   kind      the actions of one snapshot that share action and entry_level
 --   snapshot  all actions of one snapshot, expands and collapses of all levels, as an allocator ranks them
 --   all       all labels of the store: differences between levels and between documents count too
--- spearman is the mean over a document's rankings, then over documents (scope all: the one ranking); stderr its
--- standard error over documents, null with one. Rankings of fewer than 4 labels, or of equal values, are left
--- out. The second value is 2 * (mean over 2h) - (mean over h). Ties take the mean of their ranks. No weights: a
--- sampled action counts once.
+-- Of at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their ids. spearman is the mean
+-- over a document's rankings, then over documents (scope all: the one ranking); stderr its standard error over
+-- documents, null with one; num_trajectories counts those drawn, num_labels, num_rankings and num_documents what was
+-- ranked. Rankings of fewer than 4 labels, or of equal values, are left out. Ties take the mean of their ranks. No
+-- weights: a sampled action counts once.
 with parameters as (
     select coalesce(getvariable('half_horizon'), (select min(horizon) // 2 from labels)) as h
 ),
 
 halves as (
+    select *
+    from label_halves((select h from parameters), coalesce(getvariable('most_trajectories'), 300))
+),
+
+grouped as (
     select
         document_id,
-        near.value_of_detail as first_value,
-        2 * whole.value_of_detail - near.value_of_detail as second_value,
+        first_value,
+        second_value,
         unnest([
-            {'scope': 'kind', 'ranking': hash(snapshot_id, action, near.entry_level)},
-            {'scope': 'snapshot', 'ranking': hash(snapshot_id)},
+            {'scope': 'kind', 'ranking': hash(trajectory_id, cursor, action, entry_level)},
+            {'scope': 'snapshot', 'ranking': hash(trajectory_id, cursor)},
             {'scope': 'all', 'ranking': 0::ubigint}
         ], recursive := true)
-    from labels_at((select h from parameters)) as near
-    join labels_at((select 2 * h from parameters)) as whole
-        using (document_id, snapshot_id, action, node_level, node_index, estimator)
+    from halves
 ),
 
 ranked as (
@@ -35,7 +39,7 @@ ranked as (
         document_id,
         (rank() over by_first + count(*) over by_first) / 2 as first_rank,
         (rank() over by_second + count(*) over by_second) / 2 as second_rank
-    from halves
+    from grouped
     window
         by_first as (partition by scope, ranking order by first_value),
         by_second as (partition by scope, ranking order by second_value)
@@ -68,6 +72,7 @@ by_document as (
 select
     (select h from parameters) as half_horizon,
     scope,
+    (select count(distinct trajectory_id) from halves) as num_trajectories,
     sum(num_documents)::bigint as num_documents,
     sum(num_rankings)::bigint as num_rankings,
     sum(num_labels)::bigint as num_labels,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from mctrace.analysis.scope import narrowed
 from mctrace.analysis.scorer_section import scorer_section
 from mctrace.analysis.scoring import Scorer, open_scorers, scored, scorer_agreement
 from mctrace.analysis.shipped import Row, run_analysis
-from mctrace.analysis.shown_text import OpenDecoder
 from mctrace.analysis.signal_section import signal_section
 from mctrace.analysis.snapshot_section import snapshot_section
 from mctrace.analysis.snapshot_view import SnapshotView, find_snapshots, read_snapshots
@@ -57,8 +56,6 @@ class ReportParts:
     """another version of the same store"""
     snapshots: Sequence[str] = ()
     """snapshots to show, by id or its beginning; none: the report picks"""
-    open_decoder: OpenDecoder | None = field(default=None, compare=False)
-    """turns token ids into text; None: spans are shown without"""
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
         return _Judged([], [], scorer_agreement(connection, []), said + left_out)
     rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
-    snapshots = scored(version, read_snapshots(connection, version.location, ids, None), scorers)
+    snapshots = scored(version, read_snapshots(connection, version.location, ids, with_text=False), scorers)
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
     said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
     kinds = list(dict.fromkeys(map(Provenance.of, rows)))
@@ -194,7 +191,7 @@ def _snapshot_section(
     ids = [found for name in parts.snapshots for found in find_snapshots(connection, name)]
     if not ids:
         ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
-    snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), parts.open_decoder)
+    snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), with_text=True)
     fitting = [one for one in snapshots if _all_fit(scorers, one.provenance)]
     by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
     return snapshot_section(

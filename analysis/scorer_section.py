@@ -25,7 +25,7 @@ def scorer_section(agreement: Sequence[Row], ceilings: Sequence[Row], judged_on:
         f"“{CEILING.capitalize()}” is no scorer: it is how the values over the first half of the horizon "
         "order the same documents' actions by their values over the second half. No scorer sees the future, "
         "so agreement with one noisy stretch ends about there; were each stretch a lasting value and noise "
-        "of its own, one that knew the lasting value would reach the square root of it.",
+        "of its own, one that knew the lasting value would reach the square root of it." + _read_on(ceilings),
         "Value of detail is what the order is held against. A net trained on the literal target asks for the "
         "costliest collapses first, so among collapses it comes out below zero by design.",
     ]
@@ -52,6 +52,13 @@ def _intervals(agreement: Sequence[Row], scope: str, names: Sequence[str]) -> di
         if row["scope"] == scope:
             documents.setdefault(row["scorer"], {})[row["document_id"]] = row["spearman"]
     return {name: bootstrap_interval(documents[name], seed=0) for name in names if name in documents}
+
+
+def _read_on(ceilings: Sequence[Row]) -> str:
+    if not ceilings:
+        return ""
+    most, drawn = max(row["num_labels"] for row in ceilings), ceilings[0]["num_trajectories"]
+    return f" Here it is read on {counted(most, 'label')} of {counted(drawn, 'trajectory')}."
 
 
 def _ceiling(ceilings: Sequence[Row], scope: str) -> Row | None:

@@ -1,4 +1,4 @@
-"""A document's text as a person may look at it: cut where spans are cut, with nothing hidden in it.
+"""A document's text as a person may look at it, with nothing hidden in it.
 
 Corpus text is data. What would act on a terminal or reorder what stands beside it (escape characters, marks
 of writing direction, half surrogate pairs) is replaced by a visible sign that names it.
@@ -6,20 +6,10 @@ of writing direction, half surrogate pairs) is replaced by a visible sign that n
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-
-Decode = Callable[[Sequence[int]], str]
-"""the text of token ids"""
-
-OpenDecoder = Callable[[str], Decode]
-"""the decoder of a tokenizer, found by its hash; raises MctraceError or ModuleNotFoundError without one"""
 
 _KEPT = "\n\t\u200c\u200d"
 """line ends, tabs, and the joiners that emoji and several scripts are written with"""
 _ACTING = re.compile(r"[^\S\n\t ]|[^\w\s!-~]")
-_LOOK_BACK = 8
-"""tokens before a span that are decoded with it: more than any character is cut into"""
-_CUT_CHARACTER = "\ufffd"
 
 
 def visible(text: str) -> str:
@@ -48,20 +38,3 @@ def excerpt(text: str, width: int) -> str:
         return line
     tail = width // 3
     return f"{line[: width - tail - 3].rstrip()} … {line[len(line) - tail :].lstrip()}"[:width]
-
-
-def span_texts(decode: Decode, tokens: Sequence[int], ends: Sequence[int]) -> list[str]:
-    """The text of each span of `tokens`; `ends` are where the spans end, in order.
-
-    A span is decoded with a few tokens before it, since some tokenizers drop a leading space, and a character
-    whose bytes lie in two spans goes to the second whole.
-    """
-    texts = []
-    first = 0
-    for end in ends:
-        back = tokens[max(0, first - _LOOK_BACK) : first]
-        before = decode(back).rstrip(_CUT_CHARACTER) if back else ""
-        text = decode([*back, *tokens[first:end]])[len(before) :]
-        texts.append(text if end == ends[-1] else text.rstrip(_CUT_CHARACTER))
-        first = end
-    return texts

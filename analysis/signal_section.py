@@ -44,7 +44,7 @@ def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Sect
             "mean little, whatever the other sections show.",
             _headline(collected[0]),
         ],
-        plots=[_share_plot(by_horizon), _stability_plot(stability, longest)],
+        plots=[_share_plot(by_horizon), _stability_plot(stability, longest, collected[0]["num_labels"])],
         tables=[_share_table(collected)],
         notes=[
             "The standard error takes the tokens of a horizon for independent; where neighbouring tokens "
@@ -118,7 +118,7 @@ def _share_hover(row: Row) -> str:
     )
 
 
-def _stability_plot(rows: list[Row], longest: int) -> Plot:
+def _stability_plot(rows: list[Row], longest: int, num_labels: int) -> Plot:
     halves = sorted({row["half_horizon"] for row in rows})
     traces = []
     for scope, (name, color) in _SCOPES.items():
@@ -140,6 +140,9 @@ def _stability_plot(rows: list[Row], longest: int) -> Plot:
         f"({_SCOPES[row['scope']][0]})"
         for row in widest
     ]
+    if any(row["scope"] == "all" and row["num_labels"] < num_labels for row in widest):
+        drawn = counted(widest[0]["num_trajectories"], "trajectory")
+        sizes.append(f"all of {drawn}, drawn by a hash of their ids")
     return Plot(
         "Does the order of actions last?",
         figure(

@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from mctrace.analysis.scope import narrowed
 from mctrace.analysis.shipped import Row, run_analysis
-from mctrace.analysis.shown_text import OpenDecoder, span_texts
 from mctrace.context.actions import Action, legal_actions
-from mctrace.context.errors import InputError, MctraceError
+from mctrace.context.errors import InputError, StoreError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.datasets.arrays import DocumentPlace, read_document
 from mctrace.datasets.location import Location
 from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.queries import fetch_rows
+from mctrace.datasets.token_text import TokenTexts
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,12 @@ def read_snapshots(
     connection: duckdb.DuckDBPyConnection,
     location: Location,
     snapshot_ids: Sequence[str],
-    open_decoder: OpenDecoder | None,
+    *,
+    with_text: bool,
 ) -> list[SnapshotView]:
     """The snapshots in that order, unscored.
 
-    Without `open_decoder` no text is read; a tokenizer that is not there costs the text alone, and
-    `text_problem` says why.
+    Text that the store cannot give costs the text alone, and `text_problem` says why.
     """
     trajectories = sorted({snapshot_id.partition(":")[0] for snapshot_id in snapshot_ids})
     with narrowed(connection, "trajectory_id", trajectories):
@@ -183,16 +183,17 @@ def read_snapshots(
         labels: dict[str, list[Row]] = defaultdict(list)
         for label in run_analysis(connection, "snapshot_actions"):
             labels[label["snapshot_id"]].append(label)
-    return [_view(rows[one], labels[one], location, open_decoder) for one in snapshot_ids]
+    texts = TokenTexts(connection) if with_text else None
+    return [_view(rows[one], labels[one], location, texts) for one in snapshot_ids]
 
 
-def _view(row: Row, labels: list[Row], location: Location, open_decoder: OpenDecoder | None) -> SnapshotView:
+def _view(row: Row, labels: list[Row], location: Location, token_texts: TokenTexts | None) -> SnapshotView:
     tree = TreeShape(row["block_size"], row["max_level"])
     levels = np.asarray(row["levels"], dtype=np.uint8)
     lod_map = LODMap(tree, row["start"], row["first_cursor"], levels).extended(row["cursor"])
     actions = _actions(lod_map, row["protected_tail"], labels)
     bounds = _span_bounds(lod_map)
-    texts, problem = _texts(row, location, open_decoder, [(first, end) for _, _, first, end in bounds])
+    texts, problem = _texts(row, location, token_texts, [(first, end) for _, _, first, end in bounds])
     index_of = {found.action: i for i, found in enumerate(actions)}
     spans = tuple(
         SpanView(
@@ -270,24 +271,17 @@ def _actions(lod_map: LODMap, protected_tail: int, labels: list[Row]) -> tuple[A
 
 
 def _texts(
-    row: Row, location: Location, open_decoder: OpenDecoder | None, bounds: list[tuple[int, int]]
+    row: Row, location: Location, token_texts: TokenTexts | None, bounds: list[tuple[int, int]]
 ) -> tuple[list[str], str]:
     """The text of each span and an empty string; or no texts and the reason."""
-    if open_decoder is None:
+    if token_texts is None:
         return [""] * len(bounds), ""
     if not row["arrays"]:
         return [""] * len(bounds), "the store does not hold this document's tokens"
     try:
-        decode = open_decoder(row["tokenizer_hash"])
-        tokens = _read_tokens(location, DocumentPlace.of(row))[: row["cursor"]]
-        texts = span_texts(decode, tokens[bounds[0][0] :], [end - bounds[0][0] for _, end in bounds])
-    except MctraceError as error:
+        (tokens_T,) = read_document(location, DocumentPlace.of(row), 0)
+        start, ends = bounds[0][0], [end - bounds[0][0] for _, end in bounds]
+        texts = token_texts.spans(row["tokenizer_hash"], tokens_T[start : row["cursor"]].tolist(), ends)
+    except StoreError as error:
         return [""] * len(bounds), str(error)
-    except ModuleNotFoundError as error:
-        return [""] * len(bounds), f"it takes {error.name} to read: pip install 'mctrace[collect]'"
     return texts, ""
-
-
-def _read_tokens(location: Location, place: DocumentPlace) -> list[int]:
-    (tokens,) = read_document(location, place, 0)
-    return [int(token) for token in tokens]

@@ -1,16 +1,32 @@
 -- value_by_token_class: one row per action, entry_level and class of the tokens that are predicted: for which tokens of
--- the horizon detail makes a difference. From the per-token effects of at most `most_labels` labels (a variable;
--- 20000), drawn by hash; every token of their horizons counts once, unweighted. Nats per token.
+-- the horizon detail makes a difference. From the per-token effects of at most `most_labels` labels (a variable; 20000)
+-- of at most `most_trajectories` trajectories (a variable; 300), both drawn by a hash; every token of their horizons
+-- counts once, unweighted. Nats per token.
 --   token_class   word (a new one, or text between spaces), continuation (of a word), number, punctuation, newline,
 --                 space, other; 'unknown' where the store has no vocabulary (before mctrace kept it)
+--   num_tokens    how many were looked at
 --   mean          mean value of detail at such tokens; mean_abs its mean size
 --   share_of_value  their part of the value over all tokens of that action and level
 -- Reads document_tokens, which mctrace brings in for queries that name it.
-with drawn as (
+with numbered as (
+    select *, md5(concat_ws(':', snapshot_id, action, node_level, node_index)) as lot
+    from drawn_token_effects(coalesce(getvariable('most_trajectories'), 300))
+),
+
+-- The lots are sorted without the effects.
+drawn as (
     select *
-    from token_effects
-    order by md5(concat_ws(':', snapshot_id, action, node_level, node_index))
-    limit coalesce(getvariable('most_labels'), 20000)
+    from numbered
+    where lot <= (
+        select max(lot)
+        from (select lot from numbered order by lot limit coalesce(getvariable('most_labels'), 20000))
+    )
+),
+
+horizons as (
+    select s.document_id, s.cursor, s.horizon, t.tokenizer_hash, t.tokens[s.cursor + 1 : s.cursor + s.horizon] as tokens
+    from (select distinct document_id, cursor, horizon from drawn) as s
+    join document_tokens as t using (document_id)
 ),
 
 at_tokens as (
@@ -18,22 +34,35 @@ at_tokens as (
         d.action,
         d.entry_level,
         case d.action when 'expand' then -1 else 1 end * unnest(d.delta_nll) as value,
-        unnest(t.tokens[d.cursor + 1 : d.cursor + d.horizon]) as token_id,
-        t.tokenizer_hash
+        unnest(h.tokens) as token_id,
+        h.tokenizer_hash
     from drawn as d
-    join document_tokens as t using (document_id)
+    join horizons as h using (document_id, cursor, horizon)
+),
+
+by_token as (
+    select
+        action,
+        entry_level,
+        tokenizer_hash,
+        token_id,
+        count(*) as num_tokens,
+        sum(value) as total,
+        sum(abs(value)) as total_abs
+    from at_tokens
+    group by all
 ),
 
 classes as (
     select
-        a.action,
-        a.entry_level,
+        b.action,
+        b.entry_level,
         coalesce(v.token_class, 'unknown') as token_class,
-        count(*) as num_tokens,
-        avg(a.value) as mean,
-        avg(abs(a.value)) as mean_abs,
-        sum(a.value) as total
-    from at_tokens as a
+        sum(b.num_tokens)::bigint as num_tokens,
+        sum(b.total) / sum(b.num_tokens) as mean,
+        sum(b.total_abs) / sum(b.num_tokens) as mean_abs,
+        sum(b.total) as total
+    from by_token as b
     left join vocabulary as v using (tokenizer_hash, token_id)
     group by all
 )

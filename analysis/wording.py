@@ -12,8 +12,9 @@ def count(value: int | None) -> str:
 
 
 def counted(value: int, noun: str) -> str:
-    """A number of things: `1 label`, `2 labels`."""
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+    """A number of things: `1 label`, `2 labels`, `3 trajectories`."""
+    nouns = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{value:,} {noun if value == 1 else nouns}"
 
 
 def nats(value: float | None) -> str:

@@ -22,12 +22,13 @@ from mctrace.collect.checks import (
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.fidelity import Pair, compare
 from mctrace.collect.forecast import Forecast, forecast, total_work
-from mctrace.collect.identity import embeddings_part_id
+from mctrace.collect.identity import embeddings_part_id, vocabulary_part_id
 from mctrace.collect.measuring import Finished, RunContext, WorkItem
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
 from mctrace.collect.run_records import new_run_id, run_row, write_run_event
+from mctrace.collect.vocabulary import write_vocabulary
 from mctrace.collect.workers import Workers
 from mctrace.context.progress import Progress
 from mctrace.datasets.parts import Part
@@ -99,7 +100,7 @@ def run_collection(
         )
         progress.stop()
         row = run_row(context, source, resolved_config, checks)
-        return _recorded(store, decided, remaining, workers, row, checks, source.embedding_dim, progress)
+        return _recorded(store, decided, remaining, workers, row, checks, source, progress)
     finally:
         progress.stop()
         workers.close()
@@ -112,7 +113,7 @@ def _recorded(
     workers: Workers,
     row: Mapping[str, object],
     checks: RunChecks,
-    embedding_dim: int,
+    source: ModelSource,
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
@@ -124,7 +125,8 @@ def _recorded(
     try:
         store.commit([write_run_event(store.location, row, "start")])
         _commit_embeddings(store, plan, workers)
-        for so_far in _measure(store, plan, remaining, workers, summary, embedding_dim, progress):
+        _commit_vocabulary(store, source, summary)
+        for so_far in _measure(store, plan, remaining, workers, summary, source.embedding_dim, progress):
             summary = so_far
     except BaseException as error:
         # What went wrong first is what must be heard: a full disk takes no last row either.
@@ -165,6 +167,12 @@ def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
     """Once per base model."""
     if embeddings_part_id(plan.provenance) not in store.at().part_ids:
         store.commit([workers.write_embeddings()])
+
+
+def _commit_vocabulary(store: Store, source: ModelSource, summary: RunSummary) -> None:
+    """Once per tokenizer."""
+    if vocabulary_part_id(source.tokenizer_hash) not in store.at().part_ids:
+        store.commit([write_vocabulary(store.location, source, str(summary.run_id))])
 
 
 def _measure(

@@ -79,3 +79,8 @@ def document_part_id(document_id: str, provenance: Provenance) -> str:
 def embeddings_part_id(provenance: Provenance) -> str:
     """A model's embedding table is kept once per dtype."""
     return part_digest({"embeddings": provenance.model_hash, "dtype": provenance.dtype})
+
+
+def vocabulary_part_id(tokenizer_hash: str) -> str:
+    """A tokenizer's vocabulary is kept once."""
+    return part_digest({"vocabulary": tokenizer_hash})

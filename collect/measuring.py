@@ -87,7 +87,7 @@ class Worker:
             torch.set_num_threads(num_threads)
         self._context = context
         self._location = Location.of(context.store_uri)
-        self._source = source = resolve_model(context.model.name, context.model.revision)
+        source = resolve_model(context.model.name, context.model.revision)
         if source.model_hash != context.provenance.model_hash:
             raise ModelError(f"model {context.model.name!r} has other weights here than where it was planned")
         self._model = load_base_model(
@@ -123,26 +123,9 @@ class Worker:
             part_id=embeddings_part_id(provenance),
             kind="embeddings",
             run_id=self._context.run_id,
-            tables={"embeddings": [row], "vocabulary": self._vocabulary()},
+            tables={"embeddings": [row]},
             arrays={"embedding_table": table},
         )
-
-    def _vocabulary(self) -> list[dict[str, object]]:
-        """What every token id reads as, so that a store can be asked about kinds of tokens on its own."""
-        tokenizer, tokenizer_hash = self._source.load_tokenizer(), self._context.provenance.tokenizer_hash
-        pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-        texts = tokenizer.batch_decode(
-            [[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False
-        )
-        return [
-            # Sentencepiece decodes a word at the start of a text without its space.
-            {
-                "tokenizer_hash": tokenizer_hash,
-                "token_id": token_id,
-                "text": f" {text}" if str(piece).startswith("\u2581") and not text.startswith(" ") else text,
-            }
-            for token_id, (piece, text) in enumerate(zip(pieces, texts, strict=True))
-        ]
 
     def measure(self, item: WorkItem) -> Finished:
         """Measures the item's trajectory and writes its part, with the document's where it is missing."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.documents import Document, Placement
-from mctrace.collect.identity import document_part_id, embeddings_part_id, with_id
+from mctrace.collect.identity import document_part_id, embeddings_part_id, vocabulary_part_id, with_id
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import MapMaker, plan_document
 from mctrace.collect.planned import PlannedTrajectory, Provenance
@@ -50,13 +50,14 @@ class RunPlan:
     def missing(self, store: Store | None) -> list[PlannedTrajectory]:
         """Planned trajectories the ledger does not list; all of them where there is no store yet.
 
-        Where a part that trajectories only bring along, a document or the embedding table, was withdrawn
-        after they were measured, one trajectory that needs it is measured again.
+        Where the store lacks a part that a run only brings along, a document, the embedding table or the
+        vocabulary, though all that needs it was measured, one trajectory is measured again for it.
         """
         done = store.at().part_ids if store else frozenset()
         missing = [planned for planned in self.trajectories if planned.part_id not in done]
         lacking = self.missing_documents(store) - {planned.document_id for planned in missing}
-        if not missing and not lacking and embeddings_part_id(self.provenance) not in done:
+        tables = {embeddings_part_id(self.provenance), vocabulary_part_id(self.provenance.tokenizer_hash)}
+        if not missing and not lacking and not tables <= done:
             return list(self.trajectories[:1])
         brings = {planned.document_id: planned for planned in reversed(self.trajectories)}
         return [*missing, *(brings[document_id] for document_id in sorted(lacking))]

@@ -21,7 +21,17 @@ import pyarrow.parquet as pq
 
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.parts import Part, scratch_folder, write_part
-from mctrace.datasets.queries import connect, fetch_rows, read_sql, set_variables, single_query, variables_of
+from mctrace.datasets.queries import (
+    connect,
+    explained,
+    fetch_rows,
+    own_sql,
+    read_sql,
+    set_variables,
+    single_query,
+    sql_text,
+    variables_of,
+)
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import DATASET_KIND, DERIVED_BY, Store, StoreVersion
 
@@ -85,16 +95,8 @@ def find_recipe(name: str) -> Recipe:
     """A recipe that ships, recipes/NAME.sql where one works, or any .sql file. Raises InputError."""
     if name in RECIPES:
         return Recipe(name, read_sql("recipes", f"{name}.sql"))
-    own = Path(OWN_RECIPES, f"{name}.sql")
-    path = own if own.is_file() else Path(name)
-    if path.suffix != ".sql" or not path.is_file():
-        raise InputError(
-            f"unknown recipe {name!r}: one of {', '.join(RECIPES)}, a file {own}, or any other .sql file"
-        )
-    try:
-        return Recipe(path.name, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from error
+    path, text = own_sql("recipe", name, OWN_RECIPES, RECIPES)
+    return Recipe(path.name, text)
 
 
 def derive(store: Store, version: StoreVersion, name: str, derivation: Derivation) -> Part:
@@ -166,12 +168,12 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
             columns = connection.sql(f"from (\n{query}\n)").columns
             table = "derived_pairs" if "better_snapshot_id" in columns else "derived_labels"
             connection.execute(
-                f"copy ({_with_types(table, columns, query, recipe)}) to '{file}' "
+                f"copy ({_with_types(table, columns, query, recipe)}) to {sql_text(str(file))} "
                 "(format parquet, compression zstd)"
             )
         except duckdb.Error as error:
-            raise InputError(f"the recipe {recipe.name} fails: {str(error).strip()}") from error
-        connection.execute(f"create temp view derived as from read_parquet('{file}')")
+            raise InputError(f"the recipe {recipe.name} fails: {explained(error)}") from error
+        connection.execute(f"create temp view derived as from read_parquet({sql_text(str(file))})")
         _refuse_wrong_rows(connection, table, recipe)
     return table, file
 

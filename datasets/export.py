@@ -23,16 +23,22 @@ from mctrace.datasets.arrays import DocumentPlace
 from mctrace.datasets.export_card import dataset_card
 from mctrace.datasets.export_files import ExportFormat, TableFiles, write_json
 from mctrace.datasets.export_rows import (
-    Decode,
     DocumentKey,
-    Texts,
     document_rows,
     embedding_rows,
     snapshot_rows,
 )
 from mctrace.datasets.location import Location
-from mctrace.datasets.queries import connect, fetch_rows, read_sql, stream_user_sql, target_sql
+from mctrace.datasets.queries import (
+    connect,
+    fetch_rows,
+    read_sql,
+    sql_text,
+    stream_user_sql,
+    target_sql,
+)
 from mctrace.datasets.store import StoreVersion
+from mctrace.datasets.token_text import TokenTexts
 
 METADATA = "mctrace-export.json"
 _ROWS_AT_ONCE = 64
@@ -48,6 +54,7 @@ class ExportRequest:
     layout: ExportFormat = "parquet"
     targets: tuple[str, ...] = ("priced", "literal")
     where: str | None = None
+    with_text: bool = False
     with_embeddings: bool = False
 
     @property
@@ -73,13 +80,12 @@ def export(
     request: ExportRequest,
     progress: Progress,
     *,
-    decode: Decode | None = None,
     overwrite: bool = False,
 ) -> ExportSummary:
-    """Writes `out`, whole or not at all. `decode` adds texts.
+    """Writes `out`, whole or not at all.
 
     Raises InputError when `out` is taken (only an earlier export is overwritten), cannot be written, or
-    nothing fits the request; StoreError when the version is damaged.
+    nothing fits the request; StoreError when the version is damaged, or does not hold the texts asked for.
     """
     _refuse_taken(out, overwrite=overwrite)
     version.refuse_damaged()
@@ -89,7 +95,7 @@ def export(
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     try:
-        summary = _write(version, scratch, request, progress, decode)
+        summary = _write(version, scratch, request, progress)
         scratch.chmod(0o755)  # a scratch folder is its maker's alone
         _put_in_place(scratch, out)
     except OSError as error:
@@ -120,15 +126,15 @@ def _put_in_place(scratch: Path, out: Path) -> None:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def _write(
-    version: StoreVersion, folder: Path, request: ExportRequest, progress: Progress, decode: Decode | None
-) -> ExportSummary:
+def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress: Progress) -> ExportSummary:
     connection = connect(version)
+    # A connection of its own: the other one is in the middle of its answer when texts are asked for.
+    texts = TokenTexts(connect(version)) if request.with_text else None
     documents = {DocumentKey.of(row): row for row in fetch_rows(connection, "from stored_documents")}
     places = {key: DocumentPlace.of(row) for key, row in documents.items()}
     progress.start("exporting", None, "snapshots")
     batches = stream_user_sql(connection, export_query(request), _ROWS_AT_ONCE)
-    rows = snapshot_rows(version.location, batches, places, Texts(decode) if decode else None)
+    rows = snapshot_rows(version.location, batches, places, texts)
     used: dict[DocumentKey, None] = {}
     runs: dict[str, None] = {}
     snapshots, num_labels = _write_snapshots(rows, folder, request, used, runs, progress)
@@ -137,7 +143,7 @@ def _write(
         raise InputError(f"{version.location.uri} at version {version.version} has no label{where}")
     tables = {"snapshots": snapshots}
     chosen = [documents[key] for key in sorted(used)]
-    tables["documents"] = _write_documents(version.location, chosen, folder, request, decode)
+    tables["documents"] = _write_documents(version.location, chosen, folder, request, texts)
     if request.with_embeddings:
         tables["embeddings"] = _write_embeddings(version.location, connection, used, folder, request)
     num_rows = {name: table.num_rows for name, table in tables.items()}
@@ -158,17 +164,13 @@ def export_query(request: ExportRequest) -> str:
     return read_sql("export.sql").format(
         columns=", ".join(f"{_quote(f'{name} of')}.utility as {_quote(name)}" for name in columns),
         joins="\n    ".join(joins),
-        fields=", ".join(f"{_text(name)}: {_quote(name)}" for name in columns),
+        fields=", ".join(f"{sql_text(name)}: {_quote(name)}" for name in columns),
         where=request.where or "true",
     )
 
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _write_snapshots(
@@ -200,11 +202,11 @@ def _write_documents(
     rows: Sequence[dict[str, Any]],
     folder: Path,
     request: ExportRequest,
-    decode: Decode | None,
+    texts: TokenTexts | None,
 ) -> TableFiles:
     table = TableFiles(folder / "documents", request.layout)
     max_level = max(row["max_level"] for row in rows)
-    for split, batch in document_rows(location, rows, max_level, decode):
+    for split, batch in document_rows(location, rows, max_level, texts):
         table.write(split, batch)
     table.finish()
     return table

@@ -32,7 +32,7 @@ _COLUMNS = {
     "entry_first_token": "first token it stands for",
     "entry_span_width": "tokens it stands for",
     "entry_token": "token id; null for a gist",
-    "entry_text": "its tokens decoded by themselves (a character cut by a token's edge shows as U+FFFD)",
+    "entry_text": "its text; a character that its edge cuts goes to the next entry: joined they are the text",
     "action": "expand (a gist becomes its K children) or collapse (K siblings become their gist)",
     "action_node_level": "level of the node the action names",
     "action_node_index": "index of that node: tokens [index·K^level, (index+1)·K^level)",

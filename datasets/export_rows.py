@@ -4,7 +4,7 @@ What belongs together entry by entry, or action by action, stands in parallel li
 `entry_token`), which become arrays without any unpacking.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,9 +17,7 @@ from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.arrays import DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.location import Location
-
-Decode = Callable[[str, Sequence[int]], str]
-"""The text of some token ids, by the tokenizer of this hash."""
+from mctrace.datasets.token_text import TokenTexts
 
 _PER_SNAPSHOT = (
     "snapshot_id", "trajectory_id", "run_id", "document_id", "source", "split", "policy", "cursor",
@@ -49,34 +47,11 @@ class DocumentKey:
         )  # fmt: skip
 
 
-class Texts:
-    """Entries as text: each by itself, so that a span's text stands beside its level and its labels."""
-
-    def __init__(self, decode: Decode) -> None:
-        self._decode = decode
-        self._pieces: dict[tuple[str, int], str] = {}
-
-    def of_entries(self, tokenizer_hash: str, tokens_T: npt.NDArray[Any], entries: Entries) -> list[str]:
-        texts = []
-        for first, width in zip(entries.first_token_N.tolist(), entries.span_width_N.tolist(), strict=True):
-            if width == 1:
-                texts.append(self._piece(tokenizer_hash, int(tokens_T[first])))
-            else:
-                texts.append(self._decode(tokenizer_hash, tokens_T[first : first + width].tolist()))
-        return texts
-
-    def _piece(self, tokenizer_hash: str, token: int) -> str:
-        key = (tokenizer_hash, token)
-        if key not in self._pieces:
-            self._pieces[key] = self._decode(tokenizer_hash, [token])
-        return self._pieces[key]
-
-
 def snapshot_rows(
     location: Location,
     batches: Iterator[pa.RecordBatch],
     places: dict[DocumentKey, DocumentPlace],
-    texts: Texts | None,
+    texts: TokenTexts | None,
 ) -> Iterator[pa.RecordBatch]:
     """The query's rows with their entries laid out; one batch for each that comes."""
 
@@ -93,13 +68,22 @@ def snapshot_rows(
         if texts is not None:
             columns["entry_text"] = pa.array(
                 [
-                    texts.of_entries(row["tokenizer_hash"], tokens_T, lod_map.entries)
+                    _entry_texts(texts, row["tokenizer_hash"], tokens_T, lod_map.entries)
                     for row, tokens_T, lod_map in zip(rows, tokens, maps, strict=True)
                 ],
                 pa.list_(pa.string()),
             )
         columns |= _action_columns(batch["actions"], maps)
         yield pa.RecordBatch.from_pydict(columns)
+
+
+def _entry_texts(
+    texts: TokenTexts, tokenizer_hash: str, tokens_T: npt.NDArray[Any], entries: Entries
+) -> list[str]:
+    """Each entry's text beside its level and its labels; together they are the context's text."""
+    first = int(entries.first_token_N[0])
+    ends_N = entries.first_token_N + entries.span_width_N - first
+    return texts.spans(tokenizer_hash, tokens_T[first : first + int(ends_N[-1])].tolist(), ends_N.tolist())
 
 
 def _map_of(row: dict[str, Any]) -> LODMap:
@@ -157,7 +141,7 @@ def _lists(lengths: Sequence[int], values: pa.Array) -> pa.ListArray:
 
 
 def document_rows(
-    location: Location, rows: Sequence[dict[str, Any]], max_level: int, texts: Decode | None
+    location: Location, rows: Sequence[dict[str, Any]], max_level: int, texts: TokenTexts | None
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """(split, one row) for each document: its tokens, its gists of every level, its text when asked for."""
     for row in rows:
@@ -172,7 +156,7 @@ def document_rows(
         }  # fmt: skip
         columns["tokens"] = pa.array([tokens_T], pa.list_(pa.int32()))
         if texts is not None:
-            columns["text"] = pa.array([texts(row["tokenizer_hash"], tokens_T.tolist())])
+            columns["text"] = pa.array([texts.text(row["tokenizer_hash"], tokens_T.tolist())])
         for level in range(1, max_level + 1):
             found = gists[level - 1] if level <= len(gists) else gists[0][:0]
             columns[f"gists_lod{level}"] = pa.ListArray.from_arrays(

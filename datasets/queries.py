@@ -18,7 +18,7 @@ import pyarrow as pa
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.fetching import readable_folders
 from mctrace.datasets.schemas import TABLES
-from mctrace.datasets.store import DERIVED_TABLES, StoreVersion
+from mctrace.datasets.store import DAMAGE_REMEDY, DERIVED_TABLES, StoreVersion
 from mctrace.datasets.tokens import DocumentTokens
 
 T = TypeVar("T")
@@ -45,7 +45,15 @@ VIEWS = (
 )
 """What people ask; `views/columns.toml` says what each column means."""
 
-MACROS = ("labels_at", "controls_at", "joint_edits_at", "entry_targets")
+MACROS = (
+    "labels_at",
+    "drawn_labels",
+    "drawn_token_effects",
+    "drawn_trajectories",
+    "controls_at",
+    "joint_edits_at",
+    "entry_targets",
+)
 """Views that take an argument."""
 
 TARGETS = ("priced", "literal", "priced_standardised", "literal_standardised")
@@ -64,6 +72,7 @@ _DEFINITIONS = (
     "snapshot_cursors",
     "snapshots",
     "effects",
+    "drawn_trajectories",
     "measured",
     "octaves",
     "labels",
@@ -77,8 +86,6 @@ _DEFINITIONS = (
     "shadow_prices",
 )
 """Files of `views/` in the order in which they build upon each other."""
-
-_REMEDY = "mctrace verify finds damaged files, --skip-damaged reads around them"
 
 
 def connect(
@@ -122,7 +129,7 @@ def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] =
 
 
 _OF_DERIVED = {
-    "derived_labels": ("labels", "snapshot_cursors", "shadow_prices"),
+    "derived_labels": ("labels", "drawn_trajectories", "snapshot_cursors", "shadow_prices"),
     "derived_pairs": ("preference_pairs",),
 }
 """Definitions that read otherwise when a derived dataset holds rows of a table."""
@@ -144,7 +151,7 @@ def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, ta
             f"create or replace view stored_{table} as {' union all by name '.join(relations)}"
         )
     except duckdb.Error as error:
-        raise StoreError(f"{version.location.uri} is damaged: {error} ({_REMEDY})") from error
+        raise StoreError(f"{version.location.uri} is damaged: {error} ({DAMAGE_REMEDY})") from error
 
 
 def read_sql(*parts: str) -> str:
@@ -156,16 +163,28 @@ def target_sql(target: str) -> str:
     """The query of a target by name, from targets/NAME.sql where one works, or from any .sql file."""
     if target in TARGETS:
         return read_sql("targets", f"{target}.sql")
-    named = Path(OWN_TARGETS, f"{target}.sql")
-    path = named if named.is_file() else Path(target)
-    if path.suffix == ".sql" and path.is_file():
-        try:
-            return path.read_text(encoding="utf-8").strip().rstrip(";")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the target {path} cannot be read: {error}") from error
-    raise InputError(
-        f"unknown target {target!r}: one of {', '.join(TARGETS)}, a file {named}, or any other .sql file"
-    )
+    _, text = own_sql("target", target, OWN_TARGETS, TARGETS)
+    return text.strip().rstrip(";")
+
+
+def own_sql(kind: str, name: str, folder: str, shipped: Sequence[str]) -> tuple[Path, str]:
+    """A user's own definition, FOLDER/NAME.sql or any .sql file: the file and its text.
+
+    Raises InputError where there is none, naming the `shipped` ones, or where it cannot be read.
+    """
+    is_file = name.endswith(".sql")
+    named = Path(folder, name if is_file else f"{name}.sql")
+    path = next((path for path in (named, Path(name)) if path.suffix == ".sql" and path.is_file()), None)
+    if path is None and is_file:
+        raise InputError(f"no {kind} {name!r}: there is no such file, here or in {folder}/")
+    if path is None:
+        raise InputError(
+            f"unknown {kind} {name!r}: one of {', '.join(shipped)}, a file {named}, or any other .sql file"
+        )
+    try:
+        return path, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the {kind} {path} cannot be read: {error}") from error
 
 
 def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -218,9 +237,15 @@ def single_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     return statements[0].query
 
 
-def _hint(error: Exception) -> str:
-    """What to do where it is not the query that is wrong."""
-    return f"\n({_REMEDY})" if ".parquet" in str(error) else ""
+def explained(error: Exception) -> str:
+    """What DuckDB says, and what to do where it is not the query that is wrong; of an error raised in a scan
+    of ours, what that one says.
+    """
+    text = str(error).strip()
+    _, raised_here, said = text.rpartition(f"{StoreError.__module__}.{StoreError.__qualname__}: ")
+    if raised_here:
+        return said
+    return f"{text}\n({DAMAGE_REMEDY})" if ".parquet" in text else text
 
 
 def _kind(statement: duckdb.Statement) -> str:
@@ -245,7 +270,7 @@ def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
             connection.interrupt()
             raise
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise InputError(f"the SQL fails: {str(error).strip()}{_hint(error)}") from error
+            raise InputError(f"the SQL fails: {explained(error)}") from error
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | None:
@@ -293,9 +318,11 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
     try:
         rows: list[dict[str, Any]] = connection.sql(sql, params=list(parameters)).to_arrow_table().to_pylist()
     except duckdb.Error as error:
-        refused = isinstance(error, duckdb.InvalidInputException)  # a view's own error(...) says what to do
-        hint = "" if refused else f"\n({_REMEDY})"
-        raise StoreError(f"{str(error).strip()}{hint}") from error
+        text = explained(error)
+        # A view's own error(...) says itself what to do.
+        if not isinstance(error, duckdb.InvalidInputException) and DAMAGE_REMEDY not in text:
+            text = f"{text}\n({DAMAGE_REMEDY})"
+        raise StoreError(text) from error
     return rows
 
 
@@ -307,5 +334,10 @@ def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion, writable
     connection.execute("set lock_configuration = true")
 
 
+def sql_text(text: str) -> str:
+    """The text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _sql_list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
+    return "[" + ", ".join(map(sql_text, texts)) + "]"

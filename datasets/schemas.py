@@ -151,6 +151,14 @@ VOCABULARY = pa.schema(
     ]
 )
 
+TOKEN_BYTES = pa.schema(
+    [
+        ("tokenizer_hash", pa.string()),
+        ("token_id", pa.int32()),
+        ("bytes", pa.binary()),
+    ]
+)
+
 DATASETS = pa.schema(
     [
         ("name", pa.string()),
@@ -223,6 +231,7 @@ TABLES: dict[str, pa.Schema] = {
     "runs": RUNS,
     "embeddings": EMBEDDINGS,
     "vocabulary": VOCABULARY,
+    "token_bytes": TOKEN_BYTES,
     "datasets": DATASETS,
     "derived_labels": DERIVED_LABELS,
     "derived_pairs": DERIVED_PAIRS,

@@ -23,6 +23,11 @@ DERIVED_BY = "derived:"
 DERIVED_TABLES = ("derived_labels", "derived_pairs")
 """Read only through the dataset that holds them."""
 
+DAMAGE_REMEDY = (
+    "mctrace verify names every damaged file, to be put back from a copy; sql, log, train, evaluate, report, "
+    "show and export read around them with --skip-damaged"
+)
+
 _MARKER = "mctrace-store.json"
 _OWN_NAMES = {_MARKER, "ledger", "parts", "staging"}
 
@@ -135,10 +140,7 @@ class StoreVersion:
             for file in committed.part.files:
                 place = f"{folder}/{file.path}"
                 if found.get(place) != file.size:
-                    raise StoreError(
-                        f"{self.location.uri}/{place} is missing or damaged: mctrace verify finds all of it, "
-                        "--skip-damaged reads around it"
-                    )
+                    raise damaged_file(self.location, place)
 
     def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:
         """Parquet files that hold rows of `table`, as DuckDB opens them: all, or those that are known to have
@@ -158,6 +160,11 @@ class StoreVersion:
             if file.path == f"{table}.parquet"
         ]
         return readable_files(self.location, places)
+
+
+def damaged_file(location: Location, place: str) -> StoreError:
+    """What is said of a file that is not as the ledger has it."""
+    return StoreError(f"{location.uri}/{place} is missing or damaged ({DAMAGE_REMEDY})")
 
 
 def create_store(uri: str) -> Store:

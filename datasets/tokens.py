@@ -7,16 +7,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.datasets.arrays import DocumentPlace, read_document
-from mctrace.datasets.store import StoreVersion
+from mctrace.datasets.arrays import DocumentPlace, array_of_level, read_document
+from mctrace.datasets.location import Location
+from mctrace.datasets.parts import ARRAYS, Part
+from mctrace.datasets.store import StoreVersion, damaged_file
 
 SCHEMA = pa.schema(
     [("document_id", pa.string()), ("tokenizer_hash", pa.string()), ("tokens", pa.list_(pa.int32()))]
 )
 
 
+_TABLE = "documents.parquet"
+
+
 class DocumentTokens:
-    """One row per document, through the Arrow interface; each scan reads the Zarr arrays again."""
+    """One row per document, through the Arrow interface; each scan reads the Zarr arrays again.
+
+    A scan raises StoreError when a file that it reads is missing or has another size than the ledger says.
+    """
 
     def __init__(self, version: StoreVersion) -> None:
         self._version = version
@@ -32,7 +40,8 @@ class DocumentTokens:
         for part in (committed.part for committed in self._version.parts):
             if not part.num_rows.get("documents"):
                 continue
-            content = location.read_bytes(f"{part.folder}/documents.parquet")
+            _refuse_damaged(location, part)
+            content = location.read_bytes(f"{part.folder}/{_TABLE}")
             for row in pq.read_table(io.BytesIO(content)).to_pylist():
                 if row["document_id"] in seen or row["arrays"] is None:  # it may be there once per GistNet
                     continue
@@ -43,3 +52,13 @@ class DocumentTokens:
                     [[row["document_id"]], [row["tokenizer_hash"]], pa.array([tokens], pa.list_(pa.int32()))],
                     schema=SCHEMA,
                 )
+
+
+def _refuse_damaged(location: Location, part: Part) -> None:
+    """A missing chunk of token ids would read as zeros without a word."""
+    tokens = f"{ARRAYS}/{array_of_level(0)}/"
+    read = [file for file in part.files if file.path == _TABLE or file.path.startswith(tokens)]
+    places = [f"{part.folder}/{file.path}" for file in read]
+    for file, place, size in zip(read, places, location.each(location.size, places), strict=True):
+        if size != file.size:
+            raise damaged_file(location, place)

@@ -24,9 +24,6 @@ ask_app = typer.Typer(rich_markup_mode=None)
 ScoredBy = Annotated[
     list[Path] | None, typer.Option("--checkpoint", help="show a LensNet's scores (repeatable)")
 ]
-TokenizerFolder = Annotated[
-    Path | None, typer.Option("--tokenizer", help="folder with the tokenizer.json [the run's own model]")
-]
 
 
 class OutputFormat(StrEnum):
@@ -136,7 +133,6 @@ def export(
         str | None, typer.Option("--where", help="which labels, in SQL, e.g. \"split = 'train'\"")
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="entries and documents as text, too")] = False,
-    tokenizer: TokenizerFolder = None,
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="the base model's embedding table, too")
     ] = False,
@@ -151,15 +147,13 @@ def export(
     from mctrace.pipeline.export_command import export_store
 
     targets = {"targets": tuple(target)} if target else {}
-    request = ExportRequest(format_.value, where=where, with_embeddings=embeddings, **targets)
+    request = ExportRequest(format_.value, where=where, with_text=text, with_embeddings=embeddings, **targets)
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     export_store(
         settings,
         version,
         out,
         request,
-        with_text=text,
-        tokenizer=tokenizer,
         overwrite=overwrite,
         console=console,
     )
@@ -182,7 +176,6 @@ def report(
     snapshots: Annotated[
         list[str] | None, typer.Option("--snapshot", help="id, or its beginning (repeatable) [picked]")
     ] = None,
-    tokenizer: TokenizerFolder = None,
     skip_damaged: SkipDamaged = None,
 ) -> None:
     """Write one self-contained HTML report.
@@ -193,7 +186,7 @@ def report(
     from mctrace.pipeline.report_command import ReportRequest, write_report
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
-    request = ReportRequest(out, version, compare, runs or (), checkpoints or (), snapshots or (), tokenizer)
+    request = ReportRequest(out, version, compare, runs or (), checkpoints or (), snapshots or ())
     write_report(settings, request, console)
 
 
@@ -208,7 +201,6 @@ def show(
     top: Annotated[int, typer.Option("--top", min=1, help="how many expands and collapses")] = 5,
     actions: Annotated[bool, typer.Option("--actions", help="every legal action, measured or not")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-    tokenizer: TokenizerFolder = None,
     skip_damaged: SkipDamaged = None,
 ) -> None:
     """Show one snapshot in the terminal.
@@ -217,5 +209,5 @@ def show(
     """
     from mctrace.pipeline.show_command import ShowRequest, show_snapshot
 
-    request = ShowRequest(snapshot, version, checkpoints or (), top, actions, as_json, tokenizer)
+    request = ShowRequest(snapshot, version, checkpoints or (), top, actions, as_json)
     show_snapshot(configure(config, store, set_, store__skip_damaged=skip_damaged), request, console)

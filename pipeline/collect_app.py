@@ -13,6 +13,7 @@ from mctrace.pipeline.options import (
     Dtype,
     Limit,
     Model,
+    SkipDamaged,
     StoreUri,
     Traces,
     Version,
@@ -93,6 +94,7 @@ def log(
     set_: Assignments = None,
     version: Version = None,
     versions: Annotated[bool, typer.Option("--versions", help="every version and what it added")] = False,
+    skip_damaged: SkipDamaged = None,
 ) -> None:
     """List the store's runs: what, when, how many.
 
@@ -101,7 +103,7 @@ def log(
     from mctrace.pipeline.store_commands import print_log, print_versions
 
     show = print_versions if versions else print_log
-    show(configure(config, store, set_), version, console)
+    show(configure(config, store, set_, store__skip_damaged=skip_damaged), version, console)
 
 
 @collect_app.command()

@@ -8,7 +8,6 @@ from mctrace.datasets.export import ExportRequest, export
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.progress import make_progress
 from mctrace.pipeline.reading import open_version
-from mctrace.pipeline.tokenizer import Decoders
 
 
 def export_store(
@@ -17,16 +16,12 @@ def export_store(
     out: Path,
     request: ExportRequest,
     *,
-    with_text: bool,
-    tokenizer: Path | None,
     overwrite: bool,
     console: Console,
 ) -> None:
     """Writes the export and says what is in it."""
     at = open_version(config.store, version)
-    decoders = Decoders(at, tokenizer)
-    decode = (lambda tokenizer_hash, tokens: decoders.open(tokenizer_hash)(tokens)) if with_text else None
-    summary = export(at, out, request, make_progress(console), decode=decode, overwrite=overwrite)
+    summary = export(at, out, request, make_progress(console), overwrite=overwrite)
     rows = "; ".join(
         f"{table}: {', '.join(f'{count} {split}' for split, count in splits.items())}"
         for table, splits in summary.num_rows.items()

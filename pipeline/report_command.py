@@ -12,7 +12,6 @@ from mctrace.analysis.report import ReportParts, build_report
 from mctrace.context.errors import InputError
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.reading import open_version
-from mctrace.pipeline.tokenizer import Decoders
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class ReportRequest:
     runs: Sequence[Path] = ()
     checkpoints: Sequence[Path] = ()
     snapshots: Sequence[str] = ()
-    tokenizer: Path | None = None
 
 
 def write_report(config: PipelineConfig, request: ReportRequest, console: Console) -> None:
@@ -53,7 +51,6 @@ def write_report(config: PipelineConfig, request: ReportRequest, console: Consol
         checkpoints=request.checkpoints,
         compared=None if request.compare is None else open_version(config.store, request.compare),
         snapshots=request.snapshots,
-        open_decoder=Decoders(version, request.tokenizer).open,
     )
     content = build_report(version, parts, datetime.now(UTC))
     try:

@@ -19,7 +19,6 @@ from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import StoreVersion
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.reading import open_version
-from mctrace.pipeline.tokenizer import Decoders
 
 _LEVEL_BLOCKS = "█▒░·"
 _LEVEL_STYLES = ("green", "yellow", "magenta", "dim")
@@ -45,7 +44,6 @@ class ShowRequest:
     actions: bool = False
     """every legal action instead"""
     as_json: bool = False
-    tokenizer: Path | None = None
 
 
 def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console) -> None:
@@ -54,8 +52,7 @@ def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console
     version.refuse_damaged()
     with connect(version) as connection:
         found = find_snapshots(connection, request.snapshot)
-        decoders = Decoders(version, request.tokenizer)
-        (snapshot,) = read_snapshots(connection, version.location, found[:1], decoders.open)
+        (snapshot,) = read_snapshots(connection, version.location, found[:1], with_text=True)
         (scale,) = fetch_rows(connection, "from utility_scale")
     snapshot = _with_scores(version, snapshot, request.checkpoints)
     plan = planned_edits(snapshot, scale["scale"], config.allocator)

@@ -19,6 +19,7 @@ from mctrace.datasets.verify import verify
 from mctrace.datasets.withdrawal import withdraw_damaged
 from mctrace.pipeline.config import DEFAULT_FILE, PipelineConfig, load_config
 from mctrace.pipeline.progress import make_progress
+from mctrace.pipeline.reading import open_version
 
 
 def init_project(config: Path | None, store: str | None, assignments: list[str], console: Console) -> None:
@@ -39,8 +40,7 @@ def init_project(config: Path | None, store: str | None, assignments: list[str],
 
 def print_log(config: PipelineConfig, at: int | None, console: Console) -> None:
     """The runs of a version, oldest first: when, from which model, and what each added."""
-    store = open_store(config.store.uri)
-    version = store.at(at)
+    store, version = open_store(config.store.uri), open_version(config.store, at)
     console.print(f"{config.store.uri} at version {version.version}", highlight=False)
     versions = store.ledger.versions_by_run()
     num_rows: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
@@ -88,8 +88,7 @@ def print_versions(config: PipelineConfig, at: int | None, console: Console) -> 
     """Every version up to one, oldest first: when, what it added, and the model, gists and estimator it came
     from.
     """
-    store = open_store(config.store.uri)
-    version = store.at(at)
+    store, version = open_store(config.store.uri), open_version(config.store, at)
     runs = {row["run_id"]: row for row in fetch_rows(connect(version), "from runs")}
     for record in store.ledger.history()[: version.version + 1]:
         added = ", ".join(f"{count} {kind}" for kind, count in record.added.items()) or "nothing"

@@ -6,7 +6,7 @@
 -- effects; of the actions that `labels` has. Nothing is measured again.
 create macro labels_jittered(h, jitter, share, seed) as table
 from (
-    from measured_near(h, jitter, seed)
+    from measured_near(h, jitter, seed, null)
     where split = 'train' and action <> 'drop' and chance('jitter:' || snapshot_id, seed) < share
 )
 semi join (select distinct trajectory_id, action, node_level, node_index from labels)

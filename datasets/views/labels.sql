@@ -9,7 +9,26 @@
 -- cheaper estimator and exactly (an audit), the exact row stands.
 --   attention_mass   what the base model's attention pays the action's entries together, where it was kept: a
 --                    mean over all that is read in the trajectory, so the same for each of its cursors
+-- drawn_labels(most) is labels of at most that many trajectories (drawn_trajectories).
 -- measured_at(h) has the drops as well; they are no labels (see controls).
 create macro labels_at(h) as table from measured_at(h) where action <> 'drop';
+
+create macro drawn_labels(most) as table from measured_near(null, 0, 0, most) where action <> 'drop';
+
+-- label_halves(h, most): one row per label of at most `most` trajectories with its value of detail over the first h
+-- tokens after the cursor and over the h tokens after those, nats per token. A horizon of 2h has to be measured.
+create macro label_halves(h, most) as table
+select
+    document_id,
+    trajectory_id,
+    cursor,
+    action,
+    node_level,
+    node_index,
+    entry_level,
+    case action when 'expand' then -1 else 1 end * list_sum(horizon_delta_nll[: h]) / h as first_value,
+    case action when 'expand' then -1 else 1 end * list_sum(horizon_delta_nll[h + 1 :]) / h as second_value
+from horizons_near(2 * h, 0, 0, most)
+where action <> 'drop';
 
 create view labels as from labels_at(null);

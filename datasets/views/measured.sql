@@ -22,11 +22,12 @@ from (
     anti join audited using (trajectory_id, action, node_level, node_index)
 );
 
--- horizons_near(h, jitter, seed): one row per label or drop with its effect on each token of the horizon, in
+-- horizons_near(h, jitter, seed, most): one row per label or drop with its effect on each token of the horizon, in
 -- horizon_delta_nll: at cursors up to `jitter` tokens from those that were planned, by chance and inside what was
 -- measured; the planned ones themselves are left out, unless jitter is 0: then it is at exactly those. Any cursor
--- between a trajectory's first and last has its horizon measured.
-create macro horizons_near(h, jitter, seed) as table
+-- between a trajectory's first and last has its horizon measured. `most`: of a sample of trajectories
+-- (drawn_trajectories), chosen here, before any list is read; null for all.
+create macro horizons_near(h, jitter, seed, most) as table
 with placed as (
     select
         t.trajectory_id, t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail,
@@ -55,6 +56,7 @@ with placed as (
         ) as cursor
     from trajectories as t
     left join stored_attention as a using (trajectory_id)
+    where most is null or t.trajectory_id in (from drawn_trajectories(most))
 ),
 
 spans as (
@@ -77,12 +79,12 @@ select
 from spans
 where node_end <= cursor - case action when 'collapse' then protected_tail else 0 end;
 
--- measured_near(h, jitter, seed): like labels, drops included, at the same cursors. The standard error
+-- measured_near(h, jitter, seed, most): like labels, drops included, at the same cursors. The standard error
 -- comes from an inner product in double precision, which takes a fraction of list_stddev_samp's time.
-create macro measured_near(h, jitter, seed) as table
+create macro measured_near(h, jitter, seed, most) as table
 with horizons as (
     select *, horizon_delta_nll::double[] as effects
-    from horizons_near(h, jitter, seed)
+    from horizons_near(h, jitter, seed, most)
 ),
 
 moments as (
@@ -126,11 +128,11 @@ select
     dtype
 from moments;
 
-create macro measured_at(h) as table from measured_near(h, 0, 0);
+create macro measured_at(h) as table from measured_near(h, 0, 0, null);
 
 -- token_effects: one row per label with its effect on each token of the collected horizon: delta_nll[1] is that of the
--- token at the cursor. Not changed by a derived dataset.
-create view token_effects as
+-- token at the cursor. Not changed by a derived dataset. drawn_token_effects(most): of a sample of trajectories.
+create macro drawn_token_effects(most) as table
 select
     run_id,
     trajectory_id,
@@ -145,5 +147,7 @@ select
     label_horizon as horizon,
     horizon_delta_nll as delta_nll,
     inclusion_probability
-from horizons_near(null, 0, 0)
+from horizons_near(null, 0, 0, most)
 where action <> 'drop';
+
+create view token_effects as from drawn_token_effects(null);

@@ -4,7 +4,6 @@ Values of detail are multiples of 1/16 and constant within each half of the hori
 token's id is the byte of text it stands for.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.store import Store, create_store
@@ -38,24 +33,7 @@ WIDTH = 6
 Row = dict[str, object]
 
 
-def decode(tokens: Sequence[int]) -> str:
-    """What a byte-level tokenizer makes of token ids that are bytes."""
-    return bytes(tokens).decode("utf-8", errors="replace")
-
-
-def _tokenizer_text() -> str:
-    """A tokenizer.json in which every byte is the token of its own number."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    letters = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
-    tokenizer = Tokenizer(BPE(vocab={letter: byte for byte, letter in letters.items()}, merges=[]))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    return tokenizer.to_str()
-
-
-TOKENIZER_TEXT = _tokenizer_text()
-TOKENIZER_HASH = hashlib.sha256(TOKENIZER_TEXT.encode()).hexdigest()
+TOKENIZER_HASH = "bytes-are-tokens"
 
 
 @dataclass(frozen=True)
@@ -116,15 +94,34 @@ BY_HAND = (
 )
 
 
-def write_store(folder: Path, trajectories: Sequence[Trajectory]) -> Store:
-    """A store of one run with these trajectories; none at all: an empty store."""
+def write_store(
+    folder: Path, trajectories: Sequence[Trajectory], words: Sequence[Row] | None = None
+) -> Store:
+    """A store of one run with these trajectories; none at all: an empty store. `words` are the rows of its
+    vocabulary, where that is not the bytes.
+    """
     store = create_store(str(folder))
     if trajectories:
-        add_trajectories(store, trajectories, "run-1")
+        vocabulary = byte_vocabulary() if words is None else {"vocabulary": list(words)}
+        add_trajectories(store, trajectories, "run-1", vocabulary)
     return store
 
 
-def add_trajectories(store: Store, trajectories: Sequence[Trajectory], run_id: str) -> None:
+def byte_vocabulary() -> dict[str, list[Row]]:
+    """Every id is the byte of its number; from 128 on a byte is a part of a character."""
+    ids = [{"tokenizer_hash": TOKENIZER_HASH, "token_id": i} for i in range(256)]
+    return {
+        "vocabulary": [{**key, "text": chr(i) if i < 128 else "\ufffd"} for i, key in enumerate(ids)],
+        "token_bytes": [{**key, "bytes": bytes([i])} for i, key in enumerate(ids) if i >= 128],
+    }
+
+
+def add_trajectories(
+    store: Store,
+    trajectories: Sequence[Trajectory],
+    run_id: str,
+    vocabulary: dict[str, list[Row]] | None = None,
+) -> None:
     """Commits one more run, as one version: its documents, its trajectories and what was measured."""
 
     def part(name: str, kind: str, tables: dict[str, list[Row]], arrays: dict[str, np.ndarray] | None = None):
@@ -138,6 +135,8 @@ def add_trajectories(store: Store, trajectories: Sequence[Trajectory], run_id: s
         part("run", "run", {"runs": [_run(run_id, "start", 0), _run(run_id, "end", 1)]}),
         part("embeddings", "embeddings", {"embeddings": [width]}, {"embedding_table": _normal("table", 256)}),
     ]
+    if vocabulary:
+        parts.append(part("words", "vocabulary", vocabulary))
     for trajectory in trajectories:
         tables = {"documents": [_document(trajectory)]}
         parts.append(part(f"document {trajectory.name}", "document", tables, _arrays(trajectory)))

@@ -16,7 +16,7 @@ import pytest
 from mctrace.analysis.report import ReportParts, build_report
 from mctrace.datasets.store import Store
 from tests.analysis.browser import Chromium, Tab, opened
-from tests.analysis.synthetic import ODD_SOURCE, decode, write_checkpoint, write_run
+from tests.analysis.synthetic import ODD_SOURCE, write_checkpoint, write_run
 
 TEXT_COLORS = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 231, 235)"}
 OPEN_CANVASES = (
@@ -50,7 +50,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> ReportParts:
     run.mkdir(parents=True)
     write_checkpoint(write_run(run) / "best")
     other = write_checkpoint(folder / "other" / "best", seed=1)
-    return ReportParts(runs=[run], checkpoints=[other], open_decoder=lambda _: decode)
+    return ReportParts(runs=[run], checkpoints=[other])
 
 
 @pytest.fixture(scope="module")

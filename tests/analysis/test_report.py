@@ -24,7 +24,6 @@ from tests.analysis.synthetic import (
     Measured,
     Trajectory,
     add_trajectories,
-    decode,
     write_checkpoint,
     write_run,
     write_store,
@@ -74,7 +73,7 @@ class Elements(HTMLParser):
 def parts(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportParts:
     run = tmp_path_factory.mktemp("run") / "training"
     run.mkdir()
-    return ReportParts(runs=[write_run(run)], compared=store.at(0), open_decoder=lambda _: decode)
+    return ReportParts(runs=[write_run(run)], compared=store.at(0))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +185,7 @@ def test_versions_stand_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_named_snapshots_are_shown_and_unknown_ones_refused(store: Store) -> None:
-    parts = ReportParts(snapshots=["trajectory-b"], open_decoder=lambda _: decode)
+    parts = ReportParts(snapshots=["trajectory-b"])
     section = next(page for page in report_pages(store.at(), parts) if page.key == "snapshots").sections[0]
     assert [shown["cursor"] for shown in section.snapshots] == [64, 68]
     with pytest.raises(InputError, match="no snapshot 'nowhere'"):

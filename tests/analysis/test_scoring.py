@@ -30,7 +30,7 @@ def checkpoints(tmp_path: Path) -> list[Path]:
 
 def test_scores_are_those_of_a_training_batch(store: Store, connection: Connection, checkpoints) -> None:
     (scorer,) = open_scorers(checkpoints[:1])
-    views = read_snapshots(connection, store.location, IDS, None)
+    views = read_snapshots(connection, store.location, IDS, with_text=False)
     found = scored(store.at(), views, [scorer])
     data = open_training_data(store.at(), "literal", 1.0)
     labelled = {s.snapshot_id: s for split in data.splits.values() for s in split}
@@ -63,7 +63,7 @@ def test_a_checkpoint_of_other_labels_is_refused(
     store: Store, connection: Connection, tmp_path: Path, changes, what: str
 ) -> None:
     (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", **changes)])
-    views = read_snapshots(connection, store.location, IDS[:1], None)
+    views = read_snapshots(connection, store.location, IDS[:1], with_text=False)
     with pytest.raises(InputError, match=f"trained on labels of another {what}"):
         scored(store.at(), views, [scorer])
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_of_a_mixture_scores_each_kind_of_it(
 def test_agreement_is_a_rank_correlation_by_document(
     store: Store, connection: Connection, checkpoints
 ) -> None:
-    views = read_snapshots(connection, store.location, IDS, None)
+    views = read_snapshots(connection, store.location, IDS, with_text=False)
     perfect = [
         replace(
             view,
@@ -143,7 +143,7 @@ def test_two_checkpoints_have_a_section_of_their_own(
     store: Store, connection: Connection, checkpoints
 ) -> None:
     scorers = open_scorers(checkpoints)
-    views = scored(store.at(), read_snapshots(connection, store.location, IDS, None), scorers)
+    views = scored(store.at(), read_snapshots(connection, store.location, IDS, with_text=False), scorers)
     section = checkpoint_section(*scorers, scorer_agreement(connection, views), views, "Judged on three.")
     assert section.title == "first and second"
     assert [plot.title for plot in section.plots] == [

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from mctrace.analysis.scope import narrowed
 from mctrace.analysis.shipped import Row, add_scores, read_analysis, run_analysis
-from mctrace.datasets.parts import write_part
+from mctrace.context.errors import StoreError
+from mctrace.datasets.derive import Derivation, Recipe, derive
 from mctrace.datasets.queries import connect, run_user_sql
 from mctrace.datasets.store import Store
 from tests.analysis.synthetic import (
@@ -100,6 +102,7 @@ def test_signal_medians_are_of_the_labels_as_they_are(connection: Connection) ->
 def test_rank_stability(connection: Connection) -> None:
     rows = run_analysis(connection, "rank_stability", half_horizon=16)
     assert [row["scope"] for row in rows] == ["kind", "snapshot", "all"]
+    assert {row["num_trajectories"] for row in rows} == {2}
     kind, snapshot, everything = rows
     # Level-1 expands of a rank 4 3 2 1, then 4 2 3 1: 1 − 6 · 2 / 60. b has too few to rank.
     assert picked(kind, "num_documents", "num_rankings", "num_labels", "stderr") == [1, 1, 4, None]
@@ -125,6 +128,59 @@ def test_rank_stability_is_averaged_over_documents(tmp_path: Path) -> None:
     # halves shift by a few tokens and keep their order.)
     assert snapshot["spearman"] == pytest.approx(0)
     assert snapshot["stderr"] == pytest.approx(1)
+
+
+def test_a_horizon_that_was_not_measured_is_no_shorter_mean(connection: Connection) -> None:
+    with pytest.raises(StoreError, match="horizon 64 is outside 1 to 32"):
+        run_analysis(connection, "rank_stability", half_horizon=32)
+
+
+def test_rank_stability_needs_more_than_a_dataset_keeps(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", BY_HAND)
+    derive(store, store.at(), "all", Derivation(Recipe("all.sql", "from labels")))
+    derived = connect(store.at().read_through("all"))
+    for variables in ({}, {"half_horizon": 16}, {"half_horizon": 32}):
+        with pytest.raises(StoreError, match="derived at 32 and keeps no other"):
+            run_analysis(derived, "rank_stability", **variables)
+
+
+@pytest.mark.parametrize("name", ["rank_stability", "baseline_agreement", "value_by_token_class"])
+def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, name: str) -> None:
+    generator = np.random.default_rng(1)
+    many = [
+        Trajectory(str(i), "train", [
+            Measured("expand", 1, 4 + action, *generator.normal(size=2)) for action in range(4)
+        ])
+        for i in range(6)
+    ]  # fmt: skip
+    store = write_store(tmp_path / "store", many)
+    derive(store, store.at(), "fives", Derivation(Recipe("r.sql", "from labels where source >= '3'")))
+    connection = connect(store.at())
+
+    def drawn_from(connection: Connection, most: int | None) -> set[str]:
+        rows = connection.execute("from drawn_trajectories($1)", [most]).fetchall()
+        return {trajectory_id for (trajectory_id,) in rows}
+
+    chosen = drawn_from(connection, 2)
+    assert chosen < drawn_from(connection, 3) < drawn_from(connection, None)
+    assert len(chosen) == 2
+    assert drawn_from(connect(store.at().read_through("fives")), None) == {
+        f"trajectory-{i}" for i in (3, 4, 5)
+    }
+
+    def answer(**variables: int) -> list[Row]:
+        """Without the last bits of sums, which depend on the order of threads."""
+        return [
+            {column: round(value, 9) if isinstance(value, float) else value for column, value in row.items()}
+            for row in run_analysis(connection, name, **variables)
+        ]
+
+    of_two = answer(most_trajectories=2)
+    assert of_two == answer(most_trajectories=2) != answer()
+    assert answer() == answer(most_trajectories=6)
+    with narrowed(connection, "trajectory_id", sorted(chosen)):
+        assert answer() == of_two
+        assert len(drawn_from(connection, 2)) == 2
 
 
 def test_value_distribution(connection: Connection) -> None:
@@ -423,13 +479,10 @@ def test_shadow_prices_over_time(connection: Connection) -> None:
 def test_value_by_token_class(tmp_path: Path) -> None:
     measured = [Measured("expand", 1, 4, 0.5, 1.0), Measured("expand", 1, 5, 0.0)]
     text = "".join(map(chr, range(7)))
-    store = write_store(tmp_path / "classes", [Trajectory("classes", "train", measured, text=text)])
     words = [{"tokenizer_hash": TOKENIZER_HASH, "token_id": i, "text": text}
              for i, text in enumerate([" the", "ing", " 42", "\n", "  ", "()"])]  # fmt: skip
-    part = write_part(
-        store.location, part_id="w", kind="embeddings", run_id="run-1", tables={"vocabulary": words}
-    )
-    store.commit([part])
+    trajectory = Trajectory("classes", "train", measured, text=text)
+    store = write_store(tmp_path / "classes", [trajectory], words)
     rows = run_analysis(connect(store.at()), "value_by_token_class")
     # Tokens are 0 … 6 again and again, and 6 is in no vocabulary; the horizon is tokens 64 to 95.
     horizon = [token % 7 for token in range(64, 96)]
@@ -446,7 +499,7 @@ def test_value_by_token_class(tmp_path: Path) -> None:
 
 def test_value_by_token_class_takes_as_many_labels_as_it_is_told(connection: Connection) -> None:
     rows = run_analysis(connection, "value_by_token_class", most_labels=3)
-    assert {row["token_class"] for row in rows} == {"unknown"}
+    assert {"word", "space"} & {row["token_class"] for row in rows}
     assert sum(row["num_tokens"] for row in rows) == 3 * 32
 
 

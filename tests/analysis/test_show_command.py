@@ -1,4 +1,4 @@
-"""`mctrace show`: a snapshot in a terminal, and the tokenizer behind its text."""
+"""`mctrace show`: a snapshot in a terminal."""
 
 import io
 import json
@@ -9,18 +9,16 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mctrace.context.errors import InputError, ModelError
+from mctrace.context.errors import InputError
 from mctrace.datasets.store import Store
 from mctrace.pipeline.config import PipelineConfig, StoreConfig
 from mctrace.pipeline.show_command import ShowRequest, show_snapshot
-from mctrace.pipeline.tokenizer import Decoders
 from tests.analysis.synthetic import (
+    BY_HAND,
     SCRIPT_TEXT,
     TOKENIZER_HASH,
-    TOKENIZER_TEXT,
     Measured,
     Trajectory,
-    decode,
     write_checkpoint,
     write_store,
 )
@@ -31,22 +29,14 @@ def config(store: Store) -> PipelineConfig:
     return replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri))
 
 
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Path:
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
-    (folder / "tokenizer.json").write_text(TOKENIZER_TEXT, encoding="utf-8")
-    return folder
-
-
 def shown(config: PipelineConfig, request: ShowRequest, **options) -> str:
     file = io.StringIO()
     show_snapshot(config, request, Console(file=file, width=120, soft_wrap=True, **options))
     return file.getvalue()
 
 
-def test_a_snapshot_in_a_terminal(config: PipelineConfig, tokenizer: Path) -> None:
-    said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer), force_terminal=True)
+def test_a_snapshot_in_a_terminal(config: PipelineConfig) -> None:
+    said = shown(config, ShowRequest("trajectory-a"), force_terminal=True)
     lines = Text.from_ansi(said).plain.splitlines()
     text = "\n".join(lines)
     assert "train, policy recency" in text
@@ -60,8 +50,8 @@ def test_a_snapshot_in_a_terminal(config: PipelineConfig, tokenizer: Path) -> No
     assert "\x00" not in said  # nor does the corpus' own escape sequence reach the terminal
 
 
-def test_a_pipe_gets_whole_lines_without_colours(config: PipelineConfig, tokenizer: Path) -> None:
-    said = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer, top=1))
+def test_a_pipe_gets_whole_lines_without_colours(config: PipelineConfig) -> None:
+    said = shown(config, ShowRequest("trajectory-a", top=1))
     assert "\x1b" not in said
     assert "expand" in said
     assert "1:4" in said
@@ -70,20 +60,18 @@ def test_a_pipe_gets_whole_lines_without_colours(config: PipelineConfig, tokeniz
     assert "Expands worth most: 1 of 5 legal" in said
 
 
-def test_text_has_a_line_of_its_own_where_a_terminal_is_narrow(
-    config: PipelineConfig, tokenizer: Path
-) -> None:
+def test_text_has_a_line_of_its_own_where_a_terminal_is_narrow(config: PipelineConfig) -> None:
     file = io.StringIO()
     console = Console(file=file, width=90, soft_wrap=True, force_terminal=True)
-    show_snapshot(config, ShowRequest("trajectory-a", tokenizer=tokenizer, top=1), console)
+    show_snapshot(config, ShowRequest("trajectory-a", top=1), console)
     lines = Text.from_ansi(file.getvalue()).plain.splitlines()
     (place,) = [number for number, line in enumerate(lines) if line.startswith("collapse ")]
     assert lines[place + 1] == "      acked=1</script>"
     assert max(map(len, lines[place - 1 : place + 1])) <= 90
 
 
-def test_values_stand_above_their_blocks(config: PipelineConfig, tokenizer: Path) -> None:
-    lines = shown(config, ShowRequest("trajectory-a", tokenizer=tokenizer)).splitlines()
+def test_values_stand_above_their_blocks(config: PipelineConfig) -> None:
+    lines = shown(config, ShowRequest("trajectory-a")).splitlines()
     helps = next(line for line in lines if line.startswith("value +"))[16:]
     hurts = next(line for line in lines if line.startswith("value −"))[16:]
     # Gist of gists 1/16, gists 1/2 1/4 1/4 −1/8, blocks 1/2 0, then not measured: heights by square root.
@@ -92,11 +80,9 @@ def test_values_stand_above_their_blocks(config: PipelineConfig, tokenizer: Path
     assert hurts[7] == "▅"
 
 
-def test_all_actions_measured_or_not_with_what_would_be_done(
-    config: PipelineConfig, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_all_actions_measured_or_not_with_what_would_be_done(config: PipelineConfig, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net" / "best")
-    request = ShowRequest("trajectory-a:64", tokenizer=tokenizer, checkpoints=[checkpoint], actions=True)
+    request = ShowRequest("trajectory-a:64", checkpoints=[checkpoint], actions=True)
     said = shown(config, request)
     assert "All 12 legal actions" in said
     assert "unknown" not in said  # a checkpoint scores what was not measured, too
@@ -107,10 +93,10 @@ def test_all_actions_measured_or_not_with_what_would_be_done(
 
 
 def test_json_has_everything(
-    config: PipelineConfig, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: PipelineConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = write_checkpoint(tmp_path / "net" / "best")
-    request = ShowRequest("trajectory-a:64", tokenizer=tokenizer, checkpoints=[checkpoint], as_json=True)
+    request = ShowRequest("trajectory-a:64", checkpoints=[checkpoint], as_json=True)
     assert shown(config, request) == ""
     written = capsys.readouterr().out
     assert "\x1b" not in written
@@ -136,35 +122,22 @@ def test_mistakes_are_told(config: PipelineConfig, tmp_path: Path) -> None:
         shown(config, ShowRequest("trajectory-a", checkpoints=[other]))
 
 
-def test_without_the_tokenizer_numbers_are_shown_and_the_remedy_named(config: PipelineConfig) -> None:
-    said = shown(config, ShowRequest("trajectory-a"))
-    assert f"the tokenizer {TOKENIZER_HASH[:8]} of these tokens is not on this machine" in said
-    assert "--tokenizer" in said
+def test_a_store_from_before_the_vocabulary_shows_numbers_and_says_what_helps(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "older", BY_HAND, words=[])
+    said = shown(
+        replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri)), ShowRequest("trajectory-a")
+    )
+    assert (
+        f"no text: this version of the store does not say what the ids of tokenizer {TOKENIZER_HASH[:8]}"
+        in said
+    )
+    assert "the next 'mctrace collect' with that model adds it" in said
     assert "8 of 12 legal actions measured" in said
 
 
-def test_a_snapshot_without_a_measured_action_is_shown_all_the_same(tmp_path: Path, tokenizer: Path) -> None:
+def test_a_snapshot_without_a_measured_action_is_shown_all_the_same(tmp_path: Path) -> None:
     failed = Trajectory("failed", "train", [Measured("expand", 1, 4, None)])
     store = write_store(tmp_path / "store", [failed])
     config = replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri))
-    said = shown(config, ShowRequest("trajectory-failed", tokenizer=tokenizer))
+    said = shown(config, ShowRequest("trajectory-failed"))
     assert "0 of 12 legal actions measured" in said
-
-
-def test_decoders_read_what_the_run_wrote(store: Store, tokenizer: Path) -> None:
-    found = Decoders(store.at(), tokenizer).open(TOKENIZER_HASH)
-    tokens = list("caf\u00e9 \x00".encode())
-    assert found(tokens) == decode(tokens) == "caf\u00e9 \x00"
-    by_file = Decoders(store.at(), tokenizer / "tokenizer.json").open(TOKENIZER_HASH)
-    assert by_file([0xC3]) == "\ufffd"
-
-
-def test_another_tokenizer_is_not_taken_for_the_runs(store: Store, tokenizer: Path) -> None:
-    with (tokenizer / "tokenizer.json").open("a") as file:
-        file.write("\n")
-    with pytest.raises(ModelError, match=r"has another\): give the model's folder with --tokenizer"):
-        Decoders(store.at(), tokenizer).open(TOKENIZER_HASH)
-    with pytest.raises(ModelError, match="has none"):
-        Decoders(store.at(), tokenizer / "nowhere").open(TOKENIZER_HASH)
-    with pytest.raises(ModelError, match="no run names its model"):
-        Decoders(store.at()).open("0" * 64)

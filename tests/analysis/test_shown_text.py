@@ -2,8 +2,7 @@
 
 import pytest
 
-from mctrace.analysis.shown_text import excerpt, span_texts, visible
-from tests.analysis.synthetic import decode
+from mctrace.analysis.shown_text import excerpt, visible
 
 LETTERS = "na\u00efve \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469"
 
@@ -32,27 +31,3 @@ def test_an_excerpt_is_one_line_of_that_width() -> None:
     assert long.startswith("begin x")
     assert long.endswith("␛ end")
     assert " … " in long
-
-
-def test_spans_together_are_the_text_and_no_character_is_cut() -> None:
-    text = "caf\u00e9 \U0001f984\U0001f984 \u4e2d\u6587 end"
-    tokens = list(text.encode())
-    for width in (1, 2, 3, 4, 5, 7):
-        ends = [*range(width, len(tokens), width), len(tokens)]
-        pieces = span_texts(decode, tokens, ends)
-        assert len(pieces) == len(ends)
-        assert "".join(pieces) == text
-
-
-def test_a_cut_at_the_end_and_bytes_that_are_no_text_are_shown_as_such() -> None:
-    assert span_texts(decode, list("a\u00e9".encode())[:-1], [2]) == ["a\ufffd"]
-    assert "".join(span_texts(decode, [97, 0xFF, 98], [2, 3])).count("\ufffd") == 1
-
-
-def test_a_leading_space_that_a_tokenizer_drops_stays_between_spans() -> None:
-    words = ["one", "two", "three"]
-
-    def drops(tokens) -> str:
-        return " ".join(words[token] for token in tokens)
-
-    assert span_texts(drops, [0, 1, 2], [1, 3]) == ["one", " two three"]

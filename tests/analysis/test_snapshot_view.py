@@ -1,5 +1,7 @@
 """One snapshot as values: its spans, their text, and what was measured on them."""
 
+from pathlib import Path
+
 import duckdb
 import numpy as np
 import pytest
@@ -8,18 +10,14 @@ from mctrace.analysis.planned_edits import planned_edits
 from mctrace.analysis.shipped import run_analysis
 from mctrace.analysis.snapshot_view import SnapshotView, find_snapshots, read_snapshots
 from mctrace.context.allocator import AllocatorConfig
-from mctrace.context.errors import InputError, ModelError
+from mctrace.context.errors import InputError
+from mctrace.datasets.queries import connect
 from mctrace.datasets.store import Store
-from tests.analysis.synthetic import SCRIPT_TEXT, TOKENIZER_HASH, decode
-
-
-def open_decoder(tokenizer_hash: str):
-    assert tokenizer_hash == TOKENIZER_HASH
-    return decode
+from tests.analysis.synthetic import BY_HAND, SCRIPT_TEXT, write_store
 
 
 def read(store: Store, connection: duckdb.DuckDBPyConnection, *ids: str) -> list[SnapshotView]:
-    return read_snapshots(connection, store.location, ids, open_decoder)
+    return read_snapshots(connection, store.location, ids, with_text=True)
 
 
 @pytest.fixture
@@ -116,18 +114,13 @@ def test_a_collapse_has_the_mean_score_of_its_entries(snapshot: SnapshotView) ->
     assert scored.actions[0].scores["other"] == 0
 
 
-def test_without_a_tokenizer_only_the_text_is_missing(
-    store: Store, connection: duckdb.DuckDBPyConnection
-) -> None:
-    def none_here(tokenizer_hash: str):
-        raise ModelError("it is not here")
-
-    def no_library(tokenizer_hash: str):
-        raise ModuleNotFoundError(name="tokenizers")
-
-    for opener, reason in ((none_here, "it is not here"), (no_library, "tokenizers"), (None, "")):
-        (found,) = read_snapshots(connection, store.location, ["trajectory-a:64"], opener)
+def test_without_a_vocabulary_only_the_text_is_missing(store: Store, tmp_path: Path) -> None:
+    older = write_store(tmp_path / "older", BY_HAND, words=[])
+    for of, with_text, reason in ((older, True, "does not say what the ids"), (store, False, "")):
+        with connect(of.at()) as connection:
+            (found,) = read_snapshots(connection, of.location, ["trajectory-a:64"], with_text=with_text)
         assert reason in found.text_problem
+        assert bool(reason) == bool(found.text_problem)
         assert {span.text for span in found.spans} == {""}
         assert len(found.actions) == 12
 

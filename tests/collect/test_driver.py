@@ -113,7 +113,7 @@ def test_the_store_knows_what_its_tokens_read_as(tiny_settings, corpus_folder, t
         assert text.startswith(row["text"].replace("\u0120", " "))
 
 
-@pytest.mark.parametrize("kind", ["trajectory", "document", "embeddings", "drops"])
+@pytest.mark.parametrize("kind", ["trajectory", "document", "embeddings", "vocabulary", "drops"])
 def test_what_was_withdrawn_is_measured_again_and_nothing_else_is_kept_twice(tiny_settings, tmp_path, kind):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4, "collect.drop_controls": True})
     run.measure()
@@ -128,3 +128,16 @@ def test_what_was_withdrawn_is_measured_again_and_nothing_else_is_kept_twice(tin
     assert run.labels() == pytest.approx(before, abs=1e-6)
     assert list(verify(run.store.at(), quick=False, progress=Silent())) == []
     assert run.measure().num_measured == 0
+
+
+def test_a_store_from_before_the_vocabulary_gains_it(tiny_settings, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr("mctrace.collect.driver._commit_vocabulary", lambda *_: None)
+        tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3}).measure()
+    run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
+    counted = "select count(*) as n from vocabulary"
+    assert fetch_rows(connect(run.store.at()), counted) == [{"n": 0}]
+    for _ in range(2):
+        run.measure()
+    assert fetch_rows(connect(run.store.at()), counted) == [{"n": 256}]
+    assert [c.part.kind for c in run.store.at().parts].count("vocabulary") == 1

@@ -126,6 +126,17 @@ def add_other_gists(store: Store) -> None:
     add_trajectory(store, "other", "a", EFFECTS, gist_hash="other")
 
 
+def add_vocabulary(store: Store) -> None:
+    """Ids read as a, b, c, …"""
+    words = [
+        {"tokenizer_hash": PROVENANCE["tokenizer_hash"], "token_id": i, "text": chr(97 + i)}
+        for i in range(VOCABULARY)
+    ]
+    tables = {"vocabulary": words}
+    part = write_part(store.location, part_id="words", kind="vocabulary", run_id="run", tables=tables)
+    store.commit([part])
+
+
 def add_other_model(store: Store, width: int = WIDTH) -> None:
     """A document measured with another base model, whose embeddings have `width`."""
     table = np.ones((VOCABULARY, width), dtype=np.float32)

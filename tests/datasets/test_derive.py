@@ -342,6 +342,9 @@ def test_a_recipe_that_cannot_be_kept_is_refused_and_leaves_nothing(store, text,
 def test_unknown_recipes_and_variables_are_named(store):
     with pytest.raises(InputError, match="significant, above_noise_floor"):
         find_recipe("signifcant")
+    with pytest.raises(InputError) as told:
+        find_recipe("x/nope.sql")
+    assert str(told.value) == "no recipe 'x/nope.sql': there is no such file, here or in recipes/"
     with pytest.raises(InputError, match="no variable 'zz'; it reads horizon, z"):
         made(store, "significant", zz=1)
 
@@ -359,6 +362,20 @@ def test_a_dataset_has_the_horizon_it_was_derived_at(store):
     assert len(fetch_rows(found, "from labels_at(2)")) == len(labels(found))
     with pytest.raises(Exception, match="derived at 2"):
         fetch_rows(found, "from labels_at(4)")
+
+
+def test_a_quote_in_the_store_s_path_is_a_letter_like_any_other(store, tmp_path):
+    quoted = tmp_path / "o'brien" / "store"
+    shutil.copytree(store.location.root, quoted)
+    assert len(labels(made(open_store(str(quoted)), "significant", z=1))) > 0
+
+
+def test_a_damaged_store_is_named_with_what_helps(store):
+    *_, part = (c.part for c in store.at().parts if c.part.num_rows.get("effects"))
+    file = Path(store.location.root) / part.folder / "effects.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"(?s)effects\.parquet.*to be put back from a copy"):
+        made(store, "significant", z=1)
 
 
 @pytest.mark.parametrize("name", RECIPES)

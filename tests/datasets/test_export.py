@@ -21,6 +21,7 @@ from tests.datasets.synthetic import (
     WIDTH,
     add_other_gists,
     add_trajectory,
+    add_vocabulary,
     document_arrays,
     embedding_table,
 )
@@ -33,8 +34,8 @@ def hugging_face(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf/datasets"))
 
 
-def run(store, out: Path, *, decode=None, overwrite=False, **request) -> Path:
-    export(store.at(), out, ExportRequest(**request), Silent(), decode=decode, overwrite=overwrite)
+def run(store, out: Path, *, overwrite=False, **request) -> Path:
+    export(store.at(), out, ExportRequest(**request), Silent(), overwrite=overwrite)
     return out
 
 
@@ -132,19 +133,22 @@ def test_a_condition_that_is_wrong_leaves_nothing(store, tmp_path, where, messag
 
 
 def test_text_and_embeddings_when_asked_for(store, tmp_path):
-    def decode(tokenizer_hash, tokens):
-        assert tokenizer_hash == PROVENANCE["tokenizer_hash"]
-        return "".join(chr(97 + token) for token in tokens)
-
-    out = run(store, tmp_path / "out", with_embeddings=True, decode=decode)
+    add_vocabulary(store)
+    out = run(store, tmp_path / "out", with_embeddings=True, with_text=True)
     row = pq.read_table(out / "snapshots/train-00000.parquet").to_pylist()[0]
     text = pq.read_table(out / "documents/train-00000.parquet").to_pylist()[0]["text"]
-    assert text == decode("tokenizer", document_arrays(0)["tokens"])
+    assert text == "".join(chr(97 + token) for token in document_arrays(0)["tokens"])
     assert "".join(row["entry_text"]) == text[: row["cursor"]]
     assert row["entry_text"][0] == text[:16]
     table = pq.read_table(out / "embeddings").to_pydict()
     np.testing.assert_array_equal(np.array(table["embedding"]), embedding_table())
     assert table["token"] == list(range(len(embedding_table())))
+
+
+def test_text_that_the_store_does_not_have_is_no_empty_text(store, tmp_path):
+    with pytest.raises(StoreError, match="does not say what the ids of tokenizer"):
+        run(store, tmp_path / "out", with_text=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_the_same_request_gives_the_same_bytes_in_many_shards_too(store, tmp_path, monkeypatch):

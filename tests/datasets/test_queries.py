@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mctrace.context.errors import InputError
+from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.queries import (
     TARGETS,
@@ -219,6 +219,22 @@ def test_tokens_and_vocabulary(store):
         assert row["tokens"] == document_arrays(seed)["tokens"].tolist()
     again = fetch_rows(connection, "select count(*) as n from document_tokens where document_id = 'b'")
     assert again == [{"n": 1}]
+
+
+@pytest.mark.parametrize("name", ["arrays.zarr/tokens/c/0", "documents.parquet"])
+def test_tokens_whose_chunk_is_lost_are_refused_and_never_zeros(store, name):
+    part = next(c.part for c in store.at().parts if c.part.part_id == "document-b")
+    connection = connect(store.at())
+    Path(store.location.root, part.folder, name).unlink()
+    query = "select count(*) as n from document_tokens"
+    message = rf"{part.folder}/{name} is missing or damaged \(mctrace verify [^()]*--skip-damaged\)"
+    with pytest.raises(StoreError, match=message) as told:
+        fetch_rows(connection, query)
+    assert str(told.value).count("--skip-damaged") == 1
+    with pytest.raises(InputError, match=message):
+        run_user_sql(connection, query)
+    whole = store.at().without({part.part_id})
+    assert fetch_rows(connect(whole), query) == [{"n": 2}]
 
 
 def test_an_audit_has_both_readings(store):

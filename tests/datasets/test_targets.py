@@ -262,6 +262,9 @@ def test_how_entries_merge_is_said_in_the_text_whatever_it_is_called(tmp_path, s
 def test_an_unknown_target_is_refused_and_a_users_own_file_is_taken(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="priced, literal"):
         target_sql("pricd")
+    with pytest.raises(InputError) as told:
+        target_sql("x/nope.sql")
+    assert str(told.value) == "no target 'x/nope.sql': there is no such file, here or in targets/"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets/halved.sql").write_text("select *, value_of_detail / 2 as utility from labels")

@@ -1,12 +1,22 @@
 """The flags that reading commands share: around damage, of a mixture, of a version; and `mctrace export`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from mctrace.datasets.store import DAMAGE_REMEDY
 from mctrace.pipeline import app
-from tests.datasets.synthetic import EFFECTS, add_document, add_other_gists, add_trajectory, synthetic_store
+from tests.datasets.synthetic import (
+    EFFECTS,
+    add_document,
+    add_other_gists,
+    add_trajectory,
+    add_vocabulary,
+    synthetic_store,
+)
 
 
 @pytest.fixture
@@ -77,6 +87,30 @@ def test_damaged_parts_are_withdrawn_only_from_the_newest_version_and_after_ever
     assert "withdrew 1 trajectory" in run("log", "--versions")[1]
 
 
+def test_the_log_is_read_around_damage_too(run, store):
+    damage(store, "tb", "trajectories.parquet")
+    code, _, err = run("log")
+    assert code == 1
+    assert "log" in err
+    assert "--skip-damaged" in err
+    code, out, err = run("log", "--skip-damaged")
+    assert code == 0
+    assert "2 trajectories" in out
+    assert "1 damaged part(s)" in err
+    assert run("log", "--versions", "--skip-damaged")[0] == 0
+
+
+def test_every_command_that_is_said_to_read_around_damage_does():
+    (named,) = re.findall(r"copy; (.*) read around", DAMAGE_REMEDY)
+    commands = typer.main.get_command(app.app).commands
+    able = {
+        name
+        for name, command in commands.items()
+        if any("--skip-damaged" in parameter.opts for parameter in command.params)
+    }
+    assert set(re.findall(r"\w+", named)) - {"and"} == able
+
+
 def test_training_goes_around_a_damaged_document(run, store, tmp_path):
     add_document(store, "d", "train", 5)
     add_trajectory(store, "td", "d", EFFECTS)
@@ -140,10 +174,12 @@ def test_export_at_a_version(run, store, tmp_path):
     assert "snapshots: 4 train" in out
 
 
-def test_text_needs_the_run_s_own_tokenizer(run):
+def test_text_comes_from_the_store_alone(run, store):
     code, _, err = run("export", "out", "--text")
     assert code == 1
-    assert "--tokenizer" in err
+    assert "does not say what the ids of tokenizer" in err
+    add_vocabulary(store)
+    assert run("export", "out", "--text")[0] == 0
 
 
 def test_log_and_sweep_take_their_flags(run, store):

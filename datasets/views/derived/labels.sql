@@ -12,6 +12,35 @@ where
         )
     end;
 
+create macro drawn_labels(most) as table
+select * exclude (start, shadow_price)
+from stored_derived_labels
+where most is null or trajectory_id in (from drawn_trajectories(most));
+
+-- A recipe keeps one value of a label, not what it is over parts of its horizon: any use of it is an error.
+create macro label_halves(h, most) as table
+with refused as (
+    select
+        *,
+        error(
+            'horizon ' || h || ': this dataset was derived at ' || horizon || ' and keeps no other; '
+            || 'read the store itself'
+        )::double as no_value
+    from stored_derived_labels
+)
+
+select
+    document_id,
+    trajectory_id,
+    cursor,
+    action,
+    node_level,
+    node_index,
+    entry_level,
+    no_value as first_value,
+    no_value as second_value
+from refused;
+
 create view labels as
 select * exclude (start, shadow_price)
 from stored_derived_labels;
