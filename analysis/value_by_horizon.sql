@@ -5,15 +5,26 @@
 --   median_abs      median size of a value
 --   median_stderr   median standard error over the horizon's tokens; null at a horizon of one
 --   share_beyond    labels more than two standard errors from zero: signal against noise
-with running as (
+with cut as (
     select
         action,
         entry_level,
-        lag_to as horizon,
-        sum(sum_value) over so_far as sum_value,
-        sum(sum_squared_value) over so_far as sum_squared_value
-    from octaves
-    window so_far as (partition by snapshot_id, action, node_level, node_index order by lag_from)
+        case action when 'expand' then -1 else 1 end as sign,
+        unnest(
+            list_append(list_transform(range(ceil(log2(horizon))::bigint), lambda i: (2 ** i)::bigint), horizon)
+        ) as horizon,
+        delta_nll
+    from token_effects
+),
+
+sums as (
+    select
+        action,
+        entry_level,
+        horizon,
+        sign * list_sum(delta_nll[: horizon]) as sum_value,
+        list_inner_product(delta_nll[: horizon]::double[], delta_nll[: horizon]::double[]) as sum_squared_value
+    from cut
 ),
 
 labels_at_horizons as (
@@ -24,11 +35,9 @@ labels_at_horizons as (
         sum_value / horizon as value_of_detail,
         case
             when horizon > 1
-                then sqrt(
-                    greatest(sum_squared_value - sum_value ** 2 / horizon, 0) / (horizon - 1) / horizon
-                )
+                then sqrt(greatest(sum_squared_value - sum_value ** 2 / horizon, 0) / (horizon - 1) / horizon)
         end as stderr
-    from running
+    from sums
 )
 
 select

@@ -92,7 +92,7 @@ def _vocabulary(store: Store) -> Part:
         for i in range(VOCABULARY)
     ]
     return write_part(
-        store.location, part_id="words", kind="embeddings", run_id="run", tables={"vocabulary": rows}
+        store.location, part_id="words", kind="vocabulary", run_id="run", tables={"vocabulary": rows}
     )
 
 

@@ -21,7 +21,8 @@ def write_vocabulary(location: Location, source: ModelSource, run_id: str) -> Pa
     tokenizer, tokenizer_hash = source.load_tokenizer(), source.tokenizer_hash
     pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
-    words, parts = [], []
+    words: list[dict[str, object]] = []
+    parts: list[dict[str, object]] = []
     for token_id, (piece, text) in enumerate(zip(pieces, texts, strict=True)):
         key = {"tokenizer_hash": tokenizer_hash, "token_id": token_id}
         # Sentencepiece decodes a word at the start of a text without its space.

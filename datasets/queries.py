@@ -129,7 +129,7 @@ def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] =
 
 
 _OF_DERIVED = {
-    "derived_labels": ("labels", "drawn_trajectories", "snapshot_cursors", "shadow_prices"),
+    "derived_labels": ("labels", "snapshot_cursors", "shadow_prices"),
     "derived_pairs": ("preference_pairs",),
 }
 """Definitions that read otherwise when a derived dataset holds rows of a table."""

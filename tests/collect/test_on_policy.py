@@ -135,7 +135,7 @@ def test_a_checkpoint_of_a_mixture_leads_on_each_kind_of_it(tmp_path):
     mixture = dataclasses.replace(PROVENANCE, gist_hash="others+gists")
     folder = save_random_lensnet(tmp_path / "lens", mixture, WIDTH)
     assert load_scorer(folder, PROVENANCE).checkpoint_hash
-    with pytest.raises(InputError, match="another GistNet than model.name, gists.source and tree say"):
+    with pytest.raises(InputError, match=r"another GistNet than model\.name, gists\.source and tree say"):
         load_scorer(folder, dataclasses.replace(PROVENANCE, gist_hash="mean"))
 
 

@@ -12,10 +12,19 @@ where
         )
     end;
 
+-- Drawn from the trajectories that the dataset has labels of, by the same hash.
 create macro drawn_labels(most) as table
 select * exclude (start, shadow_price)
 from stored_derived_labels
-where most is null or trajectory_id in (from drawn_trajectories(most));
+where
+    most is null
+    or trajectory_id in (
+        select trajectory_id
+        from trajectories
+        semi join stored_derived_labels using (trajectory_id)
+        order by md5(trajectory_id)
+        limit most
+    );
 
 -- A recipe keeps one value of a label, not what it is over parts of its horizon: any use of it is an error.
 create macro label_halves(h, most) as table
