@@ -136,8 +136,8 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
     scorers, left_out = _fitting_scorers(connection, version, parts)
     if not scorers:
         said = (
-            f"Judged on the labels of this version, of at most {MOST_RANKED} trajectories, drawn by a hash of "
-            "their ids; --run and --checkpoint put LensNets beside them."
+            f"Judged on the labels of this version, of at most {MOST_RANKED} trajectories, drawn by a hash "
+            "of their ids; --run and --checkpoint put LensNets beside them."
         )
         return _Judged([], [], scorer_agreement(connection, []), said + left_out)
     rows = [

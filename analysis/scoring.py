@@ -99,7 +99,7 @@ def _score_entries(
 
 
 def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[SnapshotView]) -> list[Row]:
-    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, for a sample of all labels."""
+    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, of a sample."""
     add_scores(
         connection,
         [
