@@ -14,9 +14,8 @@ with asked as (
     from labels
     where snapshot_id in (select snapshot_id from scores)
     union all by name
-    from drawn_labels(
-        case when exists (from scores) then 0 else coalesce(getvariable('most_trajectories'), 300) end
-    )
+    from drawn_labels(coalesce(getvariable('most_trajectories'), 300))
+    where not exists (from scores)
 ),
 
 found as (
