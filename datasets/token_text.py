@@ -52,5 +52,5 @@ class TokenTexts:
                     f"{tokenizer_hash[:8]} read as, which mctrace did not always keep: the next 'mctrace "
                     "collect' with that model adds it, if there is anything to measure"
                 )
-            self._bytes[tokenizer_hash] = dict(found)
+            self._bytes[tokenizer_hash] = {int(token_id): content for token_id, content in found}
         return self._bytes[tokenizer_hash]
