@@ -19,7 +19,7 @@ from mctrace.analysis.page import Fact, Page, Section, render_pages
 from mctrace.analysis.run_sections import evaluation_section, training_section
 from mctrace.analysis.scope import narrowed
 from mctrace.analysis.scorer_section import scorer_section
-from mctrace.analysis.scoring import Scorer, open_scorers, scored, scorer_agreement
+from mctrace.analysis.scoring import MOST_RANKED, Scorer, open_scorers, scored, scorer_agreement
 from mctrace.analysis.shipped import Row, run_analysis
 from mctrace.analysis.signal_section import signal_section
 from mctrace.analysis.snapshot_section import snapshot_section
@@ -136,7 +136,10 @@ def _overview(
 def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts) -> _Judged:
     scorers, left_out = _fitting_scorers(connection, version, parts)
     if not scorers:
-        said = "Judged on all labels of this version; --run and --checkpoint put LensNets beside them."
+        said = (
+            f"Judged on the labels of this version, of at most {MOST_RANKED} trajectories, drawn by a hash "
+            "of their ids; --run and --checkpoint put LensNets beside them."
+        )
         return _Judged([], [], scorer_agreement(connection, []), said + left_out)
     rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]

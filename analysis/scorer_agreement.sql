@@ -2,7 +2,9 @@
 -- scope and document: Spearman's correlation of score and value within a ranking, mean over the document's
 -- rankings. Reads the table `scores` (scorer, snapshot_id, action, node_level, node_index, score), which
 -- `mctrace report` makes of checkpoints; where it has rows, only its snapshots count, so that all are judged on
--- the same labels. Two scorers that learn nothing stand beside the checkpoints:
+-- the same labels; where it has none, at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of
+-- their ids. num_labels and num_rankings count what was ranked. Two scorers that learn nothing stand beside the
+-- checkpoints:
 --   recency         minus the distance to the cursor
 --   attention mass  what the base model's attention pays the action's entries, where that was kept
 -- The scope is what is ranked together, as in rank_stability: kind (the actions of one snapshot that share action
@@ -10,33 +12,43 @@
 -- left out. Ties take the mean of their ranks. No weights: a sampled action counts once.
 with asked as (
     from labels
-    where snapshot_id in (select snapshot_id from scores) or not exists (from scores)
+    where snapshot_id in (select snapshot_id from scores)
+    union all by name
+    from drawn_labels(coalesce(getvariable('most_trajectories'), 300))
+    where not exists (from scores)
+),
+
+found as (
+    select
+        snapshot_id, document_id, action, node_level, node_index, entry_level, value_of_detail as value,
+        unnest([
+            {'scorer': 'recency', 'score': -distance_to_cursor::double},
+            {'scorer': 'attention mass', 'score': attention_mass::double},
+        ], recursive := true)
+    from asked
 ),
 
 paired as (
-    select 'recency' as scorer, a.*, -a.distance_to_cursor::double as score
-    from asked as a
+    from found
+    where score is not null
     union all by name
-    select 'attention mass' as scorer, a.*, a.attention_mass::double as score
-    from asked as a
-    union all by name
-    select s.scorer, a.*, s.score
-    from asked as a
+    select a.* replace (s.scorer as scorer, s.score as score)
+    from found as a
     join scores as s using (snapshot_id, action, node_level, node_index)
+    where a.scorer = 'recency'
 ),
 
 scoped as (
     select
         scorer,
         document_id,
-        value_of_detail as value,
+        value,
         score,
         unnest([
-            {'scope': 'kind', 'ranking': concat_ws(' ', snapshot_id, action, entry_level)},
-            {'scope': 'snapshot', 'ranking': snapshot_id}
+            {'scope': 'kind', 'ranking': hash(scorer, snapshot_id, action, entry_level)},
+            {'scope': 'snapshot', 'ranking': hash(scorer, snapshot_id)}
         ], recursive := true)
     from paired
-    where score is not null
 ),
 
 ranked as (
@@ -45,11 +57,12 @@ ranked as (
         scope,
         ranking,
         document_id,
-        rank() over (partition by scorer, scope, ranking order by value)
-        + (count(*) over (partition by scorer, scope, ranking, value) - 1) / 2 as value_rank,
-        rank() over (partition by scorer, scope, ranking order by score)
-        + (count(*) over (partition by scorer, scope, ranking, score) - 1) / 2 as score_rank
+        (rank() over by_value + count(*) over by_value) / 2 as value_rank,
+        (rank() over by_score + count(*) over by_score) / 2 as score_rank
     from scoped
+    window
+        by_value as (partition by ranking order by value),
+        by_score as (partition by ranking order by score)
 ),
 
 by_ranking as (

@@ -19,6 +19,8 @@ from mctrace.train.inference import score_contexts
 from mctrace.train.learned_from import Kind, refuse_unlearned, what_differs
 from mctrace.train.lensnet import LensNet
 
+MOST_RANKED = 300
+"""trajectories whose labels are ranked where nobody scored any"""
 _BATCH_SIZE = 8
 
 
@@ -76,7 +78,7 @@ def _score_entries(
 
 
 def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[SnapshotView]) -> list[Row]:
-    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, for all labels."""
+    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, of a sample."""
     add_scores(
         connection,
         [
@@ -93,4 +95,4 @@ def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[
             for scorer, value in found.scores.items()
         ],
     )
-    return run_analysis(connection, "scorer_agreement")
+    return run_analysis(connection, "scorer_agreement", most_trajectories=MOST_RANKED)

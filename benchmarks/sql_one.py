@@ -10,12 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 LIMITS = {"threads": 2, "memory_limit": "4GB"}
+
+_OF_ONE_SNAPSHOT = ("snapshot_row", "snapshot_actions")
+"""Analyses that nobody asks of a whole store: reports and `mctrace show` narrow them to what they show."""
 
 
 def main() -> None:
@@ -72,10 +76,15 @@ def _bare(asked: dict[str, Any]) -> tuple[list[float], Any]:
 
 
 def _analysis(asked: dict[str, Any]) -> tuple[list[float], Any]:
-    from mctrace.analysis.shipped import run_analysis
+    from mctrace.analysis.scope import narrowed
+    from mctrace.analysis.shipped import add_scores, run_analysis
 
     connection = _connection(asked)
-    return _timed(asked, lambda: len(run_analysis(connection, asked["name"])))
+    add_scores(connection, [])  # as a report without checkpoints does
+    trajectories = connection.execute("from drawn_trajectories(1)").fetchall()
+    of_one = narrowed(connection, "trajectory_id", [found for (found,) in trajectories])
+    with of_one if asked["name"] in _OF_ONE_SNAPSHOT else nullcontext():
+        return _timed(asked, lambda: len(run_analysis(connection, asked["name"])))
 
 
 def _derive(asked: dict[str, Any]) -> tuple[list[float], Any]:

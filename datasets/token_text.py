@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 
 from mctrace.context.errors import StoreError
+from mctrace.datasets.queries import explained
 
 _UNKNOWN = "\ufffd".encode()
 
@@ -40,14 +41,16 @@ class TokenTexts:
 
     def _vocabulary(self, tokenizer_hash: str) -> Mapping[int, bytes]:
         if tokenizer_hash not in self._bytes:
-            found = self._connection.execute(
-                "select token_id, bytes from vocabulary where tokenizer_hash = $1", [tokenizer_hash]
-            ).fetchall()
+            query = "select token_id, bytes from vocabulary where tokenizer_hash = $1"
+            try:
+                found = self._connection.execute(query, [tokenizer_hash]).fetchall()
+            except duckdb.Error as error:
+                raise StoreError(explained(error)) from error
             if not found:
                 raise StoreError(
                     "this version of the store does not say what the ids of tokenizer "
                     f"{tokenizer_hash[:8]} read as, which mctrace did not always keep: the next 'mctrace "
                     "collect' with that model adds it, if there is anything to measure"
                 )
-            self._bytes[tokenizer_hash] = dict(found)
+            self._bytes[tokenizer_hash] = {int(token_id): content for token_id, content in found}
         return self._bytes[tokenizer_hash]

@@ -28,7 +28,16 @@ from (
 -- between a trajectory's first and last has its horizon measured. `most`: of a sample of trajectories
 -- (drawn_trajectories), chosen here, before any list is read; null for all.
 create macro horizons_near(h, jitter, seed, most) as table
-with placed as (
+-- Two branches, of which the planner drops one: without a sample there is nothing to join.
+with asked as (
+    from trajectories
+    where most is null
+    union all by name
+    from (from trajectories semi join drawn_trajectories(most) using (trajectory_id))
+    where most is not null
+),
+
+placed as (
     select
         t.trajectory_id, t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail,
         t.first_cursor, t.model_hash, t.gist_hash, t.dtype, a.attention_mass,
@@ -54,9 +63,8 @@ with placed as (
                 )
             end
         ) as cursor
-    from trajectories as t
+    from asked as t
     left join stored_attention as a using (trajectory_id)
-    where most is null or t.trajectory_id in (from drawn_trajectories(most))
 ),
 
 spans as (

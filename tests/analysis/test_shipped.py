@@ -144,7 +144,9 @@ def test_rank_stability_needs_more_than_a_dataset_keeps(tmp_path: Path) -> None:
             run_analysis(derived, "rank_stability", **variables)
 
 
-@pytest.mark.parametrize("name", ["rank_stability", "baseline_agreement", "value_by_token_class"])
+@pytest.mark.parametrize(
+    "name", ["rank_stability", "baseline_agreement", "scorer_agreement", "value_by_token_class"]
+)
 def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, name: str) -> None:
     generator = np.random.default_rng(1)
     many = [
@@ -155,6 +157,7 @@ def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, n
     ]  # fmt: skip
     store = write_store(tmp_path / "store", many)
     connection = connect(store.at())
+    add_scores(connection, [])
 
     def drawn_from(connection: Connection, most: int | None) -> set[str]:
         rows = connection.execute("from drawn_trajectories($1)", [most]).fetchall()
