@@ -131,6 +131,14 @@ def test_a_checkpoint_for_something_else_is_refused(tmp_path, change, what):
         load_scorer(folder, dataclasses.replace(PROVENANCE, **change))
 
 
+def test_a_checkpoint_of_a_mixture_leads_on_each_kind_of_it(tmp_path):
+    mixture = dataclasses.replace(PROVENANCE, gist_hash="others+gists")
+    folder = save_random_lensnet(tmp_path / "lens", mixture, WIDTH)
+    assert load_scorer(folder, PROVENANCE).checkpoint_hash
+    with pytest.raises(InputError, match="another GistNet than model"):
+        load_scorer(folder, dataclasses.replace(PROVENANCE, gist_hash="mean"))
+
+
 def test_the_most_detailed_recency_map_within_a_budget():
     for budget in range(34, 170, 3):
         lod_map = recency_map_within(TREE, 0, 160, budget, TAIL)
