@@ -176,9 +176,9 @@ def _check_comparable(
 
 def _kinds(source: Source) -> tuple[Provenance, ...]:
     """What labels and pairs depend on, each kind once."""
-    return tuple(
-        dict.fromkeys(k for data in (source.labels, source.pairs) if data for k in data.arrays.kinds)
-    )
+    of_labels = source.labels.arrays.kinds if source.labels else ()
+    of_pairs = source.pairs.arrays.kinds if source.pairs else ()
+    return tuple(dict.fromkeys((*of_labels, *of_pairs)))
 
 
 def _say_mixture(source: Source) -> None:
