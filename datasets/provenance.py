@@ -49,7 +49,9 @@ class Provenance:
     def of_all(cls, kinds: Sequence["Provenance"]) -> "Provenance":
         """One for labels of several: what differs is named kind by kind, with + between (see `kinds_in`)."""
         values = {f.name: [getattr(kind, f.name) for kind in kinds] for f in fields(cls)}
-        joined = {name: v[0] if len(set(v)) == 1 else _BETWEEN.join(v) for name, v in values.items()}
+        joined: dict[str, Any] = {
+            name: v[0] if len(set(v)) == 1 else _BETWEEN.join(v) for name, v in values.items()
+        }
         return cls(**joined)
 
 
