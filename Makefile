@@ -61,7 +61,7 @@ bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(BENCH)
 
 compare: $(STAMP)
-	$(BIN)/mctrace collect --config pipeline/demo.toml --store runs/compare/store --limit 40 \
+	$(BIN)/mctrace collect --config pipeline/demo.toml --store runs/compare/store --limit 30 \
 		--set collect.num_random_variants=3
 	$(BIN)/python -m benchmarks.train_compare --store runs/compare/store $(COMPARE)
 	$(BIN)/python -m benchmarks.train_compare_page
