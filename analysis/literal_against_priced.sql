@@ -3,11 +3,12 @@
 --   share_zero_literal, share_zero_priced  labels that a target leaves at zero
 --   share_only_literal, share_only_priced  labels that one target moves and the other leaves at zero
 --   spearman   rank correlation of the two utilities among a snapshot's labels of this action, mean over the snapshots
---              where both vary. Below zero for collapses: `literal` puts the costliest collapse lowest, `priced` the
---              cheapest
+--              where both vary, of at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their
+--              ids. Below zero for collapses: `literal` puts the costliest collapse lowest, `priced` the cheapest
 with pairs as (
     select
-        p.snapshot_id,
+        p.trajectory_id,
+        hash(p.snapshot_id) as snapshot,
         p.action,
         p.utility as priced,
         case p.action when 'expand' then greatest(0, -p.delta_nll) else -greatest(0, p.delta_nll) end as literal
@@ -17,20 +18,21 @@ with pairs as (
 
 ranked as (
     select
-        snapshot_id,
+        snapshot,
         action,
         (rank() over by_priced + count(*) over by_priced) / 2 as priced_rank,
         (rank() over by_literal + count(*) over by_literal) / 2 as literal_rank
     from pairs
+    semi join drawn_trajectories(coalesce(getvariable('most_trajectories'), 300)) using (trajectory_id)
     window
-        by_priced as (partition by snapshot_id, action order by priced),
-        by_literal as (partition by snapshot_id, action order by literal)
+        by_priced as (partition by snapshot, action order by priced),
+        by_literal as (partition by snapshot, action order by literal)
 ),
 
 correlations as (
-    select snapshot_id, action, corr(priced_rank, literal_rank) as spearman
+    select snapshot, action, corr(priced_rank, literal_rank) as spearman
     from ranked
-    group by snapshot_id, action
+    group by snapshot, action
     having count(*) >= 4
 ),
 
@@ -44,7 +46,7 @@ agreement as (
 select
     action,
     count(*) as num_labels,
-    count(distinct p.snapshot_id) as num_snapshots,
+    count(distinct p.snapshot) as num_snapshots,
     avg((literal = 0)::int) as share_zero_literal,
     avg((priced = 0)::int) as share_zero_priced,
     avg((literal <> 0 and priced = 0)::int) as share_only_literal,
