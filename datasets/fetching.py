@@ -29,6 +29,7 @@ def readable_files(location: Location, files: Sequence[tuple[str, PartFile]]) ->
     """
     if location.is_local:
         return [location.path(place) for place, _ in files]
+    _folder()  # before many threads ask for it at once, of which each would make one
     return list(location.each(lambda one: _fetched(location, *one), files))
 
 
