@@ -72,7 +72,7 @@ def test_a_checkpoint_of_a_mixture_scores_each_kind_of_it(
     store: Store, connection: Connection, tmp_path: Path
 ) -> None:
     (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", gist_hash="mean+other")])
-    (view,) = read_snapshots(connection, store.location, IDS[:1], None)
+    (view,) = read_snapshots(connection, store.location, IDS[:1], with_text=False)
     (found,) = scored(store.at(), [view], [scorer])
     assert found.scorers == [scorer.name]
     assert scorer.fits(replace(view, gist_hash="other").provenance)
