@@ -16,6 +16,13 @@ with pairs as (
     where p.utility is not null
 ),
 
+drawn as (
+    select distinct trajectory_id
+    from pairs
+    order by md5(trajectory_id)
+    limit coalesce(getvariable('most_trajectories'), 300)
+),
+
 ranked as (
     select
         snapshot,
@@ -23,7 +30,7 @@ ranked as (
         (rank() over by_priced + count(*) over by_priced) / 2 as priced_rank,
         (rank() over by_literal + count(*) over by_literal) / 2 as literal_rank
     from pairs
-    semi join drawn_trajectories(coalesce(getvariable('most_trajectories'), 300)) using (trajectory_id)
+    semi join drawn using (trajectory_id)
     window
         by_priced as (partition by snapshot, action order by priced),
         by_literal as (partition by snapshot, action order by literal)

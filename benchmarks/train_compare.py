@@ -11,7 +11,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,15 +89,16 @@ def train_one(store: str, out: Path, one: Combination) -> str | None:
     return None
 
 
-def compare(store: str, out: Path, seeds: int, split: str, jobs: int) -> dict[str, Any]:
-    """Everything, `jobs` runs at once on a thread each; what is in `out` already is not trained again."""
+def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequence[str]) -> dict[str, Any]:
+    """Every kind but those in `skip`, `jobs` runs at once on a thread each; what is in `out` already is not
+    trained again."""
     quiet, started = Console(quiet=True), time.perf_counter()
     kinds: dict[str, list[str]] = {}
     folders: dict[str, list[Path]] = {target: [] for target in TARGETS}
-    left_out: dict[str, str] = {}
+    left_out = dict.fromkeys(skip, "not asked for (--skip)")
     # Forked children break deltalake and zarr.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        planned = list(combinations(seeds))
+        planned = [one for one in combinations(seeds) if one.kind not in skip]
         for one, why in zip(planned, pool.map(partial(train_one, store, out), planned), strict=True):
             if why:
                 left_out[f"{one.target}: {one.kind}"] = why
@@ -124,9 +125,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for the runs")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each kind")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, on one thread each")
+    parser.add_argument(
+        "--skip", action="append", default=[], help='a kind, e.g. "transformer, preference" (repeatable)'
+    )
     parser.add_argument("--split", default="test", help="train, validation or test")
     arguments = parser.parse_args()
-    result = compare(arguments.store, arguments.out, arguments.seeds, arguments.split, arguments.jobs)
+    result = compare(
+        arguments.store, arguments.out, arguments.seeds, arguments.split, arguments.jobs, arguments.skip
+    )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "train-compare.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("store", "split", "seeds", "left_out", "seconds")}))
