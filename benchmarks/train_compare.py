@@ -75,8 +75,18 @@ def _combination(
     return Combination(target, kind, train)
 
 
+_stopped: list[str] = []
+"""the run in which this process was told to stop, if any"""
+
+
 def train_one(store: str, out: Path, one: Combination) -> str | None:
-    """Trains what `out` lacks; returns why the store's data cannot do it, None where it was done."""
+    """Trains what `out` lacks; returns why the store's data cannot do it, None where it was done.
+
+    Whoever stops one run means all of them, those that this process was given already included; the same
+    command goes on.
+    """
+    if _stopped:
+        raise KeyboardInterrupt
     torch.set_num_threads(1)
     config = PipelineConfig(store=StoreConfig(store), train=one.train)
     folder, quiet = out / one.target / one.run_name, Console(quiet=True)
@@ -84,7 +94,8 @@ def train_one(store: str, out: Path, one: Combination) -> str | None:
         result = train_run(config, None, folder, overwrite=False, resume=True, console=quiet)
     except InputError as error:
         return str(error)
-    if result.ending == "stopped":  # whoever stops one run means all of them; the same command goes on
+    if result.ending == "stopped":
+        _stopped.append(one.run_name)
         raise KeyboardInterrupt
     return None
 
@@ -108,6 +119,8 @@ def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequ
             print(f"{one.target}, {one.run_name}: {time.perf_counter() - started:.0f} s", flush=True)
     judged = {}
     for target, checkpoints in folders.items():
+        if not checkpoints:
+            continue
         config = PipelineConfig(store=StoreConfig(store), train=replace(small_preset(), target=target))
         evaluate_checkpoints(config, checkpoints, None, split, False, quiet)
         judged[target] = json.loads((checkpoints[0].parent / "evaluation.json").read_text())

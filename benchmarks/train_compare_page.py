@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 HERE = Path(__file__).parent
-METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse", "preference_corr")
+METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
 
 _INTRO = """# Networks, objectives and targets on the same labels
 
@@ -15,8 +15,8 @@ Written by `python -m benchmarks.train_compare_page` from `results/train-compare
 
 Every row was trained under the small preset on one store and judged on its {split} split, {snapshots}
 snapshots of {documents} documents. A cell is the mean over documents with its 95% bootstrap interval, each
-averaged over {seeds} seeds. Agreement with held-out labels is not the goal, better working contexts are; and
-noisy labels keep everybody's agreement low.
+averaged over seeds ({seeds}). Agreement with held-out labels is not the goal, better working contexts
+are; and noisy labels keep everybody's agreement low.
 """
 
 

@@ -72,7 +72,8 @@ def run_collection(
     resolved_config: str,
     progress: Progress,
 ) -> RunSummary:
-    """Measures what is missing and commits it part by part; measures nothing twice.
+    """Measures what is missing and commits it part by part; measures nothing twice, but for
+    trajectories whose document or tables the store lacks (`RunPlan.missing`).
 
     An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
     committed until then stays.

@@ -62,6 +62,11 @@ class RunPlan:
         brings = {planned.document_id: planned for planned in reversed(self.trajectories)}
         return [*missing, *(brings[document_id] for document_id in sorted(lacking))]
 
+    def num_done(self, store: Store | None) -> int:
+        """How many of the planned trajectories the ledger lists."""
+        done = store.at().part_ids if store else frozenset()
+        return sum(planned.part_id in done for planned in self.trajectories)
+
     def missing_documents(self, store: Store | None) -> set[str]:
         """Ids of planned documents whose tokens and gists are not in the store."""
         done = store.at().part_ids if store else frozenset()

@@ -25,9 +25,9 @@ def write_vocabulary(location: Location, source: ModelSource, run_id: str) -> Pa
     parts: list[dict[str, object]] = []
     for token_id, (piece, text) in enumerate(zip(pieces, texts, strict=True)):
         key = {"tokenizer_hash": tokenizer_hash, "token_id": token_id}
-        # Sentencepiece decodes a word at the start of a text without its space.
-        lacks_space = piece.startswith("\u2581") and not text.startswith(" ")
-        words.append({**key, "text": f" {text}" if lacks_space else text})
+        # Sentencepiece decodes a token at the start of a text without all of its spaces.
+        spaces = len(piece) - len(piece.lstrip("\u2581"))
+        words.append({**key, "text": " " * spaces + text.lstrip(" ") if spaces else text})
         if (content := cut_bytes(piece, text)) is not None:
             parts.append({**key, "bytes": content})
     return write_part(

@@ -113,20 +113,32 @@ class Ledger:
 
     def unnamed_files(self) -> list[str]:
         """Files beside the log that no version names: of commits that were never made."""
-        named = set()
-        try:
-            places = map(log_entry, range(self.version() + 1))
-            for content in self.location.each(self.location.read_bytes, places):
-                for line in content.splitlines():
-                    named |= {action["path"] for key, action in json.loads(line).items() if key == "add"}
-        except (OSError, ValueError, KeyError) as error:
-            raise StoreError(
-                f"the ledger of {self.location.uri} is damaged: {error} (mctrace verify)"
-            ) from error
+        named = self._ever_named()
         found = (
             place.rsplit("/", 1)[1] for place in self.location.sizes(FOLDER) if "/_delta_log/" not in place
         )
         return [f"{FOLDER}/{name}" for name in sorted(found) if name not in named]
+
+    def folders_ever_named(self) -> set[str]:
+        """Of the parts of any version, those that were withdrawn since included."""
+        rows = (row for file, size in self._ever_named().items() for row in self.read(file, size))
+        return {row.part.folder for row in rows}
+
+    def _ever_named(self) -> dict[str, int]:
+        """Every data file that a version ever named, and its bytes."""
+        named: dict[str, int] = {}
+        try:
+            places = map(log_entry, range(self.version() + 1))
+            for content in self.location.each(self.location.read_bytes, places):
+                for line in content.splitlines():
+                    for key, action in json.loads(line).items():
+                        if key == "add":
+                            named[action["path"]] = action["size"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"the ledger of {self.location.uri} is damaged: {error} (mctrace verify)"
+            ) from error
+        return named
 
     def history(self) -> list[VersionRecord]:
         """Every version, oldest first."""
@@ -177,12 +189,15 @@ class Ledger:
         Raises StoreError when another driver rewrites the list at the same moment; then nothing has changed.
         """
         table = self._newest()
-        rows = [row for file, size in self._files(table) for row in self.read(file, size)]
+        files = {file: self.read(file, size) for file, size in self._files(table)}
+        # Only the files that name them are written anew, which then differ from what they were.
+        touched = {f: rows for f, rows in files.items() if any(r.part.part_id in part_ids for r in rows)}
+        rows = [row for rows in touched.values() for row in rows]
         gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
         kept = [row for row in rows if row.part.part_id not in gone]
         if gone:
             metadata = {RUN_IDS: "", ADDED: {}, WITHDRAWN: dict(sorted(Counter(gone.values()).items()))}
-            self._append(table, kept, metadata, _remove_actions(table))
+            self._append(table, kept, metadata, _remove_actions(table, touched, data_change=True))
 
     def _tidy(self) -> None:
         """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
@@ -195,9 +210,9 @@ class Ledger:
         if len(files) <= _TIDY_FILES:
             return
         rows = [row for file, size in files for row in self.read(file, size)]
-        removed = _remove_actions(table)
+        removed = _remove_actions(table, [file for file, _ in files], data_change=False)
         try:
-            self._append(table, rows, {}, removed)
+            self._append(table, rows, {}, removed, data_change=False)
         except StoreError:
             return  # another driver was first, or the disk is full: either way the rows are where they were
 
@@ -207,6 +222,8 @@ class Ledger:
         rows: Sequence[CommittedPart],
         metadata: dict[str, Any],
         removed: Sequence[RemoveAction] = (),
+        *,
+        data_change: bool = True,
     ) -> None:
         content = _to_parquet(rows)
         name = _file_name(content)
@@ -215,7 +232,7 @@ class Ledger:
             len(content),
             {},
             int(datetime.now(UTC).timestamp() * 1000),
-            not removed,
+            data_change,
             json.dumps({"numRecords": len(rows)}),
         )
         try:
@@ -311,15 +328,16 @@ def _file_name(content: bytes) -> str:
     return f"{_PREFIX}{sha256(content).hexdigest()}.parquet"
 
 
-def _remove_actions(table: DeltaTable) -> list[RemoveAction]:
+def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: bool) -> list[RemoveAction]:
     now = int(datetime.now(UTC).timestamp() * 1000)
     actions = pa.table(table.get_add_actions()).to_pylist()
     return [
         RemoveAction(
-            path=a["path"], deletion_timestamp=now, data_change=False, partition_values={},
+            path=a["path"], deletion_timestamp=now, data_change=data_change, partition_values={},
             size=a["size_bytes"],
         )
         for a in actions
+        if a["path"] in files
     ]  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def refuse_mixture(kinds: Collection[Provenance], mix: Collection[Mix], where: s
         flags = " ".join(f"--mix {name}" for name in needed)
         raise InputError(
             f"{where} mixes labels that do not compare ({found}): choose one kind, a version of one or "
-            f"--where \"gist_hash = '...'\"; or ask for the mixture by name: {flags}"
+            f"--where \"gist_hash = '...'\"; or train on, and judge what was trained on, the mixture: {flags}"
         )
 
 

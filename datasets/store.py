@@ -25,7 +25,8 @@ DERIVED_TABLES = ("derived_labels", "derived_pairs")
 
 DAMAGE_REMEDY = (
     "mctrace verify names every damaged file, to be put back from a copy; sql, log, train, evaluate, report, "
-    "show and export read around them with --skip-damaged"
+    "show and export read around them with --skip-damaged; after mctrace verify --withdraw the same collect "
+    "measures them again"
 )
 
 _MARKER = "mctrace-store.json"
@@ -90,7 +91,7 @@ class StoreVersion:
 
     @cached_property
     def part_ids(self) -> frozenset[str]:
-        """Everything that was ever committed, and so is not written again."""
+        """Everything that the version lists, and so is not written again."""
         return frozenset(committed.part.part_id for committed in self.listed)
 
     def without(self, part_ids: Collection[str]) -> "StoreVersion":

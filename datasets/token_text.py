@@ -50,7 +50,7 @@ class TokenTexts:
                 raise StoreError(
                     "this version of the store does not say what the ids of tokenizer "
                     f"{tokenizer_hash[:8]} read as, which mctrace did not always keep: the next 'mctrace "
-                    "collect' with that model adds it, if there is anything to measure"
+                    "collect' with that model adds it"
                 )
             self._bytes[tokenizer_hash] = {int(token_id): content for token_id, content in found}
         return self._bytes[tokenizer_hash]

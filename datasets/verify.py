@@ -202,7 +202,7 @@ def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
 
     Folders of parts and scratch, and files of commits that were never made.
     """
-    named = {committed.part.folder for committed in store.ledger.rows()[1]}
+    named = store.ledger.folders_ever_named()
     location, removed = store.location, []
     oldest_kept = time.time() - grace.total_seconds()
     folders = [f"parts/{p}" for p in _folders(store, "parts", depth=3)]

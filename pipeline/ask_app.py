@@ -62,9 +62,9 @@ def sql(
 ) -> None:
     """Ask the store a question in SQL.
 
-    Views: labels, labels_at(h), snapshots, entries, effects, trajectories, documents, runs, datasets,
-    variants, preference_pairs, controls, joint_edits, audits, and NAME_target of every target. Try "describe
-    labels". Without a query, and not in a pipe, it opens a shell.
+    Views, among others: labels, labels_at(h), snapshots, entries, effects, token_effects, trajectories,
+    documents, runs, datasets, variants, preference_pairs, controls, joint_edits, audits, vocabulary, and
+    NAME_target of every target. Try "describe labels". Without a query, and not in a pipe, it opens a shell.
     """
     from mctrace.pipeline.sql_command import answer_query, open_shell, wants_shell
 

@@ -61,9 +61,8 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
         )
     except KeyboardInterrupt:
         _, decided = _decide(planned.plan, config, store)
-        left = len(decided.missing(store))
         console.print(
-            f"Interrupted with {len(decided.trajectories) - left} of {len(decided.trajectories)} "
+            f"Interrupted with {decided.num_done(store)} of {len(decided.trajectories)} "
             "trajectories committed; the same command measures the rest.",
             highlight=False,
         )
@@ -125,7 +124,7 @@ def _plan(
     calibration, decided = _decide(plan, config, store)
     if plan.is_windowed and not decided.is_windowed:
         console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
-    done = len(decided.trajectories) - len(decided.missing(store))
+    done = decided.num_done(store)
     num_trajectories = sum(planned.unit == "trajectory" for planned in plan.trajectories)
     num_beside = len(plan.trajectories) - num_trajectories
     console.print(

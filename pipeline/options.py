@@ -26,7 +26,7 @@ SkipDamaged = Annotated[
 ]
 Mixture = Annotated[
     list[str] | None,
-    typer.Option("--mix", help="train on labels that differ in models, gists or dtypes (repeatable)"),
+    typer.Option("--mix", help="labels that differ in models, gists or dtypes, together (repeatable)"),
 ]
 Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder (repeatable)")]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]

@@ -509,7 +509,6 @@ def test_value_by_token_class(tmp_path: Path) -> None:
 
 def test_value_by_token_class_takes_as_many_labels_as_it_is_told(connection: Connection) -> None:
     rows = run_analysis(connection, "value_by_token_class", most_labels=3)
-    assert {"word", "space"} & {row["token_class"] for row in rows}
     assert sum(row["num_tokens"] for row in rows) == 3 * 32
 
 

@@ -11,7 +11,7 @@ from mctrace.datasets.queries import connect
 from mctrace.datasets.store import create_store
 from mctrace.datasets.token_text import TokenTexts
 
-TEXT = "na\u00efve \U0001f984 \u4e2d\u6587, 42\n"
+TEXT = "na\u00efve   on \U0001f984 \u4e2d\u6587, 42\n"
 
 
 def byte_level() -> Tokenizer:
@@ -27,8 +27,15 @@ def byte_level() -> Tokenizer:
 
 def byte_fallback() -> Tokenizer:
     """Like Llama-2's: words with a mark before them, bytes for what it does not know."""
-    tokens = [*(f"<0x{byte:02X}>" for byte in range(256)), *"nave,42", "\u2581", "\u2581n", "\u2581,"]
-    merges = [("\u2581", "n"), ("\u2581", ",")]
+    tokens = [
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"nave,42",
+        "\u2581",
+        "\u2581\u2581",
+        "\u2581n",
+        "\u2581,",
+    ]
+    merges = [("\u2581", "\u2581"), ("\u2581", "n"), ("\u2581", ",")]
     found = Tokenizer(
         BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, byte_fallback=True)
     )

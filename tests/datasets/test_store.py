@@ -289,7 +289,22 @@ def test_damaged_parts_are_withdrawn_in_a_version_of_their_own(store):
     assert store.ledger.history()[-1].withdrawn == {"trajectory": 1}
     add_trajectory(late, "tb", "b", EFFECTS)
     assert store.at().part_ids == before.part_ids
+    again = next(c.part for c in store.at().parts if c.part.part_id == "tb")
+    (root(store) / again.folder / again.files[0].path).unlink()
+    assert [part.part_id for part in withdraw_damaged(store, Silent()).withdrawn] == ["tb"]
     assert list(verify_ledger(store.ledger, store.at().version)) == []
+
+
+def test_what_was_withdrawn_is_not_swept_while_older_versions_name_it(store):
+    part = next(c.part for c in store.at().parts if c.part.part_id == "tb")
+    lost = root(store) / part.folder / "effects.parquet"
+    content = lost.read_bytes()
+    lost.unlink()
+    version = store.at().version
+    withdraw_damaged(store, Silent())
+    assert sweep(store, timedelta(0)) == []
+    lost.write_bytes(content)
+    assert list(verify(store.at(version), quick=False, progress=Silent())) == []
 
 
 def test_everything_can_be_withdrawn_and_nothing_is_withdrawn_from_a_whole_store(store):
