@@ -59,7 +59,7 @@ class Layer(nn.Module):
         super().__init__()
         width = config.d_lens
         self.num_heads = config.num_heads
-        self.dropout = config.dropout
+        self.dropout = nn.Dropout(config.dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
@@ -80,9 +80,9 @@ class Layer(nn.Module):
             rotated(key_BHNC, rotation),
             value_BHNC,
             attn_mask=present_BN[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
         )
-        entries_BND = entries_BND + self.output(read_BHNC.transpose(1, 2).flatten(2))
+        # Dropped here and not among the weights: with dropout inside, a CPU's attention keeps all N² of them.
+        entries_BND = entries_BND + self.dropout(self.output(read_BHNC.transpose(1, 2).flatten(2)))
         changed_BND: Tensor = entries_BND + self.feedforward(entries_BND)
         return changed_BND
 
