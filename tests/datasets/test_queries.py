@@ -227,7 +227,7 @@ def test_tokens_whose_chunk_is_lost_are_refused_and_never_zeros(store, name):
     connection = connect(store.at())
     Path(store.location.root, part.folder, name).unlink()
     query = "select count(*) as n from document_tokens"
-    message = rf"{part.folder}/{name} is missing or damaged \(mctrace verify [^()]*--skip-damaged\)"
+    message = rf"{part.folder}/{name} is missing or damaged \(mctrace verify [^()]*--skip-damaged; [^()]*\)"
     with pytest.raises(StoreError, match=message) as told:
         fetch_rows(connection, query)
     assert str(told.value).count("--skip-damaged") == 1
