@@ -12,11 +12,12 @@ from mctrace.analysis.shipped import Row, add_scores, run_analysis
 from mctrace.analysis.snapshot_view import SnapshotView
 from mctrace.datasets.contexts import Context
 from mctrace.datasets.document_arrays import DocumentArrays
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.store import StoreVersion
 from mctrace.train.checkpoint import CheckpointInfo, load_checkpoint
 from mctrace.train.folders import name_of_checkpoint
 from mctrace.train.inference import score_contexts
-from mctrace.train.learned_from import Kind, refuse_unlearned, what_differs
+from mctrace.train.learned_from import refuse_unlearned, what_differs
 from mctrace.train.lensnet import LensNet
 
 MOST_RANKED = 300
@@ -33,7 +34,7 @@ class Scorer:
     network: LensNet
     info: CheckpointInfo
 
-    def fits(self, kind: Kind) -> bool:
+    def fits(self, kind: Provenance) -> bool:
         """Whether this checkpoint's scores mean something there."""
         return not what_differs(self.info, kind)
 

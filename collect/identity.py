@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from mctrace.collect.evaluator import EVALUATOR_VERSION
-from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.context.actions import Action
+from mctrace.datasets.provenance import Provenance
 
 
 def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:

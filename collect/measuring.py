@@ -32,11 +32,12 @@ from mctrace.collect.measurement import (
 )
 from mctrace.collect.model_source import resolve_model
 from mctrace.collect.passes import ModelSize
-from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.context.actions import Action
 from mctrace.context.errors import ModelError
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part, write_part
+from mctrace.datasets.provenance import Provenance
 from mctrace.gists.gistnet import GistNet, build_tree
 from mctrace.gists.loading import load_gistnet
 

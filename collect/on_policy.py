@@ -19,7 +19,6 @@ from mctrace.collect.base_model import FrozenCausalLM
 from mctrace.collect.documents import Document
 from mctrace.collect.evaluator import DocumentTree
 from mctrace.collect.identity import part_digest
-from mctrace.collect.planned import Provenance
 from mctrace.collect.policies import recency_map_within
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import FloatArray, candidates_of
@@ -27,6 +26,7 @@ from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.contexts import Context, TreeEmbeddings
+from mctrace.datasets.provenance import Provenance
 from mctrace.gists.gistnet import GistNet, build_tree
 from mctrace.train.folders import hash_of_checkpoint
 from mctrace.train.learned_from import refuse_unlearned

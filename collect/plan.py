@@ -14,7 +14,7 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document
 from mctrace.collect.edits import sample_joint
 from mctrace.collect.identity import with_id
-from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.policies import random_map, recency_map
 from mctrace.collect.sampling import sample_actions
 from mctrace.context.actions import Action, is_legal_at
@@ -23,6 +23,7 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.ranges import check_range
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.provenance import Provenance
 
 
 class MapMaker(Protocol):

@@ -10,19 +10,6 @@ from mctrace.collect.passes import Work, baseline_pass, plan_passes
 from mctrace.collect.sampling import SampledAction
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
-from mctrace.context.tree import TreeShape
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What every label of a run depends on besides its document and map."""
-
-    model_hash: str
-    tokenizer_hash: str
-    gist_hash: str
-    dtype: str
-    tree: TreeShape
-
 
 Unit = Literal["trajectory", "drops", "joints", "attention"]
 """What a part holds of a trajectory: its labels, or a side measurement that can be added any time."""

@@ -10,9 +10,10 @@ from mctrace.collect.documents import Document, Placement
 from mctrace.collect.identity import document_part_id, embeddings_part_id, vocabulary_part_id, with_id
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import MapMaker, plan_document
-from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.context.errors import InputError, ModelError
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store
 from mctrace.gists.loading import load_gistnet
@@ -94,7 +95,14 @@ def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tr
     """Hashes of everything labels depend on. Raises ModelError when model and gists do not fit."""
     gistnet = load_gistnet(gists.source)
     gistnet.check_fits(tree.block_size, source.embedding_dim)
-    return Provenance(source.model_hash, source.tokenizer_hash, gistnet.content_hash, model.dtype, tree)
+    return Provenance(
+        source.model_hash,
+        source.tokenizer_hash,
+        gistnet.content_hash,
+        model.dtype,
+        tree.block_size,
+        tree.max_level,
+    )
 
 
 def make_plan(

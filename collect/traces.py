@@ -20,12 +20,13 @@ from mctrace.collect.config import CollectConfig, CorpusConfig
 from mctrace.collect.documents import Document, Placement, SplitAssigner, document_id
 from mctrace.collect.model_source import ModelSource
 from mctrace.collect.plan import plan_trajectory
-from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan, known_placements
 from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.arrays import DocumentPlace, read_document
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import Store
 

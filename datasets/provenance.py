@@ -21,7 +21,7 @@ _BETWEEN = "+"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What all labels of a training run share, unless a mixture was asked for."""
+    """What every label depends on besides its document and map."""
 
     model_hash: str
     tokenizer_hash: str

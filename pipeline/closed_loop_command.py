@@ -33,10 +33,10 @@ from mctrace.collect.fitness import check_architecture
 from mctrace.collect.measuring import load_checked_gistnet
 from mctrace.collect.model_source import ModelSource, resolve_model
 from mctrace.collect.on_policy import embed_document, load_scorer
-from mctrace.collect.planned import Provenance
 from mctrace.collect.run_plan import known_placements, provenance_of
 from mctrace.context.errors import ConfigError, InputError, ModelError
 from mctrace.context.ranges import check_choice
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.store import find_store
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.output import print_table

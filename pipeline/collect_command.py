@@ -19,12 +19,12 @@ from mctrace.collect.measuring import RunContext, Worker, WorkItem, load_checked
 from mctrace.collect.model_source import ModelSource, resolve_model
 from mctrace.collect.on_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
 from mctrace.collect.plan import MapMaker
-from mctrace.collect.planned import Provenance
 from mctrace.collect.run_plan import RunPlan, check_fits, known_placements, make_plan, provenance_of
 from mctrace.collect.traces import TracePlan, plan_traces
 from mctrace.collect.workers import InProcessWorker, Workers
 from mctrace.context.errors import InputError
 from mctrace.context.progress import Progress
+from mctrace.datasets.provenance import Provenance
 from mctrace.datasets.store import Store, create_store, find_store
 from mctrace.pipeline.config import PipelineConfig
 from mctrace.pipeline.progress import make_progress

@@ -7,28 +7,13 @@ precision the same entries differ by rounding alone.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from mctrace.context.errors import InputError
-from mctrace.context.tree import TreeShape
-from mctrace.datasets.provenance import kinds_in
+from mctrace.datasets.provenance import Provenance, kinds_in
 from mctrace.train.checkpoint import CheckpointInfo
 
 
-class Kind(Protocol):
-    """What the entries of a working context come from."""
-
-    @property
-    def model_hash(self) -> str: ...
-
-    @property
-    def gist_hash(self) -> str: ...
-
-    @property
-    def tree(self) -> TreeShape: ...
-
-
-def what_differs(info: CheckpointInfo, kind: Kind) -> str:
+def what_differs(info: CheckpointInfo, kind: Provenance) -> str:
     """What of `kind` the checkpoint never learned from, in words; empty where its scores mean something."""
     learned = kinds_in(info.dataset, "model_hash", "gist_hash")
     of_model = {gists for model, gists in learned if model == kind.model_hash}
@@ -40,7 +25,7 @@ def what_differs(info: CheckpointInfo, kind: Kind) -> str:
     return " and ".join(name for name, differ in differs.items() if differ)
 
 
-def refuse_unlearned(info: CheckpointInfo, folder: Path, kinds: Iterable[Kind], where: str) -> None:
+def refuse_unlearned(info: CheckpointInfo, folder: Path, kinds: Iterable[Provenance], where: str) -> None:
     """Raises InputError when one of the `kinds` that `where` names is none the checkpoint learned from."""
     for kind in kinds:
         if differs := what_differs(info, kind):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mctrace.collect.planned import Provenance
+from mctrace.datasets.provenance import Provenance
 from mctrace.train.checkpoint import describe, save_checkpoint
 from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.networks import build_network

@@ -4,11 +4,11 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document, Placement, document_id
-from mctrace.collect.planned import Provenance
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.provenance import Provenance
 
 TREE = TreeShape(block_size=4, max_level=2)
-PROVENANCE = Provenance("model", "tokenizer", "gists", "float32", TREE)
+PROVENANCE = Provenance("model", "tokenizer", "gists", "float32", TREE.block_size, TREE.max_level)
 
 
 def random_tokens(num_tokens: int, seed: int = 0, vocabulary: int = 97) -> np.ndarray:

@@ -14,13 +14,14 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.edits import action_edit
 from mctrace.collect.passes import baseline_pass, plan_passes
 from mctrace.collect.plan import place_cursors, plan_document, plan_trajectory, window_start
-from mctrace.collect.planned import PlannedTrajectory, Provenance
+from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.run_plan import RunPlan
 from mctrace.context.actions import is_legal_at
 from mctrace.context.errors import ConfigError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.provenance import Provenance
 from tests.collect.making import PROVENANCE, TREE, make_document, small_config
 from tests.context.strategies import light
 
@@ -47,7 +48,8 @@ def plan_one(
     cursor = start + len(levels) * tree.block_size
     head = LODMap(tree, start, cursor, np.array(levels, dtype=np.uint8))
     trajectory = Trajectory(head, (cursor, *(cursor + more for more in later_cursors)), config.horizon)
-    return next(plan_trajectory(document_id, policy, trajectory, config, replace(provenance, tree=tree)))
+    shaped = replace(provenance, block_size=tree.block_size, max_level=tree.max_level)
+    return next(plan_trajectory(document_id, policy, trajectory, config, shaped))
 
 
 def test_the_same_inputs_give_the_same_plan():
@@ -295,7 +297,7 @@ def test_the_plans_count_of_work_is_the_sum_over_its_passes(data):
 
 
 def test_the_default_configuration_plans_trajectories_of_a_long_document():
-    provenance = replace(PROVENANCE, tree=TreeShape(32, 2))
+    provenance = replace(PROVENANCE, block_size=32, max_level=2)
     strata: set[tuple[str, int]] = set()
     for seed in range(4):
         planned = list(plan_document(make_document(9000, seed), CollectConfig(), provenance))

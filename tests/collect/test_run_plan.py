@@ -59,8 +59,8 @@ def test_a_documents_part_is_another_one_for_another_model_gistnet_or_tree():
         PROVENANCE,
         replace(PROVENANCE, model_hash="another"),
         replace(PROVENANCE, gist_hash="another"),
-        replace(PROVENANCE, tree=replace(PROVENANCE.tree, block_size=8)),
-        replace(PROVENANCE, tree=replace(PROVENANCE.tree, max_level=1)),
+        replace(PROVENANCE, block_size=8),
+        replace(PROVENANCE, max_level=1),
     ]
     ids = [document_part_id(identity, p) for identity in ("one", "two") for p in provenances]
     assert len(set(ids)) == 10

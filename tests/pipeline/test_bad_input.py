@@ -9,27 +9,18 @@ import pytest
 
 from mctrace.collect.traces import TRACES
 from mctrace.datasets.store import create_store
-from mctrace.pipeline import app
 from tests.models import save_tiny_model
+from tests.pipeline.flags import set_flags
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, tiny_settings):
+def run(tmp_path, monkeypatch, call_mctrace, tiny_settings):
     """Runs a command in this process and returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, settings: bool = False) -> tuple[int, str, str]:
-        flags = []
-        for key, value in tiny_settings.items() if settings else ():
-            flags += ["--set", f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"]
-        monkeypatch.setattr("sys.argv", ["mctrace", arguments[0], *flags, *arguments[1:]])
-        try:
-            app.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        flags = set_flags(tiny_settings) if settings else []
+        return call_mctrace(arguments[0], *flags, *arguments[1:])
 
     return run
 

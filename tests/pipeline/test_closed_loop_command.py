@@ -10,9 +10,9 @@ from mctrace.collect.run_plan import provenance_of
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.store import open_store
-from mctrace.pipeline import app
 from mctrace.pipeline.config import load_config
 from tests.collect.lensnets import save_random_lensnet
+from tests.pipeline.flags import set_flags
 
 LOOP = {
     "closed_loop.w_max": 48,
@@ -25,24 +25,14 @@ LOOP = {
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tiny_settings):
+def run(monkeypatch, call_mctrace, tiny_settings):
     """Runs a command in this process and folder, and returns (exit code, output, errors)."""
 
     def run(
         folder: Path, *arguments: str, command: str = "evaluate", **changes: object
     ) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)
-        flags = []
-        for key, value in {**tiny_settings, **LOOP, **changes}.items():
-            flags += ["--set", f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"]
-        monkeypatch.setattr("sys.argv", ["mctrace", command, *arguments, *flags])
-        try:
-            app.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        return call_mctrace(command, *arguments, *set_flags({**tiny_settings, **LOOP, **changes}))
 
     return run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mctrace.gists.loading import load_gistnet
-from mctrace.pipeline import app
+from tests.pipeline.flags import set_flags
 
 TRAINING = {
     "gist_train.network.num_layers": 1,
@@ -29,23 +29,14 @@ EVALUATION = {
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tiny_settings):
+def run(monkeypatch, call_mctrace, tiny_settings):
     """Runs a command in this process and folder, and returns (exit code, output, errors)."""
 
     def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)
-        flags = []
-        for key, value in {**tiny_settings, **TRAINING, **EVALUATION}.items():
-            flags += ["--set", f"{key}={json.dumps(list(value) if isinstance(value, tuple) else value)}"]
+        flags = set_flags({**tiny_settings, **TRAINING, **EVALUATION})
         command = 2 if arguments[0] == "gist" else 1
-        monkeypatch.setattr("sys.argv", ["mctrace", *arguments[:command], *flags, *arguments[command:]])
-        try:
-            app.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        return call_mctrace(*arguments[:command], *flags, *arguments[command:])
 
     return run
 

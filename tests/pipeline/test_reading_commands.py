@@ -25,19 +25,12 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def run(store, tmp_path, monkeypatch, capsys):
+def run(store, tmp_path, monkeypatch, call_mctrace):
     """Runs a command on the store in this process and returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
 
     def run(command: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mctrace", command, "--store", store.location.uri, *arguments])
-        try:
-            app.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        return call_mctrace(command, "--store", store.location.uri, *arguments)
 
     return run
 

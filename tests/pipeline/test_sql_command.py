@@ -22,7 +22,6 @@ from rich.console import Console
 
 from mctrace.datasets.queries import connect
 from mctrace.datasets.store import Store
-from mctrace.pipeline import app
 from mctrace.pipeline.shell import _Completer, run_shell
 from tests.datasets.synthetic import synthetic_store
 
@@ -39,21 +38,13 @@ def store(tmp_path_factory) -> Store:
 
 
 @pytest.fixture
-def run(store, tmp_path, monkeypatch, capsys):
+def run(store, tmp_path, monkeypatch, call_mctrace):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
-        command = [arguments[0], "--store", store.location.uri, *arguments[1:]]
-        monkeypatch.setattr("sys.argv", ["mctrace", *command])
         if stdin is not None:
             monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        try:
-            app.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
+        return call_mctrace(arguments[0], "--store", store.location.uri, *arguments[1:])
 
     return run
 

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from mctrace.datasets.parts import write_part
 from mctrace.datasets.store import open_store
-from mctrace.pipeline import app
 from tests.train.stores import learnable_store
 
 SMALL = {
@@ -21,21 +20,10 @@ SMALL = {
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, call_mctrace):
     """Runs a command in this process and returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mctrace", *arguments])
-        try:
-            app.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return call_mctrace
 
 
 @pytest.fixture
