@@ -19,11 +19,12 @@ help:
 	@echo "make bench-evaluator QUICK=1    the same in minutes"
 	@echo "make bench-train            where a training step's time goes, against what (some minutes)"
 	@echo "make bench-train QUICK=1        the same in a minute"
-	@echo "make compare                every network, objective and target on the same labels (an hour)"
+	@echo "make compare                dual, linear and ridge on the same labels (an hour; COMPARE= adds the transformer: hours)"
 	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-sql QUICK=1    the same on a tenth of them"
 	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"
-	@echo "make closed-loop            whether learned scores make better contexts (hours; goes on where it stopped)"
+	@echo "make closed-loop            whether learned scores make better contexts (two hours; goes on where it stopped)"
+	@echo "make closed-loop LOOP='--scale smoke'    that it runs at all, in minutes; or --scale full"
 	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make clean   remove the environment and the demo"
 
@@ -59,6 +60,9 @@ bench-evaluator: $(STAMP)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(BENCH)
+
+# The transformer on pairs reads whole contexts twice a pair: an hour and more for each of its runs.
+COMPARE ?= --seeds 1 --skip "transformer, preference" --skip "transformer, mixed"
 
 compare: $(STAMP)
 	$(BIN)/mctrace collect --config pipeline/demo.toml --store runs/compare/store --limit 30 \

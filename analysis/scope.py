@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import duckdb
 
-_VIEWS = {"run_id": ("trajectories", "runs"), "trajectory_id": ("trajectories",)}
+_VIEWS = {"run_id": ("trajectories", "runs"), "trajectory_id": ("trajectories", "effects")}
 """the views that a column narrows; all that speaks of labels stands on them"""
 
 

@@ -1,6 +1,7 @@
 -- value_by_lag: one row per action, entry_level and stretch of the horizon that doubles, [0, 1), [1, 2), [2, 4), ...
--- tokens after the cursor: how the value of detail decays with lag. Nats per token, from the per-token effects,
--- weighted by 1 / inclusion_probability (all legal actions); num_labels is not.
+-- tokens after the cursor: how the value of detail decays with lag. Nats per token, from the per-token effects of at
+-- most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their ids, weighted by
+-- 1 / inclusion_probability (all legal actions); num_labels is not.
 --   mean      mean value of detail over the stretch's tokens
 --   mean_abs  mean size of a label's mean over the stretch: short stretches are noisier, so it falls with
 --             their length even where nothing decays
@@ -11,7 +12,7 @@ with values as (
         sum_value / inclusion_probability as weighted_value,
         1 / inclusion_probability as weight,
         lag_to - lag_from as num_tokens
-    from octaves
+    from drawn_octaves(coalesce(getvariable('most_trajectories'), 300))
 )
 
 select

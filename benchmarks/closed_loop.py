@@ -67,8 +67,9 @@ class Scale:
 
 
 SCALES = {
-    # About an hour of two cores; `full` is what the tables of a release should come from.
-    "small": Scale(16, 12, 100, 4, 4, 12, 4),
+    # Minutes, to see that everything runs; then between one and two hours of two cores; then a night of a GPU.
+    "smoke": Scale(8, 8, 40, 2, 2, 8, 2),
+    "small": Scale(80, 24, 600, 24, 8, 16, 8),
     "full": Scale(1000, 96, 6000, 48, 8, 24, 48),
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mctrace.datasets.cursor_means import cursor_means
 from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.schemas import TABLES
 from mctrace.datasets.store import Store, create_store
@@ -161,6 +162,10 @@ def _effect_table(rows: list[Any], generator: np.random.Generator) -> pa.Table:
     offsets = np.arange(0, values.size + 1, HORIZON, dtype=np.int32)
     level = np.array(columns["node_level"], dtype=np.uint8)
     columns["delta_nll"] = pa.ListArray.from_arrays(offsets, values.astype(np.float32).ravel())
+    for name, kept in zip(
+        ("cursor_delta_nll", "cursor_stderr"), cursor_means(values, CURSOR, (CURSOR,), HORIZON), strict=True
+    ):
+        columns[name] = pa.ListArray.from_arrays(np.arange(len(rows) + 1, dtype=np.int32), kept.ravel())
     columns["entry_level"] = level - (np.array(columns["action"]) == "collapse").astype(np.uint8)
     columns["first_token"] = np.full(len(rows), CURSOR)
     columns["status"] = ["ok"] * len(rows)

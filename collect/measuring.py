@@ -7,6 +7,7 @@ actor and in-process. It writes parts but never commits: that is the driver's.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ from mctrace.collect.passes import ModelSize
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.context.actions import Action
 from mctrace.context.errors import ModelError
+from mctrace.datasets.cursor_means import cursor_means
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.provenance import Provenance
@@ -248,6 +250,7 @@ def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, obje
         "entry_level": action.entry_level,
         "first_token": edit.first_token,
         **_nats_columns("delta_nll", effect.delta_nll_H),
+        **_cursor_columns(planned, edit.first_token, effect.delta_nll_H),
         "estimator": "exact" if window is None else "windowed",
         "estimator_window": window,
         "inclusion_probability": sampled.inclusion_probability,
@@ -275,6 +278,21 @@ def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str
     if torch.isfinite(values).all():
         return {name: values.cpu().tolist(), status: "ok"}
     return {name: None, status: "not finite"}
+
+
+def _cursor_columns(planned: PlannedTrajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
+    """What labels at the collected horizon read; nothing where the effect has no number."""
+    if not torch.isfinite(delta_nll_H).all():
+        return {}
+    trajectory = planned.trajectory
+    means = cursor_means(
+        delta_nll_H[None].float().cpu().numpy(), first_token, trajectory.cursors, trajectory.horizon
+    )
+    names = ("cursor_delta_nll", "cursor_stderr")
+    return {
+        name: [None if isnan(x) else x for x in row[0].tolist()]
+        for name, row in zip(names, means, strict=True)
+    }
 
 
 def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:

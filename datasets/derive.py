@@ -293,8 +293,11 @@ _WRONG_LABELS = {
     "rows for nodes before their snapshot's start": """
         select snapshot_id as example from derived where cursor - distance_to_cursor - span_width < start""",
     "snapshots in which an action is there twice (give copies a snapshot_id of their own)": """
-        select any_value(snapshot_id) as example from derived
-        group by hash(snapshot_id, action, node_level, node_index) having count(*) > 1""",
+        select snapshot_id as example from derived
+        where hash(snapshot_id, action, node_level, node_index) in (
+            select hash(snapshot_id, action, node_level, node_index) as action_hash from derived
+            group by action_hash having count(*) > 1
+        )""",
 }
 
 _WRONG_PAIRS = {

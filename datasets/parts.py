@@ -135,7 +135,9 @@ def _write_table(
         if many
         else False,
         use_byte_stream_split=[
-            f"{field.name}.list.element" for field in table.schema if field.type == pa.list_(pa.float32())
+            f"{field.name}.list.element"
+            for field in table.schema
+            if field.type in (pa.list_(pa.float32()), pa.list_(pa.float64()))
         ],
         # Of a file of few rows most would be what describes them; FORMAT.md has the schema as well.
         write_statistics=many,

@@ -49,6 +49,7 @@ MACROS = (
     "labels_at",
     "drawn_labels",
     "drawn_token_effects",
+    "drawn_octaves",
     "drawn_trajectories",
     "controls_at",
     "joint_edits_at",

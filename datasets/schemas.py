@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 1
+COLUMNS_VERSION = 2
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -72,6 +72,8 @@ EFFECTS = pa.schema(
         ("status", pa.string()),
         ("first_entry", pa.int64()),
         ("num_entries", pa.int64()),
+        ("cursor_delta_nll", pa.list_(pa.float64())),
+        ("cursor_stderr", pa.list_(pa.float64())),
     ]
 )
 
@@ -240,7 +242,7 @@ TABLES: dict[str, pa.Schema] = {
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
     "trajectories": {"baseline_status"},
-    "effects": {"first_entry", "num_entries"},
+    "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr"},
     "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit"},
 }
 """Columns that files of mctrace 0.1 lack; they read as NULL."""

@@ -44,6 +44,21 @@ _REFERENCES = {
     "effects with the wrong number of tokens": """
         select trajectory_id as example from effects join trajectories using (trajectory_id)
         where status = 'ok' and end_token <> last_cursor + horizon""",
+    "effects whose means are not those of their tokens": """
+        select trajectory_id as example
+        from (
+            select
+                trajectory_id, mean,
+                delta_nll[cursor - first_token + 1 : cursor - first_token + horizon] as nats
+            from (
+                select
+                    e.*, t.horizon, unnest(t.cursors) as cursor, unnest(e.cursor_delta_nll) as mean
+                from stored_effects as e join stored_trajectories as t using (trajectory_id)
+                where e.cursor_delta_nll is not null
+            )
+            where cursor is null or cursor >= first_token
+        )
+        where coalesce(abs(mean - list_avg(nats)) > 1e-6 + 1e-6 * abs(mean), true)""",
     "effects with values that are not finite": """
         select trajectory_id as example from effects
         where len(list_filter(delta_nll, lambda x: not isfinite(x))) > 0""",

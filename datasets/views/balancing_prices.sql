@@ -6,43 +6,58 @@
 -- either an expand not bought or a collapse sold, so lambda is the first density at which the running weight reaches
 --   (weight of all expands) - (budget - N)
 -- and null where no price balances the budget.
-create view balancing_prices as
+-- balancing_prices_of(view): found on a view with the columns of labels.
+-- A snapshot's densities are sorted and walked through as a list: windows over all labels take several times as long.
+create macro balancing_prices_of(labels_view) as table
 with weighted as (
     select
         snapshot_id,
         action,
         value_of_detail / positions as density,
         positions / inclusion_probability as weight
-    from labels
+    from query_table(labels_view)
+),
+
+rising as (
+    select
+        snapshot_id,
+        list_sort(list({'density': density, 'reached': weight})) as steps,
+        coalesce(sum(weight) filter (where action = 'expand'), 0) as weight_of_expands
+    from weighted
+    group by snapshot_id
 ),
 
 needs as (
     select
-        w.snapshot_id,
-        coalesce(sum(w.weight) filter (where w.action = 'expand'), 0)
-        - coalesce(getvariable('budget') - any_value(s.num_entries), 0) as need
-    from weighted as w
+        r.snapshot_id,
+        r.steps,
+        -- Rounding in the running sums must not push an exact balance over the edge.
+        r.weight_of_expands - coalesce(getvariable('budget') - s.num_entries, 0) - 1e-6 as need
+    from rising as r
     join snapshots as s using (snapshot_id)
-    group by w.snapshot_id
 ),
 
-cut as (
+cuts as (
     select
         snapshot_id,
-        greatest(density, 0) as density,
-        sum(weight) over (
-            partition by snapshot_id order by density range between unbounded preceding and current row
-        ) as reached
-    from weighted
+        need,
+        list_reduce(
+            steps,
+            lambda done, step:
+                case
+                    when done.reached >= need then done
+                    else {'density': step.density, 'reached': done.reached + step.reached}
+                end
+        ) as cut
+    from needs
 )
 
 select
-    n.snapshot_id,
-    -- Rounding in the running sums must not push an exact balance over the edge.
+    snapshot_id,
     case
-        when n.need <= 1e-6 then 0
-        else min(c.density) filter (where c.reached >= n.need - 1e-6)
+        when need <= 0 then 0
+        when cut.reached >= need then greatest(cut.density, 0)
     end as shadow_price
-from needs as n
-left join cut as c using (snapshot_id)
-group by n.snapshot_id, n.need;
+from cuts;
+
+create view balancing_prices as from balancing_prices_of('labels');

@@ -1,17 +1,20 @@
--- What labels are made of. read_effects has one row per trajectory and action or control that has a number: where
--- an action was measured by a cheaper estimator and exactly (an audit), the exact row stands.
-create view read_effects as
-with measured as not materialized (
+-- What labels are made of. read_effects(kept) has one row per trajectory and action or control that has a number:
+-- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. kept: true for
+-- effects that keep their means (cursor_delta_nll), false for those that do not, null for all; whether a row is audited
+-- depends on all of them.
+create macro read_effects(kept) as table
+-- Materialized: a dataset is written in the order in which its rows are read.
+with measured as materialized (
     from effects
-    where status = 'ok'
+    where status = 'ok' and (kept is null or (cursor_delta_nll is not null) = kept)
 ),
 
 -- Two small joins in place of one over all effects: most stores have no windowed row at all.
 audited as (
     select trajectory_id, action, node_level, node_index
-    from measured
-    semi join (from measured where estimator <> 'exact') using (trajectory_id, action, node_level, node_index)
-    where estimator = 'exact'
+    from (from effects where status = 'ok' and estimator = 'exact')
+    semi join (from effects where status = 'ok' and estimator <> 'exact')
+        using (trajectory_id, action, node_level, node_index)
 )
 
 from measured
@@ -22,12 +25,12 @@ from (
     anti join audited using (trajectory_id, action, node_level, node_index)
 );
 
--- horizons_near(h, jitter, seed, most): one row per label or drop with its effect on each token of the horizon, in
--- horizon_delta_nll: at cursors up to `jitter` tokens from those that were planned, by chance and inside what was
--- measured; the planned ones themselves are left out, unless jitter is 0: then it is at exactly those. Any cursor
--- between a trajectory's first and last has its horizon measured. `most`: of a sample of trajectories
--- (drawn_trajectories), chosen here, before any list is read; null for all.
-create macro horizons_near(h, jitter, seed, most) as table
+-- spans_near(h, jitter, seed, most, kept): one row per label or drop, as an effect and a cursor: at cursors up to
+-- `jitter` tokens from those that were planned, by chance and inside what was measured; the planned ones themselves are left
+-- out, unless jitter is 0: then it is at exactly those. Any cursor between a trajectory's first and last has its
+-- horizon measured. `most`: of a sample of trajectories (drawn_trajectories), chosen here, before any list is read;
+-- null for all.
+create macro spans_near(h, jitter, seed, most, kept) as table
 -- Two branches, of which the planner drops one: without a sample there is nothing to join.
 with asked as (
     from trajectories
@@ -40,7 +43,7 @@ with asked as (
 placed as (
     select
         t.trajectory_id, t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail,
-        t.first_cursor, t.model_hash, t.gist_hash, t.dtype, a.attention_mass,
+        t.first_cursor, t.cursors, t.model_hash, t.gist_hash, t.dtype,
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error(
@@ -64,19 +67,22 @@ placed as (
             end
         ) as cursor
     from asked as t
-    left join stored_attention as a using (trajectory_id)
 ),
 
 spans as (
     select
         e.* exclude (trajectory_id),
-        p.* exclude (attention_mass),
-        list_sum(p.attention_mass[e.first_entry + 1 : e.first_entry + e.num_entries]) as attention_mass,
+        p.*,
         (e.node_index + 1) * (p.block_size ** e.node_level)::bigint as node_end
-    from read_effects as e
+    from read_effects(kept) as e
     join placed as p using (trajectory_id)
 )
 
+from spans
+where node_end <= cursor - case action when 'collapse' then protected_tail else 0 end;
+
+-- spans_and_tokens(...): the same with the effect on each token of the horizon, in horizon_delta_nll.
+create macro spans_and_tokens(h, jitter, seed, most, kept) as table
 select
     *,
     case
@@ -84,23 +90,49 @@ select
             then delta_nll[cursor - first_token + 1 : cursor - first_token + label_horizon]
         else error('an effect of trajectory ' || trajectory_id || ' lacks tokens (mctrace verify)')
     end as horizon_delta_nll
-from spans
-where node_end <= cursor - case action when 'collapse' then protected_tail else 0 end;
+from spans_near(h, jitter, seed, most, kept);
 
--- measured_near(h, jitter, seed, most): like labels, drops included, at the same cursors. The standard error
--- comes from an inner product in double precision, which takes a fraction of list_stddev_samp's time.
+create macro horizons_near(h, jitter, seed, most) as table from spans_and_tokens(h, jitter, seed, most, null);
+
+-- measured_near(h, jitter, seed, most): like labels, drops included, at the same cursors. At the planned cursors and
+-- the collected horizon an effect that keeps its means is read without its tokens; all else is worked out from them.
+-- There the standard error comes from an inner product in double precision, which takes a fraction of
+-- list_stddev_samp's time.
 create macro measured_near(h, jitter, seed, most) as table
-with horizons as (
-    select *, horizon_delta_nll::double[] as effects
-    from horizons_near(h, jitter, seed, most)
+with kept as (
+    select
+        * exclude (delta_nll),
+        cursor_delta_nll[list_position(cursors, cursor)] as mean,
+        cursor_stderr[list_position(cursors, cursor)] as stderr
+    from spans_near(h, jitter, seed, most, true)
+    where h is null and jitter = 0
 ),
 
-moments as (
+horizons as (
+    select * exclude (delta_nll, horizon_delta_nll), horizon_delta_nll::double[] as effects
+    from spans_and_tokens(h, jitter, seed, most, case when h is null and jitter = 0 then false end)
+),
+
+sums as (
     select
         *,
         list_sum(effects) / label_horizon as mean,
         list_inner_product(effects, effects) as sum_of_squares
     from horizons
+),
+
+moments as (
+    from kept
+    union all by name
+    select
+        * exclude (effects, sum_of_squares),
+        case
+            when label_horizon > 1
+                then sqrt(
+                    greatest(sum_of_squares - mean ** 2 * label_horizon, 0) / (label_horizon - 1) / label_horizon
+                )
+        end as stderr
+    from sums
 )
 
 select
@@ -121,20 +153,19 @@ select
     cursor - node_end as distance_to_cursor,
     label_horizon as horizon,
     mean as delta_nll,
-    case
-        when label_horizon > 1
-            then sqrt(greatest(sum_of_squares - mean ** 2 * label_horizon, 0) / (label_horizon - 1) / label_horizon)
-    end as stderr,
+    stderr,
     case action when 'expand' then -mean else mean end as value_of_detail,
     block_size - 1 as positions,
     inclusion_probability,
     estimator,
     estimator_window,
-    attention_mass,
+    -- Joined last, so that only labels that are asked for carry a context's masses.
+    list_sum(a.attention_mass[first_entry + 1 : first_entry + num_entries]) as attention_mass,
     model_hash,
     gist_hash,
     dtype
-from moments;
+from moments
+left join stored_attention as a using (trajectory_id);
 
 create macro measured_at(h) as table from measured_near(h, 0, 0, null);
 

@@ -3,7 +3,8 @@
 -- numbers.
 --   sum_value          value of detail summed over the stretch's tokens, nats
 --   sum_squared_value  its squares, summed
-create view octaves as
+-- drawn_octaves(most): of a sample of trajectories (drawn_trajectories).
+create macro drawn_octaves(most) as table
 with stretches as (
     select
         * exclude (delta_nll),
@@ -15,7 +16,7 @@ with stretches as (
             )
         ) as lag_from,
         delta_nll
-    from token_effects
+    from drawn_token_effects(most)
 ),
 
 cut as (
@@ -31,3 +32,5 @@ select
     sign * list_sum(values) as sum_value,
     list_inner_product(values, values)::double as sum_squared_value
 from cut;
+
+create view octaves as from drawn_octaves(null);

@@ -3,24 +3,35 @@
 -- horizon after this cursor.
 create macro context_length(levels, block_size, start, first_cursor, cursor) as
     round(
-        list_sum(
-            list_transform(levels, lambda l: case l when 0 then block_size else block_size ** (1 - l::int) end)
-        )
+        list_sum([
+            blocks.value * case blocks.key when 0 then block_size else block_size ** (1 - blocks.key::int) end
+            for blocks in map_entries(list_histogram(levels))
+        ])
     )::bigint
     -- The first cursor may cut the last block, which is then level 0.
     - (start + len(levels) * block_size - first_cursor)
     + (cursor - first_cursor);
 
 create view snapshots as
-with shown as (
+with heads as (
+    select *, context_length(levels, block_size, start, first_cursor, first_cursor) as head_entries
+    from trajectories
+),
+
+shown as (
     select
         c.snapshot_id,
         c.cursor,
         c.start,
         t.* exclude (start, levels),
-        t.levels[(c.start - t.start) // t.block_size + 1 :] as levels
+        case
+            when c.start = t.start then t.head_entries + c.cursor - t.first_cursor
+            else context_length(
+                t.levels[(c.start - t.start) // t.block_size + 1 :], t.block_size, c.start, t.first_cursor, c.cursor
+            )
+        end as num_entries
     from snapshot_cursors as c
-    join trajectories as t using (trajectory_id)
+    join heads as t using (trajectory_id)
 )
 
 select
@@ -36,7 +47,7 @@ select
     cursor - first_cursor as cursor_offset,
     start,
     horizon,
-    context_length(levels, block_size, start, first_cursor, cursor) as num_entries,
+    num_entries,
     list_avg(
         baseline_nll[cursor - first_cursor + 1 : cursor - first_cursor + horizon]
     ) as baseline_nll

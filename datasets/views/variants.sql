@@ -9,10 +9,13 @@ with losses as (
         split,
         cursor,
         policy,
-        context_length(levels, block_size, start, first_cursor, cursor) as num_entries,
+        head_entries + cursor - first_cursor as num_entries,
         list_avg(baseline_nll[cursor - first_cursor + 1 : cursor - first_cursor + horizon]) as loss
     from (
-        select *, unnest(cursors) as cursor
+        select
+            *,
+            context_length(levels, block_size, start, first_cursor, first_cursor) as head_entries,
+            unnest(cursors) as cursor
         from trajectories
         where variant_group is not null
     )

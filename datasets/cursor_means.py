@@ -1,0 +1,37 @@
+"""What labels need of an effect, kept beside its tokens: a mean and its standard error per planned cursor.
+
+A label at the collected horizon is two numbers; the tokens that they are made of are a hundred. A store whose
+effects keep both answers most questions without reading a token. Effects without them (parts of earlier
+releases, or of other writers) are worked out from the tokens whenever they are asked for, by
+`views/measured.sql`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+
+
+def cursor_means(
+    delta_nll_AT: FloatArray, first_token: int, cursors: Sequence[int], horizon: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Means and standard errors [A, cursors] of A effects over the `horizon` tokens from each cursor on.
+
+    `delta_nll_AT` holds T tokens from `first_token` on, nats each; so are both answers, in double precision.
+    NaN where a cursor's horizon is not all among the T; the standard error, sd / sqrt(horizon), is NaN at a
+    horizon of one as well.
+    """
+    num_tokens = delta_nll_AT.shape[1]
+    mean = np.full((len(delta_nll_AT), len(cursors)), np.nan)
+    stderr = mean.copy()
+    for place, cursor in enumerate(cursors):
+        first = cursor - first_token
+        if first < 0 or first + horizon > num_tokens:
+            continue
+        values = delta_nll_AT[:, first : first + horizon].astype(np.float64)
+        mean[:, place] = values.mean(axis=1)
+        if horizon > 1:
+            stderr[:, place] = values.std(axis=1, ddof=1) / np.sqrt(horizon)
+    return mean, stderr
