@@ -21,8 +21,9 @@ def horizon_section(connection: duckdb.DuckDBPyConnection) -> Section:
         "horizon",
         title,
         [
-            "Effects are kept token by token. Where value sits near the cursor a short horizon sees it all; "
-            "where it does not decay, longer horizons average noise away and lose nothing."
+            "Effects are kept token by token; here are those of at most 300 trajectories, drawn by a hash of "
+            "their ids. Where value sits near the cursor a short horizon sees it all; where it does not "
+            "decay, longer horizons average noise away and lose nothing."
         ],
         plots=[_lag_plot(lags), _size_plot(horizons)],
     )

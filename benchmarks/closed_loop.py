@@ -67,7 +67,7 @@ class Scale:
 
 
 SCALES = {
-    # Minutes, to see that everything runs; then between one and two hours of two cores; then a night of a GPU.
+    # Minutes, to see that everything runs; one or two hours of two cores; a night of a GPU.
     "smoke": Scale(8, 8, 40, 2, 2, 8, 2),
     "small": Scale(80, 24, 600, 24, 8, 16, 8),
     "full": Scale(1000, 96, 6000, 48, 8, 24, 48),

@@ -1,7 +1,8 @@
 """Writes the store that every later release must read: `python -m tests.stores.make tests/stores/vN`.
 
 One run of each kind on a tiny model, packed into `store.tar.xz`, and beside it `expected.json`: what each
-version answered on that day. A folder that is there stays as it is; a new format gets a new one.
+version answered on that day. A folder that is there stays as it is; a new format gets a new one, and so does
+a new set of columns (`v1-columns2`).
 """
 
 import hashlib
