@@ -52,7 +52,9 @@ class Scale:
     """How much of everything."""
 
     collected: int
-    """documents whose contexts are measured, from all corpora; so many again where a LensNet leads"""
+    """documents whose contexts are measured, from all corpora"""
+    led: int
+    """of these, documents that are measured again where a LensNet leads"""
     actions: int
     """measured per context"""
     steps: int
@@ -68,9 +70,9 @@ class Scale:
 
 SCALES = {
     # Minutes, to see that everything runs; one or two hours of two cores; a night of a GPU.
-    "smoke": Scale(8, 8, 40, 2, 2, 8, 2),
-    "small": Scale(80, 24, 600, 24, 8, 16, 8),
-    "full": Scale(1000, 96, 6000, 48, 8, 24, 48),
+    "smoke": Scale(8, 4, 8, 40, 2, 2, 8, 2),
+    "small": Scale(80, 40, 24, 600, 24, 8, 16, 8),
+    "full": Scale(1000, 1000, 96, 6000, 48, 8, 24, 48),
 }
 
 
@@ -88,7 +90,8 @@ def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
         policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
     mctrace(
         "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"), *corpora(),
-        "--limit", str(scale.collected), "--set", f"collect.max_actions={scale.actions}", *policy,
+        "--limit", str(scale.led if lensnet else scale.collected),
+        "--set", f"collect.max_actions={scale.actions}", *policy,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ at up to {actions} actions each, {steps} optimiser steps a network. Held-out doc
 {block} tokens each policy edits a working context of at most {w_max} positions over {window} tokens,
 {refocuses} times a document; hindsight measures {candidates} candidates exactly. Losses are nats per token of
 the next {block} tokens, with 95% bootstrap intervals paired by document. `on-policy` is
-dual_cross_attention-priced trained again with labels from where that network had led.
+dual_cross_attention-priced trained again with labels of {led} documents from where that network had led.
 {seconds:.0f} minutes of work on {system}, {threads} threads, for what was not there yet.
 """
 
@@ -28,7 +28,8 @@ def page(result: Mapping[str, Any]) -> str:
     parts = [
         _INTRO.format(
             model=loop["model"]["name"], dtype=loop["model"]["dtype"], gists=loop["gists"]["source"],
-            block=loop["block_size"], collected=scale["collected"], corpora=", ".join(loop["corpus"]),
+            block=loop["block_size"], corpora=", ".join(loop["corpus"]),
+            collected=scale["collected"], led=scale["led"],
             steps=scale["steps"], actions=scale["actions"], w_max=settings["w_max"],
             window=settings["window"], refocuses=settings["refocuses"], candidates=settings["max_candidates"],
             seconds=result["seconds"] / 60, system=result["machine"]["system"],
