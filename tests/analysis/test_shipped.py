@@ -145,8 +145,12 @@ def test_rank_stability_needs_more_than_a_dataset_keeps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["rank_stability", "baseline_agreement", "scorer_agreement", "value_by_token_class"]
-)
+    "name",
+    [
+        "rank_stability", "baseline_agreement", "scorer_agreement", "value_by_token_class", "value_by_lag",
+        "value_by_horizon",
+    ],
+)  # fmt: skip
 def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, name: str) -> None:
     generator = np.random.default_rng(1)
     many = [
@@ -183,14 +187,17 @@ def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, n
 
 
 def test_a_dataset_s_sample_is_of_what_it_has_labels_of(tmp_path: Path) -> None:
-    measured = [Measured("expand", 1, 4 + i, i / 8) for i in range(4)]
+    measured = [Measured("expand", 1, 4 + i, 1 + i / 8) for i in range(4)]
+    measured += [Measured("collapse", 1, 8 + i, i / 8) for i in range(4)]
     store = write_store(tmp_path / "store", [Trajectory(str(i), "train", measured) for i in range(9)])
     derive(store, store.at(), "late", Derivation(Recipe("late.sql", "from labels where source >= '5'")))
     connection = connect(store.at().read_through("late"))
     for most, num_documents in ((1, 1), (3, 3), (300, 4)):
         row, *_ = run_analysis(connection, "baseline_agreement", most_trajectories=most)
         assert row["num_documents"] == num_documents
-    assert connection.execute("select count(*) from drawn_labels(null)").fetchall() == [(16,)]
+        row, *_ = run_analysis(connection, "literal_against_priced", most_trajectories=most)
+        assert row["num_rankings"] == num_documents
+    assert connection.execute("select count(*) from drawn_labels(null)").fetchall() == [(32,)]
 
 
 def test_value_distribution(connection: Connection) -> None:
