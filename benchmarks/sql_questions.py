@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 SPOTS = """
     spots as (
-        select trajectory_id, protected_tail, block_size, horizon, unnest(cursors) as cursor
+        select trajectory_id, protected_tail, block_size, horizon, cursors, unnest(cursors) as cursor
         from read_parquet({trajectories})
     )"""
 
@@ -51,6 +51,25 @@ LABELS = (
 )
 
 
+KEPT_LABELS = (
+    "with "
+    + SPOTS
+    + ","
+    + ONCE
+    + """,
+    cut as (
+        select
+            e.*, s.cursor, e.cursor_delta_nll[list_position(s.cursors, s.cursor)] as mean,
+            e.cursor_stderr[list_position(s.cursors, s.cursor)] as stderr
+        from once as e join spots as s using (trajectory_id)
+        where """
+    + LEGAL
+    + """
+    )"""
+)
+"""At the collected horizon the means that this store's effects keep are all that is needed."""
+
+
 @dataclass(frozen=True)
 class Question:
     """One comparison. `bare` has the files of a table in {table}; `dataset` is read through by ours."""
@@ -76,10 +95,9 @@ QUESTIONS = (
     Question(
         "labels",
         f"select action, entry_level, {_SUMMARY} from labels group by all order by all",
-        LABELS.replace("{horizon}", "s.horizon")
+        KEPT_LABELS
         + """
-        select action, entry_level, count(*) as n, avg(list_avg(values)) as mean,
-            avg(list_stddev_samp(values) / sqrt(len(values))) as noise
+        select action, entry_level, count(*) as n, avg(mean) as mean, avg(stderr) as noise
         from cut group by all order by all""",
     ),
     Question(
@@ -125,8 +143,8 @@ ALL_COLUMNS = """
         d.split, t.policy, c.cursor, c.cursor - t.cursors[1] as cursor_offset, c.action, c.node_level,
         c.node_index, c.entry_level, (t.block_size ** c.node_level)::bigint as span_width, c.cursor -
         (c.node_index + 1) * (t.block_size ** c.node_level)::bigint as distance_to_cursor, t.horizon,
-        list_avg(c.values) as delta_nll, list_stddev_samp(c.values) / sqrt(t.horizon) as stderr, case c.action
-        when 'expand' then -1 else 1 end * list_avg(c.values) as value_of_detail, t.block_size - 1 as
+        c.mean as delta_nll, c.stderr, case c.action
+        when 'expand' then -1 else 1 end * c.mean as value_of_detail, t.block_size - 1 as
         positions, c.inclusion_probability, c.estimator, c.estimator_window,
         list_sum(a.attention_mass[c.first_entry + 1 : c.first_entry + c.num_entries]) as attention_mass,
         t.model_hash, t.gist_hash, t.dtype
@@ -140,8 +158,7 @@ DERIVATIONS = (
     Question(
         "derive_from_effects",
         "select * from labels where abs(delta_nll) > 2 * stderr",
-        LABELS.replace("{horizon}", "s.horizon")
-        + f"select * from ({ALL_COLUMNS}) where abs(delta_nll) > 2 * stderr",
+        f"{KEPT_LABELS} select * from ({ALL_COLUMNS}) where abs(delta_nll) > 2 * stderr",
     ),
     Question(
         "derive_from_labels",

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mctrace.context.progress import Silent
+from mctrace.datasets.compaction import compact
 from mctrace.datasets.cursor_means import cursor_means
 from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.schemas import TABLES
@@ -73,6 +75,7 @@ def build(folder: str, size: Size) -> Store:
     for first in range(0, size.trajectories, size.trajectories_per_part):
         store.commit(_measurements(store, size, first, generator))
     store.commit([_variants(store, size, generator)])
+    compact(store, Silent())
     return store
 
 
@@ -104,10 +107,12 @@ def _documents(store: Store, size: Size, generator: np.random.Generator) -> Iter
         row = {**PROVENANCE, "document_id": _document(i), "source": f"corpus/{i % 97:02d}/file{i}.py",
                "num_tokens": num_tokens, "split_group": _document(i), "split": splits[i % len(splits)],
                "minhash": []}  # fmt: skip
-        tokens = generator.integers(0, VOCABULARY, num_tokens).astype(np.int32)
+        arrays = {"tokens": generator.integers(0, VOCABULARY, num_tokens).astype(np.int32)}
+        for level in (1, 2):
+            arrays[f"gists/lod{level}"] = np.zeros((num_tokens // K**level, 1), dtype=np.float32)
         yield write_part(
             store.location, part_id=f"document-{i}", kind="document", run_id="run",
-            tables={"documents": [row]}, arrays={"tokens": tokens},
+            tables={"documents": [row]}, arrays=arrays,
         )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ _CHUNK_BYTES = 2**20
 _SHARD_BYTES = 64 * 2**20
 _MANY_ROWS = 32
 """From which on dictionaries and statistics are worth their bytes."""
+_GROUP_ROWS = 122_880
+"""Rows that are read by one thread at a time, and passed over together where a filter allows it."""
 _SUFFIX = f"-columns{COLUMNS_VERSION}"
 
 
@@ -141,6 +143,7 @@ def _write_table(
         ],
         # Of a file of few rows most would be what describes them; FORMAT.md has the schema as well.
         write_statistics=many,
+        row_group_size=_GROUP_ROWS,
         store_schema=False,
     )
     return len(table)

@@ -13,7 +13,7 @@ with measured as materialized (
 audited as (
     select trajectory_id, action, node_level, node_index
     from (from effects where status = 'ok' and estimator = 'exact')
-    semi join (from effects where status = 'ok' and estimator <> 'exact')
+    semi join (from measured where estimator <> 'exact')
         using (trajectory_id, action, node_level, node_index)
 )
 
