@@ -26,8 +26,8 @@ from (
 );
 
 -- spans_near(h, jitter, seed, most, kept): one row per label or drop, as an effect and a cursor: at cursors up to
--- `jitter` tokens from those that were planned, by chance and inside what was measured; the planned ones themselves are left
--- out, unless jitter is 0: then it is at exactly those. Any cursor between a trajectory's first and last has its
+-- `jitter` tokens from those that were planned, by chance and inside what was measured; the planned ones themselves are
+-- left out, unless jitter is 0: then it is at exactly those. Any cursor between a trajectory's first and last has its
 -- horizon measured. `most`: of a sample of trajectories (drawn_trajectories), chosen here, before any list is read;
 -- null for all.
 create macro spans_near(h, jitter, seed, most, kept) as table
