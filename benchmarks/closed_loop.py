@@ -100,15 +100,16 @@ def corpora() -> list[str]:
 
 
 def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
-    """A checkpoint of the network on the target; taken as it is where it is there already."""
-    best = folder / name / "best"
-    if not best.is_dir():
+    """A checkpoint of the network on the target; a run that was interrupted goes on."""
+    run = folder / name
+    if not (run / f"step_{scale.steps:07d}").is_dir():
+        begun = "--resume" if any(run.glob("step_*")) else "--overwrite"
         mctrace(
             "train", "--config", str(CONFIG), "--store", str(folder / "store"), "--preset", "small",
-            "--network", network, "--target", target, "--out", str(folder / name),
+            "--network", network, "--target", target, "--out", str(run), begun,
             "--set", f"train.optimiser.total_steps={scale.steps}",
         )  # fmt: skip
-    return best
+    return run / "best"
 
 
 def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
