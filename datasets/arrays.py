@@ -1,6 +1,6 @@
 """Reading a part's Zarr arrays: slice by document, then index in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,10 @@ class DocumentPlace:
         first_rows = row["first_rows"] if row["first_rows"] is not None else [0] * len(num_rows)
         return cls(row["arrays"], tuple(first_rows), num_rows)
 
+    def rows(self, level: int) -> slice:
+        """Its part of the array of a level."""
+        return slice(self.first_rows[level], self.first_rows[level] + self.num_rows[level])
+
 
 def array_of_level(level: int) -> str:
     """Path, in a document's group, of its tokens (level 0) or its gists of a level."""
@@ -48,16 +52,32 @@ def read_document(location: Location, place: DocumentPlace, *levels: int) -> lis
     group = open_arrays(location, place.folder)
 
     def read(level: int) -> npt.NDArray[Any]:
-        first, count = place.first_rows[level], place.num_rows[level]
-        values = read_array(group, array_of_level(level), slice(first, first + count))
-        if len(values) != count:
-            raise StoreError(
-                f"{location.uri}/{place.folder} has too few rows of level {level}: {len(values)} of {count} "
-                "(mctrace verify)"
-            )
+        values = read_array(group, array_of_level(level), place.rows(level))
+        _check_rows(location, place, level, values)
         return values
 
     return list(location.each(read, levels))
+
+
+def read_tokens(location: Location, places: Sequence[DocumentPlace]) -> list[npt.NDArray[Any]]:
+    """The tokens [T] of documents that share one folder, whose array is read once for all of them.
+
+    Raises StoreError when they are not all there.
+    """
+    (folder,) = {place.folder for place in places}
+    array = read_array(open_arrays(location, folder), array_of_level(0))
+    tokens = [array[place.rows(0)] for place in places]
+    for place, found in zip(places, tokens, strict=True):
+        _check_rows(location, place, 0, found)
+    return tokens
+
+
+def _check_rows(location: Location, place: DocumentPlace, level: int, values: npt.NDArray[Any]) -> None:
+    if len(values) != place.num_rows[level]:
+        raise StoreError(
+            f"{location.uri}/{place.folder} has too few rows of level {level}: {len(values)} of "
+            f"{place.num_rows[level]} (mctrace verify)"
+        )
 
 
 def open_arrays(location: Location, folder: str) -> zarr.Group:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.datasets.arrays import DocumentPlace, array_of_level, read_document
+from mctrace.datasets.arrays import DocumentPlace, array_of_level, read_tokens
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import ARRAYS, Part
 from mctrace.datasets.store import StoreVersion, damaged_file
@@ -36,22 +36,22 @@ class DocumentTokens:
         return pa.RecordBatchReader.from_batches(SCHEMA, self._batches()).__arrow_c_stream__(requested_schema)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        location, seen = self._version.location, set()
+        location, seen = self._version.location, set[str]()
         for part in (committed.part for committed in self._version.parts):
             if not part.num_rows.get("documents"):
                 continue
             _refuse_damaged(location, part)
             content = location.read_bytes(f"{part.folder}/{_TABLE}")
-            for row in pq.read_table(io.BytesIO(content)).to_pylist():
-                if row["document_id"] in seen or row["arrays"] is None:  # it may be there once per GistNet
-                    continue
-                seen.add(row["document_id"])
-                place = DocumentPlace.of({"first_rows": None, **row})  # older files lack the column
-                tokens = read_document(location, place, 0)[0].astype(np.int32)
-                yield pa.record_batch(
-                    [[row["document_id"]], [row["tokenizer_hash"]], pa.array([tokens], pa.list_(pa.int32()))],
-                    schema=SCHEMA,
-                )
+            rows = pq.read_table(io.BytesIO(content)).to_pylist()
+            # A document may be there once per GistNet.
+            rows = [row for row in rows if row["document_id"] not in seen and row["arrays"] is not None]
+            if not rows:
+                continue
+            seen.update(row["document_id"] for row in rows)
+            places = [DocumentPlace.of({"first_rows": None, **row}) for row in rows]  # older files lack it
+            tokens = [found.astype(np.int32) for found in read_tokens(location, places)]
+            columns = [[row[name] for row in rows] for name in ("document_id", "tokenizer_hash")]
+            yield pa.record_batch([*columns, pa.array(tokens, pa.list_(pa.int32()))], schema=SCHEMA)
 
 
 def _refuse_damaged(location: Location, part: Part) -> None:

@@ -159,8 +159,11 @@ select
     inclusion_probability,
     estimator,
     estimator_window,
-    -- Joined last, so that only labels that are asked for carry a context's masses.
-    list_sum(a.attention_mass[first_entry + 1 : first_entry + num_entries]) as attention_mass,
+    -- Joined last, so that fewer rows carry a context's masses; most actions have one entry, and take one.
+    case
+        when num_entries = 1 then a.attention_mass[first_entry + 1]
+        else list_sum(a.attention_mass[first_entry + 1 : first_entry + num_entries])
+    end as attention_mass,
     model_hash,
     gist_hash,
     dtype
