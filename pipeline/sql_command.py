@@ -142,7 +142,7 @@ def _write_parquet_to_pipe(answer: pa.RecordBatchReader) -> None:
 
 
 def _write_csv(answer: pa.RecordBatchReader, text: TextIO) -> int:
-    writer, num_rows = csv.writer(text), 0
+    writer, num_rows = csv.writer(text, lineterminator="\n"), 0
     writer.writerow(answer.schema.names)
     for batch in answer:
         writer.writerows(_rows(batch))

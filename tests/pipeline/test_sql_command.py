@@ -59,6 +59,8 @@ def test_a_table_says_how_many_rows(run):
 def test_formats_are_printed(run):
     rows = [["action", "n"], ["collapse", "9"], ["expand", "12"]]
     assert list(csv.reader(run("sql", "--format", "csv", COUNT)[1].splitlines())) == rows
+    # Lines as tail, cut and while read take them.
+    assert run("sql", "--format", "csv", COUNT)[1] == "".join(",".join(row) + "\n" for row in rows)
     assert json.loads(run("sql", "--format", "json", COUNT)[1]) == [
         {"action": "collapse", "n": 9}, {"action": "expand", "n": 12},
     ]  # fmt: skip
