@@ -35,13 +35,16 @@ from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.allocator_optimum import best_edits, total_wish
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.queries import connect, fetch_rows
+from mctrace.datasets.store import open_store
 from mctrace.pipeline.closed_loop_command import held_out_documents
 from mctrace.pipeline.config import load_config
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "closed_loop.toml"
 RESULT = HERE / "results" / "closed-loop.json"
-CORPORA = ("recall:stdlib", "recall:pydoc-topics", "stdlib", "pydoc-topics")
+CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
+"""those of few documents first: what they lack, the loop takes from the next"""
 NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("priced", "literal")
@@ -52,9 +55,9 @@ class Scale:
     """How much of everything."""
 
     collected: int
-    """documents whose contexts are measured, from all corpora"""
+    """documents whose contexts are measured, at most a quarter from each corpus"""
     led: int
-    """of these, documents that are measured again where a LensNet leads"""
+    """as many again where a LensNet leads"""
     actions: int
     """measured per context"""
     steps: int
@@ -71,7 +74,7 @@ class Scale:
 SCALES = {
     # Minutes, to see that everything runs; one or two hours of two cores; a night of a GPU.
     "smoke": Scale(8, 4, 8, 40, 2, 2, 8, 2),
-    "small": Scale(80, 40, 24, 600, 24, 8, 16, 8),
+    "small": Scale(200, 80, 16, 1000, 24, 8, 16, 8),
     "full": Scale(1000, 1000, 96, 6000, 48, 8, 24, 48),
 }
 
@@ -88,11 +91,13 @@ def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
     policy = []
     if lensnet:
         policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
-    mctrace(
-        "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"), *corpora(),
-        "--limit", str(scale.led if lensnet else scale.collected),
-        "--set", f"collect.max_actions={scale.actions}", *policy,
-    )  # fmt: skip
+    documents = scale.led if lensnet else scale.collected
+    for corpus in CORPORA:
+        mctrace(
+            "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"),
+            "--corpus", corpus, "--limit", str(documents // len(CORPORA)),
+            "--set", f"collect.max_actions={scale.actions}", *policy,
+        )  # fmt: skip
 
 
 def corpora() -> list[str]:
@@ -129,6 +134,17 @@ def loop_flags(scale: Scale) -> list[str]:
         "max_candidates": scale.candidates,
     }
     return [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
+
+
+def measured(folder: Path) -> dict[str, dict[str, int]]:
+    """How much there was to train on: contexts as planned, and contexts to which a LensNet had led."""
+    rows = fetch_rows(
+        connect(open_store(str(folder / "store")).at()),
+        """select if(policy = 'lensnet', 'led', 'planned') as by, count(distinct document_id) as documents,
+            count(distinct snapshot_id) as contexts, count(*) as labels
+        from labels where split = 'train' group by by""",
+    )
+    return {row.pop("by"): row for row in rows}
 
 
 def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
@@ -206,6 +222,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         "loop": answer,
         "edit_choices": choices,
         "greed": {"its thresholds": greed(AllocatorConfig()), "no thresholds": greed(NO_THRESHOLDS)},
+        "measured": measured(folder),
         "scale": {"name": name, **asdict(scale)},
         "machine": {
             "system": platform.platform(), "threads": torch.get_num_threads(),

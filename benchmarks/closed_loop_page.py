@@ -11,12 +11,12 @@ _INTRO = """# Do learned scores make better working contexts?
 
 Written by `make closed-loop` from `results/closed-loop.json`; do not edit.
 
-{model} in {dtype}, gists {gists}, K = {block}. Labels of {collected} documents ({corpora})
-at up to {actions} actions each, {steps} optimiser steps a network. Held-out documents stream by; once every
-{block} tokens each policy edits a working context of at most {w_max} positions over {window} tokens,
-{refocuses} times a document; hindsight measures {candidates} candidates exactly. Losses are nats per token of
-the next {block} tokens, with 95% bootstrap intervals paired by document. `on-policy` is
-dual_cross_attention-priced trained again with labels of {led} documents from where that network had led.
+{model} in {dtype}, gists {gists}, K = {block}. Trained on {planned}, {steps} optimiser steps a
+network; `on-policy` is dual_cross_attention-priced trained again with {led} besides, to which that network
+had led. Held-out documents ({corpora}) stream by; once every {block} tokens each policy edits a
+working context of at most {w_max} positions over {window} tokens, {refocuses} times a document; hindsight
+measures {candidates} candidates exactly. Losses are nats per token of the next {block} tokens, with 95%
+bootstrap intervals paired by document.
 {seconds:.0f} minutes of work on {system}, {threads} threads, for what was not there yet.
 """
 
@@ -29,8 +29,8 @@ def page(result: Mapping[str, Any]) -> str:
         _INTRO.format(
             model=loop["model"]["name"], dtype=loop["model"]["dtype"], gists=loop["gists"]["source"],
             block=loop["block_size"], corpora=", ".join(loop["corpus"]),
-            collected=scale["collected"], led=scale["led"],
-            steps=scale["steps"], actions=scale["actions"], w_max=settings["w_max"],
+            planned=_trained_on(result["measured"]["planned"]), led=_trained_on(result["measured"]["led"]),
+            steps=scale["steps"], w_max=settings["w_max"],
             window=settings["window"], refocuses=settings["refocuses"], candidates=settings["max_candidates"],
             seconds=result["seconds"] / 60, system=result["machine"]["system"],
             threads=result["machine"]["threads"],
@@ -71,6 +71,10 @@ def page(result: Mapping[str, Any]) -> str:
         )
     )
     return "\n".join(parts)
+
+
+def _trained_on(measured: Mapping[str, int]) -> str:
+    return "{labels:,} labels of {contexts:,} contexts from {documents:,} documents".format(**measured)
 
 
 def _policies(policies: Mapping[str, Any]) -> str:
