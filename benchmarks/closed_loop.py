@@ -43,6 +43,7 @@ from mctrace.pipeline.config import load_config
 HERE = Path(__file__).parent
 CONFIG = HERE / "closed_loop.toml"
 RESULT = HERE / "results" / "closed-loop.json"
+RECALL, PLAIN = ("recall:pydoc-topics", "recall:stdlib"), ("pydoc-topics", "stdlib")
 CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
 """those of few documents first: what they lack, the loop takes from the next"""
 NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
@@ -55,7 +56,7 @@ class Scale:
     """How much of everything."""
 
     collected: int
-    """documents whose contexts are measured, at most a quarter from each corpus"""
+    """documents whose contexts are measured, half of them recall documents"""
     led: int
     """as many again where a LensNet leads"""
     actions: int
@@ -73,7 +74,7 @@ class Scale:
 
 SCALES = {
     # Minutes, to see that everything runs; one or two hours of two cores; a night of a GPU.
-    "smoke": Scale(24, 12, 4, 40, 4, 2, 8, 2),
+    "smoke": Scale(24, 24, 4, 40, 4, 2, 8, 2),
     "small": Scale(200, 80, 16, 1000, 24, 8, 16, 8),
     "full": Scale(1000, 1000, 96, 6000, 48, 8, 24, 48),
 }
@@ -92,16 +93,16 @@ def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
     if lensnet:
         policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
     documents = scale.led if lensnet else scale.collected
-    for corpus in CORPORA:
+    for paths in (RECALL, PLAIN):
         mctrace(
             "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"),
-            "--corpus", corpus, "--limit", str(documents // len(CORPORA)),
+            *corpora(paths), "--limit", str(documents // 2),
             "--set", f"collect.max_actions={scale.actions}", *policy,
         )  # fmt: skip
 
 
-def corpora() -> list[str]:
-    return [argument for corpus in CORPORA for argument in ("--corpus", corpus)]
+def corpora(paths: Sequence[str]) -> list[str]:
+    return [argument for path in paths for argument in ("--corpus", path)]
 
 
 def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
@@ -121,7 +122,7 @@ def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping
     """The closed loop of all checkpoints on all corpora."""
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
-        *corpora(), "--out", str(folder / "loop"), *loop_flags(scale), *map(str, checkpoints),
+        *corpora(CORPORA), "--out", str(folder / "loop"), *loop_flags(scale), *map(str, checkpoints),
     )  # fmt: skip
     answer: Mapping[str, Any] = json.loads((folder / "loop" / "closed_loop.json").read_text())
     return answer
