@@ -141,11 +141,11 @@ def measured(folder: Path) -> dict[str, dict[str, int]]:
     """How much there was to train on: contexts as planned, and contexts to which a LensNet had led."""
     rows = fetch_rows(
         connect(open_store(str(folder / "store")).at()),
-        """select if(policy = 'lensnet', 'led', 'planned') as by, count(distinct document_id) as documents,
+        """select if(policy = 'lensnet', 'led', 'planned') as kind, count(distinct document_id) as documents,
             count(distinct snapshot_id) as contexts, count(*) as labels
-        from labels where split = 'train' group by by""",
+        from labels where split = 'train' group by kind""",
     )
-    return {row.pop("by"): row for row in rows}
+    return {row.pop("kind"): row for row in rows}
 
 
 def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
