@@ -73,7 +73,7 @@ class Scale:
 
 
 SCALES = {
-    # Minutes, to see that everything runs; one or two hours of two cores; a night of a GPU.
+    # Minutes, to see that everything runs; three hours of two cores; a night of a GPU.
     "smoke": Scale(24, 24, 4, 40, 4, 2, 8, 2),
     "small": Scale(200, 80, 16, 1000, 24, 8, 16, 8),
     "full": Scale(1000, 1000, 96, 6000, 48, 8, 24, 48),
