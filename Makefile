@@ -19,7 +19,7 @@ help:
 	@echo "make bench-evaluator QUICK=1    the same in minutes"
 	@echo "make bench-train            where a training step's time goes, against what (some minutes)"
 	@echo "make bench-train QUICK=1        the same in a minute"
-	@echo "make compare                dual, linear and ridge on the same labels (an hour; COMPARE= adds the transformer: hours)"
+	@echo "make compare                networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
 	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-sql QUICK=1    the same on a tenth of them"
 	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"

@@ -33,39 +33,21 @@ ONCE = """
         anti join audited using (trajectory_id, action, node_level, node_index)
     )"""
 
-LABELS = (
-    "with "
-    + SPOTS
-    + ","
-    + ONCE
-    + """,
+
+def _labels(columns: str) -> str:
+    """CTEs, the last of which, cut, has a row per label with `columns`."""
+    return f"""with {SPOTS}, {ONCE},
     cut as (
-        select
-            e.*, s.cursor,
-            delta_nll[s.cursor - e.first_token + 1 : s.cursor - e.first_token + {horizon}] as values
+        select e.*, s.cursor, {columns}
         from once as e join spots as s using (trajectory_id)
-        where """
-    + LEGAL
-    + """
+        where {LEGAL}
     )"""
-)
 
 
-KEPT_LABELS = (
-    "with "
-    + SPOTS
-    + ","
-    + ONCE
-    + """,
-    cut as (
-        select
-            e.*, s.cursor, e.cursor_delta_nll[list_position(s.cursors, s.cursor)] as mean,
-            e.cursor_stderr[list_position(s.cursors, s.cursor)] as stderr
-        from once as e join spots as s using (trajectory_id)
-        where """
-    + LEGAL
-    + """
-    )"""
+LABELS_AT_64 = _labels("delta_nll[s.cursor - e.first_token + 1 : s.cursor - e.first_token + 64] as values")
+LABELS = _labels(
+    "e.cursor_delta_nll[list_position(s.cursors, s.cursor)] as mean, "
+    "e.cursor_stderr[list_position(s.cursors, s.cursor)] as stderr"
 )
 """At the collected horizon the means that this store's effects keep are all that is needed."""
 
@@ -86,7 +68,7 @@ QUESTIONS = (
     Question(
         "labels_at_64",
         f"select action, entry_level, {_SUMMARY} from labels_at(64) group by all order by all",
-        LABELS.replace("{horizon}", "64")
+        LABELS_AT_64
         + """
         select action, entry_level, count(*) as n, avg(list_avg(values)) as mean,
             avg(list_stddev_samp(values) / sqrt(64)) as noise
@@ -95,7 +77,7 @@ QUESTIONS = (
     Question(
         "labels",
         f"select action, entry_level, {_SUMMARY} from labels group by all order by all",
-        KEPT_LABELS
+        LABELS
         + """
         select action, entry_level, count(*) as n, avg(mean) as mean, avg(stderr) as noise
         from cut group by all order by all""",
@@ -158,7 +140,7 @@ DERIVATIONS = (
     Question(
         "derive_from_effects",
         "select * from labels where abs(delta_nll) > 2 * stderr",
-        f"{KEPT_LABELS} select * from ({ALL_COLUMNS}) where abs(delta_nll) > 2 * stderr",
+        f"{LABELS} select * from ({ALL_COLUMNS}) where abs(delta_nll) > 2 * stderr",
     ),
     Question(
         "derive_from_labels",

@@ -16,7 +16,7 @@ import pyarrow as pa
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.cursor_means import cursor_means
+from mctrace.datasets.cursor_means import mean_columns
 from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.schemas import EFFECTS
 from mctrace.datasets.store import Store, create_store
@@ -133,11 +133,10 @@ def _effects(
         first_token = trajectory.first_token_after(TREE.span(action.node)[1])
         num_values = trajectory.end - first_token
         values = random.normal(scale=0.05, size=num_values).astype(np.float32)
-        means = cursor_means(values[None], first_token, trajectory.cursors, HORIZON)
         yield {
             "trajectory_id": trajectory_id, "action": action.kind, "node_level": action.node.level,
             "node_index": action.node.index, "entry_level": action.entry_level, "first_token": first_token,
-            "delta_nll": values, "cursor_delta_nll": means[0][0], "cursor_stderr": means[1][0],
+            "delta_nll": values, **mean_columns(values, first_token, trajectory.cursors, HORIZON),
             "estimator": "exact", "inclusion_probability": 1.0, "status": "ok",
             "first_entry": 0, "num_entries": 1,
         }  # fmt: skip

@@ -7,7 +7,6 @@ actor and in-process. It writes parts but never commits: that is the driver's.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +35,7 @@ from mctrace.collect.passes import ModelSize
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.context.actions import Action
 from mctrace.context.errors import ModelError
-from mctrace.datasets.cursor_means import cursor_means
+from mctrace.datasets.cursor_means import mean_columns
 from mctrace.datasets.location import Location
 from mctrace.datasets.parts import Part, write_part
 from mctrace.datasets.provenance import Provenance
@@ -284,15 +283,8 @@ def _cursor_columns(planned: PlannedTrajectory, first_token: int, delta_nll_H: T
     """What labels at the collected horizon read; nothing where the effect has no number."""
     if not torch.isfinite(delta_nll_H).all():
         return {}
-    trajectory = planned.trajectory
-    means = cursor_means(
-        delta_nll_H[None].float().cpu().numpy(), first_token, trajectory.cursors, trajectory.horizon
-    )
-    names = ("cursor_delta_nll", "cursor_stderr")
-    return {
-        name: [None if isnan(x) else x for x in row[0].tolist()]
-        for name, row in zip(names, means, strict=True)
-    }
+    trajectory, values = planned.trajectory, delta_nll_H.float().cpu().numpy()
+    return {**mean_columns(values, first_token, trajectory.cursors, trajectory.horizon)}
 
 
 def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:

@@ -35,3 +35,14 @@ def cursor_means(
         if horizon > 1:
             stderr[:, place] = values.std(axis=1, ddof=1) / np.sqrt(horizon)
     return mean, stderr
+
+
+def mean_columns(
+    delta_nll_T: FloatArray, first_token: int, cursors: Sequence[int], horizon: int
+) -> dict[str, list[float | None]]:
+    """The columns of one effect's row: `cursor_means` with None where they have NaN."""
+    means = cursor_means(delta_nll_T[None], first_token, cursors, horizon)
+    return {
+        name: [None if np.isnan(value) else float(value) for value in found[0]]
+        for name, found in zip(("cursor_delta_nll", "cursor_stderr"), means, strict=True)
+    }

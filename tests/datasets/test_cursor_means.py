@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mctrace.context.progress import Silent
-from mctrace.datasets.cursor_means import cursor_means
+from mctrace.datasets.cursor_means import cursor_means, mean_columns
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.verify import verify
 from tests.collect.runs import tiny_run
@@ -15,10 +15,7 @@ CURSORS, HORIZON = (32, 36), 4
 
 def keeping(row: dict[str, object]) -> dict[str, object]:
     """An effect of the synthetic store with its means beside its tokens."""
-    values = np.array([row["delta_nll"]])
-    means = cursor_means(values, row["first_token"], CURSORS, HORIZON)
-    kept = [[None if np.isnan(x) else x for x in found[0]] for found in means]
-    return {**row, "cursor_delta_nll": kept[0], "cursor_stderr": kept[1]}
+    return {**row, **mean_columns(np.array(row["delta_nll"]), row["first_token"], CURSORS, HORIZON)}
 
 
 def labels(store, trajectory_id: str, view: str = "labels") -> list[dict[str, object]]:
