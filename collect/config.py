@@ -80,6 +80,9 @@ class CollectConfig:
     """R, snapshots that share one LOD map"""
     cursor_stride: int = 32
     """tokens between two cursors of a trajectory"""
+    last_tokens: int | None = None
+    """cursors lie among so many of a document's last tokens, for corpora whose questions stand at the end;
+    none: anywhere"""
     window: int = 4096
     """tokens a context reaches back from its first cursor"""
     lod0_window: int = 1024
@@ -146,8 +149,9 @@ class CollectConfig:
             raise ConfigError("collect.recency_level_tokens needs at least one number")
         for num_tokens in self.recency_level_tokens:
             check_range("collect.recency_level_tokens", num_tokens, at_least=0)
-        if self.max_actions is not None:
-            check_range("collect.max_actions", self.max_actions, at_least=1)
+        for key in ("max_actions", "last_tokens"):
+            if getattr(self, key) is not None:
+                check_range(f"collect.{key}", getattr(self, key), at_least=1)
         for key in ("estimator_window", "joint_edits"):
             check_range(f"collect.{key}", getattr(self, key), at_least=0)
         check_range("collect.min_audit_spearman", self.min_audit_spearman, -1.0, 1.0)

@@ -117,7 +117,8 @@ def place_cursors(
 ) -> tuple[int, ...] | None:
     """Seeded cursors of the document's trajectory `number`, the first a multiple of K; None if too short.
 
-    The first cursor has a full window behind it wherever the document is long enough for one.
+    The first cursor has a full window behind it wherever the document is long enough for one, and all lie
+    among the document's `config.last_tokens` tokens where they fit there.
     """
     block = tree.block_size
     spread = (config.cursors_per_trajectory - 1) * config.cursor_stride
@@ -125,7 +126,9 @@ def place_cursors(
     earliest = max(1, -(-(config.protected_tail + block) // block))
     if latest < earliest:
         return None
-    earliest = max(earliest, min(latest, -(-config.window // block)))
+    last_tokens = document.num_tokens if config.last_tokens is None else config.last_tokens
+    wished = max(config.window, document.num_tokens - last_tokens)
+    earliest = max(earliest, min(latest, -(-wished // block)))
     generator = generator_for("cursor", document.document_id, number, config.seed)
     first = int(generator.integers(earliest, latest + 1)) * block
     return tuple(first + i * config.cursor_stride for i in range(config.cursors_per_trajectory))

@@ -208,6 +208,7 @@ def test_cursors_lie_within_the_document_and_behind_them_a_window_where_there_is
         cursor_stride=data.draw(st.integers(1, 40)),
         window=data.draw(st.integers(4, 300)),
         protected_tail=data.draw(st.integers(0, 60)),
+        last_tokens=data.draw(st.none() | st.integers(1, 600)),
     )
     spread = (config.cursors_per_trajectory - 1) * config.cursor_stride
     latest = (num_tokens - config.horizon - spread) // 4 * 4
@@ -220,6 +221,14 @@ def test_cursors_lie_within_the_document_and_behind_them_a_window_where_there_is
     assert cursors[-1] + config.horizon <= num_tokens
     assert cursors[0] >= config.protected_tail + 4
     assert cursors[0] >= min(config.window, latest)
+    if config.last_tokens is not None:
+        assert cursors[0] >= min(num_tokens - config.last_tokens, latest)
+
+
+def test_with_last_tokens_every_cursor_is_among_them_and_all_such_places_are_taken():
+    config = small_config(window=16, protected_tail=4, last_tokens=40)
+    firsts = {place_cursors(make_document(400), config, TREE, number)[0] for number in range(200)}
+    assert firsts == set(range(400 - 40, 400 - 16 - 8 + 1, 4))
 
 
 def test_every_place_a_cursor_could_have_is_taken_by_some_trajectory():
