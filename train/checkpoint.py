@@ -22,7 +22,7 @@ from mctrace.train.networks import build_network
 from mctrace.train.training_state import TrainingState
 from mctrace.train.workers import Workers
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2 has the target's text, and networks of other kinds; in 3 the text says how entries merge, not the name"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -180,7 +180,10 @@ def _read_info(folder: Path) -> CheckpointInfo:
             )
         if version == 2 and raw["target"].startswith("literal"):
             with_line = re.sub(r"\A(--.*\n)*", r"\g<0>-- merge: largest\n", raw["target_sql"])
-            raw |= {"target_sql": with_line, "schema_version": 3}
+            raw |= {"target_sql": with_line}
+        if version < 4:
+            raw |= {"network": {"match_tail": False, **raw["network"]}}
+        raw |= {"schema_version": SCHEMA_VERSION}
         known = {
             field.name: raw[field.name]
             for field in fields(CheckpointInfo)

@@ -31,6 +31,8 @@ class NetworkConfig:
     """attention heads"""
     num_stacks: int = 2
     """rounds of "tail gists read the context, entries read the gists"; `dual_cross_attention` only"""
+    match_tail: bool = True
+    """let its head see how alike each entry and the tail gists are; `dual_cross_attention` only"""
     num_layers: int = 2
     """layers of the `transformer`; the specification has 2, 4 or 8"""
     head: Head = "mlp"

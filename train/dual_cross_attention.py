@@ -16,6 +16,9 @@ from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.config import NetworkConfig
 from mctrace.train.lensnet import INITIAL_SCORE_STD, NUM_FEATURES, LensNet, entry_features, normalised
 
+NUM_MATCHES = 2
+"""largest and mean: see `tail_matches`"""
+
 
 class DualCrossAttentionLensNet(LensNet):
     """Three stages per `lensnet-scoring.md`, with what DESIGN §7 adds to them.
@@ -27,6 +30,10 @@ class DualCrossAttentionLensNet(LensNet):
     Stages 1 and 2 are repeated `num_stacks` times on residual streams, each layer normalised first. The
     entries' stream starts at their own embedding: without it the head would see only a mix of gists. One more
     gist is learned and always present, so that a context too short to have any tail gist can be scored too.
+
+    With `match_tail` the head is also shown how alike entry and tail gists are. Whether the text being read
+    names what an entry holds is a product of two embeddings at full width, which attention between random
+    projections of them has to learn from many examples first.
     """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
@@ -37,7 +44,9 @@ class DualCrossAttentionLensNet(LensNet):
         self.gists_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
         self.entries_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
         self.entry_norm = nn.LayerNorm(width)
-        self.feature_projection = nn.Linear(NUM_FEATURES, width)
+        self.match_tail = config.match_tail
+        num_features = NUM_FEATURES + (NUM_MATCHES if config.match_tail else 0)
+        self.feature_projection = nn.Linear(num_features, width)
         score = nn.Linear(width, 1)
         nn.init.normal_(score.weight, std=INITIAL_SCORE_STD / math.sqrt(width))
         nn.init.zeros_(score.bias)
@@ -58,7 +67,10 @@ class DualCrossAttentionLensNet(LensNet):
         for gists_read, entries_read in zip(self.gists_read, self.entries_read, strict=True):
             gists_BSD = gists_BSD + gists_read(gists_BSD, entries_BND, entry_present_BN)
             entries_BND = entries_BND + entries_read(entries_BND, gists_BSD, slot_present_BS)
-        features_BND = self.feature_projection(entry_features(batch))
+        features_BNF = entry_features(batch)
+        if self.match_tail:
+            features_BNF = torch.cat([features_BNF, tail_matches(batch)], dim=-1)
+        features_BND = self.feature_projection(features_BNF)
         scores_BN1: Tensor = self.head(torch.cat([self.entry_norm(entries_BND), features_BND], dim=-1))
         return scores_BN1.squeeze(-1)
 
@@ -66,6 +78,20 @@ class DualCrossAttentionLensNet(LensNet):
         """Tail gists in the entries' own space, told apart by slot, and the learned one last: [B, S, D]."""
         gists_BGD = self.down_projection(normalised(batch.tail_gists))
         return functional.pad(gists_BGD, (0, 0, 0, 1)) + self.slot_SD
+
+
+def tail_matches(batch: Batch) -> Tensor:
+    """Largest and mean cosine of each entry with the tail gists, 0 where there are none: [B, N, 2]."""
+    entries_BNE, gists_BGE = (
+        functional.normalize(normalised(embeddings), dim=-1)
+        for embeddings in (batch.context_embeddings, batch.tail_gists)
+    )
+    present_B1G = batch.tail_mask.unsqueeze(1)
+    cosine_BNG = entries_BNE @ gists_BGE.transpose(1, 2)
+    largest_BN = cosine_BNG.masked_fill(~present_B1G, -1.0).amax(dim=-1)
+    mean_BN = (cosine_BNG * present_B1G).sum(dim=-1) / present_B1G.sum(dim=-1).clamp(min=1)
+    largest_BN = torch.where(present_B1G.any(dim=-1), largest_BN, torch.zeros_like(largest_BN))
+    return torch.stack([largest_BN, mean_BN], dim=-1)
 
 
 class CrossAttention(nn.Module):

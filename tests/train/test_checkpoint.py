@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,18 @@ def test_before_texts_said_how_entries_merge_names_did(saved, target, merge):
     assert Target(info.target, info.target_sql).merge == merge
     edit(saved, schema_version=3)
     assert load_checkpoint(saved)[1].target_sql == text
+
+
+def test_before_networks_said_whether_they_match_the_tail_none_did(tmp_path):
+    config = replace(CONFIGS[0], match_tail=False)
+    network = build_network(config, 12, seed=3)
+    save_checkpoint(tmp_path / "old", network, info_for(config))
+    told = json.loads((tmp_path / "old" / "config.json").read_text())["network"]
+    del told["match_tail"]
+    edit(tmp_path / "old", schema_version=3, network=told)
+    loaded, info = load_checkpoint(tmp_path / "old")
+    assert not info.network.match_tail
+    assert torch.equal(loaded.slot_SD, network.slot_SD)
 
 
 def test_a_literal_target_of_earlier_is_todays(saved):

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mctrace.context.errors import InputError
 from mctrace.train.config import NetworkConfig
+from mctrace.train.dual_cross_attention import tail_matches
 from mctrace.train.inference import evaluating, mask_illegal, rebalance, score
 from mctrace.train.lensnet import entry_features
 from mctrace.train.networks import build_network
@@ -19,6 +20,7 @@ DUAL = NetworkConfig(d_lens=16, num_heads=4, num_stacks=2, dropout=0.5)
 TRANSFORMER = NetworkConfig(name="transformer", d_lens=16, num_heads=4, num_layers=2, dropout=0.5)
 NETWORKS = [
     DUAL,
+    replace(DUAL, match_tail=False),
     NetworkConfig(name="linear"),
     TRANSFORMER,
     replace(TRANSFORMER, num_layers=4, head="linear", score_limit=3.0),
@@ -174,6 +176,25 @@ def test_operations_grow_linearly_with_the_entries(make_batch):
 
     one, two, eight = flops(1), flops(2), flops(8)
     assert eight - one == 7 * (two - one)
+
+
+def test_matches_are_the_largest_and_the_mean_cosine_with_the_tail_gists_there_are(make_batch):
+    batch = make_batch(11)
+    matches = tail_matches(batch)
+    for b in range(len(batch)):
+        gists = batch.tail_gists[b][batch.tail_mask[b]].double()
+        for i in batch.entry_mask[b].nonzero().flatten():
+            entry = batch.context_embeddings[b, i].double()
+            cosines = [torch.corrcoef(torch.stack([entry, gist]))[0, 1].item() for gist in gists]
+            expected = [max(cosines), sum(cosines) / len(cosines)] if cosines else [0.0, 0.0]
+            assert matches[b, i].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_without_any_tail_gist_nothing_matches(make_batch):
+    batch = make_batch(12)
+    alone = replace(batch, tail_mask=torch.zeros_like(batch.tail_mask))
+    assert not tail_matches(alone).any()
+    assert tail_matches(batch).any()
 
 
 def test_features_lie_between_0_and_1(make_batch):
