@@ -55,10 +55,10 @@ TARGETS = ("priced", "literal")
 class Scale:
     """How much of everything."""
 
-    collected: int
-    """documents whose contexts are measured, half of them recall documents"""
-    led: int
-    """as many again where a LensNet leads"""
+    collected: tuple[int, int]
+    """recall documents whose contexts are measured, and plain ones"""
+    led: tuple[int, int]
+    """the same where a LensNet leads"""
     actions: int
     """measured per context"""
     steps: int
@@ -74,9 +74,9 @@ class Scale:
 
 SCALES = {
     # Minutes, to see that everything runs; three hours of two cores; a night of a GPU.
-    "smoke": Scale(24, 24, 4, 40, 4, 2, 8, 2),
-    "small": Scale(200, 80, 16, 1000, 24, 8, 16, 8),
-    "full": Scale(1000, 1000, 96, 6000, 48, 8, 24, 48),
+    "smoke": Scale((12, 12), (12, 12), 4, 40, 4, 2, 8, 2),
+    "small": Scale((80, 32), (32, 12), 16, 800, 24, 8, 16, 8),
+    "full": Scale((600, 600), (600, 600), 96, 6000, 48, 8, 24, 48),
 }
 
 
@@ -92,11 +92,10 @@ def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
     policy = []
     if lensnet:
         policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
-    documents = scale.led if lensnet else scale.collected
-    for paths in (RECALL, PLAIN):
+    for paths, documents in zip((RECALL, PLAIN), scale.led if lensnet else scale.collected, strict=True):
         mctrace(
             "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"),
-            *corpora(paths), "--limit", str(documents // 2),
+            *corpora(paths), "--limit", str(documents),
             "--set", f"collect.max_actions={scale.actions}", *policy,
         )  # fmt: skip
 

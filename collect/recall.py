@@ -1,10 +1,11 @@
 """Documents where memory matters: facts planted in real text and asked for thousands of tokens later.
 
-A carrier (a stretch of somebody's prose or source code) gets facts between its paragraphs, in its first half:
-some are asked for at the end, as many are distractors that say the same of somebody else. Each question words
-the fact anew and ends at least one refocus before its answer begins, with real text in between, so that a
-policy that reads the question has time to bring the fact back. Answers word it a third way, but for the
-value, which nothing but the fact can tell.
+A carrier (a stretch of somebody's prose or source code) is cut in two. Its first part gets facts between its
+paragraphs, in the first half: some are asked for at the end, as many are distractors that say the same of
+somebody else. Each question words the fact anew and ends at least one refocus before its answer begins, so
+that a policy that reads the question has time to bring the fact back. Answers word it a third way, but for
+the value, which nothing but the fact can tell. In between stands the carrier's second part, and it stands
+nowhere else: of text that is repeated, bringing back the original would gain more than bringing back a fact.
 
 Everything follows from the carrier's name: the same text gives the same document on every machine.
 """
@@ -20,12 +21,14 @@ from mctrace.context.chance import generator_for
 
 NUM_QUESTIONS = 8
 NUM_DISTRACTORS = 8
-CARRIER_CHARACTERS = 11_000
-"""of one document: about 2,600 tokens of prose, 3,500 of source code"""
+CARRIER_CHARACTERS = 13_500
+"""of one document: about 3,200 tokens of prose, 4,300 of source code"""
 MIN_WORDS_BEFORE_ANSWER = 40
 """words between a question's end and its answer; no fewer tokens, which is one refocus of K = 32 and more"""
+_BODY_SHARE = 0.8
+"""share of the carrier that stands before the questions; the rest stands between questions and answers"""
 _PLANTED_SHARE = 0.5
-"""share of the carrier, from its start, in which facts are planted"""
+"""share of the body, from its start, in which facts are planted"""
 _LONG_PARAGRAPH = 1000
 """characters from which a paragraph is cut into its lines"""
 
@@ -140,17 +143,19 @@ def recall_texts(name: str, carrier: str) -> Iterator[RecallText]:
 
 
 def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
-    """The document that `paragraphs` carry: facts in their first half, questions and answers after them.
+    """The document that `paragraphs` carry: facts in the first half of its body, then questions and answers.
 
-    What is left of the carrier after the facts stands before the questions, and its words fill the time that
-    each question leaves before its answer.
+    Words of the paragraphs after the body fill the time that each question leaves before its answer. Where
+    there are too few of them, they come again.
     """
     generator = generator_for("recall", name)
     facts = _facts(generator, NUM_QUESTIONS + NUM_DISTRACTORS)
     asked = tuple(facts[i] for i in generator.permutation(NUM_QUESTIONS))
-    words = " ".join(paragraphs).split()
-    filler = islice(cycle(words), int(generator.integers(len(words))), None)
-    planted = "".join(_plant(paragraphs, [f"{fact.statement}\n\n" for fact in facts], generator))
+    ends = np.cumsum([len(paragraph) for paragraph in paragraphs])
+    num_body = int(np.searchsorted(ends, _BODY_SHARE * ends[-1])) + 1
+    body, rest = paragraphs[:num_body], paragraphs[num_body:] or paragraphs
+    filler = cycle(" ".join(rest).split())
+    planted = "".join(_plant(body, [f"{fact.statement}\n\n" for fact in facts], generator))
     exam = "\n\n".join(_exam(asked, filler))
     return RecallText(f"{planted.rstrip()}\n\n{exam}\n", asked, tuple(facts[NUM_QUESTIONS:]))
 
