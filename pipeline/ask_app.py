@@ -69,14 +69,18 @@ def sql(
     from mctrace.pipeline.sql_command import answer_query, open_shell, wants_shell
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    chosen = None if format_ is OutputFormat.TABLE else format_
     if wants_shell(query, file):
-        chosen = None if format_ is OutputFormat.TABLE else format_
         refuse_given(
             {"--out": out, "--format": chosen},
             "only for a query, which is not given: without one a shell opens",
         )
         open_shell(settings, version, dataset, variables or [], console)
     else:
+        if out is not None:
+            refuse_given(
+                {"--format": chosen}, "only for what is printed: the ending of --out says the format"
+            )
         answer_query(
             settings,
             version,

@@ -22,7 +22,7 @@ from mctrace.pipeline.output import print_table
 from mctrace.pipeline.reading import open_version
 from mctrace.pipeline.variables import parse_variables
 
-_ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".txt": "table"}
+_ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
 def wants_shell(query: str | None, file: Path | None) -> bool:
@@ -105,7 +105,7 @@ def _read_query(query: str | None, file: Path | None) -> str:
 def _write_file(answer: pa.RecordBatchReader, out: Path) -> int:
     """Writes in the format that the ending of `out` names, whole or not at all; returns how many rows."""
     kind = _ENDINGS.get(out.suffix.lower())
-    if kind is None or kind == "table":
+    if kind is None:
         raise InputError(f"--out {out}: give it the ending .csv, .json or .parquet")
     scratch = out.with_name(f".{out.name}-{os.getpid()}")
     try:

@@ -93,6 +93,7 @@ def test_an_answer_is_written_to_a_file_whole(run, tmp_path, ending):
 def test_mistakes_end_in_one_line(run, tmp_path):
     for arguments, words in (
         (("sql", COUNT, "--out", "answer.xls"), ".csv, .json or .parquet"),
+        (("sql", COUNT, "--out", "answer.csv", "--format", "json"), "--format: only for what is printed"),
         (("sql", COUNT, "--out", "none/answer.csv"), "cannot write"),
         (("sql", COUNT, "--file", "q.sql"), "not both"),
         (("sql", "--file", "none.sql"), "cannot read none.sql"),
