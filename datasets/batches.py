@@ -145,16 +145,17 @@ def merged_targets(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The single target and regression weight of each entry [N], in the unit of `utilities`.
 
-    "sum": max(0, u_expand) + min(0, u_collapse); "largest": the one of larger size. A collapse is copied to
-    its K entries with weight 1/K, an entry whose expand was measured weighs 1, others 0.
+    "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean": the
+    mean of those that were measured, whatever their signs. A collapse is copied to its K entries with weight
+    1/K, an entry whose expand was measured weighs 1, others 0.
     """
     padded_utilities = np.append(utilities, 0.0)
-    expand_utility_N = np.maximum(0, padded_utilities[expand_N])
-    collapse_utility_N = np.minimum(0, padded_utilities[collapse_N])
-    if merge == "sum":
-        target_N = expand_utility_N + collapse_utility_N
+    if merge == "mean":
+        num_measured_N = np.maximum(1, (expand_N >= 0).astype(int) + (collapse_N >= 0))
+        target_N = (padded_utilities[expand_N] + padded_utilities[collapse_N]) / num_measured_N
     else:
-        larger_N = expand_utility_N >= -collapse_utility_N
-        target_N = np.where(larger_N, expand_utility_N, collapse_utility_N)
+        gain_N = np.maximum(0, padded_utilities[expand_N])
+        refund_N = np.minimum(0, padded_utilities[collapse_N])
+        target_N = gain_N + refund_N if merge == "sum" else np.where(gain_N >= -refund_N, gain_N, refund_N)
     weight_N = np.where(expand_N >= 0, 1.0, np.where(collapse_N >= 0, 1.0 / block_size, 0.0))
     return target_N, weight_N

@@ -5,20 +5,21 @@ expand and collapse gets a single target of the two is said there as well, by a 
 
     -- merge: largest
 
-takes the one of larger size, as `literal` does; `sum`, max(0, u_expand) + min(0, u_collapse), is what holds
-where no line says so. A copy of a target's text under another name is therefore the same target.
+takes the one of larger size, as `literal` does, and `mean` the mean of those that were measured, whatever
+their signs, as `surplus` does; `sum`, max(0, u_expand) + min(0, u_collapse), is what holds where no line says
+so. A copy of a target's text under another name is therefore the same target.
 """
 
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from mctrace.context.ranges import check_choice
 from mctrace.datasets.queries import target_sql
 
-Merge = Literal["sum", "largest"]
-"""How an entry that can both expand and collapse gets one target: sum of both, or the larger in size."""
+Merge = Literal["sum", "largest", "mean"]
+"""How an entry that can both expand and collapse gets one target; see `merged_targets`."""
 
 _MERGE_LINE = re.compile(r"^--[ \t]*merge:(.*)$", re.MULTILINE)
 
@@ -50,4 +51,4 @@ class Target:
     @property
     def merge(self) -> Merge:
         said = _MERGE_LINE.search(self.sql)
-        return "largest" if said and said[1].strip() == "largest" else "sum"
+        return cast(Merge, said[1].strip()) if said else "sum"

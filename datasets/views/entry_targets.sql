@@ -5,6 +5,7 @@
 --   action_mask       whether either was measured
 --   utility_sum       max(0, expand) + min(0, collapse): the single target under `priced`
 --   utility_largest   the one of larger size: the single target under `literal`
+--   utility_mean      the mean of those that were measured, whatever their signs: the single target under `surplus`
 --   regression_weight 1 where an expand was measured, 1 / K where only a collapse was, else 0
 create macro entry_targets(target) as table
 with actions as (
@@ -35,6 +36,7 @@ select
     expand_utility is not null or collapse_utility is not null as action_mask,
     gain + refund as utility_sum,
     case when gain >= -refund then gain else refund end as utility_largest,
+    list_avg([expand_utility, collapse_utility]) as utility_mean,
     case
         when expand_utility is not null then 1
         when collapse_utility is not null then 1 / block_size

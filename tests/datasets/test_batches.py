@@ -115,6 +115,8 @@ def test_merging_an_expand_and_a_collapse_on_one_entry():
     assert weights == pytest.approx([1, 0.25, 1, 0])
     largest, _ = merged_targets(expand, collapse, both, "largest", 4)
     assert largest == pytest.approx([-0.8, -0.8, 0.5, 0])
+    mean, _ = merged_targets(expand, collapse, np.array([-0.5, 0.8]), "mean", 4)
+    assert mean == pytest.approx([0.15, 0.8, -0.5, 0])
 
 
 def test_every_epoch_sees_each_snapshot_once_in_its_own_order(store):

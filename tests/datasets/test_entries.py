@@ -56,11 +56,13 @@ def test_entries_are_numbered_from_zero(store):
     assert [row["entry"] for row in rows] == list(range(15))
 
 
-@pytest.mark.parametrize("target", ["priced", "literal"])
-def test_entry_targets_are_those_of_the_batches(store, target):
+@pytest.mark.parametrize(
+    ("target", "column"),
+    [("priced", "utility_sum"), ("literal", "utility_largest"), ("surplus", "utility_mean")],
+)
+def test_entry_targets_are_those_of_the_batches(store, target, column):
     data = open_training_data(store.at(), target, utility_scale=1.0)
     connection = connect(store.at())
-    column = "utility_sum" if target == "priced" else "utility_largest"
     for snapshot in data.snapshots("train"):
         batch = make_batch(data, [snapshot])
         rows = fetch_rows(
@@ -69,7 +71,7 @@ def test_entry_targets_are_those_of_the_batches(store, target):
             snapshot.snapshot_id,
         )
         np.testing.assert_allclose(
-            [row[column] for row in rows], batch.target_utilities[0].numpy(), atol=1e-6
+            [row[column] or 0.0 for row in rows], batch.target_utilities[0].numpy(), atol=1e-6
         )
         np.testing.assert_allclose(
             [row["regression_weight"] for row in rows], batch.regression_weights[0].numpy(), atol=1e-6
