@@ -26,6 +26,7 @@ from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, 
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
+from mctrace.context.pricing import priced
 from mctrace.context.trajectory import Trajectory
 
 ORACLE_ALLOCATOR = AllocatorConfig(
@@ -124,7 +125,10 @@ def attention_scores(view: View) -> Candidates:
 
 def lensnet_scores(scorer: LensNetScorer) -> Callable[[View], Candidates]:
     def scores(view: View) -> Candidates:
-        return view.candidates(scorer.scores(view.lod_map, view.document.embeddings))
+        scores_N = scorer.scores(
+            view.lod_map, view.document.embeddings, budget=view.budget, protected_tail=view.protected_tail
+        )
+        return view.candidates(scores_N)
 
     return scores
 
@@ -146,8 +150,7 @@ class Hindsight:
         if self.literal:
             return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
         room = view.budget - view.lod_map.num_entries
-        price = shadow_price(values, room, view.lod_map.tree.block_size - 1)
-        return candidates.rescored({action: v - price for action, v in values.items()})
+        return priced(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
 
     def values_of_detail(self, view: View, candidates: Candidates) -> dict[Action, float]:
         """Measured value of detail per action, nats per token over the next K tokens."""
@@ -181,20 +184,3 @@ def _values(
 def _literal(action: Action, value: float) -> float:
     """Target utility of `datasets/targets/literal.sql` from a value of detail."""
     return max(0.0, value) if action.kind == "expand" else -max(0.0, value)
-
-
-def shadow_price(values: dict[Action, float], room: int, positions: int) -> float:
-    """The price of `positions` positions, nats per token, at which the edits that are worth it fit the room.
-
-    As `datasets/targets/priced.sql` defines it: the smallest λ >= 0 at which the expands worth more than λ,
-    less the collapses that cost less, take no more than `room` positions; the highest value where none does.
-    """
-    gains = np.array([value for action, value in values.items() if action.kind == "expand"])
-    costs = np.array([value for action, value in values.items() if action.kind == "collapse"])
-    just_above = np.nextafter(costs, np.inf)
-    prices = np.unique(np.concatenate([[0.0], gains, just_above]).clip(min=0))
-    needed = [positions * (int((gains > price).sum()) - int((costs < price).sum())) for price in prices]
-    price = float(prices[next((i for i, need in enumerate(needed) if need <= room), len(prices) - 1)])
-    dearer = np.concatenate([gains, costs])[np.concatenate([gains, costs]) > price]
-    # Any price up to the next value asks for the same edits; halfway, the last of them is clearly wanted.
-    return (price + float(dearer.min())) / 2 if price and len(dearer) else price

@@ -51,7 +51,7 @@ def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
 def scored(
     version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[Scorer]
 ) -> list[SnapshotView]:
-    """The snapshots with the legal score of each entry by each checkpoint.
+    """The snapshots with the signed score of each entry by each checkpoint, at the size they have.
 
     Raises InputError where a checkpoint was trained on labels of another base model, GistNet or tree.
     """
@@ -74,7 +74,9 @@ def _score_entries(
     return [
         scores_N.double().numpy()
         for first in range(0, len(contexts), _BATCH_SIZE)
-        for scores_N in score_contexts(scorer.network, contexts[first : first + _BATCH_SIZE])
+        for scores_N in score_contexts(
+            scorer.network, contexts[first : first + _BATCH_SIZE], signed=scorer.info.signed
+        )
     ]
 
 

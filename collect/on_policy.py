@@ -37,17 +37,24 @@ from mctrace.train.scorer import Scorer
 class LensNetScorer:
     """A checkpoint that scores the entries of working contexts, in score units.
 
-    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`).
+    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`),
+    unless it scores values of detail, which a price balances.
     """
 
     scorer: Scorer
     checkpoint_hash: str
     balances: bool = False
 
-    def scores(self, lod_map: LODMap, tree_embeddings: Sequence[Tensor]) -> FloatArray:
-        """Legal scores [N] of a working context; `tree_embeddings` are its document's, per level."""
+    def scores(
+        self, lod_map: LODMap, tree_embeddings: Sequence[Tensor], *, budget: int, protected_tail: int
+    ) -> FloatArray:
+        """Signed scores [N] of a working context that is to take `budget` positions; `tree_embeddings` are
+        its document's, per level."""
         embeddings = TreeEmbeddings([nodes_Md.float().cpu() for nodes_Md in tree_embeddings])
-        scores_N = self.scorer.score(Context(lod_map, embeddings), rebalanced=self.balances)
+        scores_N = self.scorer.score(
+            Context(lod_map, embeddings),
+            rebalanced=self.balances, budget=budget, protected_tail=protected_tail,
+        )  # fmt: skip
         return scores_N.double().numpy()
 
 
@@ -119,7 +126,9 @@ def led_by(
     lod_map, recent = head, NOTHING_RECENT
     for step, at in enumerate(range(head.cursor + head.tree.block_size, cursor + 1, head.tree.block_size)):
         lod_map = lod_map.extended(at)
-        scores_N = scorer.scores(lod_map, document.embeddings)
+        scores_N = scorer.scores(
+            lod_map, document.embeddings, budget=config.budget, protected_tail=config.protected_tail
+        )
         done = allocate(
             lod_map,
             candidates_of(lod_map, config.protected_tail, scores_N),

@@ -49,7 +49,7 @@ class Batch:
     action_is_expand: Tensor
     """[B, A] bool"""
     action_utilities: Tensor
-    """[B, A] signed target of the action, score units: expand >= 0, collapse <= 0"""
+    """[B, A] signed target of the action, score units; `signed` ones have expand >= 0, collapse <= 0"""
     action_delta_nll: Tensor
     """[B, A] the measured label behind it, nats per token, unclipped"""
     action_stderr: Tensor
@@ -66,6 +66,8 @@ class Batch:
     document_ids: tuple[str, ...]
     utility_scale: float = 1.0
     """nats per token that make one unit of score"""
+    signed: bool = True
+    """whether utilities are >= 0 for expands and <= 0 for collapses; else they are values of detail"""
     entry_attention: Tensor | None = None
     """[B, N] the base model's attention to each entry, NaN where it was not kept; None where not asked for"""
 

@@ -13,7 +13,7 @@ from mctrace.context.lod_map import Entries
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batch import Batch
 from mctrace.datasets.contexts import Context, context_tensors, padded
-from mctrace.datasets.target import Merge
+from mctrace.datasets.merging import Merge, merged_targets
 from mctrace.datasets.training_data import LabelledSnapshot, Labels, TrainingData
 
 
@@ -85,6 +85,7 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
         snapshot_ids=tuple(s.snapshot_id for s in snapshots),
         document_ids=tuple(s.document_id for s in snapshots),
         utility_scale=scale,
+        signed=data.target.signed,
         entry_attention=_attention(snapshots, [len(lod_map.entries) for lod_map in maps], num_entries),
     )
 
@@ -134,28 +135,3 @@ def actions_of_entries(
     group_AK = first_A[collapse_A, None] + np.arange(tree.block_size)
     collapse_N[group_AK] = number_A[collapse_A, None]
     return expand_N, collapse_N
-
-
-def merged_targets(
-    expand_N: npt.NDArray[np.int64],
-    collapse_N: npt.NDArray[np.int64],
-    utilities: npt.NDArray[np.float64],
-    merge: Merge,
-    block_size: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The single target and regression weight of each entry [N], in the unit of `utilities`.
-
-    "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean": the
-    mean of those that were measured, whatever their signs. A collapse is copied to its K entries with weight
-    1/K, an entry whose expand was measured weighs 1, others 0.
-    """
-    padded_utilities = np.append(utilities, 0.0)
-    if merge == "mean":
-        num_measured_N = np.maximum(1, (expand_N >= 0).astype(int) + (collapse_N >= 0))
-        target_N = (padded_utilities[expand_N] + padded_utilities[collapse_N]) / num_measured_N
-    else:
-        gain_N = np.maximum(0, padded_utilities[expand_N])
-        refund_N = np.minimum(0, padded_utilities[collapse_N])
-        target_N = gain_N + refund_N if merge == "sum" else np.where(gain_N >= -refund_N, gain_N, refund_N)
-    weight_N = np.where(expand_N >= 0, 1.0, np.where(collapse_N >= 0, 1.0 / block_size, 0.0))
-    return target_N, weight_N

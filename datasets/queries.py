@@ -57,7 +57,7 @@ MACROS = (
 )
 """Views that take an argument."""
 
-TARGETS = ("priced", "surplus", "literal", "priced_standardised", "literal_standardised")
+TARGETS = ("value", "priced", "literal", "priced_standardised", "literal_standardised")
 """Each is also a view, <name>_target."""
 
 OWN_TARGETS = "targets"

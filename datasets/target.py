@@ -5,23 +5,14 @@ expand and collapse gets a single target of the two is said there as well, by a 
 
     -- merge: largest
 
-takes the one of larger size, as `literal` does, and `mean` the mean of those that were measured, whatever
-their signs, as `surplus` does; `sum`, max(0, u_expand) + min(0, u_collapse), is what holds where no line says
-so. A copy of a target's text under another name is therefore the same target.
+(see `merged_targets`). A copy of a target's text under another name is therefore the same target.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
 
-from mctrace.context.ranges import check_choice
+from mctrace.datasets.merging import Merge, is_signed, merge_of
 from mctrace.datasets.queries import target_sql
-
-Merge = Literal["sum", "largest", "mean"]
-"""How an entry that can both expand and collapse gets one target; see `merged_targets`."""
-
-_MERGE_LINE = re.compile(r"^--[ \t]*merge:(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,12 +26,12 @@ class Target:
     sql: str
 
     def __post_init__(self) -> None:
-        for said in _MERGE_LINE.findall(self.sql):
-            check_choice(f"'-- merge:' of the target {self.name!r}", said.strip(), get_args(Merge))
+        merge_of(self.sql, self.name)
 
     @classmethod
     def named(cls, name: str) -> "Target":
-        """The target `priced`, `literal`, or that of a .sql file; raises InputError for anything else."""
+        """The target `value`, `priced`, `literal`, or that of a .sql file; raises InputError for anything
+        else."""
         return cls(name, target_sql(name))
 
     @property
@@ -50,5 +41,9 @@ class Target:
 
     @property
     def merge(self) -> Merge:
-        said = _MERGE_LINE.search(self.sql)
-        return cast(Merge, said[1].strip()) if said else "sum"
+        return merge_of(self.sql, self.name)
+
+    @property
+    def signed(self) -> bool:
+        """Whether a utility's sign says what to do: expand >= 0, collapse <= 0."""
+        return is_signed(self.merge)

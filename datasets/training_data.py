@@ -16,10 +16,11 @@ from mctrace.context.errors import InputError, StoreError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.document_arrays import DocumentArrays
+from mctrace.datasets.merging import Merge
 from mctrace.datasets.provenance import Mix, Provenance, refuse_mixture
 from mctrace.datasets.queries import connect, fetch_rows, read_sql, single_query
 from mctrace.datasets.store import StoreVersion
-from mctrace.datasets.target import Merge, Target
+from mctrace.datasets.target import Target
 
 SPLITS = ("train", "validation", "test")
 

@@ -137,6 +137,11 @@ def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] =
             f"labels and pairs of {store.location.uri} are of different base models, GistNets or trees: "
             "choose those of one kind with --where and train.pairs_where"
         )
+    if labels and pairs and not labels.target.signed:
+        raise InputError(
+            f"train.objective.name is mixed, and the target {config.target} gives values of detail: pairs "
+            "teach by a score's sign. Give --target priced"
+        )
     for split in ("train", "validation"):  # an empty one is an error now, not after the first steps
         if labels:
             labels.snapshots(split)

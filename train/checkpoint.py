@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mctrace.context.errors import InputError
+from mctrace.datasets.merging import is_signed, merge_of
 from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.folders import BEST, Save, keeping_last, whole_folder, write_folder
 from mctrace.train.lensnet import LensNet
@@ -53,6 +54,11 @@ class CheckpointInfo:
     schema_version: int = SCHEMA_VERSION
     target_sql: str = ""
     """the target's text, which says more than its name; empty in checkpoints of schema version 1"""
+
+    @property
+    def signed(self) -> bool:
+        """Whether its scores' signs say what to do; else they are values of detail."""
+        return is_signed(merge_of(self.target_sql, self.target))
 
     @property
     def dataset_version(self) -> int:

@@ -22,13 +22,14 @@ _EXAMPLE_ROWS, _EXAMPLE_ENTRIES = 2, 48
 
 
 class TensorLensNet(nn.Module):
-    """A network that takes tensors instead of a `Batch` and gives legal scores [B, N]."""
+    """A network that takes tensors instead of a `Batch` and gives scores [B, N]: legal ones, or values."""
 
-    def __init__(self, network: LensNet, block_size: int, max_level: int) -> None:
+    def __init__(self, network: LensNet, block_size: int, max_level: int, *, signed: bool) -> None:
         super().__init__()
         self.network = network
         self.block_size = block_size
         self.max_level = max_level
+        self.signed = signed
 
     def forward(
         self,
@@ -56,15 +57,19 @@ class TensorLensNet(nn.Module):
             snapshot_ids=(),
             document_ids=(),
         )
-        return mask_illegal(self.network(batch), batch)
+        scores_BN: Tensor = self.network(batch)
+        return mask_illegal(scores_BN, batch) if self.signed else scores_BN
 
 
-def export_lensnet(network: LensNet, block_size: int, max_level: int) -> ExportedProgram:
+def export_lensnet(
+    network: LensNet, block_size: int, max_level: int, *, signed: bool = True
+) -> ExportedProgram:
     """The network in evaluation mode as an exported program with any B >= 1 and N >= 2.
 
     `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` keeps it.
+    `signed` is the checkpoint's: values of detail come out as they are, for the runtime to price.
     """
-    wrapped = TensorLensNet(network.eval(), block_size, max_level)
+    wrapped = TensorLensNet(network.eval(), block_size, max_level, signed=signed)
     rows, entries = Dim("rows", min=1), Dim("entries", min=2)
     by_entry = {0: rows, 1: entries}
     shapes = dict.fromkeys(INPUTS, by_entry) | {

@@ -5,10 +5,14 @@ Shapes: B snapshots, N entries (padded).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from mctrace.context.allocator_candidates import candidates_of
+from mctrace.context.lod_map import LODMap
+from mctrace.context.pricing import shadow_price
 from mctrace.datasets.batch import Batch
 from mctrace.datasets.contexts import Context, unlabelled_batch
 from mctrace.train.budget import budget_masses
@@ -16,26 +20,54 @@ from mctrace.train.lensnet import LensNet
 
 
 def score(network: LensNet, batch: Batch) -> Tensor:
-    """Legal scores [B, N] of a batch, labelled or not, on the network's device; without dropout."""
+    """Scores [B, N] of a batch, labelled or not, on the network's device; without dropout.
+
+    Legal ones where its utilities are `signed`, else values of detail as they are.
+    """
     with evaluating(network):
         batch = batch.to(device_of(network))
-        return mask_illegal(network(batch), batch)
+        scores_BN: Tensor = network(batch)
+        return mask_illegal(scores_BN, batch) if batch.signed else scores_BN
 
 
 def score_contexts(
-    network: LensNet, contexts: Sequence[Context], *, rebalanced: bool = False
+    network: LensNet,
+    contexts: Sequence[Context],
+    *,
+    signed: bool,
+    rebalanced: bool = False,
+    budget: int | None = None,
+    protected_tail: int = 0,
 ) -> list[Tensor]:
-    """Legal scores [N] of each working context of a live runtime, on the CPU, in score units.
+    """Signed scores [N] of each working context of a live runtime, on the CPU, in score units.
 
-    A context is its LOD map and its document's embeddings: no store, no labels. With `rebalanced` expansions
-    and collapses of each are brought to one mass (`rebalance`).
+    A context is its LOD map and its document's embeddings: no store, no labels. Of a network whose scores are
+    `signed` they are legal, and with `rebalanced` expansions and collapses are brought to one mass
+    (`rebalance`). Of one that scores values of detail they are `less_price`, which balances them.
     """
-    batch = unlabelled_batch(contexts).to(device_of(network))
+    batch = replace(unlabelled_batch(contexts), signed=signed).to(device_of(network))
     scores_BN = score(network, batch)
-    if rebalanced:
+    if signed and rebalanced:
         scores_BN = rebalance(scores_BN, batch)
     lengths = batch.entry_mask.sum(dim=1).tolist()
-    return [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
+    scores = [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
+    if signed:
+        return scores
+    return [
+        less_price(values_N, context.lod_map, budget, protected_tail)
+        for values_N, context in zip(scores, contexts, strict=True)
+    ]
+
+
+def less_price(values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int) -> Tensor:
+    """Values of detail [N] less the shadow price of the K - 1 positions that an action takes or frees.
+
+    Found on the values of all legal actions, for a working context that is to take `budget` positions;
+    without one, as many as it does.
+    """
+    room = 0 if budget is None else budget - lod_map.num_entries
+    candidates = candidates_of(lod_map, protected_tail, values_N.double().numpy())
+    return values_N - shadow_price(candidates, room, lod_map.tree.block_size - 1)
 
 
 def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:

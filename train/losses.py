@@ -48,16 +48,20 @@ def counterfactual_loss(
     """L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal (lensnet-training.md).
 
     The illegality term carries its own weights. Computed in float32 whatever the scores' dtype. `counts` are
-    those of the larger batch that this one is a part of.
+    those of the larger batch that this one is a part of. Balance and legality are about a score's sign: where
+    utilities are not `signed` both terms are 0.
     """
     scores_BN = scores_BN.float()
     counts = counterfactual_counts(batch, objective) if counts is None else counts
     terms = {
         "L_reg": regression_loss(scores_BN, batch, entry_weights(batch, objective), counts["L_reg"]),
         "L_rank": _ranking(scores_BN, batch, objective, counts["L_rank"]),
-        "L_budget": budget_loss(scores_BN, batch, objective, counts["L_budget"]),
-        "L_illegal": illegality_loss(scores_BN, batch, objective, counts),
+        "L_budget": scores_BN.new_zeros(()),
+        "L_illegal": scores_BN.new_zeros(()),
     }
+    if batch.signed:
+        terms["L_budget"] = budget_loss(scores_BN, batch, objective, counts["L_budget"])
+        terms["L_illegal"] = illegality_loss(scores_BN, batch, objective, counts)
     total = (
         terms["L_reg"]
         + objective.rank_weight * terms["L_rank"]

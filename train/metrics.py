@@ -20,6 +20,8 @@ BALANCE_EPS = 1e-6
 
 SnapshotMetrics = dict[str, Statistic]
 
+_OF_SIGNS = ("budget_balance", "legality_compliance")
+
 
 def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
     """One dictionary per snapshot, each with the same keys:
@@ -31,15 +33,18 @@ def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
     - `score_delta_nll_expand`, `score_delta_nll_collapse`: Pearson of score and delta_nll (DESIGN §6's signs)
     - `budget_balance`: |P − N| / (P + N), 0 when balanced, 1 when one-sided
     - `legality_compliance`: share of entries whose score does not point in an illegal direction
+
+    The last two ask what a score's sign says: of nothing where utilities are not `signed`.
     """
     scores_BN = scores_BN.detach().float()
     actions = zip(*(_arrays(t) for t in _action_tensors(scores_BN, batch)), strict=True)
     entries = zip(*(_arrays(t) for t in _entry_tensors(scores_BN, batch)), strict=True)
     masses = zip(*(_arrays(t) for t in budget_masses(scores_BN, batch)), strict=True)
-    return [
+    found = [
         _of_entries(*entry, max_level=batch.max_level) | _of_actions(*action) | _of_masses(*mass)
         for entry, action, mass in zip(entries, actions, masses, strict=True)
     ]
+    return found if batch.signed else [one | dict.fromkeys(_OF_SIGNS, Ratio(0.0, 0.0)) for one in found]
 
 
 def _entry_tensors(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, ...]:

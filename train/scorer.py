@@ -31,11 +31,21 @@ class Scorer:
         """Writes weights (safetensors) and description (JSON) to `folder`, replacing what is there."""
         save_checkpoint(Path(folder), self.network, self.info)
 
-    def score(self, context: Context, *, rebalanced: bool = False) -> Tensor:
+    def score(
+        self,
+        context: Context,
+        *,
+        rebalanced: bool = False,
+        budget: int | None = None,
+        protected_tail: int = 0,
+    ) -> Tensor:
         """Signed scores [N], one per entry of the context: positive asks for more detail, negative for less.
 
-        Illegal directions are 0. One unit is `info.utility_scale` nats per token. Raises InputError when the
-        context's tree is not of the shape that the network was trained on.
+        One unit is `info.utility_scale` nats per token. Scores of a network that learned a signed target are
+        0 in illegal directions. One that learned values of detail scores them less the price at which what
+        is worth it fits `budget` positions (the context's own size unless given) without touching the
+        `protected_tail`. Raises InputError when the context's tree is not of the shape that the network was
+        trained on.
         """
         tree = context.lod_map.tree
         if (tree.block_size, tree.max_level) != (self.info.block_size, self.info.max_level):
@@ -43,4 +53,7 @@ class Scorer:
                 f"this LensNet was trained on trees of K = {self.info.block_size} up to level "
                 f"{self.info.max_level}, the context has K = {tree.block_size} up to level {tree.max_level}"
             )
-        return score_contexts(self.network, [context], rebalanced=rebalanced)[0]
+        return score_contexts(
+            self.network, [context],
+            signed=self.info.signed, rebalanced=rebalanced, budget=budget, protected_tail=protected_tail,
+        )[0]  # fmt: skip

@@ -1,11 +1,11 @@
 -- entry_targets(target): one row per snapshot with labels and position of its working context: what a loss over
--- entries is given, nats per token. target is 'priced', 'literal' or another view NAME_target, without the _target.
+-- entries is given, nats per token. target is 'value', 'priced', 'literal' or another view NAME_target, without the _target.
 --   expand_utility    of the action that expands this entry; null where none was measured
 --   collapse_utility  of the action that collapses it and its K - 1 siblings, copied to each of them
 --   action_mask       whether either was measured
 --   utility_sum       max(0, expand) + min(0, collapse): the single target under `priced`
 --   utility_largest   the one of larger size: the single target under `literal`
---   utility_mean      the mean of those that were measured, whatever their signs: the single target under `surplus`
+--   utility_mean      the mean of those that were measured, whatever their signs: the single target under `value`
 --   regression_weight 1 where an expand was measured, 1 / K where only a collapse was, else 0
 create macro entry_targets(target) as table
 with actions as (

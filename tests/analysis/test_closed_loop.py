@@ -16,18 +16,17 @@ from mctrace.analysis.closed_loop_policies import (
     attention_scores,
     random_scores,
     recency_scores,
-    shadow_price,
 )
 from mctrace.analysis.closed_loop_reader import Reader
 from mctrace.analysis.closed_loop_results import as_json, share_of_gain, summarise
 from mctrace.collect.evaluator import Batching, DocumentTree
 from mctrace.collect.naive import naive_delta_nll, naive_nll
 from mctrace.collect.policies import random_map, recency_map_within
-from mctrace.context.actions import Action, apply_action, legal_actions
+from mctrace.context.actions import apply_action, legal_actions
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig
 from mctrace.context.errors import ConfigError
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import Node, TreeShape
+from mctrace.context.tree import TreeShape
 from mctrace.gists.gistnet import MeanGistNet, build_tree
 from tests.models import VOCABULARY, tiny_model
 
@@ -171,38 +170,6 @@ def test_attention_scores_are_standardised_and_see_no_token_that_is_still_to_com
     other = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))
     again = attention_scores(view_at(model, other))
     np.testing.assert_allclose(again.score_A, candidates.score_A, atol=1e-9)
-
-
-def value(kind: str, index: int, worth: float) -> tuple[Action, float]:
-    return Action(kind, Node(1, index)), worth
-
-
-@pytest.mark.parametrize(
-    ("gains", "costs", "room", "wanted", "sold"),
-    [
-        # One swap is worth it, the next is not.
-        ([0.5, 0.2], [0.1, 0.3], 0, 1, 1),
-        ([0.5, 0.4], [0.1, 0.3], 0, 2, 2),
-        # Room for one more, so the first expand is free.
-        ([0.5, 0.2], [0.3, 0.4], 3, 1, 0),
-        ([0.5, 0.2], [0.1, 0.3], 3, 2, 1),
-        # Over the budget by one collapse.
-        ([0.5], [0.1, 0.3], -3, 1, 2),
-        ([0.2], [0.1, 0.3], -3, 0, 1),
-        # What helps is done at any price.
-        ([-0.1], [-0.2, 0.3], 0, 0, 1),
-        ([0.3], [], 0, 0, 0),
-    ],
-)
-def test_the_shadow_price_parts_what_is_worth_its_place_from_what_is_not(gains, costs, room, wanted, sold):
-    values = dict(
-        [value("expand", i, gain) for i, gain in enumerate(gains)]
-        + [value("collapse", i, cost) for i, cost in enumerate(costs)]
-    )
-    price = shadow_price(values, room, positions=3)
-    assert price >= 0
-    assert sum(gain - price > 1e-9 for gain in gains) == wanted
-    assert sum(price - cost > 1e-9 for cost in costs) == sold
 
 
 def test_a_loop_stands_at_the_end_of_a_document_or_nowhere():

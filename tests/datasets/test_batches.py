@@ -8,7 +8,8 @@ import torch
 
 from mctrace.context.errors import InputError, StoreError
 from mctrace.datasets.batch import scores_of_actions
-from mctrace.datasets.batches import make_batch, merged_targets, ordered_batches, shuffled_batches
+from mctrace.datasets.batches import make_batch, ordered_batches, shuffled_batches
+from mctrace.datasets.merging import merged_targets
 from mctrace.datasets.target import Target
 from mctrace.datasets.training_data import open_training_data
 from tests.datasets.synthetic import (

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches import make_batch, merged_targets
+from mctrace.datasets.batches import make_batch
+from mctrace.datasets.merging import merged_targets
 from mctrace.datasets.queries import connect, fetch_rows
 from mctrace.datasets.training_data import open_training_data
 from tests.context.strategies import legal_maps, light
@@ -58,7 +59,7 @@ def test_entries_are_numbered_from_zero(store):
 
 @pytest.mark.parametrize(
     ("target", "column"),
-    [("priced", "utility_sum"), ("literal", "utility_largest"), ("surplus", "utility_mean")],
+    [("priced", "utility_sum"), ("literal", "utility_largest"), ("value", "utility_mean")],
 )
 def test_entry_targets_are_those_of_the_batches(store, target, column):
     data = open_training_data(store.at(), target, utility_scale=1.0)

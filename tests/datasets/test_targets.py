@@ -109,22 +109,6 @@ actions_strategy = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
-@given(actions=actions_strategy)
-def test_surplus_is_priced_before_it_is_clipped(actions):
-    clipped = [row["utility"] for row in utilities("priced", actions)]
-    rows = utilities("surplus", actions)
-    for row, priced in zip(rows, clipped, strict=True):
-        if priced is None:
-            assert row["utility"] is None
-        else:
-            clip = max if row["action"] == "expand" else min
-            assert clip(0, row["utility"]) == pytest.approx(priced)
-            assert row["utility"] == pytest.approx(
-                row["value_of_detail"] - row["shadow_price"] * row["positions"]
-            )
-
-
 @settings(deadline=None, max_examples=60)
 @given(actions=actions_strategy, slack=st.sampled_from([None, 0, 40, -31]))
 def test_the_shadow_price_is_the_smallest_that_balances(actions, slack):
@@ -256,7 +240,8 @@ def test_every_target_is_a_view_and_none_changes_the_number_of_labels(store):
 def test_how_entries_merge_is_said_in_the_text_whatever_it_is_called(tmp_path, store):
     literal, priced = Target.named("literal"), Target.named("priced")
     assert (literal.merge, priced.merge) == ("largest", "sum")
-    assert Target.named("surplus").merge == "mean"
+    assert (literal.signed, priced.signed) == (True, True)
+    assert (Target.named("value").merge, Target.named("value").signed) == ("mean", False)
     assert {Target.named(f"{name}_standardised").merge for name in ("literal", "priced")} == {
         "largest",
         "sum",
@@ -277,7 +262,7 @@ def test_how_entries_merge_is_said_in_the_text_whatever_it_is_called(tmp_path, s
 
 
 def test_an_unknown_target_is_refused_and_a_users_own_file_is_taken(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="priced, surplus, literal"):
+    with pytest.raises(InputError, match="value, priced, literal"):
         target_sql("pricd")
     with pytest.raises(InputError) as told:
         target_sql("x/nope.sql")

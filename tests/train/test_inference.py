@@ -57,6 +57,22 @@ def test_a_live_runtime_loads_a_folder_and_scores_its_context(tmp_path, config):
     assert torch.equal(scorer.score(live, rebalanced=True), rebalance(score(scorer.network, batch), batch)[0])
 
 
+def test_values_of_detail_are_scored_less_the_price_that_fits_the_budget():
+    scorer = scorer_of(DUAL)
+    values = Scorer(scorer.network, replace(scorer.info, target="value", target_sql="-- merge: mean\n"))
+    live = context([2, 2, 2, 2, 1, 1, 0, 0], cursor=31)
+    num_entries = live.lod_map.num_entries
+    raw_N = score(scorer.network, replace(unlabelled_batch([live]), signed=False))[0]
+    found = {budget: values.score(live, budget=budget) for budget in (None, num_entries, 7, 30)}
+    prices = {budget: raw_N - scores_N for budget, scores_N in found.items()}
+    for price_N in prices.values():
+        torch.testing.assert_close(price_N, price_N[:1].expand_as(price_N))
+        assert price_N[0] >= 0
+    assert torch.equal(found[None], found[num_entries])
+    assert prices[30][0] <= prices[num_entries][0] <= prices[7][0]
+    assert torch.equal(found[None], values.score(live, rebalanced=True))
+
+
 def test_a_tree_of_another_shape_is_refused():
     lod_map = LODMap(TreeShape(8, 2), 0, 16, np.array([1, 0], dtype=np.uint8))
     other = Context(lod_map, TreeEmbeddings([torch.zeros(16, WIDTH), torch.zeros(2, WIDTH)]))
