@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
 
-BASELINES = ("full", "lod0", "recency", "random", "attention", "hindsight", "literal_hindsight")
+BASELINES = (
+    "full", "lod0", "recency", "random", "attention", "similarity", "hindsight", "literal_hindsight",
+)  # fmt: skip
 """Policies that need no checkpoint, as `closed_loop_policies.py` describes them."""
 
 
@@ -13,7 +15,9 @@ BASELINES = ("full", "lod0", "recency", "random", "attention", "hindsight", "lit
 class ClosedLoopConfig:
     """A loop over held-out documents. Sized for two cores by default; everything can be larger."""
 
-    policies: tuple[str, ...] = ("full", "lod0", "recency", "random", "attention", "hindsight")
+    policies: tuple[str, ...] = (
+        "full", "lod0", "recency", "random", "attention", "similarity", "hindsight",
+    )  # fmt: skip
     """beside the checkpoints that are given; recency is always there, as what others are compared with"""
     w_max: int = 384
     """positions that the working context never exceeds, the K tokens until the next refocus included"""

@@ -6,6 +6,7 @@ The others leave edits to the focus allocator and differ in how they score:
     recency            nothing is scored: what the budget demands is collapsed, oldest first
     random             standard normal noise per action
     attention          the base model's attention to a span from the last K tokens, its logarithm standardised
+    similarity         cosine of a span's gist with those of what was read last: retrieval, nothing learned
     lensnet            a checkpoint's scores
     hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
     literal_hindsight  the same effects under the target `literal`: what its perfect learner would do
@@ -16,6 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mctrace.analysis.closed_loop_reader import Reader
 from mctrace.collect.edits import action_edit
@@ -28,6 +31,9 @@ from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import priced
 from mctrace.context.trajectory import Trajectory
+
+_NUM_TAIL = 5
+"""complete blocks before the cursor that say what is being read, as many as a LensNet sees of level 1"""
 
 ORACLE_ALLOCATOR = AllocatorConfig(
     expand_threshold=1e-9, collapse_threshold=1e-9, cooldown=0, reversal_threshold=1e-9, reversal_steps=0
@@ -121,6 +127,34 @@ def attention_scores(view: View) -> Candidates:
             spread = max(float(score_A[alike_A].std()), 1e-12)
             score_A[alike_A] = (score_A[alike_A] - score_A[alike_A].mean()) / spread
     return replace(candidates, score_A=score_A)
+
+
+def similarity_scores(view: View) -> Candidates:
+    """Largest cosine of a node's gist with one of the last complete blocks', standardised over candidates.
+
+    Gists are taken less the mean of their level, without which all of a document's are much alike. What is
+    more similar than what stands in full changes places with it: a value of detail like any other.
+    """
+    lod_map = view.lod_map
+    tree, candidates = lod_map.tree, view.candidates()
+    last_block = lod_map.cursor // tree.block_size
+    similarity_A = np.zeros(len(candidates))
+    for level in range(1, tree.max_level + 1):
+        of_level_A = candidates.actions.level_A == level
+        if of_level_A.any():
+            nodes_Md = _directions(view.document.embeddings[level], lod_map.cursor // tree.block_size**level)
+            tail_Rd = _directions(view.document.embeddings[1], last_block)[-_NUM_TAIL:]
+            cosine_A = nodes_Md[torch.from_numpy(candidates.actions.index_A[of_level_A])] @ tail_Rd.T
+            similarity_A[of_level_A] = cosine_A.amax(dim=1).double().numpy()
+    score_A = (similarity_A - similarity_A.mean()) / max(float(similarity_A.std()), 1e-12)
+    room = view.budget - lod_map.num_entries
+    return priced(replace(candidates, score_A=score_A), room, tree.block_size - 1)
+
+
+def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
+    """The complete nodes' gists less their mean, at unit length."""
+    complete_Md = gists_Md[:num_complete].float().cpu()
+    return torch.nn.functional.normalize(complete_Md - complete_Md.mean(dim=0), dim=1)
 
 
 def lensnet_scores(scorer: LensNetScorer) -> Callable[[View], Candidates]:

@@ -22,6 +22,7 @@ from mctrace.analysis.closed_loop_policies import (
     lensnet_scores,
     random_scores,
     recency_scores,
+    similarity_scores,
 )
 from mctrace.analysis.closed_loop_results import PolicySummary, as_json, summarise
 from mctrace.analysis.run_folder import CLOSED_LOOP_FILE
@@ -207,6 +208,7 @@ def _contenders(
         "recency": Scored(recency_scores, config.allocator),
         "random": Scored(random_scores, config.allocator),
         "attention": Scored(attention_scores, config.allocator),
+        "similarity": Scored(similarity_scores, config.allocator),
         "hindsight": Scored(Hindsight(loop.max_candidates), ORACLE_ALLOCATOR),
         "literal_hindsight": Scored(Hindsight(loop.max_candidates, literal=True), ORACLE_ALLOCATOR),
     }

@@ -1,5 +1,7 @@
 """The closed loop on a tiny model: reading equals plain passes, policies keep the rules, hindsight knows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -16,17 +18,18 @@ from mctrace.analysis.closed_loop_policies import (
     attention_scores,
     random_scores,
     recency_scores,
+    similarity_scores,
 )
 from mctrace.analysis.closed_loop_reader import Reader
 from mctrace.analysis.closed_loop_results import as_json, share_of_gain, summarise
 from mctrace.collect.evaluator import Batching, DocumentTree
 from mctrace.collect.naive import naive_delta_nll, naive_nll
 from mctrace.collect.policies import random_map, recency_map_within
-from mctrace.context.actions import apply_action, legal_actions
+from mctrace.context.actions import Action, apply_action, legal_actions
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig
 from mctrace.context.errors import ConfigError
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import TreeShape
+from mctrace.context.tree import Node, TreeShape
 from mctrace.gists.gistnet import MeanGistNet, build_tree
 from tests.models import VOCABULARY, tiny_model
 
@@ -93,6 +96,7 @@ POLICIES: dict[str, Policy] = {
     "recency": Scored(recency_scores, AllocatorConfig()),
     "random": Scored(random_scores, AllocatorConfig()),
     "attention": Scored(attention_scores, AllocatorConfig()),
+    "similarity": Scored(similarity_scores, AllocatorConfig()),
     "hindsight": Scored(Hindsight(10), ORACLE_ALLOCATOR),
     "literal_hindsight": Scored(Hindsight(10, literal=True), ORACLE_ALLOCATOR),
 }
@@ -170,6 +174,21 @@ def test_attention_scores_are_standardised_and_see_no_token_that_is_still_to_com
     other = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))
     again = attention_scores(view_at(model, other))
     np.testing.assert_allclose(again.score_A, candidates.score_A, atol=1e-9)
+
+
+def test_similarity_brings_back_what_reads_like_the_tail_and_sees_no_token_that_is_still_to_come(model):
+    tokens_T = torch.randint(0, VOCABULARY, (240,), generator=torch.Generator().manual_seed(3))
+    tokens_T[20:24] = tokens_T[156:160]
+    lod_map = LODMap(TREE, 0, 160, np.array([1] * 30 + [0] * 10, dtype=np.uint8))
+    found = []
+    for after in (tokens_T[160:], torch.ones(80, dtype=torch.int64)):
+        seen_T = torch.cat([tokens_T[:160], after])
+        document = DocumentTree(seen_T, build_tree(MeanGistNet(), model.embed(seen_T), TREE))
+        view = dataclasses.replace(view_at(model, document), lod_map=lod_map, budget=lod_map.num_entries)
+        found.append(similarity_scores(view))
+    np.testing.assert_allclose(found[0].score_A, found[1].score_A, atol=1e-9)
+    best = found[0].actions.action(int(np.argmax(found[0].score_A)))
+    assert best == Action("expand", Node(1, 5))
 
 
 def test_a_loop_stands_at_the_end_of_a_document_or_nowhere():

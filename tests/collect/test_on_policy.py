@@ -53,7 +53,7 @@ def test_a_lensnet_scores_a_context_that_is_read_as_it_does_in_training(tiny_set
     (batch,) = list(ordered_batches(dataclasses.replace(data, splits={"train": (snapshot,)}), "train", 1))
     stored = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
     tokens_Td = stored.rows(0, np.arange(len(stored.tokens)))
-    found_N = scorer.scores(snapshot.lod_map, [tokens_Td, *stored.gists])
+    found_N = scorer.scores(snapshot.lod_map, [tokens_Td, *stored.gists], budget=BUDGET, protected_tail=TAIL)
     np.testing.assert_allclose(found_N, score(scorer.scorer.network, batch)[0].numpy(), atol=1e-6)
     assert found_N.std() > 0.1
 
@@ -62,7 +62,9 @@ def test_balanced_scores_have_masses_of_one_size(scorer):
     model, document = tiny_model(), make_document()
     tree = embed_document(model, MeanGistNet(), document, TREE)
     lod_map = recency_map_within(TREE, 0, 120, BUDGET, TAIL)
-    scores_N = dataclasses.replace(scorer, balances=True).scores(lod_map, tree.embeddings)
+    scores_N = dataclasses.replace(scorer, balances=True).scores(
+        lod_map, tree.embeddings, budget=BUDGET, protected_tail=TAIL
+    )
     level_N = lod_map.entries.level_N
     expansion = 3 * scores_N[level_N > 0].clip(min=0).sum()
     collapse = 0.75 * -scores_N[level_N < 2].clip(max=0).sum()
@@ -154,6 +156,6 @@ def test_the_most_detailed_recency_map_within_a_budget():
 def test_scores_leave_the_network_s_mode_alone(scorer):
     tree = embed_document(tiny_model(), MeanGistNet(), make_document(), TREE)
     scorer.scorer.network.train()
-    scorer.scores(LODMap.of_tokens(TREE, 0, 40), tree.embeddings)
+    scorer.scores(LODMap.of_tokens(TREE, 0, 40), tree.embeddings, budget=BUDGET, protected_tail=TAIL)
     assert scorer.scorer.network.training
     assert all(isinstance(level, torch.Tensor) for level in tree.embeddings)
