@@ -187,7 +187,8 @@ def test_similarity_brings_back_what_reads_like_the_tail_and_sees_no_token_that_
         view = dataclasses.replace(view_at(model, document), lod_map=lod_map, budget=lod_map.num_entries)
         found.append(similarity_scores(view))
     np.testing.assert_allclose(found[0].score_A, found[1].score_A, atol=1e-9)
-    best = found[0].actions.action(int(np.argmax(found[0].score_A)))
+    expand_score_A = np.where(found[0].is_expand_A, found[0].score_A, -np.inf)
+    best = found[0].actions.action(int(np.argmax(expand_score_A)))
     assert best == Action("expand", Node(1, 5))
 
 
