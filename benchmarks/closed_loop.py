@@ -48,7 +48,7 @@ CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
 """those of few documents first: what they lack, the loop takes from the next"""
 NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
 NETWORKS = ("linear", "dual_cross_attention")
-TARGETS = ("priced", "literal")
+TARGETS = ("value", "priced", "literal")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Scale:
 SCALES = {
     # Minutes, to see that everything runs; three hours of two cores; a night of a GPU.
     "smoke": Scale((12, 12), (12, 12), 4, 40, 4, 2, 8, 2),
-    "small": Scale((80, 32), (32, 12), 16, 800, 24, 8, 16, 8),
+    "small": Scale((160, 32), (32, 12), 16, 800, 24, 8, 16, 8),
     "full": Scale((600, 600), (600, 600), 96, 6000, 48, 8, 24, 48),
 }
 
@@ -214,9 +214,9 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         for network in NETWORKS
         for target in TARGETS
     ]
-    leader = folder / "dual_cross_attention-priced" / "best"
+    leader = folder / f"dual_cross_attention-{TARGETS[0]}" / "best"
     collect(scale, folder, lensnet=leader)
-    checkpoints.append(train(scale, folder, "on-policy", "dual_cross_attention", "priced"))
+    checkpoints.append(train(scale, folder, "on-policy", "dual_cross_attention", TARGETS[0]))
     answer = evaluate(scale, folder, checkpoints)
     return {
         "loop": answer,

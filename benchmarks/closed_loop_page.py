@@ -12,7 +12,7 @@ _INTRO = """# Do learned scores make better working contexts?
 Written by `make closed-loop` from `results/closed-loop.json`; do not edit.
 
 {model} in {dtype}, gists {gists}, K = {block}. Trained on {planned}, {steps} optimiser steps a
-network; `on-policy` is dual_cross_attention-priced trained again with {led} besides, to which that network
+network; `on-policy` is dual_cross_attention-value trained again with {led} besides, to which that network
 had led. Held-out documents ({corpora}) stream by; once every {block} tokens each policy edits a
 working context of at most {w_max} positions over {window} tokens, {refocuses} times a document; hindsight
 measures {candidates} candidates exactly. Losses are nats per token of the next {block} tokens, with 95%

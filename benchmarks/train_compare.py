@@ -30,7 +30,7 @@ from mctrace.train.config import NetworkName, TrainConfig, small_preset
 from mctrace.train.objective_config import ObjectiveConfig, ObjectiveName
 
 RESULTS = Path(__file__).parent / "results"
-TARGETS = ("priced", "literal")
+TARGETS = ("value", "priced", "literal")
 
 VARIATIONS: dict[str, dict[str, Any]] = {
     "as by default": {},
@@ -40,7 +40,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "budget specification": {"budget": "specification"},
     "units entries": {"units": "entries"},
 }
-"""Ways the counterfactual objective can be put, tried with the default network and target"""
+"""Ways the counterfactual objective can be put, tried with the default network under `priced`, whose scores
+have signs to balance and to keep legal"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def combinations(seeds: int) -> Iterator[Combination]:
     for (variation, changes), seed in product(VARIATIONS.items(), range(seeds)):
         objective_config = replace(ObjectiveConfig(), **changes)
         kind = f"variation: {variation}"
-        yield _combination(default.target, kind, default.network.name, objective_config, seed)
+        yield _combination("priced", kind, default.network.name, objective_config, seed)
 
 
 def _combination(

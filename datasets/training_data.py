@@ -134,7 +134,7 @@ def of_split(
 
 def open_training_data(
     version: StoreVersion,
-    target: str | Target = "priced",
+    target: str | Target = "value",
     utility_scale: float | None = None,
     *,
     where: str = "",

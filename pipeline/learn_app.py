@@ -54,7 +54,7 @@ def train(
     ),
     target: Annotated[
         str | None,
-        typer.Option("--target", help="priced; literal, as the specification has it; or a .sql file"),
+        typer.Option("--target", help="value, priced, literal (as the specification has it), or a .sql file"),
     ] = None,
     preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="which LensNet")] = None,

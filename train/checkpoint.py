@@ -57,8 +57,12 @@ class CheckpointInfo:
 
     @property
     def signed(self) -> bool:
-        """Whether its scores' signs say what to do; else they are values of detail."""
-        return is_signed(merge_of(self.target_sql, self.target))
+        """Whether its scores' signs say what to do; else they are values of detail.
+
+        Pairs of variants teach signs whatever the target.
+        """
+        learned_pairs = self.training.get("objective", {}).get("name") == "preference"
+        return learned_pairs or is_signed(merge_of(self.target_sql, self.target))
 
     @property
     def dataset_version(self) -> int:

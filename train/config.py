@@ -129,7 +129,7 @@ class TrainConfig:
     """evaluations in a row with a correlation of the wrong sign after which there is an alert"""
     wandb: Wandb = "off"
     """Weights & Biases beside the files: `offline` needs no account, `online` does"""
-    target: str = "priced"
+    target: str = "value"
     """name of the target definition (a .sql file of `datasets/targets`) the batches were made with"""
     where: str = ""
     """SQL condition on the rows of the target to learn from, such as `abs(delta_nll) > stderr`; none: all"""

@@ -68,7 +68,7 @@ def test_labels_are_learned_and_beat_noise(run, train, tmp_path):
 @pytest.mark.parametrize("objective", ["preference", "mixed"])
 def test_pairs_are_learned_and_judged(run, train, tmp_path, objective):
     learnable_store(tmp_path / "traces", num_variants=3)
-    out = succeeded(train("--objective", objective))
+    out = succeeded(train("--objective", objective, "--target", "priced"))
     assert "train pairs" in out
     info = json.loads(Path("runs/lensnet/best/config.json").read_text())
     assert info["training"]["objective"]["name"] == objective
@@ -86,6 +86,8 @@ def test_preference_without_variants_and_misplaced_conditions_are_refused(train,
     learnable_store(tmp_path / "traces")
     refused(train("--objective", "preference"), "collect.num_random_variants")
     refused(train("--objective", "preference", "--where", "true"), "train.pairs_where")
+    learnable_store(tmp_path / "variants", num_variants=3)
+    refused(train("--objective", "mixed", "--store", str(tmp_path / "variants")), "--target priced")
     refused(train("--where", "no_such_column > 1"), "no_such_column", "condition")
     refused(train("--where", "delta_nll > 1e9"), "meets the condition")
     refused(train("--where", "true); drop table x; select (true"), "expected one SQL condition")

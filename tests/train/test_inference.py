@@ -71,6 +71,8 @@ def test_values_of_detail_are_scored_less_the_price_that_fits_the_budget():
     assert torch.equal(found[None], found[num_entries])
     assert prices[30][0] <= prices[num_entries][0] <= prices[7][0]
     assert torch.equal(found[None], values.score(live, rebalanced=True))
+    taught_by_pairs = replace(values.info, training={"objective": {"name": "preference"}})
+    assert torch.equal(Scorer(values.network, taught_by_pairs).score(live), scorer.score(live))
 
 
 def test_a_tree_of_another_shape_is_refused():

@@ -47,7 +47,16 @@ def folder(tmp_path_factory) -> Path:
 
 def arguments(folder: Path, out: str, *more: str) -> list[str]:
     sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    objective = ["--objective", "mixed", "--store", str(folder / "store"), "--out", str(folder / out)]
+    objective = [
+        "--objective",
+        "mixed",
+        "--target",
+        "priced",
+        "--store",
+        str(folder / "store"),
+        "--out",
+        str(folder / out),
+    ]
     return ["train", *objective, *sets, *more]
 
 

@@ -34,7 +34,16 @@ def folder(tmp_path_factory) -> Path:
 def train(folder: Path, out: str, launcher: list[str], *more: str) -> list[dict[str, float]]:
     mctrace = str(Path(sys.executable).with_name("mctrace"))
     sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-    where = ["--store", str(folder / "store"), "--out", str(folder / out), "--objective", "mixed"]
+    where = [
+        "--store",
+        str(folder / "store"),
+        "--out",
+        str(folder / out),
+        "--objective",
+        "mixed",
+        "--target",
+        "priced",
+    ]
     done = subprocess.run(
         [*launcher, mctrace, "train", *where, *sets, *more],
         capture_output=True, text=True, check=False, timeout=400,
