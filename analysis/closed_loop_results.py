@@ -15,6 +15,8 @@ from mctrace.train.estimates import FloatArray, Interval, bootstrap_interval
 
 REFERENCE, CEILING = "recency", "hindsight"
 _NUM_RESAMPLES = 2000
+_RECALL = "recall:"
+"""what the names of corpora of recall documents begin with"""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,26 @@ class PolicySummary:
 def summarise(
     rows: Iterable[Mapping[str, Any]], budget: int, seed: int
 ) -> dict[str, dict[str, PolicySummary]]:
-    """Group -> policy -> summary: every corpus by itself, and "all" where there are several.
+    """Group -> policy -> summary: every corpus by itself, "all", "all recall" and "all other" documents.
 
-    Only documents that every policy has run on count, so that all are compared on the same ones.
+    A group that holds nothing but a smaller one's documents is left out. Only documents that every policy has
+    run on count, so that all are compared on the same ones.
     """
-    by_group: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        for group in ("all", corpus_of(row["source"])):
-            by_group[group][row["policy"]][row["document_id"]] = row
-    if len(by_group) == 2:
-        del by_group["all"]
-    return {group: _summarise_group(by_policy, budget, seed) for group, by_policy in by_group.items()}
+    rows = list(rows)
+    corpora = {corpus_of(row["source"]) for row in rows}
+    recall = {corpus for corpus in corpora if corpus.startswith(_RECALL)}
+    groups = {corpus: {corpus} for corpus in sorted(corpora)}
+    for name, members in (("all recall", recall), ("all other", corpora - recall), ("all", corpora)):
+        if members and members not in groups.values():
+            groups[name] = members
+    found = {}
+    for name, members in reversed(groups.items()):
+        by_policy: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+        for row in rows:
+            if corpus_of(row["source"]) in members:
+                by_policy[row["policy"]][row["document_id"]] = row
+        found[name] = _summarise_group(by_policy, budget, seed)
+    return found
 
 
 def corpus_of(source: str) -> str:

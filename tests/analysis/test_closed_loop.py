@@ -244,7 +244,12 @@ def test_every_corpus_is_told_apart_and_together():
     rows = [
         row(d, p, [1.0], s) for d, s in (("d1", "a/x"), ("d2", "recall:a/x")) for p in ("recency", "lod0")
     ]
-    assert set(summarise(rows, 40, 0)) == {"all", "a", "recall:a"}
+    assert list(summarise(rows, 40, 0)) == ["all", "recall:a", "a"]
+    rows += [row(d, p, [1.0], "recall:b/x") for d in ("d3", "d4") for p in ("recency", "lod0")]
+    found = summarise(rows, 40, 0)
+    assert list(found) == ["all", "all recall", "recall:b", "recall:a", "a"]
+    assert [group["lod0"].nll.num_documents for group in found.values()] == [4, 3, 2, 1, 1]
+    assert list(summarise(rows[2:], 40, 0)) == ["all recall", "recall:b", "recall:a"]
 
 
 def test_a_ceiling_that_gains_nothing_has_no_share():
