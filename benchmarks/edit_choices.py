@@ -3,7 +3,7 @@
 Two questions that need labels but no network, on held-out documents:
 
 - Half of a context's blocks have to collapse. A perfect learner of `literal` collapses the costliest half,
-  one of `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on the next one,
+  one of `value` or `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on the next one,
   which they have not seen; beside them the oldest half and a random half.
 - Labels are measured one edit at a time, the allocator does several at once. How far is the effect of a swap
   (an expand and a collapse together) from the sum of its two effects, and how much does the greedy oracle
@@ -61,7 +61,7 @@ def half_collapsed(
     chance = generator_for("half", document_id)
     halves = {
         "literal: the costliest half": np.argsort(-costs, kind="stable")[:num_half],
-        "priced: the cheapest half": np.argsort(costs, kind="stable")[:num_half],
+        "value and priced: the cheapest half": np.argsort(costs, kind="stable")[:num_half],
         "the oldest half": np.arange(num_half),
         "a random half": chance.permutation(len(collapses))[:num_half],
     }
