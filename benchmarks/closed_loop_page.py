@@ -17,8 +17,8 @@ had led. Held-out documents ({corpora}) stream by; once every {block} tokens eac
 working context of at most {w_max} positions over {window} tokens, {refocuses} times a document; hindsight
 measures {candidates} candidates exactly. Losses are nats per token of the next {block} tokens, with 95%
 bootstrap intervals paired by document. The same context is also read on for {horizon} tokens:
-hindsight chooses by the first {block} of them alone, so what it gains there says how much of its gain outlasts the
-tokens that it was chosen on.
+hindsight chooses by the first {block} of them alone, so what it gains there says how much of its gain
+outlasts the tokens that it was chosen on.
 {seconds:.0f} minutes of work on {system}, {threads} threads, for what was not there yet.
 """
 

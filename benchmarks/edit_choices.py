@@ -3,8 +3,8 @@
 Two questions that need labels but no network, on held-out documents:
 
 - Half of a context's blocks have to collapse. A perfect learner of `literal` collapses the costliest half,
-  one of `value` or `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on the next one,
-  which they have not seen; beside them the oldest half and a random half.
+  one of `value` or `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on
+  the next one, which they have not seen; beside them the oldest half and a random half.
 - Labels are measured one edit at a time, the allocator does several at once. How far is the effect of a swap
   (an expand and a collapse together) from the sum of its two effects, and how much does the greedy oracle
   lose by believing in the sum?
