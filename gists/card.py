@@ -5,7 +5,7 @@ evaluation.json and writes MODEL_CARD.md from the two. Prose in notes.md is quot
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,14 @@ def _training(folder: Path, answer: Mapping[str, Any]) -> list[str]:
         f"{objective['window_tokens']} tokens a step in {training['students_per_window']} patterns each"
         f"{started}; {record['seconds'] / 60:.0f} minutes on {record['machine']}, {record['dtype']}. "
         f"Objective {objective['match']}, peak learning rate {training['optimiser']['learning_rate']:g}.",
+        *_curve(record.get("curve", [])),
     ]
+
+
+def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
+    """Validation losses by step; GistNets of before they were kept have none."""
+    points = ", ".join(f"{point['loss']:.4f} at step {point['step']:,}" for point in curve)
+    return [f"Validation loss, nats per token: {points}."] if points else []
 
 
 def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:

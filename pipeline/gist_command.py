@@ -72,9 +72,17 @@ def train_gists(
             progress.advance(1, f"loss {step.values['loss']:.4f}")
         progress.stop()
 
+    curve: list[dict[str, float]] = []
+
+    def validate() -> Mapping[str, float]:
+        values = validation_loss(network, model, config.tree, settings.objective, fixed)
+        step = min((len(curve) + 1) * settings.eval_interval, settings.optimiser.total_steps)
+        curve.append({"step": step, "loss": values["loss"]})
+        return values
+
     def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         seconds = round(time.perf_counter() - started, 1)
-        record = {**about, "step": step, "seconds": seconds, "validation": dict(metrics)}
+        record = {**about, "step": step, "seconds": seconds, "validation": dict(metrics), "curve": curve}
         write_folder(folder, partial(_fill, network, record))
 
     with JsonlSink(out / METRICS_FILE) as jsonl, TensorBoardSink(out / "tensorboard") as board:
@@ -84,7 +92,7 @@ def train_gists(
             batches,
             gist_loss(network, model, config.tree, settings.objective),
             settings,
-            evaluate=lambda: validation_loss(network, model, config.tree, settings.objective, fixed),
+            evaluate=validate,
             save=keeping_last(out, write, settings.keep_last),
             sinks=[jsonl, board],
             progress=lambda step: progress.advance(1, f"loss {step.values['loss']:.4f}"),

@@ -96,6 +96,11 @@ def test_json_is_one_object_and_the_card_is_made_from_the_same(run, trained):
     assert answer == json.loads((trained / "best/evaluation.json").read_text())
     card = (trained / "best/MODEL_CARD.md").read_text()
     assert answer["gist_hash"] in card
+    steps = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    judged = [line for line in steps if line["split"] == "validation"]
+    curve = json.loads(next(trained.glob("step_*/training.json")).read_text())["curve"]
+    assert curve == [{"step": line["step"], "loss": line["loss"]} for line in judged]
+    assert f"{judged[0]['loss']:.4f} at step {judged[0]['step']}" in card
     assert card.count("| trained |") > len({row["horizon"] for row in answer["rows"]})
 
 
