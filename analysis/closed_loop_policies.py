@@ -29,7 +29,7 @@ from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, 
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
-from mctrace.context.pricing import priced
+from mctrace.context.pricing import less_price
 from mctrace.context.trajectory import Trajectory
 
 _NUM_TAIL = 5
@@ -132,11 +132,14 @@ def attention_scores(view: View) -> Candidates:
 def similarity_scores(view: View) -> Candidates:
     """Largest cosine of a node's gist with one of the last complete blocks', standardised over candidates.
 
-    Gists are taken less the mean of their level, without which all of a document's are much alike. What is
-    more similar than what stands in full changes places with it: a value of detail like any other.
+    Gists are taken less the mean of their level, without which all of a document's are much alike. The least
+    similar is worth 0 and nothing is worth less, so that what stands in full gives way only to what is more
+    similar: a value of detail like any other.
     """
     lod_map = view.lod_map
     tree, candidates = lod_map.tree, view.candidates()
+    if not len(candidates):
+        return candidates
     last_block = lod_map.cursor // tree.block_size
     similarity_A = np.zeros(len(candidates))
     for level in range(1, tree.max_level + 1):
@@ -146,9 +149,9 @@ def similarity_scores(view: View) -> Candidates:
             tail_Rd = _directions(view.document.embeddings[1], last_block)[-_NUM_TAIL:]
             cosine_A = nodes_Md[torch.from_numpy(candidates.actions.index_A[of_level_A])] @ tail_Rd.T
             similarity_A[of_level_A] = cosine_A.amax(dim=1).double().numpy()
-    score_A = (similarity_A - similarity_A.mean()) / max(float(similarity_A.std()), 1e-12)
+    score_A = (similarity_A - similarity_A.min()) / max(float(similarity_A.std()), 1e-12)
     room = view.budget - lod_map.num_entries
-    return priced(replace(candidates, score_A=score_A), room, tree.block_size - 1)
+    return less_price(replace(candidates, score_A=score_A), room, tree.block_size - 1)
 
 
 def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
@@ -184,7 +187,7 @@ class Hindsight:
         if self.literal:
             return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
         room = view.budget - view.lod_map.num_entries
-        return priced(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
+        return less_price(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
 
     def values_of_detail(self, view: View, candidates: Candidates) -> dict[Action, float]:
         """Measured value of detail per action, nats per token over the next K tokens."""

@@ -30,6 +30,8 @@ class PolicySummary:
     less_than_recency: Interval
     """recency's `nll` less this one's, paired: positive is better than recency"""
     less_than_recency_horizon: Interval
+    less_than_recency_later: Interval | None
+    """the same over the tokens of the horizon behind those K; None where there are none"""
     share_of_hindsight: Interval | None
     """gain over recency as a share of hindsight's; None without hindsight, or where it gains nothing"""
     edits: float
@@ -45,7 +47,7 @@ class PolicySummary:
 
 
 def summarise(
-    rows: Iterable[Mapping[str, Any]], budget: int, seed: int
+    rows: Iterable[Mapping[str, Any]], budget: int, seed: int, *, block_size: int, horizon: int
 ) -> dict[str, dict[str, PolicySummary]]:
     """Group -> policy -> summary: every corpus by itself, "all", "all recall" and "all other" documents.
 
@@ -65,7 +67,7 @@ def summarise(
         for row in rows:
             if corpus_of(row["source"]) in members:
                 by_policy[row["policy"]][row["document_id"]] = row
-        found[name] = _summarise_group(by_policy, budget, seed)
+        found[name] = _summarise_group(by_policy, budget, seed, block_size, horizon)
     return found
 
 
@@ -96,7 +98,11 @@ def as_json(summaries: Mapping[str, Mapping[str, PolicySummary]]) -> dict[str, A
 
 
 def _summarise_group(
-    by_policy: Mapping[str, Mapping[str, Mapping[str, Any]]], budget: int, seed: int
+    by_policy: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    budget: int,
+    seed: int,
+    block_size: int,
+    horizon: int,
 ) -> dict[str, PolicySummary]:
     shared = sorted(set.intersection(*(set(found) for found in by_policy.values())))
     if not shared:
@@ -104,9 +110,12 @@ def _summarise_group(
     steps = {name: [found[d]["refocuses"] for d in shared] for name, found in by_policy.items()}
     nll = {name: _per_document(runs, "nll") for name, runs in steps.items()}
     nll_horizon = {name: _per_document(runs, "nll_horizon") for name, runs in steps.items()}
+    num_later = horizon - block_size
     summaries = {}
     for name, runs in steps.items():
         gain_D = nll[REFERENCE] - nll[name]
+        gain_horizon_D = nll_horizon[REFERENCE] - nll_horizon[name]
+        later_D = (horizon * gain_horizon_D - block_size * gain_D) / max(num_later, 1)
         ceiling_D = nll[REFERENCE] - nll[CEILING] if CEILING in nll else np.zeros(len(shared))
         every = [step for run in runs for step in run]
         kept = [step["kept"] for step in every if step["kept"] is not None]
@@ -114,7 +123,8 @@ def _summarise_group(
             _interval(shared, nll[name], seed),
             _interval(shared, nll_horizon[name], seed),
             _interval(shared, gain_D, seed),
-            _interval(shared, nll_horizon[REFERENCE] - nll_horizon[name], seed),
+            _interval(shared, gain_horizon_D, seed),
+            _interval(shared, later_D, seed) if num_later > 0 else None,
             share_of_gain(gain_D, ceiling_D, seed),
             float(np.mean([step["num_edits"] for step in every])),
             float(np.mean([step["num_edits"] - step["num_forced"] for step in every])),

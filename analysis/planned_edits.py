@@ -15,11 +15,11 @@ def planned_edits(
     """For every action "expand", "collapse", "keep", or "unknown" where nothing scores it.
 
     Scores are those of the snapshot's first checkpoint. Without one they are the measured values under the
-    priced target in units of `utility_scale` (nats per unit), what a network would give that has learned it.
+    priced target in units of `utility_scale` (nats per unit), what a perfect network would give.
     Nothing is left to chance.
     """
     scores = _scores(snapshot, utility_scale)
-    candidates = candidates_of(snapshot.lod_map, protected_tail=0).rescored(scores)
+    candidates = candidates_of(snapshot.lod_map, snapshot.protected_tail).rescored(scores)
     certain = replace(config, temperature=0.0)
     done = allocate(snapshot.lod_map, candidates, snapshot.lod_map.num_entries, certain).edits
     return {

@@ -37,11 +37,11 @@ _READINGS = {
     "legality_compliance": "The share of entries whose score, before masking, asks for no illegal edit.",
     "L_reg": "The regression part of the loss: lower is better.",
     "L_rank": "The ranking part of the loss: lower is better.",
-    "L_budget": "The budget part of the loss: lower is better.",
-    "L_illegal": "The illegality part of the loss: lower is better.",
+    "L_budget": "The budget part of the loss: lower is better; always 0 for the target value.",
+    "L_illegal": "The illegality part of the loss: lower is better; always 0 for the target value.",
     "score_delta_nll_expand": "Score against ΔNLL over expands: below zero is right.",
-    "score_delta_nll_collapse": "Score against ΔNLL over collapses: above zero is right for priced targets, "
-    "below zero for literal ones.",
+    "score_delta_nll_collapse": "Score against ΔNLL over collapses: above zero is right for value and "
+    "priced, below zero for literal.",
     "grad_norm": "The size of the gradient before clipping: spikes and steady growth are bad signs.",
     "lr": "The learning rate: a rise, then a slow fall.",
     "steps_per_s": "Training speed: higher is faster.",

@@ -75,7 +75,10 @@ def _score_entries(
         scores_N.double().numpy()
         for first in range(0, len(contexts), _BATCH_SIZE)
         for scores_N in score_contexts(
-            scorer.network, contexts[first : first + _BATCH_SIZE], signed=scorer.info.signed
+            scorer.network,
+            contexts[first : first + _BATCH_SIZE],
+            signed=scorer.info.signed,
+            protected_tails=[s.protected_tail for s in snapshots[first : first + _BATCH_SIZE]],
         )
     ]
 

@@ -82,6 +82,8 @@ class SnapshotView:
     split: str
     policy: str
     lod_map: LODMap
+    protected_tail: int
+    """tokens at the end that its actions leave alone"""
     horizon: int
     baseline_nll: float | None
     edit_price: float | None
@@ -216,6 +218,7 @@ def _view(row: Row, labels: list[Row], location: Location, token_texts: TokenTex
         split=row["split"] or "",
         policy=row["policy"],
         lod_map=lod_map,
+        protected_tail=row["protected_tail"],
         horizon=row["horizon"],
         baseline_nll=row["baseline_nll"],
         edit_price=labels[0]["edit_price"] if labels else None,

@@ -1,8 +1,8 @@
 """`make closed-loop`: does a LensNet that learns counterfactual delta-NLL make better working contexts?
 
 From nothing to the table: collect labels on recall documents, sources and prose; train each network on each
-target; let them edit the working contexts of held-out documents beside the other policies; collect where the
-best of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
+target; let them edit the working contexts of held-out documents beside the other policies; collect where one
+of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
 against priced, joint against single (`edit_choices.py`), and how much the greedy allocator loses.
 
 Everything goes through the console script and goes on where it stopped; `--scale full` asks for more of it.
@@ -49,6 +49,8 @@ CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
 NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("value", "priced", "literal")
+LEADER = "dual_cross_attention-value"
+"""the run whose network leads where labels are collected on-policy"""
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,9 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         for network in NETWORKS
         for target in TARGETS
     ]
-    leader = folder / f"dual_cross_attention-{TARGETS[0]}" / "best"
+    leader = folder / LEADER / "best"
     collect(scale, folder, lensnet=leader)
-    checkpoints.append(train(scale, folder, "on-policy", "dual_cross_attention", TARGETS[0]))
+    checkpoints.append(train(scale, folder, "on-policy", *LEADER.split("-")))
     answer = evaluate(scale, folder, checkpoints)
     return {
         "loop": answer,

@@ -37,8 +37,7 @@ from mctrace.train.scorer import Scorer
 class LensNetScorer:
     """A checkpoint that scores the entries of working contexts, in score units.
 
-    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`),
-    unless it scores values of detail, which a price balances.
+    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`).
     """
 
     scorer: Scorer
@@ -59,11 +58,13 @@ class LensNetScorer:
 
 
 def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False) -> LensNetScorer:
-    """The checkpoint in `folder`. Raises InputError when it learned from another base model, GistNet or tree
-    than those it is to score."""
+    """The checkpoint in `folder`; `balances` means nothing to one that scores values of detail.
+
+    Raises InputError when it learned from another base model, GistNet or tree than those it is to score.
+    """
     found = Scorer.from_pretrained(folder)
     refuse_unlearned(found.info, folder, [provenance], "model.name, gists.source and tree say")
-    return LensNetScorer(found, hash_of_checkpoint(folder), balances)
+    return LensNetScorer(found, hash_of_checkpoint(folder), balances and found.info.signed)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class ExportRequest:
     """What is asked for. `targets` are names or .sql files, `where` an SQL condition on labels."""
 
     layout: ExportFormat = "parquet"
-    targets: tuple[str, ...] = ("priced", "literal")
+    targets: tuple[str, ...] = ("value", "priced", "literal")
     where: str | None = None
     with_text: bool = False
     with_embeddings: bool = False

@@ -68,7 +68,7 @@ def _training(folder: Path, answer: Mapping[str, Any]) -> list[str]:
 def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
     """Validation losses by step; GistNets of before they were kept have none."""
     points = ", ".join(f"{point['loss']:.4f} at step {point['step']:,}" for point in curve)
-    return [f"Validation loss, nats per token: {points}."] if points else []
+    return [f"Validation loss up to the step that was kept, nats per token: {points}."] if points else []
 
 
 def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:

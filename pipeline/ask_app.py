@@ -131,7 +131,8 @@ def export(
         ExportLayout, typer.Option("--format", help="parquet: load_dataset; hf: load_from_disk")
     ] = ExportLayout.PARQUET,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="a .sql file or a target's name (repeatable) [all]")
+        list[str] | None,
+        typer.Option("--target", help="a .sql file or a target's name (repeatable) [value, priced, literal]"),
     ] = None,
     where: Annotated[
         str | None, typer.Option("--where", help="which labels, in SQL, e.g. \"split = 'train'\"")

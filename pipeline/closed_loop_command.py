@@ -97,7 +97,10 @@ def evaluate_closed_loop(
             progress.advance(1, str(row["policy"]))
     finally:
         progress.stop()
-    summaries = summarise(rows, config.closed_loop.w_max - config.tree.block_size, config.closed_loop.seed)
+    loop, block_size = config.closed_loop, config.tree.block_size
+    summaries = summarise(
+        rows, loop.w_max - block_size, loop.seed, block_size=block_size, horizon=loop.horizon
+    )
     answer = {
         "split": split,
         "corpus": list(config.corpus.paths),

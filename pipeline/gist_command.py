@@ -35,7 +35,7 @@ from mctrace.pipeline.gist_tables import print_judgement
 from mctrace.pipeline.progress import make_progress
 from mctrace.pipeline.train_command import claim_run_folder
 from mctrace.train.folders import keeping_last, write_folder
-from mctrace.train.telemetry import JsonlSink, TensorBoardSink
+from mctrace.train.telemetry import JsonlSink, TensorBoardSink, Value
 from mctrace.train.trainer import FitResult, fit_module
 
 METRICS_FILE = "metrics.jsonl"
@@ -72,17 +72,17 @@ def train_gists(
             progress.advance(1, f"loss {step.values['loss']:.4f}")
         progress.stop()
 
-    curve: list[dict[str, float]] = []
-
-    def validate() -> Mapping[str, float]:
-        values = validation_loss(network, model, config.tree, settings.objective, fixed)
-        step = min((len(curve) + 1) * settings.eval_interval, settings.optimiser.total_steps)
-        curve.append({"step": step, "loss": values["loss"]})
-        return values
+    curve = _Curve()
 
     def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         seconds = round(time.perf_counter() - started, 1)
-        record = {**about, "step": step, "seconds": seconds, "validation": dict(metrics), "curve": curve}
+        record = {
+            **about,
+            "step": step,
+            "seconds": seconds,
+            "validation": dict(metrics),
+            "curve": curve.points,
+        }
         write_folder(folder, partial(_fill, network, record))
 
     with JsonlSink(out / METRICS_FILE) as jsonl, TensorBoardSink(out / "tensorboard") as board:
@@ -92,9 +92,9 @@ def train_gists(
             batches,
             gist_loss(network, model, config.tree, settings.objective),
             settings,
-            evaluate=validate,
+            evaluate=lambda: validation_loss(network, model, config.tree, settings.objective, fixed),
             save=keeping_last(out, write, settings.keep_last),
-            sinks=[jsonl, board],
+            sinks=[jsonl, board, curve],
             progress=lambda step: progress.advance(1, f"loss {step.values['loss']:.4f}"),
         )
     progress.stop()
@@ -191,6 +191,17 @@ def _about(
         "num_tokens": sum(document.num_tokens for document in trained_on),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}",
     }
+
+
+class _Curve:
+    """Validation losses by step, for whoever looks at a GistNet's folder alone."""
+
+    def __init__(self) -> None:
+        self.points: list[dict[str, Value]] = []
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
+        if split == "validation":
+            self.points.append({"step": step, "loss": values["loss"]})
 
 
 def _fill(network: TransformerGistNet, record: Mapping[str, Any], folder: Path) -> None:

@@ -84,7 +84,7 @@ def describe(
     max_level: int,
     utility_scale: float,
     dataset: Mapping[str, str | int],
-    target_sql: str = "",
+    target_sql: str,
 ) -> CheckpointInfo:
     """The part of a checkpoint's info that stays the same during a run."""
     return CheckpointInfo(

@@ -61,9 +61,7 @@ class TensorLensNet(nn.Module):
         return mask_illegal(scores_BN, batch) if self.signed else scores_BN
 
 
-def export_lensnet(
-    network: LensNet, block_size: int, max_level: int, *, signed: bool = True
-) -> ExportedProgram:
+def export_lensnet(network: LensNet, block_size: int, max_level: int, *, signed: bool) -> ExportedProgram:
     """The network in evaluation mode as an exported program with any B >= 1 and N >= 2.
 
     `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` keeps it.

@@ -5,7 +5,6 @@ Shapes: B snapshots, N entries (padded).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,15 +18,15 @@ from mctrace.train.budget import budget_masses
 from mctrace.train.lensnet import LensNet
 
 
-def score(network: LensNet, batch: Batch) -> Tensor:
+def score(network: LensNet, batch: Batch, *, signed: bool) -> Tensor:
     """Scores [B, N] of a batch, labelled or not, on the network's device; without dropout.
 
-    Legal ones where its utilities are `signed`, else values of detail as they are.
+    Legal ones where the network's scores are `signed`, else values of detail as they are.
     """
     with evaluating(network):
         batch = batch.to(device_of(network))
         scores_BN: Tensor = network(batch)
-        return mask_illegal(scores_BN, batch) if batch.signed else scores_BN
+        return mask_illegal(scores_BN, batch) if signed else scores_BN
 
 
 def score_contexts(
@@ -37,29 +36,31 @@ def score_contexts(
     signed: bool,
     rebalanced: bool = False,
     budget: int | None = None,
-    protected_tail: int = 0,
+    protected_tails: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """Signed scores [N] of each working context of a live runtime, on the CPU, in score units.
 
     A context is its LOD map and its document's embeddings: no store, no labels. Of a network whose scores are
     `signed` they are legal, and with `rebalanced` expansions and collapses are brought to one mass
-    (`rebalance`). Of one that scores values of detail they are `less_price`, which balances them.
+    (`rebalance`). Of one that scores values of detail they are `values_less_price`, which balances them.
+    `protected_tails` has the tokens of each context that no action touches; 0 unless given.
     """
-    batch = replace(unlabelled_batch(contexts), signed=signed).to(device_of(network))
-    scores_BN = score(network, batch)
+    batch = unlabelled_batch(contexts).to(device_of(network))
+    scores_BN = score(network, batch, signed=signed)
     if signed and rebalanced:
         scores_BN = rebalance(scores_BN, batch)
     lengths = batch.entry_mask.sum(dim=1).tolist()
     scores = [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
     if signed:
         return scores
+    tails = [0] * len(contexts) if protected_tails is None else protected_tails
     return [
-        less_price(values_N, context.lod_map, budget, protected_tail)
-        for values_N, context in zip(scores, contexts, strict=True)
+        values_less_price(values_N, context.lod_map, budget, tail)
+        for values_N, context, tail in zip(scores, contexts, tails, strict=True)
     ]
 
 
-def less_price(values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int) -> Tensor:
+def values_less_price(values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int) -> Tensor:
     """Values of detail [N] less the shadow price of the K - 1 positions that an action takes or frees.
 
     Found on the values of all legal actions, for a working context that is to take `budget` positions;

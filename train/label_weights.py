@@ -27,8 +27,8 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
     """Weights [B, N] of entries in the regression term; 0 where nothing was measured.
 
     `units = "actions"` starts from the batch's own (a collapse counts once instead of K times), `"entries"`
-    from 1. An entry that can both expand and collapse has a target that is the sum of two labels, so that
-    their variances add; its chance to be measured is the expand's.
+    from 1. The target of an entry that can both expand and collapse is the sum of two labels, so that their
+    variances add, or where utilities are not `signed` their mean; its chance to be measured is the expand's.
     """
     measured_BN = batch.action_mask.float()
     weights_BN = measured_BN * batch.regression_weights if objective.units == "actions" else measured_BN
@@ -38,6 +38,9 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
             (_of_entries(variance_BA, index, 0.0) for index in (batch.expand_action, batch.collapse_action)),
             start=torch.zeros_like(weights_BN),
         )
+        if not batch.signed:
+            both_BN = (batch.expand_action >= 0) & (batch.collapse_action >= 0)
+            variance_BN = torch.where(both_BN, variance_BN / 4, variance_BN)
         weights_BN = weights_BN * precision(variance_BN, objective.variance_floor)
     if objective.weigh_by_inclusion:
         of_collapse_BN = _of_entries(batch.action_inclusion, batch.collapse_action, 1.0)

@@ -55,5 +55,5 @@ class Scorer:
             )
         return score_contexts(
             self.network, [context],
-            signed=self.info.signed, rebalanced=rebalanced, budget=budget, protected_tail=protected_tail,
+            signed=self.info.signed, rebalanced=rebalanced, budget=budget, protected_tails=[protected_tail],
         )[0]  # fmt: skip

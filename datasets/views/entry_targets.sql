@@ -36,7 +36,7 @@ select
     expand_utility is not null or collapse_utility is not null as action_mask,
     gain + refund as utility_sum,
     case when gain >= -refund then gain else refund end as utility_largest,
-    list_avg([expand_utility, collapse_utility]) as utility_mean,
+    coalesce(list_avg([expand_utility, collapse_utility]), 0) as utility_mean,
     case
         when expand_utility is not null then 1
         when collapse_utility is not null then 1 / block_size

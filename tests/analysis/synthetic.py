@@ -276,13 +276,14 @@ def write_run(folder: Path) -> Path:
     return folder
 
 
-def write_checkpoint(folder: Path, seed: int = 0, **dataset: str) -> Path:
+def write_checkpoint(folder: Path, seed: int = 0, target: str = "priced", **dataset: str) -> Path:
     """A small random LensNet that fits the store, or does not where `dataset` says so."""
+    from mctrace.datasets.queries import target_sql
     from mctrace.train.checkpoint import describe, save_checkpoint
     from mctrace.train.config import NetworkConfig, TrainConfig
     from mctrace.train.networks import build_network
 
-    config = TrainConfig(network=NetworkConfig(d_lens=8, num_heads=2, num_stacks=1))
+    config = TrainConfig(network=NetworkConfig(d_lens=8, num_heads=2, num_stacks=1), target=target)
     info = describe(
         config,
         embedding_dim=WIDTH,
@@ -297,6 +298,7 @@ def write_checkpoint(folder: Path, seed: int = 0, **dataset: str) -> Path:
             "dtype": "float32",
             **dataset,
         },
+        target_sql=target_sql(target),
     )
     save_checkpoint(folder, build_network(config.network, WIDTH, seed=seed), info)
     return folder

@@ -187,6 +187,8 @@ def test_similarity_brings_back_what_reads_like_the_tail_and_sees_no_token_that_
         view = dataclasses.replace(view_at(model, document), lod_map=lod_map, budget=lod_map.num_entries)
         found.append(similarity_scores(view))
     np.testing.assert_allclose(found[0].score_A, found[1].score_A, atol=1e-9)
+    roomy = dataclasses.replace(view, budget=lod_map.num_entries + 400)
+    assert (similarity_scores(roomy).score_A >= 0).all()  # nothing is given up while there is room
     expand_score_A = np.where(found[0].is_expand_A, found[0].score_A, -np.inf)
     best = found[0].actions.action(int(np.argmax(expand_score_A)))
     assert best == Action("expand", Node(1, 5))
@@ -227,11 +229,14 @@ def test_the_table_by_hand():
         # A document that one policy has not run on counts for none.
         row("d3", "recency", [100.0]),
     ]
-    (found,) = summarise(rows, budget=40, seed=0).values()
+    (found,) = summarise(rows, budget=40, seed=0, block_size=4, horizon=8).values()
     lens = found["lens"]
     assert lens.nll.mean == 5.25
     assert lens.nll_horizon.mean == 10.5
     assert (lens.less_than_recency.mean, lens.less_than_recency.low) == (0.75, 0.5)
+    assert lens.less_than_recency_horizon.mean == 1.5
+    assert lens.less_than_recency_later is not None
+    assert lens.less_than_recency_later.mean == 2.25  # (8 * 1.5 - 4 * 0.75) / 4
     assert lens.share_of_hindsight is not None
     assert lens.share_of_hindsight.mean == 0.5
     assert found["hindsight"].share_of_hindsight.mean == 1.0
@@ -244,12 +249,14 @@ def test_every_corpus_is_told_apart_and_together():
     rows = [
         row(d, p, [1.0], s) for d, s in (("d1", "a/x"), ("d2", "recall:a/x")) for p in ("recency", "lod0")
     ]
-    assert list(summarise(rows, 40, 0)) == ["all", "recall:a", "a"]
+    assert list(summarise(rows, 40, 0, block_size=4, horizon=8)) == ["all", "recall:a", "a"]
     rows += [row(d, p, [1.0], "recall:b/x") for d in ("d3", "d4") for p in ("recency", "lod0")]
-    found = summarise(rows, 40, 0)
+    found = summarise(rows, 40, 0, block_size=4, horizon=8)
     assert list(found) == ["all", "all recall", "recall:b", "recall:a", "a"]
     assert [group["lod0"].nll.num_documents for group in found.values()] == [4, 3, 2, 1, 1]
-    assert list(summarise(rows[2:], 40, 0)) == ["all recall", "recall:b", "recall:a"]
+    short = summarise(rows[2:], 40, 0, block_size=4, horizon=4)
+    assert list(short) == ["all recall", "recall:b", "recall:a"]
+    assert short["recall:a"]["lod0"].less_than_recency_later is None
 
 
 def test_a_ceiling_that_gains_nothing_has_no_share():

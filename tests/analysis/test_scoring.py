@@ -1,5 +1,6 @@
 """Checkpoints beside measured values."""
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from mctrace.analysis.checkpoint_section import checkpoint_section, paired_differences
+from mctrace.analysis.planned_edits import planned_edits
 from mctrace.analysis.scorer_section import scorer_section
 from mctrace.analysis.scoring import open_scorers, scored, scorer_agreement
 from mctrace.analysis.shipped import run_analysis
 from mctrace.analysis.snapshot_view import read_snapshots
+from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.errors import InputError
 from mctrace.datasets.batches import make_batch
 from mctrace.datasets.store import Store
@@ -37,7 +40,7 @@ def test_scores_are_those_of_a_training_batch(store: Store, connection: Connecti
     assert set(labelled) == set(IDS)
     num_checked = 0
     for view in found:
-        scores_N = score(scorer.network, make_batch(data, [labelled[view.snapshot_id]]))[0]
+        scores_N = score(scorer.network, make_batch(data, [labelled[view.snapshot_id]]), signed=True)[0]
         assert torch.count_nonzero(scores_N)
         for action in view.actions:
             first = view.lod_map.entries.index_of_token(action.first_token)
@@ -47,6 +50,26 @@ def test_scores_are_those_of_a_training_batch(store: Store, connection: Connecti
             )
             num_checked += 1
     assert num_checked == 12 + 12 + 13
+
+
+def test_values_are_priced_by_the_actions_that_a_snapshot_has(
+    store: Store, connection: Connection, tmp_path
+) -> None:
+    (scorer,) = open_scorers([write_checkpoint(tmp_path / "values" / "best", target="value")])
+    views = read_snapshots(connection, store.location, IDS, with_text=False)
+    protected = [dataclasses.replace(view, protected_tail=12) for view in views]
+    free = [dataclasses.replace(view, protected_tail=0) for view in views]
+    prices = []
+    for some in (views, protected, free):
+        found = scored(store.at(), some, [scorer])
+        prices.append([one.actions[0].scores["values"] for one in found])
+    assert {view.protected_tail for view in views} != {12}
+    assert prices[1] != prices[2]
+    one = scored(store.at(), views, [scorer])[0]
+    edits = planned_edits(
+        one, 0.25, AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
+    )
+    assert set(edits) == {found.action for found in one.actions}
 
 
 def test_checkpoints_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:

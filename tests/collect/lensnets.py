@@ -5,12 +5,15 @@ from pathlib import Path
 import torch
 
 from mctrace.datasets.provenance import Provenance
+from mctrace.datasets.queries import target_sql
 from mctrace.train.checkpoint import describe, save_checkpoint
 from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.networks import build_network
 
 
-def save_random_lensnet(folder: Path, provenance: Provenance, embedding_dim: int, seed: int = 0) -> Path:
+def save_random_lensnet(
+    folder: Path, provenance: Provenance, embedding_dim: int, seed: int = 0, target: str = "priced"
+) -> Path:
     """A narrow network whose scores spread by about one unit."""
     config = NetworkConfig(d_lens=16, num_heads=2, num_stacks=1, dropout=0.0)
     network = build_network(config, embedding_dim, seed=seed)
@@ -19,7 +22,7 @@ def save_random_lensnet(folder: Path, provenance: Provenance, embedding_dim: int
             if name.startswith("head.") and weights.ndim == 2:
                 weights.mul_(100.0 if weights.shape[0] == 1 else 3.0)
     info = describe(
-        TrainConfig(network=config),
+        TrainConfig(network=config, target=target),
         embedding_dim=embedding_dim,
         block_size=provenance.tree.block_size,
         max_level=provenance.tree.max_level,
@@ -30,6 +33,7 @@ def save_random_lensnet(folder: Path, provenance: Provenance, embedding_dim: int
             "model_hash": provenance.model_hash,
             "gist_hash": provenance.gist_hash,
         },
+        target_sql=target_sql(target),
     )
     save_checkpoint(folder, network, info)
     return folder

@@ -38,6 +38,12 @@ def scorer(tmp_path) -> LensNetScorer:
     return load_scorer(save_random_lensnet(tmp_path / "lens", PROVENANCE, WIDTH), PROVENANCE)
 
 
+@pytest.fixture
+def value_scorer(tmp_path) -> LensNetScorer:
+    folder = save_random_lensnet(tmp_path / "value", PROVENANCE, WIDTH, target="value")
+    return load_scorer(folder, PROVENANCE, balances=True)
+
+
 def maps(scorer: LensNetScorer, **rules: float) -> OnPolicyMaps:
     config = OnPolicyConfig(BUDGET, TAIL, 6, AllocatorConfig(**rules))
     return OnPolicyMaps(scorer, tiny_model(), MeanGistNet(), config)
@@ -54,7 +60,9 @@ def test_a_lensnet_scores_a_context_that_is_read_as_it_does_in_training(tiny_set
     stored = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
     tokens_Td = stored.rows(0, np.arange(len(stored.tokens)))
     found_N = scorer.scores(snapshot.lod_map, [tokens_Td, *stored.gists], budget=BUDGET, protected_tail=TAIL)
-    np.testing.assert_allclose(found_N, score(scorer.scorer.network, batch)[0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        found_N, score(scorer.scorer.network, batch, signed=True)[0].numpy(), atol=1e-6
+    )
     assert found_N.std() > 0.1
 
 
@@ -69,6 +77,20 @@ def test_balanced_scores_have_masses_of_one_size(scorer):
     expansion = 3 * scores_N[level_N > 0].clip(min=0).sum()
     collapse = 0.75 * -scores_N[level_N < 2].clip(max=0).sum()
     assert expansion == pytest.approx(collapse, abs=1e-5)
+
+
+def test_values_of_detail_are_priced_for_the_budget(value_scorer):
+    document = make_document()
+    one = maps(value_scorer).head_map(document, TREE, 0, 160, "key", 0)
+    assert one.num_entries <= BUDGET
+    assert not one.levels[-TAIL // 4 :].any()
+    tree = embed_document(tiny_model(), MeanGistNet(), document, TREE)
+    lod_map = recency_map_within(TREE, 0, 120, BUDGET, TAIL)
+    roomy = value_scorer.scores(lod_map, tree.embeddings, budget=BUDGET + 60, protected_tail=TAIL)
+    tight = value_scorer.scores(lod_map, tree.embeddings, budget=BUDGET - 20, protected_tail=TAIL)
+    np.testing.assert_allclose(roomy - tight, (roomy - tight)[0], atol=1e-6)
+    assert roomy[0] > tight[0]
+    assert not value_scorer.balances
 
 
 def test_the_map_it_arrives_at_keeps_budget_and_tail_and_depends_on_the_key_alone(scorer):

@@ -72,7 +72,7 @@ def test_entry_targets_are_those_of_the_batches(store, target, column):
             snapshot.snapshot_id,
         )
         np.testing.assert_allclose(
-            [row[column] or 0.0 for row in rows], batch.target_utilities[0].numpy(), atol=1e-6
+            [row[column] for row in rows], batch.target_utilities[0].numpy(), atol=1e-6
         )
         np.testing.assert_allclose(
             [row["regression_weight"] for row in rows], batch.regression_weights[0].numpy(), atol=1e-6

@@ -82,13 +82,14 @@ def test_labels_and_targets_are_those_of_sql(store, tmp_path):
                         "delta_nll",
                         "stderr",
                         "value_of_detail",
+                        "utility_value",
                         "utility_priced",
                         "utility_literal",
                     )
                 )
     connection = connect(store.at())
     expected = {}
-    for target in ("priced", "literal"):
+    for target in ("value", "priced", "literal"):
         for row in fetch_rows(connection, exporting.target_sql(target)):
             key = tuple(row[name] for name in exporting._KEYS)
             before = expected.get(key, (row["delta_nll"], row["stderr"], row["value_of_detail"]))

@@ -27,6 +27,7 @@ def info_for(network_config):
         block_size=4,
         max_level=2,
         utility_scale=0.02,
+        target_sql="",
         dataset={"uri": "store", "version": 7, "model_hash": "abc"},
     )
 

@@ -38,7 +38,7 @@ def scorer_of(config):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     info = describe(
         TrainConfig(network=config), embedding_dim=WIDTH, block_size=4, max_level=2, utility_scale=0.02,
-        dataset={"version": 1},
+        dataset={"version": 1}, target_sql="",
     )  # fmt: skip
     return Scorer(network, info)
 
@@ -54,25 +54,60 @@ def test_a_live_runtime_loads_a_folder_and_scores_its_context(tmp_path, config):
     assert (scores[3:] <= 0).all()  # tokens cannot expand
     assert torch.equal(scores, scorer.score(live))
     batch = unlabelled_batch([live])
-    assert torch.equal(scorer.score(live, rebalanced=True), rebalance(score(scorer.network, batch), batch)[0])
+    assert torch.equal(
+        scorer.score(live, rebalanced=True), rebalance(score(scorer.network, batch, signed=True), batch)[0]
+    )
+
+
+class Worth(torch.nn.Module):
+    """Scores every entry by the first number of its embedding, of either sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, batch):
+        return self.weight * batch.context_embeddings[..., 0]
 
 
 def test_values_of_detail_are_scored_less_the_price_that_fits_the_budget():
-    scorer = scorer_of(DUAL)
-    values = Scorer(scorer.network, replace(scorer.info, target="value", target_sql="-- merge: mean\n"))
-    live = context([2, 2, 2, 2, 1, 1, 0, 0], cursor=31)
-    num_entries = live.lod_map.num_entries
-    raw_N = score(scorer.network, replace(unlabelled_batch([live]), signed=False))[0]
-    found = {budget: values.score(live, budget=budget) for budget in (None, num_entries, 7, 30)}
-    prices = {budget: raw_N - scores_N for budget, scores_N in found.items()}
-    for price_N in prices.values():
+    # Two gists worth 0.9 and 0.2, then blocks of tokens worth 0.1, 0.5, 0.7 and 0.05.
+    worth_of_tokens, worth_of_gists = [0.0] * 8, [0.9, 0.2, 0.0, 0.0, 0.0, 0.0]
+    for block in (0.1, 0.5, 0.7, 0.05):
+        worth_of_tokens += [block] * 4
+    levels = [torch.zeros(len(worths), WIDTH) for worths in (worth_of_tokens, worth_of_gists, [0.0])]
+    for table, worths in zip(levels, (worth_of_tokens, worth_of_gists, [0.0]), strict=True):
+        table[:, 0] = torch.tensor(worths)
+    lod_map = LODMap(TreeShape(4, 2), 0, 24, np.array([1, 1, 0, 0, 0, 0], dtype=np.uint8))
+    live = Context(lod_map, TreeEmbeddings(levels))
+    info = replace(scorer_of(DUAL).info, target="value", target_sql="-- merge: mean\n")
+    scorer = Scorer(Worth(), info)
+    raw_N = score(scorer.network, unlabelled_batch([live]), signed=False)[0]
+    assert raw_N.max() == pytest.approx(0.9)
+
+    def price(**asked):
+        price_N = raw_N - scorer.score(live, **asked)
         torch.testing.assert_close(price_N, price_N[:1].expand_as(price_N))
-        assert price_N[0] >= 0
-    assert torch.equal(found[None], found[num_entries])
-    assert prices[30][0] <= prices[num_entries][0] <= prices[7][0]
-    assert torch.equal(found[None], values.score(live, rebalanced=True))
-    taught_by_pairs = replace(values.info, training={"objective": {"name": "preference"}})
-    assert torch.equal(Scorer(values.network, taught_by_pairs).score(live), scorer.score(live))
+        return float(price_N[0])
+
+    # At its own size two swaps pay: 0.9 for 0.05 and 0.2 for 0.1.
+    assert 0.1 < price() < 0.2
+    assert price(budget=lod_map.num_entries) == price()
+    # With the last block protected one does, 0.9 for 0.1; the next would be 0.2 for 0.5.
+    assert 0.2 < price(protected_tail=4) < 0.5
+    # Room for both at once: nothing has to be sold, and nothing is worth less than 0.
+    assert price(budget=lod_map.num_entries + 6) == 0
+    # With two nodes less three blocks go, and 0.9 still comes.
+    assert 0.5 < price(budget=lod_map.num_entries - 6) < 0.9
+    assert torch.equal(scorer.score(live), scorer.score(live, rebalanced=True))
+
+
+def test_what_learned_from_pairs_has_signs_whatever_its_target():
+    scorer, live = scorer_of(DUAL), context([2, 2, 2, 2, 1, 1, 0, 0], cursor=31)
+    values = replace(scorer.info, target="value", target_sql="-- merge: mean\n")
+    assert not values.signed
+    taught_by_pairs = replace(values, training={"objective": {"name": "preference"}})
+    assert torch.equal(Scorer(scorer.network, taught_by_pairs).score(live), scorer.score(live))
 
 
 def test_a_tree_of_another_shape_is_refused():
@@ -89,14 +124,14 @@ def test_a_tree_that_lacks_nodes_says_which():
         scorer_of(DUAL).score(short)
 
 
-@pytest.mark.parametrize("config", [DUAL, TRANSFORMER])
-def test_the_exported_graph_scores_as_the_network_does_at_any_size(make_batch, config):
+@pytest.mark.parametrize(("config", "signed"), [(DUAL, True), (TRANSFORMER, True), (DUAL, False)])
+def test_the_exported_graph_scores_as_the_network_does_at_any_size(make_batch, config, signed):
     network = scorer_of(config).network
-    exported = export_lensnet(network, block_size=4, max_level=2).module()
+    exported = export_lensnet(network, block_size=4, max_level=2, signed=signed).module()
     for seed, num_snapshots in ((0, 1), (1, 3), (2, 5)):
         batch = make_batch(seed, num_snapshots=num_snapshots, num_spans=3 + seed)
         found = exported(*(getattr(batch, name) for name in INPUTS))
-        torch.testing.assert_close(found, score(network, batch), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, score(network, batch, signed=signed), rtol=1e-4, atol=1e-5)
 
 
 def test_loading_and_scoring_need_neither_store_nor_cluster_nor_base_model(tmp_path):

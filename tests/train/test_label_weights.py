@@ -62,6 +62,22 @@ def test_equal_weights_are_the_default(make_batch):
     assert torch.equal(entry_weights(batch, ObjectiveConfig()), batch.regression_weights)
 
 
+def test_the_mean_of_two_labels_varies_less_than_either(make_batch):
+    batch = noisy(make_batch(3))
+    objective = ObjectiveConfig(label_weights="inverse_variance")
+    both = (batch.expand_action >= 0) & (batch.collapse_action >= 0)
+    assert both.any()
+    summed, mean = (entry_weights(replace(batch, signed=signed), objective) for signed in (True, False))
+    assert (mean[both] > summed[both]).all()
+    assert torch.equal(mean[~both], summed[~both])
+    row, entry = both.nonzero()[0].tolist()
+    of_two = [
+        batch.action_stderr[row, index[row, entry]] for index in (batch.expand_action, batch.collapse_action)
+    ]
+    variance = sum(float(stderr / batch.utility_scale) ** 2 for stderr in of_two) / 4
+    assert float(mean[row, entry]) == pytest.approx(1 / (variance + 1), rel=1e-5)
+
+
 def test_a_noisy_label_moves_the_scores_less(make_batch):
     batch = make_batch(4, one_action_per_entry=True)
     objective = ObjectiveConfig(label_weights="inverse_variance")

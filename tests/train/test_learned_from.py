@@ -22,6 +22,7 @@ def learned_from(*kinds: Provenance) -> CheckpointInfo:
         block_size=32,
         max_level=2,
         utility_scale=1.0,
+        target_sql="",
         dataset={"uri": "store", "version": 3, **asdict(Provenance.of_all(kinds))},
     )
 

@@ -152,6 +152,18 @@ def test_total_is_the_weighted_sum(make_batch):
     assert set(terms.scalars()) == {"loss", "L_reg", "L_rank", "L_budget", "L_illegal"}
 
 
+def test_values_of_detail_have_no_signs_to_balance_or_to_keep_legal(make_batch):
+    batch = make_batch(6)
+    scores = torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(6))
+    signed = counterfactual_loss(scores, batch, ObjectiveConfig())
+    values = counterfactual_loss(scores, replace(batch, signed=False), ObjectiveConfig())
+    assert signed.terms["L_budget"] > 0
+    assert signed.terms["L_illegal"] > 0
+    assert (values.terms["L_budget"], values.terms["L_illegal"]) == (0, 0)
+    expected = signed.terms["L_reg"] + 0.5 * signed.terms["L_rank"]
+    torch.testing.assert_close(values.total, expected)
+
+
 def test_padding_changes_no_term(make_batch, split_batch):
     batch = make_batch(4, num_snapshots=4)
     scores = scores_for(batch, 4).detach()

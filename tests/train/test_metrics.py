@@ -133,6 +133,17 @@ def test_documents_are_means_of_their_snapshots_and_pooled_is_over_everything(ma
     assert all(np.isfinite(value) for value in result.scalars().values())
 
 
+def test_metrics_of_signs_are_of_nothing_where_utilities_have_none(make_batch):
+    batch = make_batch(0)
+    scores = torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(0))
+    for signed in (True, False):
+        evaluation = Evaluation(ObjectiveConfig())
+        evaluation.add_labels(scores, replace(batch, signed=signed))
+        found = evaluation.result().pooled
+        assert ("budget_balance" in found) == ("legality_compliance" in found) == signed
+        assert "utility_correlation" in found
+
+
 def test_undefined_metrics_are_left_out_and_counted(make_batch):
     batch = make_batch(4)
     equal = replace(batch, action_utilities=torch.zeros_like(batch.action_utilities))

@@ -227,10 +227,13 @@ def test_inference_masks_illegal_directions_and_padding(make_batch):
 def test_score_is_legal_without_dropout_and_restores_the_mode(make_batch):
     batch = make_batch(12)
     network = network_of(DUAL).train()
-    first, second = score(network, batch), score(network, batch)
+    first, second = score(network, batch, signed=True), score(network, batch, signed=True)
     assert network.training
     assert torch.equal(first, second)
     assert torch.equal(first, mask_illegal(first, batch))
+    values = score(network, batch, signed=False)
+    assert torch.equal(mask_illegal(values, batch), first)
+    assert not torch.equal(values, first)
     with evaluating(network):
         assert not network.training
 
