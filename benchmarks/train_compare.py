@@ -4,8 +4,8 @@
 
 Trains every combination under the small preset, judges all of one target together with the baselines, and
 writes benchmarks/results/train-compare.json; `benchmarks.train_compare_page` makes a page of it. Combinations
-whose data the store lacks (no variants: no pairs) are left out and named; pairs and the target `value` do not go
-together.
+whose data the store lacks (no variants: no pairs) are left out and named; pairs and the target `value` do not
+go together.
 """
 
 import argparse
