@@ -7,6 +7,7 @@ The others leave edits to the focus allocator and differ in how they score:
     random             standard normal noise per action
     attention          the base model's attention to a span from the last K tokens, its logarithm standardised
     similarity         cosine of a span's gist with those of what was read last: retrieval, nothing learned
+    told               facts that are asked for, shown until answered: what recall could gain (`told.py`)
     lensnet            a checkpoint's scores
     hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
     literal_hindsight  the same effects under the target `literal`: what its perfect learner would do

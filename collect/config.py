@@ -107,6 +107,8 @@ class CollectConfig:
     """most recent tokens that never collapse"""
     max_actions: int | None = None
     """most actions measured per trajectory, sampled evenly over action and node_level; none: all"""
+    action_sampling: Literal["even", "overlap"] = "even"
+    """overlap: half of each sample goes to spans that share rare words with the text about to be read"""
     estimator: Literal["exact", "windowed"] = "exact"
     """windowed recomputes only `estimator_window` entries after an edit, and the horizon"""
     estimator_window: int = 128

@@ -14,6 +14,7 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.documents import Document
 from mctrace.collect.edits import sample_joint
 from mctrace.collect.identity import with_id
+from mctrace.collect.overlap import overlap_weights
 from mctrace.collect.planned import PlannedTrajectory
 from mctrace.collect.policies import random_map, recency_map
 from mctrace.collect.sampling import sample_actions
@@ -73,19 +74,21 @@ def _plan_all(
             cursors = cursors[:1]
         head = _head_map(document, policy, number, cursors[0], config, provenance.tree, lensnet)
         trajectory = Trajectory(head, cursors, config.horizon)
-        yield from plan_trajectory(document.document_id, policy, trajectory, config, provenance)
+        yield from plan_trajectory(document, policy, trajectory, config, provenance)
         yield from _plan_variants(document.document_id, number, cursors, config, provenance)
 
 
 def plan_trajectory(
-    document_id: str, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
+    document: Document, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
 ) -> Iterator[PlannedTrajectory]:
     """A trajectory whose legal actions are measured, all or a seeded sample, then its side measurements."""
     legal = trajectory.legal_actions(config.protected_tail)
-    key = (document_id, policy, trajectory.first_cursor, config.seed)
-    actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key)))
+    key = (document.document_id, policy, trajectory.first_cursor, config.seed)
+    by_overlap = config.action_sampling == "overlap"
+    weight_A = overlap_weights(trajectory, legal, document.tokens) if by_overlap else None
+    actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key), weight_A))
     planned = PlannedTrajectory(
-        "", document_id, policy, trajectory, actions, len(legal), config.protected_tail
+        "", document.document_id, policy, trajectory, actions, len(legal), config.protected_tail
     )
     if config.estimator == "windowed":
         drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction

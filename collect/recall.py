@@ -1,11 +1,14 @@
 """Documents where memory matters: facts planted in real text and asked for thousands of tokens later.
 
-A carrier (a stretch of somebody's prose or source code) is cut in two. Its first part gets facts between its
-paragraphs, in the first half: some are asked for at the end, as many are distractors that say the same of
-somebody else. Each question words the fact anew and ends at least one refocus before its answer begins, so
-that a policy that reads the question has time to bring the fact back. Answers word it a third way, but for
-the value, which nothing but the fact can tell. In between stands the carrier's second part, and it stands
-nowhere else: of text that is repeated, bringing back the original would gain more than bringing back a fact.
+A carrier (a stretch of somebody's prose or source code) gets facts between its paragraphs, in its first
+half: some are asked for at the end, as many are distractors that say the same of somebody else. Each
+question words the fact anew and ends at least one refocus before its answer begins, so that a policy that
+reads the question has time to bring the fact back. Answers word it a third way, but for the value, which
+nothing but the fact can tell. What stands in between are the next questions and earlier answers: nearly
+half of the tokens at a document's end are answers, so that what a context has to say about them is most of
+what it is worth there. Where that leaves too little time, words of the carrier's end fill it, and they
+stand nowhere else: of text that is repeated, bringing back the original would gain more than bringing back
+a fact.
 
 Everything follows from the carrier's name: the same text gives the same document on every machine.
 """
@@ -13,7 +16,7 @@ Everything follows from the carrier's name: the same text gives the same documen
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 
 import numpy as np
 
@@ -25,8 +28,10 @@ CARRIER_CHARACTERS = 13_500
 """of one document: about 3,200 tokens of prose, 4,300 of source code"""
 MIN_WORDS_BEFORE_ANSWER = 40
 """words between a question's end and its answer; no fewer tokens, which is one refocus of K = 32 and more"""
-_BODY_SHARE = 0.8
-"""share of the carrier that stands before the questions; the rest stands between questions and answers"""
+_QUESTIONS_AHEAD = 2
+"""questions that are asked between a question and its answer"""
+_BODY_SHARE = 0.9
+"""share of the carrier that stands before the questions; of the rest, words fill what time is missing"""
 _PLANTED_SHARE = 0.5
 """share of the body, from its start, in which facts are planted"""
 _LONG_PARAGRAPH = 1000
@@ -93,6 +98,7 @@ _FIRST_NAMES = _words(
 _LAST_NAMES = _words("Okafor Lindqvist Marsh Petrov Haddad Moreau Tanaka Keller Boateng Rossi Vance Dvorak")
 _BUILDINGS = _words("archive observatory greenhouse boathouse foundry chapel library mill lighthouse granary")
 _SITES = _words("river market harbour north quarry station orchard old-town ridge lake")
+_NAMES = {"people": (_FIRST_NAMES, _LAST_NAMES), "places": (_SITES, _BUILDINGS)}
 _COLOURS = _words("amber crimson pale velvet copper silent hollow bright rusty ivory frozen gentle")
 _CREATURES = _words("falcon otter badger heron lynx beetle salmon raven hedgehog marten stork viper")
 _OBJECTS = _words("kettle clock teapot drum lantern violin suitcase globe barrel flowerpot boot accordion")
@@ -145,8 +151,8 @@ def recall_texts(name: str, carrier: str) -> Iterator[RecallText]:
 def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
     """The document that `paragraphs` carry: facts in the first half of its body, then questions and answers.
 
-    Words of the paragraphs after the body fill the time that each question leaves before its answer. Where
-    there are too few of them, they come again.
+    Words of the paragraphs after the body fill the time that is missing between a question and its answer.
+    Where there are too few of them, they come again.
     """
     generator = generator_for("recall", name)
     facts = _facts(generator, NUM_QUESTIONS + NUM_DISTRACTORS)
@@ -160,17 +166,34 @@ def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
     return RecallText(f"{planted.rstrip()}\n\n{exam}\n", asked, tuple(facts[NUM_QUESTIONS:]))
 
 
+def asked_in(text: str) -> list[Fact]:
+    """The facts that a document of this module asks for, found by their answers and in the order of these."""
+    found: dict[int, Fact] = {}
+    for relation in RELATIONS:
+        for who in _everybody(relation.subjects):
+            before_value = Fact(relation, who, "").answer.removesuffix(".")
+            if (at := text.find(before_value)) >= 0:
+                value = text[at + len(before_value) :].partition(".")[0]
+                found[at] = Fact(relation, who, value)
+    return [found[at] for at in sorted(found)]
+
+
 def _exam(asked: Sequence[Fact], filler: Iterator[str]) -> Iterator[str]:
-    """Question, text, next question, answer to the one before, and so on; the last answer ends it."""
-    yield asked[0].question
-    for fact, following in zip(asked, (*asked[1:], None), strict=True):
-        num_words = MIN_WORDS_BEFORE_ANSWER
-        if following:
-            num_words = max(8, num_words - len(following.question.split()))
-        yield " ".join(islice(filler, num_words))
-        if following:
-            yield following.question
-        yield fact.answer
+    """Questions, each after the first few followed by the answer to an earlier one, then the last answers."""
+    words_until: list[int] = []
+    num_words = 0
+    for number in range(len(asked) + _QUESTIONS_AHEAD):
+        if number < len(asked):
+            yield asked[number].question
+            num_words += len(asked[number].question.split())
+            words_until.append(num_words)
+        if (answered := number - _QUESTIONS_AHEAD) >= 0:
+            missing = MIN_WORDS_BEFORE_ANSWER - (num_words - words_until[answered])
+            if missing > 0:
+                yield " ".join(islice(filler, missing))
+                num_words += missing
+            yield asked[answered].answer
+            num_words += len(asked[answered].answer.split())
 
 
 def _plant(body: Sequence[str], statements: Sequence[str], generator: np.random.Generator) -> list[str]:
@@ -200,9 +223,16 @@ def _facts(generator: np.random.Generator, count: int) -> list[Fact]:
 
 
 def _subject(kind: str, generator: np.random.Generator) -> str:
-    if kind == "people":
-        return f"{generator.choice(_FIRST_NAMES)} {generator.choice(_LAST_NAMES)}"
-    return f"the {generator.choice(_SITES)} {generator.choice(_BUILDINGS)}"
+    first, last = _NAMES[kind]
+    return _called(kind, str(generator.choice(first)), str(generator.choice(last)))
+
+
+def _everybody(kind: str) -> Iterator[str]:
+    return (_called(kind, first, last) for first, last in product(*_NAMES[kind]))
+
+
+def _called(kind: str, first: str, last: str) -> str:
+    return f"{first} {last}" if kind == "people" else f"the {first} {last}"
 
 
 def _value(kind: str, generator: np.random.Generator) -> str:

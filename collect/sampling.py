@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mctrace.context.actions import Action
+
+FloatArray = npt.NDArray[np.float64]
+
+_EVEN_SHARE = 0.5
+"""of a stratum's sample that is spread evenly whatever the weights: every action stays possible, and its
+inverse probability no more than twice what it would be"""
 
 
 @dataclass(frozen=True)
@@ -18,11 +25,15 @@ class SampledAction:
 
 
 def sample_actions(
-    actions: Sequence[Action], max_actions: int | None, generator: np.random.Generator
+    actions: Sequence[Action],
+    max_actions: int | None,
+    generator: np.random.Generator,
+    weight_A: FloatArray | None = None,
 ) -> list[SampledAction]:
     """At most `max_actions`, without replacement, as evenly as the strata (action, node_level) allow.
 
-    Small strata are taken whole and leave their share to the others. The order of `actions` is kept.
+    Small strata are taken whole and leave their share to the others. Within a stratum all are alike, or half
+    of its sample goes by `weight_A` (>= 0). The order of `actions` is kept.
     """
     strata: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, action in enumerate(actions):
@@ -36,9 +47,44 @@ def sample_actions(
     quotas = even_quotas(sizes, max_actions)
     chosen: dict[int, float] = {}
     for key, members in sorted(strata.items()):
-        picks = generator.choice(len(members), size=quotas[key], replace=False)
-        chosen.update({members[pick]: quotas[key] / len(members) for pick in picks})
+        if weight_A is None:
+            picks = generator.choice(len(members), size=quotas[key], replace=False)
+            chosen.update({members[pick]: quotas[key] / len(members) for pick in picks})
+        else:
+            inclusion_M = inclusion_probabilities(weight_A[members], quotas[key])
+            picks = systematic_sample(inclusion_M, generator)
+            chosen.update({members[pick]: float(inclusion_M[pick]) for pick in picks})
     return [SampledAction(actions[i], chosen[i]) for i in sorted(chosen)]
+
+
+def inclusion_probabilities(weight_M: FloatArray, size: int) -> FloatArray:
+    """Of a sample of `size` among M: half spread evenly, half in proportion to weights, none above 1 [M].
+
+    What is cut off at 1 goes to the others in their own proportions.
+    """
+    even_M = np.full(len(weight_M), 1 / len(weight_M))
+    total = weight_M.sum()
+    share_M = _EVEN_SHARE * even_M + (1 - _EVEN_SHARE) * (weight_M / total if total > 0 else even_M)
+    certain_M = np.zeros(len(weight_M), dtype=bool)
+    while True:
+        left = size - int(certain_M.sum())
+        inclusion_M = np.where(certain_M, 1.0, left * share_M / max(share_M[~certain_M].sum(), 1e-300))
+        if not (above_M := ~certain_M & (inclusion_M >= 1)).any():
+            return inclusion_M
+        certain_M |= above_M
+
+
+def systematic_sample(inclusion_M: FloatArray, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Places drawn without replacement, each with exactly its probability; as many as these sum up to.
+
+    Probabilities are laid end to end in random order and every place that holds a point of a comb of spacing
+    1 is drawn (Madow 1949, systematic sampling with unequal probabilities).
+    """
+    order_M = generator.permutation(len(inclusion_M))
+    size = round(float(inclusion_M.sum()))
+    edges_M = np.cumsum(inclusion_M[order_M])
+    comb = (generator.random() + np.arange(size)) * (edges_M[-1] / size)
+    return np.sort(order_M[np.searchsorted(edges_M, comb, side="right")])
 
 
 def even_quotas(sizes: dict[tuple[str, int], int], total: int) -> dict[tuple[str, int], int]:

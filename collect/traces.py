@@ -105,7 +105,7 @@ def plan_traces(
             found.document_id, found.source, found.tokens, provenance.tokenizer_hash, placement
         )
         documents.setdefault(document.document_id, document)
-        for one in plan_trajectory(document.document_id, "import", trajectory, config, provenance):
+        for one in plan_trajectory(document, "import", trajectory, config, provenance):
             planned[one.part_id] = one
     plan = RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
     return TracePlan(plan, len(rows), tuple(rejected))

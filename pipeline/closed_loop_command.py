@@ -26,6 +26,7 @@ from mctrace.analysis.closed_loop_policies import (
 )
 from mctrace.analysis.closed_loop_results import PolicySummary, as_json, summarise
 from mctrace.analysis.run_folder import CLOSED_LOOP_FILE
+from mctrace.analysis.told import Told
 from mctrace.collect.base_model import load_base_model
 from mctrace.collect.corpus import Skipped, read_corpus
 from mctrace.collect.documents import SPLITS, Document, SplitAssigner, read_documents
@@ -74,7 +75,7 @@ def evaluate_closed_loop(
     source = resolve_model(config.model.name, config.model.revision)
     check_architecture(source.config, "cpu", torch.float32)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
-    contenders = list(_contenders(config, checkpoints, provenance))
+    contenders = list(_contenders(config, checkpoints, source, provenance))
     listener = Console(stderr=True, soft_wrap=True) if as_one_object else console
     progress = make_progress(listener)
     documents = held_out_documents(config, source, split)
@@ -202,7 +203,7 @@ def _usable(
 
 
 def _contenders(
-    config: PipelineConfig, checkpoints: Sequence[Path], provenance: Provenance
+    config: PipelineConfig, checkpoints: Sequence[Path], source: ModelSource, provenance: Provenance
 ) -> Iterator[Contender]:
     loop = config.closed_loop
     known: dict[str, Policy] = {
@@ -212,6 +213,7 @@ def _contenders(
         "random": Scored(random_scores, config.allocator),
         "attention": Scored(attention_scores, config.allocator),
         "similarity": Scored(similarity_scores, config.allocator),
+        "told": Scored(Told(source.load_tokenizer()), ORACLE_ALLOCATOR),
         "hindsight": Scored(Hindsight(loop.max_candidates), ORACLE_ALLOCATOR),
         "literal_hindsight": Scored(Hindsight(loop.max_candidates, literal=True), ORACLE_ALLOCATOR),
     }

@@ -49,7 +49,8 @@ def plan_one(
     head = LODMap(tree, start, cursor, np.array(levels, dtype=np.uint8))
     trajectory = Trajectory(head, (cursor, *(cursor + more for more in later_cursors)), config.horizon)
     shaped = replace(provenance, block_size=tree.block_size, max_level=tree.max_level)
-    return next(plan_trajectory(document_id, policy, trajectory, config, shaped))
+    document = replace(make_document(trajectory.end), document_id=document_id)
+    return next(plan_trajectory(document, policy, trajectory, config, shaped))
 
 
 def test_the_same_inputs_give_the_same_plan():

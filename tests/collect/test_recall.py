@@ -13,6 +13,7 @@ from mctrace.collect.recall import (
     NUM_DISTRACTORS,
     NUM_QUESTIONS,
     RecallText,
+    asked_in,
     make_recall_text,
     recall_texts,
 )
@@ -67,6 +68,18 @@ def test_only_the_planted_fact_tells_the_value_that_is_asked_for(made):
         assert made.text.count(fact.value) == 1
     everybody = [fact.who for fact in (*made.asked, *made.distractors)]
     assert len(set(everybody)) == len(everybody)
+
+
+def test_the_facts_that_are_asked_for_are_found_again_in_the_text(made):
+    assert asked_in(made.text) == list(made.asked)
+    assert asked_in(carrier()) == []
+
+
+def test_between_questions_and_answers_stands_little_else(made):
+    exam = made.text[made.text.index("Question: ") :]
+    answers = sum(len(fact.answer.split()) for fact in made.asked)
+    questions = sum(len(fact.question.split()) for fact in made.asked)
+    assert answers + questions > 0.8 * len(exam.split())
 
 
 def test_every_kind_of_question_has_distractors_of_its_kind(made):

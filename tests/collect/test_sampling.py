@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mctrace.collect.sampling import sample_actions
+from mctrace.collect.sampling import inclusion_probabilities, sample_actions, systematic_sample
 from mctrace.context.actions import Action
 from mctrace.context.chance import generator_for
 from mctrace.context.tree import Node
@@ -123,3 +123,51 @@ def test_a_sample_depends_on_its_generator_alone():
     draws = [sample_actions(actions, 9, generator_for("key", seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
+
+
+weights_of_members = st.lists(st.sampled_from((0.0, 0.1, 1.0, 5.0, 1000.0)), min_size=1, max_size=30)
+
+
+@light
+@given(weights_of_members, st.data())
+def test_weighted_inclusion_sums_to_the_sample_and_keeps_every_action_possible(weights, data):
+    size = data.draw(st.integers(1, len(weights)))
+    inclusion_M = inclusion_probabilities(np.array(weights), size)
+    assert inclusion_M.sum() == pytest.approx(size)
+    assert inclusion_M.max() <= 1
+    assert inclusion_M.min() >= min(1.0, size / len(weights) / 2) - 1e-9
+    order = np.argsort(weights, kind="stable")
+    assert (np.diff(inclusion_M[order]) >= -1e-12).all(), "what weighs more is not drawn less"
+
+
+def test_what_weighs_far_more_than_all_others_is_certain():
+    inclusion_M = inclusion_probabilities(np.array([0, 0, 0, 0, 0, 0, 0, 1e9]), 4)
+    assert inclusion_M[-1] == 1
+    assert inclusion_M[:-1] == pytest.approx(3 / 7)
+
+
+def test_a_systematic_sample_draws_each_place_as_often_as_its_probability_says():
+    inclusion_M = np.array([0.05, 0.9, 1.0, 0.3, 0.25, 0.5])
+    drawn = [systematic_sample(inclusion_M, generator_for("comb", seed)) for seed in range(3000)]
+    assert {len(places) for places in drawn} == {3}
+    assert all((np.diff(places) > 0).all() for places in drawn)
+    share_M = np.bincount(np.concatenate(drawn), minlength=6) / 3000
+    assert share_M == pytest.approx(inclusion_M, abs=0.03)
+
+
+@pytest.mark.parametrize("max_actions", [3, 9])
+def test_a_weighted_sample_is_larger_where_weights_are_and_unbiased_all_the_same(max_actions):
+    actions = actions_of(12, 2, 20, 6)
+    value = {action: float(i % 7) for i, action in enumerate(actions)}
+    weight_A = np.array([100.0 if i % 10 == 3 else 1.0 for i in range(len(actions))])
+    drawn = [
+        sample_actions(actions, max_actions, generator_for("weighted", seed), weight_A)
+        for seed in range(1500)
+    ]
+    assert {len(sample) for sample in drawn} == {max_actions}
+    estimates = [sum(value[s.action] / s.inclusion_probability for s in sample) for sample in drawn]
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert np.mean(estimates) == pytest.approx(sum(value.values()), abs=4 * error)
+    heavy = {action for action, weight in zip(actions, weight_A, strict=True) if weight > 1}
+    share = np.mean([[s.action in heavy for s in sample] for sample in drawn])
+    assert share > 2 * len(heavy) / len(actions)

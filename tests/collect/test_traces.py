@@ -101,13 +101,13 @@ def rejected(path: Path, store: Store | None) -> dict[int, str]:
 def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, empty_store):
     found = plan(write(tmp_path, good_row()), empty_store, max_actions=6)
     head = LODMap(TREE, 16, 80, np.array(LEVELS, dtype=np.uint8))
+    document = found.documents[IDENTITY]
     (expected,) = plan_trajectory(
-        IDENTITY, "import", Trajectory(head, (80, 84, 91), 16), small_config(max_actions=6), PROVENANCE
+        document, "import", Trajectory(head, (80, 84, 91), 16), small_config(max_actions=6), PROVENANCE
     )
     assert found.trajectories == (expected,)
     assert isinstance(found.trajectories[0], PlannedTrajectory)
     assert (found.provenance, found.num_too_short) == (PROVENANCE, 0)
-    document = found.documents[IDENTITY]
     assert (document.source, document.tokens.tolist()) == ("runtime/session-7", TOKENS)
     assert document.tokens.dtype == np.int32
     assert document.placement.split in ("train", "validation", "test")

@@ -50,14 +50,24 @@ def test_policies_and_a_checkpoint_in_one_table_and_nothing_runs_twice(run, tmp_
     assert code == 0, err
     answer = json.loads(out)
     (group,) = answer["groups"].values()
-    assert set(group) == {"full", "lod0", "recency", "random", "attention", "similarity", "hindsight", "lens"}
+    assert set(group) == {
+        "full",
+        "lod0",
+        "recency",
+        "random",
+        "attention",
+        "similarity",
+        "told",
+        "hindsight",
+        "lens",
+    }
     assert group["hindsight"]["share_of_hindsight"]["mean"] == 1.0
     assert group["recency"]["less_than_recency"]["mean"] == 0.0
     assert answer["num_documents"] == group["lens"]["nll"]["num_documents"] == 2
     folder = tmp_path / "runs" / "lens"
     assert json.loads((folder / "closed_loop.json").read_text()) == answer
     rows = (folder / "closed_loop.jsonl").read_bytes()
-    assert rows.count(b"\n") == 16
+    assert rows.count(b"\n") == 18
 
     # As if killed in the middle of the last line.
     (folder / "closed_loop.jsonl").write_bytes(rows[:-30])
