@@ -16,8 +16,10 @@ from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.config import NetworkConfig
 from mctrace.train.lensnet import INITIAL_SCORE_STD, NUM_FEATURES, LensNet, entry_features, normalised
 
-NUM_MATCHES = 2
-"""largest and mean: see `tail_matches`"""
+NUM_MATCHES = NUM_TAIL_GISTS + 2
+"""with each tail gist, and the largest and mean of these: see `tail_matches`"""
+_LEAST_SPREAD = 1e-3
+"""of cosines; below it all entries are alike"""
 
 
 class DualCrossAttentionLensNet(LensNet):
@@ -33,7 +35,8 @@ class DualCrossAttentionLensNet(LensNet):
 
     With `match_tail` the head is also shown how alike entry and tail gists are. Whether the text being read
     names what an entry holds is a product of two embeddings at full width, which attention between random
-    projections of them has to learn from many examples first.
+    projections of them has to learn from many examples first. What counts is which
+    entries are more alike than others; cosines as they are hardly differ beside the head's other inputs.
     """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
@@ -81,17 +84,33 @@ class DualCrossAttentionLensNet(LensNet):
 
 
 def tail_matches(batch: Batch) -> Tensor:
-    """Largest and mean cosine of each entry with the tail gists, 0 where there are none: [B, N, 2]."""
+    """Cosine of each entry with each tail gist, then largest and mean of these: [B, N, G + 2].
+
+    Each at mean 0 and variance 1 over a context's tokens and over its gists; 0 where there is no tail gist.
+    """
     entries_BNE, gists_BGE = (
         functional.normalize(normalised(embeddings), dim=-1)
         for embeddings in (batch.context_embeddings, batch.tail_gists)
     )
     present_B1G = batch.tail_mask.unsqueeze(1)
-    cosine_BNG = entries_BNE @ gists_BGE.transpose(1, 2)
+    cosine_BNG = entries_BNE @ gists_BGE.transpose(1, 2) * present_B1G
     largest_BN = cosine_BNG.masked_fill(~present_B1G, -1.0).amax(dim=-1)
-    mean_BN = (cosine_BNG * present_B1G).sum(dim=-1) / present_B1G.sum(dim=-1).clamp(min=1)
-    largest_BN = torch.where(present_B1G.any(dim=-1), largest_BN, torch.zeros_like(largest_BN))
-    return torch.stack([largest_BN, mean_BN], dim=-1)
+    mean_BN = cosine_BNG.sum(dim=-1) / present_B1G.sum(dim=-1).clamp(min=1)
+    matches_BNF = torch.cat([cosine_BNG, largest_BN.unsqueeze(-1), mean_BN.unsqueeze(-1)], dim=-1)
+    is_token_BN = batch.levels == 0
+    return sum(
+        (_standardised(matches_BNF, batch.entry_mask & alike_BN) for alike_BN in (is_token_BN, ~is_token_BN)),
+        start=torch.zeros_like(matches_BNF),
+    )
+
+
+def _standardised(matches_BNF: Tensor, among_BN: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over some entries of each row; 0 elsewhere."""
+    among_BN1 = among_BN.unsqueeze(-1).to(matches_BNF.dtype)
+    num_B11 = among_BN1.sum(dim=1, keepdim=True).clamp(min=1)
+    centred_BNF = (matches_BNF - (matches_BNF * among_BN1).sum(dim=1, keepdim=True) / num_B11) * among_BN1
+    variance_B1F = centred_BNF.square().sum(dim=1, keepdim=True) / num_B11
+    return centred_BNF / variance_B1F.sqrt().clamp(min=_LEAST_SPREAD)
 
 
 class CrossAttention(nn.Module):

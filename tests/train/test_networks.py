@@ -3,6 +3,7 @@
 import math
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -178,16 +179,31 @@ def test_operations_grow_linearly_with_the_entries(make_batch):
     assert eight - one == 7 * (two - one)
 
 
-def test_matches_are_the_largest_and_the_mean_cosine_with_the_tail_gists_there_are(make_batch):
+def test_matches_are_cosines_with_the_tail_gists_there_are_standardised_over_tokens_and_over_gists(
+    make_batch,
+):
     batch = make_batch(11)
     matches = tail_matches(batch)
+    compared = 0
     for b in range(len(batch)):
-        gists = batch.tail_gists[b][batch.tail_mask[b]].double()
-        for i in batch.entry_mask[b].nonzero().flatten():
-            entry = batch.context_embeddings[b, i].double()
-            cosines = [torch.corrcoef(torch.stack([entry, gist]))[0, 1].item() for gist in gists]
-            expected = [max(cosines), sum(cosines) / len(cosines)] if cosines else [0.0, 0.0]
-            assert matches[b, i].tolist() == pytest.approx(expected, abs=1e-4)
+        present = batch.tail_mask[b].nonzero().flatten().tolist()
+        for alike in (batch.levels[b] == 0, batch.levels[b] > 0):
+            entries = (alike & batch.entry_mask[b]).nonzero().flatten()
+            expected = np.zeros((len(entries), matches.shape[-1]))
+            for row, i in enumerate(entries):
+                entry = batch.context_embeddings[b, i].double()
+                for slot in present:
+                    gist = batch.tail_gists[b, slot].double()
+                    expected[row, slot] = torch.corrcoef(torch.stack([entry, gist]))[0, 1].item()
+            if present and len(entries):
+                cosines = expected[:, present]
+                expected[:, -2:] = np.stack([cosines.max(axis=1), cosines.mean(axis=1)], axis=1)
+                spread = np.maximum(expected.std(axis=0), 1e-3)
+                expected = (expected - expected.mean(axis=0)) / spread
+                compared += len(entries) > 2
+            assert matches[b, entries].numpy() == pytest.approx(expected, abs=2e-3)
+        assert not matches[b, ~batch.entry_mask[b]].any()
+    assert compared > 3
 
 
 def test_without_any_tail_gist_nothing_matches(make_batch):
