@@ -6,7 +6,7 @@ from mctrace.context.errors import ConfigError
 from mctrace.context.ranges import check_choice, check_range
 
 BASELINES = (
-    "full", "lod0", "recency", "random", "attention", "similarity", "told", "hindsight",
+    "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     "literal_hindsight",
 )  # fmt: skip
 """Policies that need no checkpoint, as `closed_loop_policies.py` describes them."""
@@ -17,7 +17,7 @@ class ClosedLoopConfig:
     """A loop over held-out documents. Sized for two cores by default; everything can be larger."""
 
     policies: tuple[str, ...] = (
-        "full", "lod0", "recency", "random", "attention", "similarity", "told", "hindsight",
+        "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     )  # fmt: skip
     """beside the checkpoints that are given; recency is always there, as what others are compared with"""
     w_max: int = 384

@@ -7,6 +7,7 @@ The others leave edits to the focus allocator and differ in how they score:
     random             standard normal noise per action
     attention          the base model's attention to a span from the last K tokens, its logarithm standardised
     similarity         cosine of a span's gist with those of what was read last: retrieval, nothing learned
+    words              rare words that a span shares with what was read last: the same, without any model
     told               facts that are asked for, shown until answered: what recall could gain (`told.py`)
     lensnet            a checkpoint's scores
     hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
@@ -25,6 +26,7 @@ from mctrace.analysis.closed_loop_reader import Reader
 from mctrace.collect.edits import action_edit
 from mctrace.collect.evaluator import Baseline, Batching, DocumentTree, measure_baseline, measure_edits
 from mctrace.collect.on_policy import LensNetScorer
+from mctrace.collect.overlap import overlaps
 from mctrace.context.actions import Action
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
@@ -133,14 +135,10 @@ def attention_scores(view: View) -> Candidates:
 def similarity_scores(view: View) -> Candidates:
     """Largest cosine of a node's gist with one of the last complete blocks', standardised over candidates.
 
-    Gists are taken less the mean of their level, without which all of a document's are much alike. The least
-    similar is worth 0 and nothing is worth less, so that what stands in full gives way only to what is more
-    similar: a value of detail like any other.
+    Gists are taken less the mean of their level, without which all of a document's are much alike.
     """
     lod_map = view.lod_map
     tree, candidates = lod_map.tree, view.candidates()
-    if not len(candidates):
-        return candidates
     last_block = lod_map.cursor // tree.block_size
     similarity_A = np.zeros(len(candidates))
     for level in range(1, tree.max_level + 1):
@@ -150,9 +148,31 @@ def similarity_scores(view: View) -> Candidates:
             tail_Rd = _directions(view.document.embeddings[1], last_block)[-_NUM_TAIL:]
             cosine_A = nodes_Md[torch.from_numpy(candidates.actions.index_A[of_level_A])] @ tail_Rd.T
             similarity_A[of_level_A] = cosine_A.amax(dim=1).double().numpy()
-    score_A = (similarity_A - similarity_A.min()) / max(float(similarity_A.std()), 1e-12)
-    room = view.budget - lod_map.num_entries
-    return less_price(replace(candidates, score_A=score_A), room, tree.block_size - 1)
+    return _retrieved(view, candidates, similarity_A)
+
+
+def word_scores(view: View) -> Candidates:
+    """Rare words that a node's span shares with the last complete blocks, standardised over candidates."""
+    tokens_T, candidates = view.document.tokens_T.cpu().numpy(), view.candidates()
+    lod_map, block = view.lod_map, view.lod_map.tree.block_size
+    cursor = lod_map.cursor
+    spans = [lod_map.tree.span(candidates.actions.action(i).node) for i in range(len(candidates))]
+    read = range(cursor - _NUM_TAIL * block, cursor)
+    shared_A = overlaps(tokens_T, range(lod_map.start, cursor), read, spans, block)
+    return _retrieved(view, candidates, shared_A)
+
+
+def _retrieved(view: View, candidates: Candidates, likeness_A: FloatArray) -> Candidates:
+    """Likeness as a value of detail, in its own standard deviations, less the price.
+
+    The least alike is worth 0 and nothing is worth less, so that what stands in full gives way only to what
+    is more alike.
+    """
+    if not len(candidates):
+        return candidates
+    score_A = (likeness_A - likeness_A.min()) / max(float(likeness_A.std()), 1e-12)
+    room = view.budget - view.lod_map.num_entries
+    return less_price(replace(candidates, score_A=score_A), room, view.lod_map.tree.block_size - 1)
 
 
 def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:

@@ -23,6 +23,7 @@ from mctrace.analysis.closed_loop_policies import (
     random_scores,
     recency_scores,
     similarity_scores,
+    word_scores,
 )
 from mctrace.analysis.closed_loop_results import PolicySummary, as_json, summarise
 from mctrace.analysis.run_folder import CLOSED_LOOP_FILE
@@ -213,6 +214,7 @@ def _contenders(
         "random": Scored(random_scores, config.allocator),
         "attention": Scored(attention_scores, config.allocator),
         "similarity": Scored(similarity_scores, config.allocator),
+        "words": Scored(word_scores, config.allocator),
         "told": Scored(Told(source.load_tokenizer()), ORACLE_ALLOCATOR),
         "hindsight": Scored(Hindsight(loop.max_candidates), ORACLE_ALLOCATOR),
         "literal_hindsight": Scored(Hindsight(loop.max_candidates, literal=True), ORACLE_ALLOCATOR),

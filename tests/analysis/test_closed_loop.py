@@ -19,6 +19,7 @@ from mctrace.analysis.closed_loop_policies import (
     random_scores,
     recency_scores,
     similarity_scores,
+    word_scores,
 )
 from mctrace.analysis.closed_loop_reader import Reader
 from mctrace.analysis.closed_loop_results import as_json, share_of_gain, summarise
@@ -97,6 +98,7 @@ POLICIES: dict[str, Policy] = {
     "random": Scored(random_scores, AllocatorConfig()),
     "attention": Scored(attention_scores, AllocatorConfig()),
     "similarity": Scored(similarity_scores, AllocatorConfig()),
+    "words": Scored(word_scores, AllocatorConfig()),
     "hindsight": Scored(Hindsight(10), ORACLE_ALLOCATOR),
     "literal_hindsight": Scored(Hindsight(10, literal=True), ORACLE_ALLOCATOR),
 }
@@ -176,7 +178,10 @@ def test_attention_scores_are_standardised_and_see_no_token_that_is_still_to_com
     np.testing.assert_allclose(again.score_A, candidates.score_A, atol=1e-9)
 
 
-def test_similarity_brings_back_what_reads_like_the_tail_and_sees_no_token_that_is_still_to_come(model):
+@pytest.mark.parametrize("scores", [similarity_scores, word_scores])
+def test_retrieval_brings_back_what_reads_like_the_tail_and_sees_no_token_that_is_still_to_come(
+    model, scores
+):
     tokens_T = torch.randint(0, VOCABULARY, (240,), generator=torch.Generator().manual_seed(3))
     tokens_T[20:24] = tokens_T[156:160]
     lod_map = LODMap(TREE, 0, 160, np.array([1] * 30 + [0] * 10, dtype=np.uint8))
@@ -185,10 +190,10 @@ def test_similarity_brings_back_what_reads_like_the_tail_and_sees_no_token_that_
         seen_T = torch.cat([tokens_T[:160], after])
         document = DocumentTree(seen_T, build_tree(MeanGistNet(), model.embed(seen_T), TREE))
         view = dataclasses.replace(view_at(model, document), lod_map=lod_map, budget=lod_map.num_entries)
-        found.append(similarity_scores(view))
+        found.append(scores(view))
     np.testing.assert_allclose(found[0].score_A, found[1].score_A, atol=1e-9)
     roomy = dataclasses.replace(view, budget=lod_map.num_entries + 400)
-    assert (similarity_scores(roomy).score_A >= 0).all()  # nothing is given up while there is room
+    assert (scores(roomy).score_A >= 0).all()  # nothing is given up while there is room
     expand_score_A = np.where(found[0].is_expand_A, found[0].score_A, -np.inf)
     best = found[0].actions.action(int(np.argmax(expand_score_A)))
     assert best == Action("expand", Node(1, 5))

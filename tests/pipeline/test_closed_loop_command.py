@@ -57,6 +57,7 @@ def test_policies_and_a_checkpoint_in_one_table_and_nothing_runs_twice(run, tmp_
         "random",
         "attention",
         "similarity",
+        "words",
         "told",
         "hindsight",
         "lens",
@@ -67,7 +68,7 @@ def test_policies_and_a_checkpoint_in_one_table_and_nothing_runs_twice(run, tmp_
     folder = tmp_path / "runs" / "lens"
     assert json.loads((folder / "closed_loop.json").read_text()) == answer
     rows = (folder / "closed_loop.jsonl").read_bytes()
-    assert rows.count(b"\n") == 18
+    assert rows.count(b"\n") == 20
 
     # As if killed in the middle of the last line.
     (folder / "closed_loop.jsonl").write_bytes(rows[:-30])
