@@ -11,6 +11,8 @@ from mctrace.context.actions import Action
 
 FloatArray = npt.NDArray[np.float64]
 
+_DECIMALS = 9
+"""of weighted probabilities: a logarithm's last bit differs between processors, a plan must not"""
 _EVEN_SHARE = 0.5
 """of a stratum's sample that is spread evenly whatever the weights: every action stays possible, and its
 inverse probability no more than twice what it would be"""
@@ -70,7 +72,7 @@ def inclusion_probabilities(weight_M: FloatArray, size: int) -> FloatArray:
         left = size - int(certain_M.sum())
         inclusion_M = np.where(certain_M, 1.0, left * share_M / max(share_M[~certain_M].sum(), 1e-300))
         if not (above_M := ~certain_M & (inclusion_M >= 1)).any():
-            return inclusion_M
+            return inclusion_M.round(_DECIMALS)
         certain_M |= above_M
 
 

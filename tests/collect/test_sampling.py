@@ -140,6 +140,16 @@ def test_weighted_inclusion_sums_to_the_sample_and_keeps_every_action_possible(w
     assert (np.diff(inclusion_M[order]) >= -1e-12).all(), "what weighs more is not drawn less"
 
 
+def test_the_last_bits_of_weights_change_neither_probabilities_nor_the_sample():
+    weight_M = np.log(np.arange(2, 60, dtype=float)) ** 4
+    exact = inclusion_probabilities(weight_M, 9)
+    for factor in (1 + 4e-16, 1 - 4e-16):
+        other = inclusion_probabilities(np.where(np.arange(58) % 3, weight_M, weight_M * factor), 9)
+        assert exact.tolist() == other.tolist()
+    drawn = [systematic_sample(inclusion_M, generator_for("bits")) for inclusion_M in (exact, other)]
+    assert drawn[0].tolist() == drawn[1].tolist()
+
+
 def test_what_weighs_far_more_than_all_others_is_certain():
     inclusion_M = inclusion_probabilities(np.array([0, 0, 0, 0, 0, 0, 0, 1e9]), 4)
     assert inclusion_M[-1] == 1
