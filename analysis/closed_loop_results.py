@@ -44,6 +44,8 @@ class PolicySummary:
     """positions after a refocus as a share of the budget"""
     seconds: float
     """per refocus, median: policy and allocator, without reading what follows"""
+    less_than_others: Mapping[str, Interval]
+    """by every other policy but recency: its `nll` less this one's, paired"""
 
 
 def summarise(
@@ -131,6 +133,11 @@ def _summarise_group(
             float(np.mean(kept)) if kept else None,
             float(np.mean([step["num_entries"] for step in every])) / budget,
             float(np.median([step["seconds"] for step in every])),
+            {
+                other: _interval(shared, nll[other] - nll[name], seed)
+                for other in steps
+                if other not in (name, REFERENCE)
+            },
         )
     return summaries
 

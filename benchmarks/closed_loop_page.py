@@ -42,6 +42,7 @@ def page(result: Mapping[str, Any]) -> str:
         num_documents = max(summary["nll"]["num_documents"] for summary in policies.values())
         parts.append(f"## {group}: {num_documents} documents\n")
         parts.append(_policies(policies))
+        parts.append(_against(policies))
     choices = result["edit_choices"]
     parts.append("## Half of a context collapsed, chosen on one horizon, judged on it and on the next\n")
     parts.append(
@@ -98,6 +99,12 @@ def _policies(policies: Mapping[str, Any]) -> str:
         for name, summary in policies.items()
     ]
     return _table(head, rows)
+
+
+def _against(policies: Mapping[str, Any]) -> str:
+    others = policies[LEADER]["less_than_others"]
+    gains = "; ".join(f"{name} {_signed(gain)}" for name, gain in others.items())
+    return f"{LEADER} better than the others: {gains}.\n"
 
 
 def _swaps(swaps: Mapping[str, Any]) -> str:

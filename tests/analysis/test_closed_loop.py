@@ -246,6 +246,9 @@ def test_the_table_by_hand():
     assert lens.share_of_hindsight.mean == 0.5
     assert found["hindsight"].share_of_hindsight.mean == 1.0
     assert found["recency"].less_than_recency.high == 0.0
+    assert set(lens.less_than_others) == {"hindsight"}
+    (behind,) = lens.less_than_others.values()
+    assert (behind.mean, behind.low, behind.high) == (-0.75, -1.0, -0.5)
     assert (lens.edits, lens.swaps, lens.residency, lens.budget_use, lens.seconds) == (3, 2, 0.5, 0.75, 0.25)
     assert as_json({"all": found})["all"]["lens"]["nll"]["mean"] == 5.25
 
