@@ -79,7 +79,7 @@ class Scale:
 SCALES = {
     # Minutes, to see that everything runs; seven hours of two cores; a night of a GPU.
     "smoke": Scale((12, 12), (12, 12), 4, 40, 4, 2, 8, 2),
-    "small": Scale((240, 24), (24, 8), 16, 800, 24, 8, 16, 8),
+    "small": Scale((180, 60), (24, 8), 16, 800, 24, 8, 16, 8),
     "full": Scale((600, 600), (600, 600), 96, 6000, 48, 8, 24, 48),
 }
 
