@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from mctrace.collect.corpus import RECALL
 from mctrace.train.estimates import FloatArray, Interval, bootstrap_interval
 
 REFERENCE, CEILING = "recency", "hindsight"
 _NUM_RESAMPLES = 2000
-_RECALL = "recall:"
-"""what the names of corpora of recall documents begin with"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def summarise(
     """
     rows = list(rows)
     corpora = {corpus_of(row["source"]) for row in rows}
-    recall = {corpus for corpus in corpora if corpus.startswith(_RECALL)}
+    recall = {corpus for corpus in corpora if corpus.startswith(RECALL)}
     groups = {corpus: {corpus} for corpus in sorted(corpora)}
     for name, members in (("all recall", recall), ("all other", corpora - recall), ("all", corpora)):
         if members and members not in groups.values():
