@@ -32,6 +32,8 @@ class ClosedLoopConfig:
     """actions that hindsight measures exactly at a refocus, chosen by a cheap estimate of all"""
     documents: int = 24
     """held-out documents, spread evenly over the corpus paths"""
+    skip: int = 0
+    """as many left out before those: fresh ones confirm what was chosen while looking at the first"""
     rebalance: bool = False
     """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter"""
     seed: int = 0
@@ -43,3 +45,4 @@ class ClosedLoopConfig:
             raise ConfigError("closed_loop.policies lacks recency, which every other policy is compared with")
         for key in ("w_max", "window", "refocuses", "horizon", "max_candidates", "documents"):
             check_range(f"closed_loop.{key}", getattr(self, key), at_least=1)
+        check_range("closed_loop.skip", self.skip, at_least=0)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -159,26 +160,32 @@ def held_out_documents(
 ) -> list[tuple[Document, Loop]]:
     """Documents of the split with the place of their loop, the same number from every corpus path.
 
+    The first `closed_loop.skip` of them, spread alike, are left out.
+
     Raises InputError when no document is long enough, ModelError when the base model has too few positions.
     """
     skipped = Skipped()
     assigner = SplitAssigner(config.corpus, known_placements(find_store(config.store.uri)))
     tokenizer = source.load_tokenizer()
     found: list[tuple[Document, Loop]] = []
+    num_skipped, settings = 0, config.closed_loop
     paths = config.corpus.paths
     for number, path in enumerate(paths):
         # Earlier paths that had too few leave their share to the later ones.
-        wanted = config.closed_loop.documents * (number + 1) // len(paths) - len(found)
+        unwanted = settings.skip * (number + 1) // len(paths) - num_skipped
+        wanted = settings.documents * (number + 1) // len(paths) - len(found)
         texts = read_corpus([path], skipped)
         corpus = replace(config.corpus, limit=None)
         documents = read_documents(
             texts, tokenizer, source.tokenizer_hash, corpus, assigner, skipped, needs=(split,)
         )
-        found += _usable(documents, wanted, config, split, skipped)
+        usable = _usable(documents, unwanted + wanted, config, split, skipped)
+        num_skipped += sum(1 for _ in islice(usable, unwanted))
+        found += usable
     if not found:
         raise InputError(
-            f"no document of the {split} split is long enough for a closed loop ({skipped}): give longer "
-            "documents or a smaller closed_loop.w_max"
+            f"no document of the {split} split is long enough for a closed loop ({skipped}; {num_skipped} "
+            "left out by closed_loop.skip): give longer documents or a smaller closed_loop.w_max"
         )
     widest = max(loop.cursors[-1] + config.closed_loop.horizon - loop.start for _, loop in found)
     if widest > source.max_positions:
@@ -237,7 +244,7 @@ def _key(config: PipelineConfig, provenance: Provenance, policy: str) -> str:
     loop = {
         name: value
         for name, value in asdict(config.closed_loop).items()
-        if name not in ("policies", "documents")
+        if name not in ("policies", "documents", "skip")
     }
     conditions = {
         "policy": policy,

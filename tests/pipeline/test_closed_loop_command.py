@@ -1,5 +1,6 @@
 """`mctrace evaluate --closed-loop`: one JSON object, a table, rows taken over, and clear refusals."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -97,6 +98,26 @@ def test_other_conditions_are_other_rows(run, tmp_path):
         assert code == 1
         assert "here/closed_loop.jsonl, line 2, is no row of a closed loop: take the line out" in err
         assert "Traceback" not in err
+
+
+def test_documents_that_were_skipped_are_left_to_the_first_loop(run, tmp_path):
+    """A corpus that is shorter than its share is made up for alike in both loops."""
+    corpora = [part for module in (json, asyncio) for part in ("--corpus", str(Path(module.__file__).parent))]
+    met = {}
+    for name, documents, skip in (("both", 5, 0), ("first", 3, 0), ("fresh", 2, 3)):
+        settings = {"closed_loop.documents": documents, "closed_loop.skip": skip}
+        settings["closed_loop.policies"] = ("recency",)
+        code, _, err = run(tmp_path, "--closed-loop", "--out", name, *corpora, **settings)
+        assert code == 0, err
+        rows = (tmp_path / name / "closed_loop.jsonl").read_text().splitlines()
+        met[name] = {json.loads(row)["document_id"] for row in rows}
+    assert [len(found) for found in met.values()] == [5, 3, 2]
+    assert met["first"] | met["fresh"] == met["both"]
+
+    everything = {"closed_loop.policies": ("recency",), "closed_loop.skip": 100_000}
+    code, _, err = run(tmp_path, "--closed-loop", *corpora, **everything)
+    assert code == 1
+    assert "left out by closed_loop.skip" in err
 
 
 def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint):
