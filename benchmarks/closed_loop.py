@@ -50,7 +50,7 @@ NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, revers
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("value", "priced", "literal")
 REGULARISED = ("--set", "train.network.dropout=0.3", "--set", "train.optimiser.weight_decay=1.0")
-"""a few hundred documents are few: with less of it networks are at their best after half of the steps"""
+"""fewer than two hundred documents are few: with less, networks are at their best after half of the steps"""
 AFFORDABLE = ("recency", "words", "told")
 """policies beside the checkpoints on fresh documents: a ceiling costs a hundred times as much"""
 LEADER = "dual_cross_attention-value"
@@ -84,7 +84,7 @@ class Scale:
 SCALES = {
     # Minutes, to see that everything runs; seven hours of two cores; a night of a GPU.
     "smoke": Scale((12, 12), (12, 12), 4, 40, 4, 4, 2, 8, 2),
-    "small": Scale((180, 60), (24, 8), 16, 800, 24, 40, 8, 16, 8),
+    "small": Scale((180, 60), (24, 8), 16, 800, 24, 24, 8, 16, 8),
     "full": Scale((600, 600), (600, 600), 96, 6000, 48, 96, 8, 24, 48),
 }
 
