@@ -23,7 +23,7 @@ help:
 	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-sql QUICK=1    the same on a tenth of them"
 	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"
-	@echo "make closed-loop            whether learned scores make better contexts (seven hours; goes on where it stopped)"
+	@echo "make closed-loop            whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
 	@echo "make closed-loop LOOP='--scale smoke'    that it runs at all, in minutes; or --scale full"
 	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make clean   remove the environment and the demo"

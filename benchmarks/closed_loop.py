@@ -82,7 +82,7 @@ class Scale:
 
 
 SCALES = {
-    # Minutes, to see that everything runs; seven hours of two cores; a night of a GPU.
+    # Minutes, to see that everything runs; six hours of one core; a night of a GPU.
     "smoke": Scale((12, 12), (12, 12), 4, 40, 4, 4, 2, 8, 2),
     "small": Scale((180, 60), (24, 8), 16, 800, 24, 24, 8, 16, 8),
     "full": Scale((600, 600), (600, 600), 96, 6000, 48, 96, 8, 24, 48),
@@ -140,6 +140,7 @@ def confirm(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[
 
 
 def run_loop(folder: Path, out: str, flags: Sequence[str], checkpoints: Sequence[Path]) -> Mapping[str, Any]:
+    """What `mctrace evaluate --closed-loop` writes into the folder `out`; rows that are there stay."""
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
         *corpora(CORPORA), "--out", str(folder / out), *flags, *map(str, checkpoints),

@@ -22,7 +22,9 @@ the tokens that it was chosen on.
 {seconds:.0f} minutes of work on {system}, {threads} threads, for what was not there yet.
 """
 
-_FRESH = """Dropout, weight decay and the share of plain documents were chosen while looking at loops on the
+_FRESH = """## Fresh documents
+
+Dropout, weight decay and the share of plain documents were chosen while looking at loops on the
 documents above. What follows are other held-out ones, which no setting was chosen by; without a ceiling.
 """
 
