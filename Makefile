@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	@pipeline/demo.sh $(BIN)
+	@cli/demo.sh $(BIN)
 
 # Two at a time, each on one core: a file's tests stay together, since they share what they made.
 test: $(STAMP)
@@ -48,7 +48,8 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy links
+	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/mypy mctrace
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -65,10 +66,10 @@ bench-train: $(STAMP)
 COMPARE ?= --seeds 1 --skip "transformer, preference" --skip "transformer, mixed"
 
 compare: $(STAMP)
-	$(BIN)/mctrace collect --config pipeline/demo.toml --store runs/compare/store --limit 30 \
+	$(BIN)/mctrace collect --config cli/demo.toml --store runs/compare/store --limit 30 \
 		--set collect.num_random_variants=3
-	$(BIN)/python -m benchmarks.train_compare --store runs/compare/store $(COMPARE)
-	$(BIN)/python -m benchmarks.train_compare_page
+	$(BIN)/python -m experiments.train_compare --store runs/compare/store $(COMPARE)
+	$(BIN)/python -m experiments.train_compare_page
 
 bench-sql: $(STAMP)
 	$(BIN)/python -m benchmarks.sql $(if $(QUICK),--quick) $(BENCH)
@@ -77,8 +78,8 @@ bench-store: $(STAMP)
 	$(BIN)/python -m benchmarks.store $(if $(QUICK),--quick) $(BENCH)
 
 closed-loop: $(STAMP)
-	$(BIN)/python -m benchmarks.closed_loop $(LOOP)
-	$(BIN)/python -m benchmarks.closed_loop_page
+	$(BIN)/python -m experiments.closed_loop $(LOOP)
+	$(BIN)/python -m experiments.closed_loop_page
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)

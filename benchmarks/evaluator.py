@@ -47,13 +47,14 @@ from benchmarks.evaluator_ways import (
     snapshots_of,
     work_of,
 )
-from mctrace.collect.base_model import FrozenCausalLM
-from mctrace.collect.edits import action_edit
-from mctrace.collect.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
-from mctrace.collect.fidelity import Pair, compare
+from mctrace.base_model.causal_lm import FrozenCausalLM
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.measuring.agreement import Pair, compare
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
+from mctrace.collect.planning.edits import action_edit
 from mctrace.context.actions import Action, is_legal_at
-from mctrace.context.chance import generator_for
 from mctrace.context.trajectory import Trajectory
+from mctrace.seeding import generator_for
 
 RESULTS = Path(__file__).parent / "results"
 WINDOWS = (0, 32, 64, 128, 256)

@@ -6,13 +6,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from mctrace.collect.base_model import DTYPES, FrozenCausalLM, load_base_model, resolve_device
-from mctrace.collect.evaluator import DocumentTree
-from mctrace.collect.policies import recency_map
+from mctrace.base_model.causal_lm import DTYPES, FrozenCausalLM, load_base_model, resolve_device
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.planning.map_policies import recency_map
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
-from mctrace.gists.gistnet import MeanGistNet, build_tree
+from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 
 TREE = TreeShape(32, 2)
 HORIZON = 128
@@ -54,7 +54,7 @@ GPU = (Case("level0", 1024, 8), Case("level0", 8192, 8), Case("level0", 8192, 32
 def make_model(name: str, dtype: str, device: str) -> FrozenCausalLM:
     """The named base model, or a randomly initialised one where no weights are at hand."""
     if name != RANDOM_1B:
-        from mctrace.collect.model_source import resolve_model
+        from mctrace.base_model.source import resolve_model
 
         return load_base_model(resolve_model(name), dtype, device)
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -88,7 +88,7 @@ def _source_tokens(name: str) -> Tensor:
     import sysconfig
     from pathlib import Path
 
-    from mctrace.collect.model_source import resolve_model
+    from mctrace.base_model.source import resolve_model
 
     tokenizer = resolve_model(name).load_tokenizer()
     folder = Path(sysconfig.get_paths()["stdlib"])

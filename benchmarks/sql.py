@@ -24,10 +24,10 @@ import duckdb
 
 from benchmarks.sql_questions import COPIES, DERIVATIONS, QUESTIONS
 from benchmarks.sql_store import QUICK, Size, build
-from mctrace.analysis import shipped
-from mctrace.datasets.derive import Derivation, Recipe, derive
-from mctrace.datasets.schemas import TABLES
-from mctrace.datasets.store import Store
+from mctrace.analysis.questions import catalogue as shipped
+from mctrace.datasets.derived.derive import Derivation, Recipe, derive
+from mctrace.datasets.store.schemas import TABLES
+from mctrace.datasets.store.store import Store
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 3

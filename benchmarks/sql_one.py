@@ -55,8 +55,8 @@ def _ours(asked: dict[str, Any]) -> tuple[list[float], Any]:
 
 
 def _connection(asked: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-    from mctrace.datasets.queries import connect
-    from mctrace.datasets.store import open_store
+    from mctrace.datasets.sql.connection import connect
+    from mctrace.datasets.store.store import open_store
 
     version = open_store(asked["store"]).at(asked["version"]).read_through(asked.get("dataset"))
     return connect(version, settings=LIMITS)
@@ -76,8 +76,8 @@ def _bare(asked: dict[str, Any]) -> tuple[list[float], Any]:
 
 
 def _analysis(asked: dict[str, Any]) -> tuple[list[float], Any]:
-    from mctrace.analysis.scope import narrowed
-    from mctrace.analysis.shipped import add_scores, run_analysis
+    from mctrace.analysis.questions.catalogue import add_scores, run_analysis
+    from mctrace.analysis.questions.scope import narrowed
 
     connection = _connection(asked)
     add_scores(connection, [])  # as a report without checkpoints does
@@ -88,8 +88,8 @@ def _analysis(asked: dict[str, Any]) -> tuple[list[float], Any]:
 
 
 def _derive(asked: dict[str, Any]) -> tuple[list[float], Any]:
-    from mctrace.datasets import derive
-    from mctrace.datasets.store import open_store
+    from mctrace.datasets.derived import derive
+    from mctrace.datasets.store.store import open_store
 
     store = open_store(asked["store"])
     version = store.at(asked["version"]).read_through(asked.get("dataset"))

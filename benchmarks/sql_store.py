@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mctrace.context.progress import Silent
-from mctrace.datasets.compaction import compact
-from mctrace.datasets.cursor_means import cursor_means
-from mctrace.datasets.parts import Part, write_part
-from mctrace.datasets.schemas import TABLES
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.store.cursor_means import cursor_means
+from mctrace.datasets.store.parts import Part, write_part
+from mctrace.datasets.store.schemas import TABLES
+from mctrace.datasets.store.store import Store, create_store
+from mctrace.datasets.upkeep.compaction import compact
+from mctrace.progress import Silent
 
 K = 32
 HORIZON = 128

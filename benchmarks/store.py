@@ -40,17 +40,17 @@ from benchmarks.store_cases import (
     make_store,
     write_trajectory,
 )
-from mctrace.context.progress import Silent
-from mctrace.datasets.batch import NUM_TAIL_GISTS
-from mctrace.datasets.batches import shuffled_batches
-from mctrace.datasets.compaction import compact
-from mctrace.datasets.document_arrays import _read_document
-from mctrace.datasets.parts import Part, write_part
-from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import Store, open_store
-from mctrace.datasets.training_data import TrainingData, open_training_data
+from mctrace.datasets.batches.batch import NUM_TAIL_GISTS
+from mctrace.datasets.batches.collate import shuffled_batches
+from mctrace.datasets.batches.document_arrays import _read_document
+from mctrace.datasets.batches.labels import TrainingData, open_training_data
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.parts import Part, write_part
+from mctrace.datasets.store.store import Store, open_store
+from mctrace.datasets.upkeep.compaction import compact
+from mctrace.progress import Silent
 from mctrace.train.config import TrainConfig
-from mctrace.train.networks import build_network
+from mctrace.train.networks.registry import build_network
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 8

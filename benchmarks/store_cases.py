@@ -16,10 +16,10 @@ import pyarrow as pa
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.cursor_means import mean_columns
-from mctrace.datasets.parts import Part, write_part
-from mctrace.datasets.schemas import EFFECTS
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.store.cursor_means import mean_columns
+from mctrace.datasets.store.parts import Part, write_part
+from mctrace.datasets.store.schemas import EFFECTS
+from mctrace.datasets.store.store import Store, create_store
 
 TREE = TreeShape(32, 2)
 VOCABULARY = 49_152

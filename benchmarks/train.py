@@ -30,19 +30,20 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.train_cases import Sizes, random_batch, ranked_actions, write_store
-from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
-from mctrace.datasets.training_data import open_training_data
-from mctrace.train.config import NetworkConfig, NetworkName, OptimiserConfig, TrainConfig
-from mctrace.train.fit import Training
-from mctrace.train.lensnet import LensNet
-from mctrace.train.lensnet_step import Examples
-from mctrace.train.losses import counterfactual_loss
-from mctrace.train.networks import build_network
-from mctrace.train.objective_config import ObjectiveConfig
-from mctrace.train.ranking import ranking_loss
-from mctrace.train.reading import Source, read_ahead
-from mctrace.train.trainer import resolve_device
-from mctrace.train.workers import Workers
+from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.batches.labels import open_training_data
+from mctrace.train.config import OptimiserConfig, TrainConfig
+from mctrace.train.distribution import Workers
+from mctrace.train.loop.data_loader import Source, read_ahead
+from mctrace.train.loop.lensnet_training import Training
+from mctrace.train.loop.trainer import resolve_device
+from mctrace.train.networks.config import NetworkConfig, NetworkName
+from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.networks.registry import build_network
+from mctrace.train.objectives.config import ObjectiveConfig
+from mctrace.train.objectives.counterfactual import counterfactual_loss
+from mctrace.train.objectives.gradients import Examples
+from mctrace.train.objectives.ranking import ranking_loss
 
 RESULTS = Path(__file__).parent / "results"
 MARGIN = 0.1

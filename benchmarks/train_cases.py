@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mctrace.context.actions import legal_actions
-from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batch import NUM_TAIL_GISTS, Batch
-from mctrace.datasets.parts import write_part
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import Store, create_store
+from mctrace.seeding import generator_for
 
 TREE = TreeShape()
 VOCABULARY, HORIZON, PROTECTED_TAIL = 4096, 16, 128

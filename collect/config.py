@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mctrace.context.errors import ConfigError
-from mctrace.context.ranges import check_choice, check_range
+from mctrace.errors import ConfigError
+from mctrace.ranges import check_choice, check_range
 
 POLICIES = ("recency", "random", "lod0", "lensnet")
 

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import IntArray, LODMap
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import LegalityError
 
 ActionKind = Literal["expand", "collapse"]
 

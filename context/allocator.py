@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from mctrace.context.actions import Action, apply_actions
 from mctrace.context.allocator_candidates import Candidates
-from mctrace.context.errors import ConfigError, LegalityError
 from mctrace.context.lod_map import LODMap
-from mctrace.context.ranges import check_range
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import ConfigError, LegalityError
+from mctrace.ranges import check_range
 
 _EULER_GAMMA = 0.5772156649015329
 """mean of a standard Gumbel variable"""

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mctrace.context.actions import Action, ActionArrays, legal_action_arrays
-from mctrace.context.errors import InputError
 from mctrace.context.lod_map import IntArray, LODMap
+from mctrace.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
 

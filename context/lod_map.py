@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mctrace.context.errors import LegalityError
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import LegalityError
 
 IntArray = npt.NDArray[np.int64]
 

@@ -26,7 +26,7 @@ def less_price(candidates: Candidates, room: int, positions: int) -> Candidates:
 def shadow_price(candidates: Candidates, room: int, positions: int) -> float:
     """The price of `positions` positions, in the scores' unit, at which the edits worth it fit `room`.
 
-    As `datasets/views/balancing_prices.sql` defines it: the smallest λ >= 0 at which the expands worth more
+    Definition: `datasets/sql/views/balancing_prices.sql`. The smallest λ >= 0 at which the expands worth more
     than λ, less the collapses that cost less, take no more than `room`; the highest value where none does.
     """
     gains = candidates.score_A[candidates.is_expand_A]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mctrace.context.actions import Action, legal_actions
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
+from mctrace.errors import LegalityError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ project that speaks of spans, parents or costs asks this file.
 
 from dataclasses import dataclass
 
-from mctrace.context.errors import ConfigError
+from mctrace.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import Entries
+from mctrace.errors import LegalityError
 
 
 def gather_embeddings(entries: Entries, tree_embeddings: Sequence[Tensor]) -> Tensor:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from mctrace.context.errors import ConfigError
-from mctrace.context.ranges import check_choice, check_range
 from mctrace.context.tree import TreeShape
+from mctrace.errors import ConfigError
+from mctrace.ranges import check_choice, check_range
 from mctrace.train.config import OptimiserConfig
 
 Pooling = Literal["mean", "query", "cls"]

@@ -23,12 +23,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mctrace.collect.cluster import QUEUE_DEPTH
-from mctrace.collect.driver import MOST_WAITING
-from mctrace.context.progress import Silent
-from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import Store, open_store
-from mctrace.datasets.verify import verify
+from mctrace.collect.running.driver import MOST_WAITING
+from mctrace.collect.running.ray_pool import QUEUE_DEPTH
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.store import Store, open_store
+from mctrace.datasets.upkeep.verify import verify
+from mctrace.progress import Silent
 from tests.models import save_tiny_model
 from tests.stores.make import write_texts
 

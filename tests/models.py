@@ -23,7 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from mctrace.collect.base_model import FrozenCausalLM, choose_own_attention
+from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
 
 VOCABULARY = 97
 WIDTH = 32

@@ -12,10 +12,10 @@ from torch import Tensor
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import shadow_price
-from mctrace.datasets.batch import Batch
-from mctrace.datasets.contexts import Context, unlabelled_batch
-from mctrace.train.budget import budget_masses
-from mctrace.train.lensnet import LensNet
+from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.contexts import Context, unlabelled_batch
+from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.objectives.budget import budget_masses
 
 
 def score(network: LensNet, batch: Batch, *, signed: bool) -> Tensor:

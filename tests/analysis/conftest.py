@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from mctrace.datasets.queries import connect
-from mctrace.datasets.store import Store
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.store.store import Store
 from tests.analysis.synthetic import BY_HAND, Measured, Trajectory, write_store
 
 

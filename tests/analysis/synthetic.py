@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mctrace.datasets.parts import write_part
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import Store, create_store
 
 BLOCK_SIZE = 4
 HORIZON = 32
@@ -278,10 +278,11 @@ def write_run(folder: Path) -> Path:
 
 def write_checkpoint(folder: Path, seed: int = 0, target: str = "priced", **dataset: str) -> Path:
     """A small random LensNet that fits the store, or does not where `dataset` says so."""
-    from mctrace.datasets.queries import target_sql
-    from mctrace.train.checkpoint import describe, save_checkpoint
-    from mctrace.train.config import NetworkConfig, TrainConfig
-    from mctrace.train.networks import build_network
+    from mctrace.datasets.sql.connection import target_sql
+    from mctrace.train.config import TrainConfig
+    from mctrace.train.loop.checkpoint import describe, save_checkpoint
+    from mctrace.train.networks.config import NetworkConfig
+    from mctrace.train.networks.registry import build_network
 
     config = TrainConfig(network=NetworkConfig(d_lens=8, num_heads=2, num_stacks=1), target=target)
     info = describe(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.analysis.report import ReportParts, build_report
-from mctrace.datasets.store import Store
+from mctrace.analysis.report.report import ReportParts, build_report
+from mctrace.datasets.store.store import Store
 from tests.analysis.browser import Chromium, Tab, opened
 from tests.analysis.synthetic import ODD_SOURCE, write_checkpoint, write_run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mctrace.context.errors import InputError, StoreError
-from mctrace.datasets.store import Store
-from mctrace.pipeline import report_command
-from mctrace.pipeline.config import PipelineConfig, StoreConfig
-from mctrace.pipeline.report_command import ReportRequest, write_report
+from mctrace.cli import report_command
+from mctrace.cli.config import PipelineConfig, StoreConfig
+from mctrace.cli.report_command import ReportRequest, write_report
+from mctrace.datasets.store.store import Store
+from mctrace.errors import InputError, StoreError
 from tests.analysis.synthetic import write_run
 
 

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mctrace.context.errors import InputError
-from mctrace.datasets.store import Store
-from mctrace.pipeline.config import PipelineConfig, StoreConfig
-from mctrace.pipeline.show_command import ShowRequest, show_snapshot
+from mctrace.cli.config import PipelineConfig, StoreConfig
+from mctrace.cli.show_command import ShowRequest, show_snapshot
+from mctrace.datasets.store.store import Store
+from mctrace.errors import InputError
 from tests.analysis.synthetic import (
     BY_HAND,
     SCRIPT_TEXT,

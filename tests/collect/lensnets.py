@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
-from mctrace.datasets.provenance import Provenance
-from mctrace.datasets.queries import target_sql
-from mctrace.train.checkpoint import describe, save_checkpoint
-from mctrace.train.config import NetworkConfig, TrainConfig
-from mctrace.train.networks import build_network
+from mctrace.datasets.sql.connection import target_sql
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.train.config import TrainConfig
+from mctrace.train.loop.checkpoint import describe, save_checkpoint
+from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.registry import build_network
 
 
 def save_random_lensnet(

@@ -3,9 +3,9 @@
 import numpy as np
 
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.documents import Document, Placement, document_id
+from mctrace.collect.corpus.documents import Document, Placement, document_id
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.provenance import Provenance
+from mctrace.datasets.store.provenance import Provenance
 
 TREE = TreeShape(block_size=4, max_level=2)
 PROVENANCE = Provenance("model", "tokenizer", "gists", "float32", TREE.block_size, TREE.max_level)

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.cli.config import PipelineConfig, load_config
 from mctrace.collect.config import GistConfig
-from mctrace.collect.corpus import Skipped, read_corpus
-from mctrace.collect.documents import SplitAssigner, read_documents
-from mctrace.collect.driver import RunSummary, run_collection
-from mctrace.collect.model_source import ModelSource, resolve_model
-from mctrace.collect.run_plan import RunPlan, make_plan, provenance_of
-from mctrace.collect.workers import InProcessWorker
-from mctrace.context.progress import Progress, Silent
-from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import Store, create_store
-from mctrace.pipeline.config import PipelineConfig, load_config
+from mctrace.collect.corpus.documents import SplitAssigner, read_documents
+from mctrace.collect.corpus.sources import Skipped, read_corpus
+from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
+from mctrace.collect.running.driver import RunSummary, run_collection
+from mctrace.collect.running.pool import InProcessWorker
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.store import Store, create_store
+from mctrace.progress import Progress, Silent
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import random
 
-from mctrace.datasets.store import open_store
+from mctrace.datasets.store.store import open_store
 from tests.chaos import NUM_ACTORS, Findings, Scene, compare, kill_until
 
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mctrace.context.actions import Action, apply_action, is_legal_at, legal_actions
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import LegalityError
 from tests.context.strategies import is_legal, legal_maps, light, possible_actions, shown_nodes, some_of
 
 TREE = TreeShape(block_size=4, max_level=2)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.exhaustive_allocator import best_edits, total_wish
 from mctrace.context.actions import Action, apply_action, legal_actions
 from mctrace.context.allocator import (
     NOTHING_RECENT,
@@ -17,10 +18,9 @@ from mctrace.context.allocator import (
     allocate,
 )
 from mctrace.context.allocator_candidates import Candidates, candidates_of
-from mctrace.context.allocator_optimum import best_edits, total_wish
-from mctrace.context.errors import ConfigError, InputError, LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import ConfigError, InputError, LegalityError
 from tests.context.strategies import legal_maps, light, shown_nodes, trees
 
 K4 = TreeShape(block_size=4, max_level=2)

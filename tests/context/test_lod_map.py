@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import LegalityError
 from tests.context.strategies import legal_maps, light, shown_nodes, trees
 
 TREE = TreeShape(block_size=4, max_level=2)

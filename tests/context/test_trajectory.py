@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mctrace.context.actions import Action, is_legal_at, legal_actions
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import LegalityError
 from tests.context.strategies import legal_maps, light
 
 TREE = TreeShape(block_size=4, max_level=2)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mctrace.context.errors import ConfigError
 from mctrace.context.tree import Node, TreeShape
+from mctrace.errors import ConfigError
 from tests.context.strategies import light, trees
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 
-from mctrace.context.errors import LegalityError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.context.working_context import gather_embeddings
+from mctrace.errors import LegalityError
 from tests.context.strategies import legal_maps, light, shown_nodes
 
 TREE = TreeShape(block_size=4, max_level=2)

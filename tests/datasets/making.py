@@ -6,8 +6,8 @@ from functools import cache
 import duckdb
 import pyarrow as pa
 
-from mctrace.datasets.queries import define_views
-from mctrace.datasets.schemas import TABLES
+from mctrace.datasets.sql.connection import define_views
+from mctrace.datasets.store.schemas import TABLES
 from tests.datasets.synthetic import PROVENANCE
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mctrace.datasets.parts import write_part
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import Store, create_store
 
 PROVENANCE = {
     "model_hash": "model",

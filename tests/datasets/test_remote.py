@@ -10,16 +10,15 @@ from tempfile import mkdtemp
 
 import pytest
 
-from mctrace.context.errors import InputError, StoreError
-from mctrace.context.progress import Silent
-from mctrace.datasets import fetching
-from mctrace.datasets.batches import ordered_batches
-from mctrace.datasets.compaction import compact
-from mctrace.datasets.parts import write_part
-from mctrace.datasets.queries import connect, fetch_rows, run_user_sql
-from mctrace.datasets.store import Store, find_store, open_store
-from mctrace.datasets.training_data import open_training_data
-from mctrace.datasets.verify import leave_out_damaged, sweep, verify
+from mctrace.datasets.batches.collate import ordered_batches
+from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.sql.connection import connect, fetch_rows, run_user_sql
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import Store, fetching, find_store, open_store
+from mctrace.datasets.upkeep.compaction import compact
+from mctrace.datasets.upkeep.verify import leave_out_damaged, sweep, verify
+from mctrace.errors import InputError, StoreError
+from mctrace.progress import Silent
 from tests.collect.runs import tiny_run
 from tests.datasets.s3_server import PROGRAM, SECRET, s3_server
 from tests.datasets.synthetic import synthetic_store
@@ -32,8 +31,8 @@ pytestmark = [
 
 RACER = """
 import sys
-from mctrace.datasets.parts import write_part
-from mctrace.datasets.store import open_store
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import open_store
 store, run = open_store(sys.argv[1]), sys.argv[2]
 for i in range(int(sys.argv[3]), int(sys.argv[4])):
     part = write_part(store.location, part_id=f"raced{i}", kind="run", run_id=run, tables={"runs": []})
@@ -77,7 +76,7 @@ def test_small_files_are_fetched_whole_and_large_ones_read_in_place(store, monke
     assert len(files) == 3
     assert all(Path(file).is_file() for file in files)
     rows = fetch_rows(connect(store.at()), query)
-    monkeypatch.setattr("mctrace.datasets.fetching._MOST_BYTES", 10)
+    monkeypatch.setattr("mctrace.datasets.store.fetching._MOST_BYTES", 10)
     assert all(file.startswith("s3://traces/synthetic/") for file in store.at().table_files("effects"))
     assert fetch_rows(connect(store.at()), query) == rows
 
@@ -88,7 +87,7 @@ def test_what_is_fetched_at_once_lies_in_one_folder(store, monkeypatch, tmp_path
         return mkdtemp(prefix=prefix, dir=tmp_path)
 
     fetching._folder.cache_clear()
-    monkeypatch.setattr("mctrace.datasets.fetching.tempfile.mkdtemp", slow_mkdtemp)
+    monkeypatch.setattr("mctrace.datasets.store.fetching.tempfile.mkdtemp", slow_mkdtemp)
     try:
         files = store.at().table_files("effects")
         assert len(files) == 3
@@ -98,7 +97,7 @@ def test_what_is_fetched_at_once_lies_in_one_folder(store, monkeypatch, tmp_path
 
 
 def test_a_damaged_table_is_named_when_it_is_fetched(store, monkeypatch, tmp_path):
-    monkeypatch.setattr("mctrace.datasets.fetching._folder", lambda: tmp_path)  # nothing fetched before
+    monkeypatch.setattr("mctrace.datasets.store.fetching._folder", lambda: tmp_path)  # nothing fetched before
     place = next(f"{c.part.folder}/effects.parquet" for c in store.at().parts if c.part.part_id == "tb")
     content = store.location.read_bytes(place)
     store.location.write_bytes(place, content[:-1])
@@ -171,7 +170,7 @@ def test_a_collection_run_commits_to_it(environment, tiny_settings, tmp_path):
 def test_a_refused_key_is_one_clear_line_without_it(environment, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-wrong")
     done = subprocess.run(
-        [sys.executable, "-c", "from mctrace.pipeline.app import main; main()", "log", "--store",
+        [sys.executable, "-c", "from mctrace.cli.app import main; main()", "log", "--store",
          "s3://traces/synthetic/store"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -12,8 +12,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from mctrace.datasets.queries import connect, fetch_rows
-from mctrace.datasets.store import StoreVersion
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.store import StoreVersion
 from tests.collect.runs import tiny_run
 from tests.models import save_tiny_model
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.context.progress import Silent
-from mctrace.datasets.store import Store, open_store
-from mctrace.datasets.training_data import open_training_data
-from mctrace.datasets.verify import verify
+from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.store.store import Store, open_store
+from mctrace.datasets.upkeep.verify import verify
+from mctrace.progress import Silent
 from tests.datasets.synthetic import add_document
 from tests.stores.make import answers
 

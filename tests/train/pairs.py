@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from mctrace.datasets.batch import Batch
-from mctrace.datasets.contexts import no_labels
-from mctrace.datasets.preference_pairs import PairBatch
+from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.contexts import no_labels
+from mctrace.datasets.batches.pair_batch import PairBatch
 
 
 def random_pairs(batch: Batch, seed: int = 0, pairs_per_context: int = 2) -> PairBatch:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from mctrace.context.actions import legal_actions
-from mctrace.context.chance import generator_for
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
-from mctrace.datasets.parts import write_part
-from mctrace.datasets.store import Store, create_store
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import Store, create_store
+from mctrace.seeding import generator_for
 
 PROVENANCE = {
     "model_hash": "model",

@@ -2,9 +2,10 @@
 
 import pytest
 
-from mctrace.context.errors import ConfigError
-from mctrace.train.config import NetworkConfig, OptimiserConfig, TrainConfig, small_preset
-from mctrace.train.objective_config import ObjectiveConfig, PreferenceConfig
+from mctrace.errors import ConfigError
+from mctrace.train.config import OptimiserConfig, TrainConfig, small_preset
+from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.objectives.config import ObjectiveConfig, PreferenceConfig
 
 
 @pytest.mark.parametrize(

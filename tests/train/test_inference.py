@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from mctrace.context.errors import InputError
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.contexts import Context, TreeEmbeddings, unlabelled_batch
-from mctrace.train.checkpoint import describe
-from mctrace.train.config import NetworkConfig, TrainConfig
-from mctrace.train.export import INPUTS, export_lensnet
+from mctrace.datasets.batches.contexts import Context, TreeEmbeddings, unlabelled_batch
+from mctrace.errors import InputError
+from mctrace.train.config import TrainConfig
 from mctrace.train.inference import rebalance, score
-from mctrace.train.networks import build_network
-from mctrace.train.scorer import Scorer
+from mctrace.train.loop.checkpoint import describe
+from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.registry import build_network
+from mctrace.train.serving.scorer import Scorer
+from mctrace.train.serving.torch_export import INPUTS, export_lensnet
 
 TREE = TreeShape(4, 2)
 WIDTH = 12
@@ -143,8 +144,8 @@ def test_loading_and_scoring_need_neither_store_nor_cluster_nor_base_model(tmp_p
 import numpy as np, torch
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.contexts import Context, TreeEmbeddings
-from mctrace.train.scorer import Scorer
+from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
+from mctrace.train.serving.scorer import Scorer
 lod_map = LODMap(TreeShape(4, 2), 0, 8, np.array([1, 0], dtype=np.uint8))
 trees = TreeEmbeddings([torch.zeros(8, {WIDTH}), torch.zeros(2, {WIDTH}), torch.zeros(0, {WIDTH})])
 assert Scorer.from_pretrained({str(tmp_path / "best")!r}).score(Context(lod_map, trees)).shape == (5,)

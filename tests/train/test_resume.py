@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from mctrace.pipeline import app
+from mctrace.cli import app
 from tests.train.stores import learnable_store
 
 STEPS, SAVE = 24, 5
@@ -27,8 +27,8 @@ SETTINGS = {
 }  # fmt: skip
 SLOW = """
 import sys, time
-from mctrace.pipeline import app
-from mctrace.train import lensnet_step
+from mctrace.cli import app
+from mctrace.train.objectives import gradients as lensnet_step
 step = lensnet_step.LensNetStep.__call__
 def slow(self, parts):
     time.sleep(0.1)
@@ -61,7 +61,7 @@ def arguments(folder: Path, out: str, *more: str) -> list[str]:
 
 
 def train(folder: Path, out: str, *more: str, slowly: bool = False) -> subprocess.Popen[str]:
-    code = SLOW if slowly else "from mctrace.pipeline import app; app.main()"
+    code = SLOW if slowly else "from mctrace.cli import app; app.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments(folder, out, *more)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -15,20 +15,21 @@ import torch
 
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batch import scores_of_actions
-from mctrace.datasets.preference_data import detail_direction
-from mctrace.train.alert import SignAlert
-from mctrace.train.budget import budget_masses
-from mctrace.train.config import NetworkConfig, OptimiserConfig, TrainConfig
-from mctrace.train.evaluation import evaluate
-from mctrace.train.fit import Training
-from mctrace.train.lensnet_step import Examples
-from mctrace.train.losses import budget_loss, counterfactual_loss, illegality_loss
-from mctrace.train.networks import build_network
-from mctrace.train.objective_config import ObjectiveConfig
-from mctrace.train.preference import preference_loss
-from mctrace.train.preference_metrics import correlations_of_groups
-from mctrace.train.preference_state import PreferenceState
+from mctrace.datasets.batches.batch import scores_of_actions
+from mctrace.datasets.batches.pairs import detail_direction
+from mctrace.train.config import OptimiserConfig, TrainConfig
+from mctrace.train.evaluation.evaluate import evaluate
+from mctrace.train.evaluation.preference_metrics import correlations_of_groups
+from mctrace.train.loop.lensnet_training import Training
+from mctrace.train.loop.sign_alert import SignAlert
+from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.registry import build_network
+from mctrace.train.objectives.budget import budget_masses
+from mctrace.train.objectives.config import ObjectiveConfig
+from mctrace.train.objectives.counterfactual import budget_loss, counterfactual_loss, illegality_loss
+from mctrace.train.objectives.gradients import Examples
+from mctrace.train.objectives.preference import preference_loss
+from mctrace.train.objectives.preference_state import PreferenceState
 from tests.train.pairs import random_pairs
 
 TREE = TreeShape(4, 2)

@@ -1,0 +1,144 @@
+"""Pages as values, and their rendering into one self-contained HTML file.
+
+Whatever comes from a store or a run folder is data: it reaches the page through Jinja's autoescaping or as
+escaped JSON. The file's content policy allows its own scripts by their hash, and no request at all.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+Figure = dict[str, Any]
+"""a Plotly figure as plain data: `data` (traces) and `layout`"""
+
+_ASSETS = Path(__file__).with_name("assets")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot with the two things every reader needs beside it."""
+
+    title: str
+    figure: Figure
+    reading: str
+    """one sentence: how to read it"""
+    counted: str
+    """what n is, e.g. "62 labels, 4 documents" """
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text as shown; `numeric` names the columns that align right."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number of the line of numbers that opens a section."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One chapter of a page; shows what it has, in this order."""
+
+    key: str
+    """names it in links within the page"""
+    title: str
+    paragraphs: Sequence[str]
+    facts: Sequence[Fact] = ()
+    plots: Sequence[Plot] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    folded: Mapping[str, str] = field(default_factory=dict)
+    """long texts by title, closed until a reader opens them"""
+    folded_plots: Sequence[Plot] = ()
+    """plots that most readers skip, closed until a reader opens them"""
+    snapshots: Sequence[Mapping[str, Any]] = ()
+    """for the viewer of single snapshots (`snapshots.js`), as plain data: see `snapshot_section.py`"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Sections that are shown together, one page at a time."""
+
+    key: str
+    """names it in links; letters, digits and dashes"""
+    title: str
+    sections: Sequence[Section]
+    group: str = ""
+    """pages of one group stand together behind its name in the list of pages"""
+
+
+def render_pages(title: str, subtitle: str, pages: Sequence[Page]) -> str:
+    """All pages as one HTML file's text, styles, scripts and plotly.js inlined.
+
+    A number that is not finite is left out.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["as_json"] = lambda value: htmlsafe_json_dumps(clean(value), allow_nan=False)
+    scripts = _scripts([section for page in pages for section in page.sections])
+    text = environment.get_template("report.html").render(
+        title=title,
+        subtitle=subtitle,
+        pages=pages,
+        groups=list(dict.fromkeys(page.group for page in pages)),
+        style=Markup((_ASSETS / "report.css").read_text(encoding="utf-8")),
+        scripts={name: Markup(script) for name, script in scripts.items()},
+        script_hashes=[_content_hash(script) for script in scripts.values()],
+    )
+    return _whole_characters(text)
+
+
+def _scripts(sections: Sequence[Section]) -> dict[str, str]:
+    """What these sections need, in the order in which it runs; plotly.js only where there are plots."""
+    names = ["pages.js"]
+    has_plots = any(section.plots or section.folded_plots for section in sections)
+    if has_plots:
+        names.append("plots.js")
+    if any(section.snapshots for section in sections):
+        names.append("snapshots.js")
+    own = {name: (_ASSETS / name).read_text(encoding="utf-8") for name in names}
+    return {"plotly": get_plotlyjs(), **own} if has_plots else own
+
+
+def clean(value: Any) -> Any:
+    """The same nested lists and dictionaries as JSON and UTF-8 can hold them: None for a number that is not
+    finite, a question mark for half a surrogate pair (which some browsers do not survive)."""
+    if isinstance(value, dict):
+        return {key: clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _whole_characters(value) if isinstance(value, str) else value
+
+
+def _whole_characters(text: str) -> str:
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _content_hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

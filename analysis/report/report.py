@@ -1,0 +1,231 @@
+"""The report: one version of a store, training runs and checkpoints if any, as pages of one file."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from mctrace.analysis.questions.catalogue import Row, run_analysis
+from mctrace.analysis.questions.scope import narrowed
+from mctrace.analysis.report.page import Fact, Page, Section, render_pages
+from mctrace.analysis.report.sections.checkpoints import checkpoint_section
+from mctrace.analysis.report.sections.closed_loop import closed_loop_sections
+from mctrace.analysis.report.sections.collection import collection_section
+from mctrace.analysis.report.sections.controls import control_sections
+from mctrace.analysis.report.sections.gists import gist_sections
+from mctrace.analysis.report.sections.horizon import horizon_section
+from mctrace.analysis.report.sections.origin import origin_section
+from mctrace.analysis.report.sections.runs import evaluation_section, training_section
+from mctrace.analysis.report.sections.scorers import scorer_section
+from mctrace.analysis.report.sections.signal import signal_section
+from mctrace.analysis.report.sections.snapshots import snapshot_section
+from mctrace.analysis.report.sections.store import store_facts, store_section
+from mctrace.analysis.report.sections.targets import target_section
+from mctrace.analysis.report.sections.values import distance_section, top_section, value_section
+from mctrace.analysis.report.sections.versions import version_section
+from mctrace.analysis.report.wording import counted
+from mctrace.analysis.snapshots.scoring import MOST_RANKED, Scorer, open_scorers, scored, scorer_agreement
+from mctrace.analysis.snapshots.view import SnapshotView, find_snapshots, read_snapshots
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.store.provenance import Provenance, mixture_in
+from mctrace.datasets.store.store import StoreVersion
+from mctrace.errors import InputError
+from mctrace.train.loop.checkpoint_folders import BEST
+from mctrace.train.serving.learned_from import refuse_unlearned
+
+NUM_PICKED = 12
+"""snapshots shown where none is named"""
+MOST_JUDGED = 96
+"""snapshots on which checkpoints are held against measured values"""
+MOST_RUNS = 8
+"""collection runs with a page of their own, the newest"""
+
+
+@dataclass(frozen=True)
+class ReportParts:
+    """What a report is about besides the store's version."""
+
+    runs: Sequence[Path] = ()
+    """training runs' folders; what one lacks is said where it would stand"""
+    checkpoints: Sequence[Path] = ()
+    """LensNets to show scores of, besides the runs' own best"""
+    compared: StoreVersion | None = None
+    """another version of the same store"""
+    snapshots: Sequence[str] = ()
+    """snapshots to show, by id or its beginning; none: the report picks"""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Snapshots that the checkpoints scored, and how well the scores agree with what was measured."""
+
+    scorers: list[Scorer]
+    snapshots: list[SnapshotView]
+    agreement: list[Row]
+    judged_on: str
+
+
+def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
+    """Every page in its order: signal against noise first.
+
+    Raises InputError when a checkpoint is none, or was trained on another base model than the labels, or a
+    snapshot is not in this version.
+    """
+    connection = connect(version)
+    try:
+        (horizons,) = run_analysis(connection, "horizons")
+        judged = _judge(connection, version, parts)
+        runs, splits = run_analysis(connection, "provenance"), run_analysis(connection, "splits")
+        return [
+            _overview(connection, horizons, judged, store_facts(runs, splits, horizons)),
+            Page(
+                "values",
+                "Value of detail",
+                [
+                    value_section(connection),
+                    distance_section(connection),
+                    horizon_section(connection),
+                    origin_section(connection),
+                    *gist_sections(connection),
+                    *control_sections(connection),
+                    top_section(connection),
+                ],
+            ),
+            Page("targets", "Targets", [target_section(connection)]),
+            Page("snapshots", "Snapshots", [_snapshot_section(connection, version, parts, judged.scorers)]),
+            *_comparisons(connection, version, parts, judged),
+            Page("store", "Store", [store_section(runs, splits, horizons)]),
+            *_collection_pages(connection, runs),
+            *(
+                Page(
+                    f"training-{number}",
+                    run.resolve().name,
+                    [training_section(run), evaluation_section(run), *closed_loop_sections(run)],
+                    group="Training",
+                )
+                for number, run in enumerate(parts.runs, start=1)
+            ),
+        ]
+    finally:
+        connection.close()
+
+
+def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime) -> str:
+    """The report as HTML text; raises as `report_pages` does."""
+    subtitle = f"{version.location.uri} at version {version.version}, written {written_at:%Y-%m-%d %H:%M %Z}"
+    pages = report_pages(version, parts)
+    return render_pages("What detail is worth: mctrace report", subtitle.rstrip(), pages)
+
+
+def _overview(
+    connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[Fact]
+) -> Page:
+    half = (horizons["shortest_horizon"] or 0) // 2
+    trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
+    with narrowed(connection, "trajectory_id", trajectories) if trajectories else nullcontext():
+        ceilings = run_analysis(connection, "rank_stability", half_horizon=half) if half else []
+    sections = [replace(signal_section(connection, horizons), facts=facts)]
+    if horizons["num_settings"]:
+        sections.append(scorer_section(judged.agreement, ceilings, judged.judged_on))
+    return Page("signal", "Signal and noise", sections)
+
+
+def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts) -> _Judged:
+    scorers, left_out = _fitting_scorers(connection, version, parts)
+    if not scorers:
+        said = (
+            f"Judged on the labels of this version, of at most {MOST_RANKED} trajectories, drawn by a hash "
+            "of their ids; --run and --checkpoint put LensNets beside them."
+        )
+        return _Judged([], [], scorer_agreement(connection, []), said + left_out)
+    rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
+    ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
+    snapshots = scored(version, read_snapshots(connection, version.location, ids, with_text=False), scorers)
+    of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
+    said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
+    kinds = list(dict.fromkeys(map(Provenance.of, rows)))
+    if mixture := mixture_in(asdict(Provenance.of_all(kinds))):
+        said += f" They differ in {' and '.join(mixture)}."
+    return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), said + left_out)
+
+
+def _fitting_scorers(
+    connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts
+) -> tuple[list[Scorer], str]:
+    """The checkpoints that all learned from some kind of labels this version holds, and a sentence on those
+    left out. One that was asked for by name is refused rather than left out."""
+    of_runs = [(run / BEST).resolve() for run in parts.runs if (run / BEST).is_dir()]
+    named = [folder.resolve() for folder in parts.checkpoints]
+    scorers = open_scorers(list(dict.fromkeys([*named, *of_runs])))
+    kinds = list(dict.fromkeys(map(Provenance.of, run_analysis(connection, "held_out"))))
+    at = f"{version.location.uri} at version {version.version}"
+    if named and not kinds:
+        raise InputError(f"{at} has no labels to judge {named[0]} on: run 'mctrace collect'")
+    fitting: list[Scorer] = []
+    others: list[Scorer] = []
+    for scorer in scorers:
+        shared = [kind for kind in kinds if scorer.fits(kind)]
+        if not shared and scorer.folder in named:
+            beside = f" that {fitting[0].name} learned from" if fitting else ""
+            refuse_unlearned(scorer.info, scorer.folder, kinds, f"the labels of {at}{beside} have")
+        if shared:
+            fitting.append(scorer)
+            kinds = shared
+        else:
+            others.append(scorer)
+    names = ", ".join(scorer.name for scorer in others)
+    left_out = f" Left out, since they were trained on other labels than these: {names}." if names else ""
+    return fitting, left_out
+
+
+def _all_fit(scorers: Sequence[Scorer], kind: Provenance) -> bool:
+    return all(scorer.fits(kind) for scorer in scorers)
+
+
+def _snapshot_section(
+    connection: duckdb.DuckDBPyConnection,
+    version: StoreVersion,
+    parts: ReportParts,
+    scorers: list[Scorer],
+) -> Section:
+    ids = [found for name in parts.snapshots for found in find_snapshots(connection, name)]
+    if not ids:
+        ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
+    snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), with_text=True)
+    fitting = [one for one in snapshots if _all_fit(scorers, one.provenance)]
+    by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
+    return snapshot_section(
+        [by_id.get(one.snapshot_id, one) for one in snapshots], chosen=bool(parts.snapshots)
+    )
+
+
+def _comparisons(
+    connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts, judged: _Judged
+) -> list[Page]:
+    sections = []
+    if parts.compared is not None:
+        both = sorted((version, parts.compared), key=lambda one: one.version)
+        with connect(parts.compared) as other:
+            connections = [connection if one is version else other for one in both]
+            names = f"version {both[0].version}", f"version {both[1].version}"
+            sections.append(version_section(connections[0], connections[1], names))
+    sections += [
+        checkpoint_section(judged.scorers[0], second, judged.agreement, judged.snapshots, judged.judged_on)
+        for second in judged.scorers[1:]
+    ]
+    return [Page("comparison", "Comparison", sections)] if sections else []
+
+
+def _collection_pages(connection: duckdb.DuckDBPyConnection, runs: list[Row]) -> list[Page]:
+    pages = []
+    for number, run in enumerate(runs[-MOST_RUNS:], start=max(1, len(runs) - MOST_RUNS + 1)):
+        with narrowed(connection, "run_id", [run["run_id"]]):
+            (horizons,) = run_analysis(connection, "horizons")
+            sections = [collection_section(connection), signal_section(connection, horizons)]
+            if horizons["num_settings"]:
+                sections.append(value_section(connection))
+        pages.append(Page(f"run-{number}", str(run["run_id"]), sections, group="Collection runs"))
+    return pages

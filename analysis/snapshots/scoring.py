@@ -1,0 +1,104 @@
+"""Checkpoints beside measured values: the one place where `analysis/` asks a LensNet for scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from mctrace.analysis.questions.catalogue import Row, add_scores, run_analysis
+from mctrace.analysis.snapshots.view import SnapshotView
+from mctrace.datasets.batches.contexts import Context
+from mctrace.datasets.batches.document_arrays import DocumentArrays
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.datasets.store.store import StoreVersion
+from mctrace.train.inference import score_contexts
+from mctrace.train.loop.checkpoint import CheckpointInfo, load_checkpoint
+from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
+from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.serving.learned_from import refuse_unlearned, what_differs
+
+MOST_RANKED = 300
+"""trajectories whose labels are ranked where nobody scored any"""
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A checkpoint with the name it has on a page."""
+
+    name: str
+    folder: Path
+    network: LensNet
+    info: CheckpointInfo
+
+    def fits(self, kind: Provenance) -> bool:
+        """Whether this checkpoint's scores mean something there."""
+        return not what_differs(self.info, kind)
+
+
+def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
+    """The checkpoints in `folders`, each under a name of its own. Raises InputError for what is none."""
+    names = [name_of_checkpoint(folder) for folder in folders]
+    return [
+        Scorer(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def scored(
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[Scorer]
+) -> list[SnapshotView]:
+    """The snapshots with the signed score of each entry by each checkpoint, at the size they have.
+
+    Raises InputError where a checkpoint was trained on labels of another base model, GistNet or tree.
+    """
+    found: list[dict[str, npt.NDArray[np.float64]]] = [{} for _ in snapshots]
+    for scorer in scorers:
+        for snapshot in snapshots:
+            where = f"snapshot {snapshot.snapshot_id} has"
+            refuse_unlearned(scorer.info, scorer.folder, [snapshot.provenance], where)
+        for scores, scores_N in zip(found, _score_entries(version, snapshots, scorer), strict=True):
+            scores[scorer.name] = scores_N
+    return [one.with_scores(scores) for one, scores in zip(snapshots, found, strict=True)]
+
+
+def _score_entries(
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: Scorer
+) -> list[npt.NDArray[np.float64]]:
+    """Scores [N] of each snapshot."""
+    arrays = DocumentArrays(version, tuple({snapshot.provenance for snapshot in snapshots}))
+    contexts = [Context(s.lod_map, arrays.document(s.document_id, s.provenance)) for s in snapshots]
+    return [
+        scores_N.double().numpy()
+        for first in range(0, len(contexts), _BATCH_SIZE)
+        for scores_N in score_contexts(
+            scorer.network,
+            contexts[first : first + _BATCH_SIZE],
+            signed=scorer.info.signed,
+            protected_tails=[s.protected_tail for s in snapshots[first : first + _BATCH_SIZE]],
+        )
+    ]
+
+
+def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[SnapshotView]) -> list[Row]:
+    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, of a sample."""
+    add_scores(
+        connection,
+        [
+            {
+                "scorer": scorer,
+                "snapshot_id": snapshot.snapshot_id,
+                "action": found.action.kind,
+                "node_level": found.action.node.level,
+                "node_index": found.action.node.index,
+                "score": value,
+            }
+            for snapshot in snapshots
+            for found in snapshot.actions
+            for scorer, value in found.scores.items()
+        ],
+    )
+    return run_analysis(connection, "scorer_agreement", most_trajectories=MOST_RANKED)

@@ -1,0 +1,186 @@
+"""The frozen base model: any Hugging Face causal LM, behind the protocols of the naive and fast evaluation.
+
+Never remote code, never pickled weights. A working context has a jump in its position ids at every gist, and
+transformers reads such a jump as the border between packed sequences when it is given no attention mask, and
+silently blocks attention across it; so every call here passes an explicit mask.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+
+from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
+from mctrace.base_model.sizes import ModelSize
+from mctrace.base_model.source import ModelSource, max_positions
+from mctrace.errors import ModelError
+
+AttentionInterface.register(ATTENTION_NAME, shared_attention)
+
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 65536
+"""no larger batch is faster"""
+_LOGITS_PER_CHUNK = 2**24
+"""logits in float32 at once (64 MiB), whatever the vocabulary"""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class FrozenCausalLM:
+    """A transformers causal LM that takes embeddings and keeps every key and value it computes."""
+
+    network: PreTrainedModel
+
+    @property
+    def embedding_dim(self) -> int:
+        return int(self.network.get_input_embeddings().weight.shape[1])
+
+    @property
+    def max_positions(self) -> int:
+        return max_positions(self.network.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where embeddings enter; layers may live elsewhere under a device_map."""
+        return torch.device(self.network.get_input_embeddings().weight.device)
+
+    @property
+    def size(self) -> ModelSize:
+        """Parameters every entry that runs is multiplied with, and those of the output head."""
+        config, head = self.network.config.get_text_config(), self.network.get_output_embeddings().weight
+        outside = {id(self.network.get_input_embeddings().weight), id(head)}
+        in_layers = sum(p.numel() for p in self.network.parameters() if id(p) not in outside)
+        # Queries, not the residual stream, are as wide as attention: some models differ.
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention_width = config.num_hidden_layers * config.num_attention_heads * head_dim
+        return ModelSize(in_layers, head.numel(), attention_width)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Entries of one pass that should fit: half the free memory of a GPU, by a rough count of what a
+        layer holds at once; on a CPU, what already keeps its matrix products busy."""
+        if self.device.type != "cuda":
+            return _CPU_BATCH_TOKENS
+        config = self.network.config.get_text_config()
+        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        bytes_per_token = self.network.dtype.itemsize * (4 * inner + 24 * config.hidden_size)
+        num_free = int(torch.cuda.mem_get_info(self.device)[0])
+        fitting: int = num_free // 2 // bytes_per_token
+        return max(1024, min(_GPU_BATCH_TOKENS, fitting))
+
+    def embed(self, tokens_T: Tensor) -> Tensor:
+        with torch.inference_mode():
+            embeddings_Td: Tensor = self.network.get_input_embeddings()(tokens_T.to(self.device))
+        return embeddings_Td
+
+    def logits(self, embeddings_ND: Tensor, position_N: Tensor, keep_H: Tensor) -> Tensor:
+        """With the attention the architecture came with: what the fast evaluation is held against."""
+        mask = torch.ones(1, len(embeddings_ND), dtype=torch.long, device=embeddings_ND.device)
+        output = self.network(
+            inputs_embeds=embeddings_ND[None],
+            position_ids=position_N[None],
+            attention_mask=mask,
+            use_cache=False,
+            logits_to_keep=keep_H,
+        )
+        logits_HV: Tensor = output.logits[0]
+        return logits_HV
+
+    @torch.inference_mode()
+    def token_nll(
+        self, embeddings_BLd: Tensor, position_BL: Tensor, targets_H: Tensor, plans: Sequence[AttentionPlan]
+    ) -> Tensor:
+        """NLL [B, H] in nats of `targets_H` after the last H of each row's L entries, in float32.
+
+        What the entries attend to besides each other is said by `plans`, one for all rows or each its own.
+        Only the last H entries go through the output head, and logits are in memory a chunk at a time.
+        """
+        # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings_BLd.device)
+        with _attention(self.network, ATTENTION_NAME):
+            output = self.network.base_model(
+                inputs_embeds=embeddings_BLd,
+                position_ids=position_BL,
+                attention_mask=mask,
+                use_cache=False,
+                plans=plans,
+            )
+        hidden_Md = output.last_hidden_state[:, -len(targets_H) :].flatten(0, 1)
+        head_weight = self.network.get_output_embeddings().weight
+        targets_M = targets_H.to(head_weight.device).repeat(len(embeddings_BLd))
+        per_chunk = max(1, _LOGITS_PER_CHUNK // len(head_weight))
+        nll = [
+            cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
+            for hidden_cd, targets_c in zip(
+                torch.split(hidden_Md, per_chunk), torch.split(targets_M, per_chunk), strict=True
+            )
+        ]
+        return torch.cat(nll).view(len(embeddings_BLd), -1)
+
+    def _head(self, hidden_cd: Tensor) -> Tensor:
+        """Logits of hidden states, as the architecture's own forward finishes them."""
+        head, config = self.network.get_output_embeddings(), self.network.config.get_text_config()
+        logits_cV: Tensor = head(hidden_cd.to(head.weight.device))
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits_cV = logits_cV * scale
+        if scaling := getattr(config, "logits_scaling", None):  # Granite
+            logits_cV = logits_cV / scaling
+        if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits_cV = softcap * torch.tanh(logits_cV / softcap)
+        return logits_cV
+
+
+@contextmanager
+def _attention(network: PreTrainedModel, name: str) -> Iterator[None]:
+    """The network with another attention function for as long as this lasts."""
+    own = network.config.get_text_config()._attn_implementation
+    network.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(own)
+
+
+def load_base_model(
+    source: ModelSource, dtype: str, device: str = "auto", device_map: str | None = None
+) -> FrozenCausalLM:
+    """The model of `source`, frozen, in `dtype` on `device` ("auto": CUDA if there is one) or over several
+    devices by `device_map`. Raises ModelError when transformers cannot load it safely."""
+    transformers.utils.logging.disable_progress_bar()
+    placement: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            source.folder, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, **placement
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"cannot load the model {source.name!r} from {source.folder}: {error}") from error
+    choose_own_attention(network)
+    network.requires_grad_(False).eval()
+    if not device_map:
+        network.to(resolve_device(device))
+    return FrozenCausalLM(network)
+
+
+def choose_own_attention(network: PreTrainedModel) -> None:
+    """The attention that a plain forward pass needs: the fused default would leave soft-capping out."""
+    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
+        network.set_attn_implementation("eager")
+
+
+def resolve_device(device: str) -> torch.device:
+    """ "auto" becomes CUDA where there is one; anything else is taken at its word (ModelError if absent)."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device!r} cannot be used here: {error}") from error
+    return resolved

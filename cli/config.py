@@ -1,0 +1,188 @@
+"""The configuration behind pipeline.toml, and the one place that says which source of a value wins.
+
+A flag wins over --set, --set over a --preset, that over the environment (MCTRACE_COLLECT__HORIZON=128), the
+environment over the file, the file over the defaults. Sections are the frozen values of the rooms they
+configure.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from mctrace.analysis.closed_loop.config import ClosedLoopConfig
+from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
+from mctrace.context.allocator import AllocatorConfig
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.store.provenance import Mix
+from mctrace.errors import ConfigError
+from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig
+from mctrace.train.config import TrainConfig
+
+DEFAULT_FILE = "pipeline.toml"
+_ENVIRONMENT_PREFIX = "MCTRACE_"
+_NOT_KEYS = ("MCTRACE_CACHE",)
+"""Variables that are no configuration: where converted models are kept."""
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """The trace store."""
+
+    uri: str = "traces"
+    """local folder, or any URI fsspec can reach"""
+    skip_damaged: bool = False
+    """read around damaged parts, saying which; without it they are refused"""
+    mix: tuple[Mix, ...] = ()
+    """what the labels a LensNet is trained on may differ in: `models`, `gists`, `dtypes`"""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Every section of pipeline.toml."""
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    gists: GistConfig = field(default_factory=GistConfig)
+    tree: TreeShape = field(default_factory=TreeShape)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    allocator: AllocatorConfig = field(default_factory=AllocatorConfig)
+    closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    gist_train: GistTrainConfig = field(default_factory=GistTrainConfig)
+    gist_evaluate: GistEvaluationConfig = field(default_factory=GistEvaluationConfig)
+
+    def to_json(self) -> str:
+        """The resolved configuration, as it is kept beside everything made with it."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+
+def load_config(
+    file: Path | None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    preset: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> PipelineConfig:
+    """Resolves every source. `file` None means pipeline.toml where there is one; `flags` maps dotted keys to
+    values, those that are None were not given; `preset` gives nested sections when it
+    is told what everybody else says, since what suits depends on it.
+
+    Raises ConfigError naming key, value, source and remedy.
+    """
+    weaker = [*_from_file(file), *_from_environment(os.environ if environment is None else environment)]
+    stronger = [
+        *(("--set", *_parse_assignment(text)) for text in assignments),
+        *(("flag", key, value) for key, value in (flags or {}).items() if value is not None),
+    ]
+    chosen = preset(_nested([*weaker, *stronger])) if preset else {}
+    data = _nested([*weaker, *(("preset", key, value) for key, value in _flatten(chosen)), *stronger])
+    try:
+        return TypeAdapter(PipelineConfig).validate_python(data)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from None
+
+
+def _from_file(file: Path | None) -> list[tuple[str, str, Any]]:
+    if file is None:
+        file = Path(DEFAULT_FILE)
+        if not file.exists():
+            return []
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file {file}: 'mctrace init' writes one") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    return [(str(file), key, value) for key, value in _flatten(content)]
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, str, Any]]:
+    return [
+        (name, name.removeprefix(_ENVIRONMENT_PREFIX).lower().replace("__", "."), _parse_value(text))
+        for name, text in sorted(environment.items())
+        if name.startswith(_ENVIRONMENT_PREFIX) and name not in _NOT_KEYS
+    ]
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: expected key=value, like collect.horizon=128")
+    return key.strip(), _parse_value(value.strip())
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value; what is none is taken as a string, so that paths need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, value))
+    return flat
+
+
+def _nested(layers: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Sections from (origin, dotted key, value), later ones winning. Raises ConfigError for unknown keys."""
+    data: dict[str, Any] = {}
+    for origin, key, value in layers:
+        _check_known(key, origin)
+        _put(data, key, value)
+    return data
+
+
+def _put(data: dict[str, Any], key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+    data[name] = value
+
+
+def known_keys(config_type: type = PipelineConfig, prefix: str = "") -> list[str]:
+    """Every dotted key there is."""
+    keys: list[str] = []
+    hints = get_type_hints(config_type)
+    for f in fields(config_type):
+        nested = hints[f.name]
+        if isinstance(nested, type) and is_dataclass(nested):
+            keys += known_keys(nested, f"{prefix}{f.name}.")
+        else:
+            keys.append(prefix + f.name)
+    return keys
+
+
+def _check_known(key: str, origin: str) -> None:
+    keys = known_keys()
+    if key in keys:
+        return
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"sections are {', '.join(_sections(keys))}"
+    raise ConfigError(f"unknown key {key!r} ({origin}): {hint}")
+
+
+def _sections(keys: Sequence[str]) -> list[str]:
+    return sorted({key.split(".")[0] for key in keys})
+
+
+def _describe(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem.get("ctx", {}).get("error"), ConfigError):
+        return str(problem["ctx"]["error"])
+    key = ".".join(str(part) for part in problem["loc"])
+    return f"{key} = {problem['input']!r}: {message}"

@@ -1,0 +1,97 @@
+"""Progress a person can follow: a live bar in a terminal, plain lines everywhere else."""
+
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mctrace.progress import Progress as ProgressListener
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+def make_progress(console: Console) -> ProgressListener:
+    """The kind of progress that suits where `console` writes."""
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+
+
+class LiveProgress:
+    """One bar with rate and time left, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, label: str, total: float | None, unit: str) -> None:
+        self.stop()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn() if total is None or total == int(total) else TextColumn(""),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(label, total=total, note="")
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, advance=amount, note=note)
+
+    def stop(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+class PlainProgress:
+    """A line now and then: how much is done, how fast, how long it will still take."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._label = ""
+
+    def start(self, label: str, total: float | None, unit: str) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._note = 0.0, ""
+        self._started = self._printed = time.monotonic()
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self._done, self._note = self._done + amount, note
+        if time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._print()
+
+    def stop(self) -> None:
+        if self._label:
+            self._print()
+            self._label = ""
+
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        elapsed = self._printed - self._started
+        rate = self._done / elapsed if elapsed > 0 else 0.0
+        note = f", {self._note}" if self._note else ""
+        total, left = "", ""
+        if self._total is not None:
+            total = f" of {self._total:.4g}"
+            left = f", {max(0.0, self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
+        self._console.print(
+            f"{self._label}: {self._done:.4g}{total} {self._unit}{note}, "
+            f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed{left}",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,282 @@
+"""`mctrace show`: one snapshot in a terminal, its LOD map as a line of blocks and what edits are worth."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from mctrace.analysis.report.wording import MISSING, count, counted, nats, number
+from mctrace.analysis.snapshots.planned_edits import planned_edits
+from mctrace.analysis.snapshots.text import excerpt, visible
+from mctrace.analysis.snapshots.view import ActionView, SnapshotView, SpanView, find_snapshots, read_snapshots
+from mctrace.cli.config import PipelineConfig
+from mctrace.cli.reading import open_version
+from mctrace.context.actions import Action
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.store import StoreVersion
+
+_LEVEL_BLOCKS = "█▒░·"
+_LEVEL_STYLES = ("green", "yellow", "magenta", "dim")
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+_HELPS, _HURTS = "blue", "dark_orange"
+_UNMEASURED = "·"
+_LINE_WIDTH = 100
+"""columns of the map where no terminal says how many there are"""
+_NAME_WIDTH = 16
+_LEAST_TEXT, _MOST_TEXT = 32, 72
+"""columns of an action's text: below the first it has a line of its own"""
+
+
+@dataclass(frozen=True)
+class ShowRequest:
+    """What was asked for on the command line, besides the configuration."""
+
+    snapshot: str
+    version: int | None = None
+    checkpoints: Sequence[Path] = ()
+    top: int = 5
+    """expands and collapses shown"""
+    actions: bool = False
+    """every legal action instead"""
+    as_json: bool = False
+
+
+def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console) -> None:
+    """Prints the snapshot. Raises InputError when it is unknown, or a checkpoint does not fit it."""
+    version = open_version(config.store, request.version)
+    version.refuse_damaged()
+    with connect(version) as connection:
+        found = find_snapshots(connection, request.snapshot)
+        (snapshot,) = read_snapshots(connection, version.location, found[:1], with_text=True)
+        (scale,) = fetch_rows(connection, "from utility_scale")
+    snapshot = _with_scores(version, snapshot, request.checkpoints)
+    plan = planned_edits(snapshot, scale["scale"], config.allocator)
+    if request.as_json:
+        print(json.dumps(_as_json(snapshot, plan)))
+        return
+    _print_header(snapshot, found[1:], console)
+    _print_map(snapshot, console)
+    if request.actions:
+        _print_actions(
+            snapshot, plan, f"All {counted(len(snapshot.actions), 'legal action')}", snapshot.actions, console
+        )
+        return
+    measured = [action for action in snapshot.actions if action.measured]
+    for kind, title, sign in (
+        ("expand", "Expands worth most", -1),
+        ("collapse", "Collapses that cost least", 1),
+    ):
+        of_kind = [action for action in measured if action.action.kind == kind]
+        of_kind.sort(key=lambda action: sign * (action.measured.value_of_detail if action.measured else 0))
+        legal = sum(action.action.kind == kind for action in snapshot.actions)
+        shown = of_kind[: request.top]
+        _print_actions(snapshot, plan, f"{title}: {len(shown)} of {count(legal)} legal", shown, console)
+
+
+def _with_scores(version: StoreVersion, snapshot: SnapshotView, checkpoints: Sequence[Path]) -> SnapshotView:
+    if not checkpoints:
+        return snapshot
+    from mctrace.analysis.snapshots.scoring import open_scorers, scored  # torch takes seconds to import
+
+    return scored(version, [snapshot], open_scorers(checkpoints))[0]
+
+
+def _print_header(snapshot: SnapshotView, others: Sequence[str], console: Console) -> None:
+    where = snapshot.lod_map
+    num_measured = sum(action.measured is not None for action in snapshot.actions)
+    lines = [
+        f"{visible(snapshot.source)}  {snapshot.split or 'no split'}, policy {snapshot.policy}",
+        f"snapshot {snapshot.snapshot_id}",
+        f"tokens {count(where.start)} to {count(where.cursor)} in {count(where.num_entries)} positions; base "
+        f"loss {number(snapshot.baseline_nll)} nats/token over the next {snapshot.horizon}",
+        f"{count(num_measured)} of {counted(len(snapshot.actions), 'legal action')} measured; an edit has to "
+        f"be worth {nats(snapshot.edit_price)} nats/token",
+    ]
+    if others:
+        shown = ", ".join(other.partition(":")[2] for other in others)
+        lines.append(f"the same map stands at later cursors, too: {shown}")
+    if snapshot.text_problem:
+        lines.append(f"no text: {visible(snapshot.text_problem)}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_map(snapshot: SnapshotView, console: Console) -> None:
+    """One column for one or more blocks: its level, and the strongest value and score there."""
+    columns = _columns(
+        snapshot, max(20, (console.width if console.is_terminal else _LINE_WIDTH) - _NAME_WIDTH)
+    )
+    levels = Text()
+    for spans in columns:
+        level = min(*(span.level for span in spans), len(_LEVEL_BLOCKS) - 1)
+        levels.append(_LEVEL_BLOCKS[level], _LEVEL_STYLES[level])
+    console.print()
+    _print_row("level", levels, console)
+    rows: list[tuple[str, Callable[[ActionView], float | None]]] = [("value", _value)]
+    rows += [(name, _score_of(name)) for name in snapshot.scorers]
+    for name, number_of in rows:
+        strongest = [_strongest(snapshot, spans, number_of) for spans in columns]
+        scale = max((abs(value) for value in strongest if value is not None), default=0.0)
+        for sign, style, side in ((1, _HELPS, "+"), (-1, _HURTS, "−")):
+            bars = Text("".join(_bar(value, sign, scale) for value in strongest), style)
+            _print_row(f"{excerpt(name, _NAME_WIDTH - 4)} {side}", bars, console)
+        console.print(
+            f"{'':{_NAME_WIDTH}}a full block is {number(scale)}, half its height a quarter of that"
+            + (f"; nats/token, {_UNMEASURED} not measured" if name == "value" else "; score units"),
+            style="dim",
+            highlight=False,
+            soft_wrap=True,
+        )
+    ends = f"{count(snapshot.lod_map.start)}", f"{count(snapshot.lod_map.cursor)} cursor"
+    gap = max(1, len(columns) - len(ends[0]) - len(ends[1]))
+    console.print(f"{'tokens':{_NAME_WIDTH}}{ends[0]}{' ' * gap}{ends[1]}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{'':{_NAME_WIDTH}}{_LEVEL_BLOCKS[0]} tokens  {_LEVEL_BLOCKS[1]} gist of a block  "
+        f"{_LEVEL_BLOCKS[2]} gist of gists;  + detail helps (expand it, keep it)  "
+        "− the coarse form does better",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _columns(snapshot: SnapshotView, most: int) -> list[list[SpanView]]:
+    """The spans seen in each column of the map; columns are of one width, in blocks."""
+    where = snapshot.lod_map
+    size = where.tree.block_size
+    num_blocks = -(-(where.cursor - where.start) // size)
+    per_column = -(-num_blocks // most)
+    ends = np.array([span.end_token for span in snapshot.spans])
+    columns = []
+    for first_block in range(0, num_blocks, per_column):
+        first = where.start + first_block * size
+        last = min(where.cursor, first + per_column * size) - 1
+        places = np.searchsorted(ends, [first, last], side="right")
+        columns.append(list(snapshot.spans[places[0] : places[1] + 1]))
+    return columns
+
+
+def _value(action: ActionView) -> float | None:
+    return action.measured.value_of_detail if action.measured else None
+
+
+def _score_of(scorer: str) -> Callable[[ActionView], float | None]:
+    return lambda action: action.scores[scorer]
+
+
+def _strongest(
+    snapshot: SnapshotView, spans: Sequence[SpanView], number_of: Callable[[ActionView], float | None]
+) -> float | None:
+    """The number that is largest in size: of expanding a gist, of collapsing tokens."""
+    places = [span.expand if span.level else span.collapse for span in spans]
+    numbers = [number_of(snapshot.actions[place]) for place in places if place is not None]
+    return max((value for value in numbers if value is not None), key=abs, default=None)
+
+
+def _bar(value: float | None, sign: int, scale: float) -> str:
+    if value is None:
+        return _UNMEASURED if sign > 0 else " "
+    if value * sign <= 0:
+        return " "
+    # By the square root: values have a heavy tail, and beside the largest all others would look like nothing.
+    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(len(_HEIGHTS) * (abs(value) / scale) ** 0.5))]
+
+
+def _print_row(name: str, row: Text, console: Console) -> None:
+    console.print(Text(f"{name:{_NAME_WIDTH}}").append_text(row), soft_wrap=True, highlight=False)
+
+
+def _print_actions(
+    snapshot: SnapshotView,
+    plan: Mapping[Action, str],
+    title: str,
+    actions: Sequence[ActionView],
+    console: Console,
+) -> None:
+    """A line an action and what the allocator would do; its text beside it where there is room."""
+    heads = ["edit", "node", "distance", "ΔNLL", "± stderr", "value", "positions", "priced"]
+    rows = [[*heads, *(excerpt(name, 16) for name in snapshot.scorers), "would"]]
+    rows += [_cells(action, plan) for action in actions]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = console.width - sum(widths) - 2 * len(widths) if console.is_terminal else _MOST_TEXT
+    is_beside = room >= _LEAST_TEXT
+    texts = ["text" if is_beside else ""]
+    texts += [
+        excerpt(snapshot.text_of(action), min(_MOST_TEXT, room if is_beside else console.width - 6))
+        for action in actions
+    ]
+    console.print()
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+    for place, (cells, text) in enumerate(zip(rows, texts, strict=True)):
+        line = Text(style="dim" if place == 0 else "")
+        for number_of, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            is_word = number_of in (0, len(cells) - 1)
+            line.append(f"{cell:{'<' if is_word else '>'}{width}}  ")
+        if text and not is_beside:
+            line.append("\n      ")
+        console.print(line.append(text, "dim" if place == 0 else "italic"), soft_wrap=True, highlight=False)
+
+
+def _cells(action: ActionView, plan: Mapping[Action, str]) -> list[str]:
+    kind, node, measured = action.action.kind, action.action.node, action.measured
+    numbers = [MISSING] * 3
+    if measured:
+        numbers = [nats(measured.delta_nll), number(measured.stderr), nats(measured.value_of_detail)]
+    return [
+        kind,
+        f"{node.level}:{node.index}",
+        count(action.distance_to_cursor),
+        *numbers,
+        f"{'+' if kind == 'expand' else '−'}{action.positions}",
+        nats(measured.priced) if measured else MISSING,
+        *(f"{score:+.3f}".replace("-", "−") for score in action.scores.values()),
+        plan[action.action],
+    ]
+
+
+def _as_json(snapshot: SnapshotView, plan: Mapping[Action, str]) -> dict[str, Any]:
+    where = snapshot.lod_map
+    return {
+        "snapshot_id": snapshot.snapshot_id,
+        "run_id": snapshot.run_id,
+        "document_id": snapshot.document_id,
+        "source": snapshot.source,
+        "split": snapshot.split,
+        "policy": snapshot.policy,
+        "start": where.start,
+        "cursor": where.cursor,
+        "num_entries": where.num_entries,
+        "levels": where.levels.tolist(),
+        "horizon": snapshot.horizon,
+        "baseline_nll": snapshot.baseline_nll,
+        "edit_price": snapshot.edit_price,
+        "text_problem": snapshot.text_problem or None,
+        "spans": [
+            {
+                "level": span.level,
+                "index": span.index,
+                "first_token": span.first_token,
+                "end_token": span.end_token,
+                "text": span.text,
+            }
+            for span in snapshot.spans
+        ],
+        "actions": [
+            {
+                "action": action.action.kind,
+                "node_level": action.action.node.level,
+                "node_index": action.action.node.index,
+                "distance_to_cursor": action.distance_to_cursor,
+                "positions": action.positions,
+                "measured": asdict(action.measured) if action.measured else None,
+                "scores": dict(action.scores),
+                "would": plan[action.action],
+            }
+            for action in snapshot.actions
+        ],
+    }

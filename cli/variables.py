@@ -1,0 +1,20 @@
+"""`--var name=value`: what a query reads with getvariable, as numbers, lists or text."""
+
+import json
+from collections.abc import Sequence
+
+from mctrace.errors import InputError
+
+
+def parse_variables(assignments: Sequence[str]) -> dict[str, object]:
+    """JSON values by name; what is no JSON is text. Raises InputError for an assignment without a name."""
+    found: dict[str, object] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise InputError(f"--var {text!r}: expected name=value, like z=3 or entry_levels=[1,2]")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found

@@ -1,0 +1,185 @@
+"""The counterfactual evaluator: how the loss on the next tokens changes when exactly one entry is edited.
+
+Tensors in, tensors out; no files, no clock, no Ray. The baseline runs once and leaves its keys and values;
+each edit then runs [edit ... last cursor + H) on top of them, and its effect is
+
+    delta_nll[t] = nll_after[t] - nll_before[t]        for t in [first_token, last cursor + H)
+
+in nats per token, raw and signed. The slow definition it must equal is in `naive.py`; which entries run is
+planned in `passes.py`.
+
+Shapes: T tokens of the document, N entries, d embedding width, B edits of one pass, L entries that a row
+runs, H tokens whose loss is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.protocol import EvaluatedModel, FrozenModel
+from mctrace.base_model.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
+from mctrace.base_model.sizes import Work
+from mctrace.collect.planning.edits import Edit, no_edit
+from mctrace.collect.planning.passes import Pass, baseline_pass, plan_passes
+from mctrace.context.trajectory import Trajectory
+from mctrace.context.working_context import gather_embeddings
+from mctrace.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the unedited context gives: per-token NLL [H] from the first cursor on, its keys and values, and
+    if asked for the attention its reading entries pay each entry [N - 1] (the last entry does not run)."""
+
+    nll_H: Tensor
+    cache: KeyValues
+    attention_mass_N: Tensor | None = None
+
+
+@dataclass
+class Batching:
+    """How many entries a pass may run at once; remembers where memory ended."""
+
+    tokens: int
+
+    def halve(self, failed: Pass) -> None:
+        """After `failed` was too large. Raises ModelError when it was a single row already."""
+        if len(failed.rows) == 1:
+            raise _out_of_memory("a single edit", failed)
+        self.tokens = max(1, failed.num_entries // 2)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Per edit, in the given order, `delta_nll_H` in nats per token from its `first_token` on, and what the
+    base model ran for them."""
+
+    deltas: tuple[Tensor, ...]
+    work: Work
+
+
+def check_fits(model: FrozenModel, trajectory: Trajectory) -> None:
+    """Raises ModelError when the context spans more positions than the base model has."""
+    if trajectory.num_positions > model.max_positions:
+        raise ModelError(
+            f"a context from token {trajectory.head.start} to {trajectory.end} spans "
+            f"{trajectory.num_positions} positions, the base model has {model.max_positions}: "
+            "use a later start (a smaller collect.window)"
+        )
+
+
+@torch.inference_mode()
+def measure_baseline(
+    model: EvaluatedModel, document: DocumentTree, trajectory: Trajectory, *, attention_mass: bool = False
+) -> Baseline:
+    """The loss of the context as it is, at every token any cursor's horizon reaches."""
+    check_fits(model, trajectory)
+    whole = baseline_pass(trajectory)
+    mass = AttentionMass(whole.first_read) if attention_mass else None
+    record = KeyValues()
+    plan = AttentionPlan(record=record, mass=mass)
+    nll_1H = _run_if_it_fits(model, document, trajectory, [no_edit(trajectory, 0)], whole, [plan])
+    if nll_1H is None:
+        raise _out_of_memory("a whole context", whole)
+    return Baseline(nll_1H[0], record, mass.mean_N() if mass else None)
+
+
+@torch.inference_mode()
+def measure_edits(
+    model: EvaluatedModel,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    edits: Sequence[Edit],
+    baseline: Baseline,
+    batching: Batching,
+    *,
+    window: int | None = None,
+) -> Measured:
+    """The effect of every edit; `window` is that of the windowed estimator, None measures exactly.
+
+    Out of memory, a pass is cut in half and the rest of the run with it (`batching` remembers).
+    """
+    deltas: list[Tensor | None] = [None] * len(edits)
+    work = Work()
+    left = plan_passes(trajectory, edits, window, batching.tokens)
+    while left:
+        group = left.pop(0)
+        nll_after_BH = _run_if_it_fits(
+            model, document, trajectory, edits, group, _plans(group, baseline.cache)
+        )
+        if nll_after_BH is None:
+            batching.halve(group)
+            unmeasured = [i for one in (group, *left) for i in one.members]
+            again = plan_passes(trajectory, [edits[i] for i in unmeasured], window, batching.tokens)
+            left = [one.renumbered(unmeasured) for one in again]
+            continue
+        work += group.work
+        for i, nll_after_H in zip(group.members, nll_after_BH, strict=True):
+            deltas[i] = nll_after_H - baseline.nll_H[edits[i].first_token - trajectory.first_cursor :]
+    return Measured(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
+
+
+def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:
+    """One for all rows where they begin at the same entry, otherwise one per row."""
+    rows = group.rows if group.rows[0].is_windowed else group.rows[:1]
+    return [
+        AttentionPlan(
+            cache,
+            prefix=SharedSegment(0, row.crop, 0),
+            kept=SharedSegment(row.kept_first, row.kept_end, row.kept_first + group.length_change),
+            num_before=group.num_before,
+            own_index=row.crop,
+            later_index=row.kept_end + group.length_change,
+        )
+        for row in rows
+    ]
+
+
+def _out_of_memory(what: str, failed: Pass) -> ModelError:
+    return ModelError(
+        f"out of memory on {what} of {failed.row_length} entries: use a smaller collect.window, a smaller "
+        "model or model.dtype, or a device with more memory"
+    )
+
+
+def _run_if_it_fits(*arguments: Any) -> Tensor | None:
+    """`_run`, or None when the device has not enough memory; what the attempt held is given back."""
+    try:
+        return _run(*arguments)
+    except torch.OutOfMemoryError:
+        pass  # the traceback keeps the attempt's tensors alive until this block is left
+    torch.cuda.empty_cache()
+    return None
+
+
+def _run(
+    model: EvaluatedModel,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    edits: Sequence[Edit],
+    group: Pass,
+    plans: Sequence[AttentionPlan],
+) -> Tensor:
+    """NLL [B, H] of the group's rows after their edits."""
+    entries, embeddings, positions = trajectory.context.entries, [], []
+    for row in group.rows:
+        edit = edits[row.member]
+        runs = entries.sliced(slice(row.crop, edit.first_entry)).followed_by(
+            edit.replacement,
+            entries.sliced(slice(edit.end_entry, row.kept_first)),
+            entries.sliced(slice(row.kept_end, group.last_run)),
+        )
+        embeddings.append(gather_embeddings(runs, document.embeddings))
+        positions.append(torch.from_numpy(runs.position_N(trajectory.head.start)))
+    embeddings_BLd = torch.stack(embeddings)
+    first_token = edits[group.members[0]].first_token
+    return model.token_nll(
+        embeddings_BLd,
+        torch.stack(positions).to(embeddings_BLd.device),
+        document.tokens_T[first_token : trajectory.end],
+        plans,
+    )

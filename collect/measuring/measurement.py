@@ -1,0 +1,146 @@
+"""Everything that is measured on one planned trajectory: baseline, actions, audits, controls, joint edits.
+
+Tensors in, values out; what is written of them is `measuring.py`'s business.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.protocol import EvaluatedModel
+from mctrace.base_model.sizes import Work
+from mctrace.collect.measuring.agreement import Pair
+from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
+from mctrace.collect.planning.edits import Edit, no_edit
+from mctrace.collect.planning.passes import baseline_pass, plan_passes
+from mctrace.collect.planning.work_units import PlannedEffect, PlannedTrajectory
+from mctrace.context.actions import Action
+
+_NOISE_EDITS = 8
+"""actions whose labels are compared between two batch compositions, evenly over the context"""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A planned effect and its per-token `delta_nll_H` in nats from the edit's `first_token` on."""
+
+    planned: PlannedEffect
+    delta_nll_H: Tensor
+
+
+@dataclass(frozen=True)
+class JointEffect:
+    """Actions done at once: per-token `delta_nll_H`, and the sum of their exact effects each alone."""
+
+    actions: tuple[Action, ...]
+    edit: Edit
+    delta_nll_H: Tensor
+    sum_of_singles_H: Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured unit; `work` is what the base model ran. Where the baseline's loss is not finite there is
+    nothing else."""
+
+    baseline: Baseline
+    effects: tuple[Effect, ...]
+    joints: tuple[JointEffect, ...]
+    work: Work
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(torch.isfinite(self.baseline.nll_H).all())
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Largest difference of a label, nats per token, that is nothing but the order of arithmetic: `no_op` for
+    an edit that changes nothing, `regrouped` for the same edits in another batch composition; None where no
+    two edits can share a batch. What a dtype rounds away is not in it."""
+
+    no_op: float
+    regrouped: float | None
+
+
+def measure_planned(
+    model: EvaluatedModel, document: DocumentTree, planned: PlannedTrajectory, batching: Batching
+) -> Measurement:
+    """The baseline, then every edit by the estimator it was planned with."""
+    trajectory = planned.trajectory
+    wants_attention = planned.unit == "attention"
+    baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
+    work = baseline_pass(trajectory).work
+    if not torch.isfinite(baseline.nll_H).all():
+        return Measurement(baseline, (), (), work)
+    deltas: list[Tensor] = []
+    for edits, window in planned.edits_by_window:
+        measured = measure_edits(model, document, trajectory, edits, baseline, batching, window=window)
+        deltas += measured.deltas
+        work += measured.work
+    num_effects = len(planned.measured)
+    effects = tuple(map(Effect, planned.measured, deltas[:num_effects]))
+    return Measurement(baseline, effects, tuple(_joint_effects(planned, deltas[num_effects:])), work)
+
+
+def _joint_effects(planned: PlannedTrajectory, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
+    """Single effects of the members come first in `deltas`, then the joint ones."""
+    num_members = len(planned.joint_members)
+    alone = dict(zip(planned.joint_members, deltas[:num_members], strict=True))
+    for actions, edit, delta_H in zip(planned.joints, planned.joint_edits, deltas[num_members:], strict=True):
+        # All of them lie before the first cursor, so their effects begin at the same token.
+        yield JointEffect(
+            actions, edit, delta_H, torch.stack([alone[action] for action in actions]).sum(dim=0)
+        )
+
+
+def audit_pairs(planned: PlannedTrajectory, measurement: Measurement) -> list[Pair]:
+    """The labels of actions that were measured both ways, at the first horizon each effect has."""
+    by_action: dict[Action, dict[bool, float]] = defaultdict(dict)
+    if planned.unit == "trajectory" and planned.estimator_window is not None:
+        for effect in measurement.effects:
+            is_exact = effect.planned.estimator_window is None
+            by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, planned)
+    return [
+        Pair(action.kind, action.node.level, exact=both[True], windowed=both[False])
+        for action, both in by_action.items()
+        if len(both) == 2
+    ]
+
+
+@torch.inference_mode()
+def measure_noise(
+    model: EvaluatedModel, document: DocumentTree, planned: PlannedTrajectory, batching: Batching
+) -> NoiseFloor | None:
+    """How far labels of this trajectory move when nothing about them changes; None without a finite loss.
+
+    A no-op runs half the context again on kept keys and values; some actions are measured one at a time and
+    then in batches.
+    """
+    trajectory = planned.trajectory
+    every = [effect.edit for effect in planned.measured if effect.kind != "drop"]
+    edits = every[:: -(-len(every) // _NOISE_EDITS)]
+    baseline = measure_baseline(model, document, trajectory)
+    if not torch.isfinite(baseline.nll_H).all():
+        return None
+
+    def labels(some: Sequence[Edit], batch_tokens: int) -> Tensor:
+        grouped = Batching(batch_tokens)
+        measured = measure_edits(model, document, trajectory, some, baseline, grouped)
+        return torch.tensor([_label(delta_H, planned) for delta_H in measured.deltas])
+
+    no_op = labels([no_edit(trajectory, trajectory.head.num_entries // 2)], batching.tokens)
+    longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
+    batch_tokens = max(batching.tokens, 2 * longest)
+    regrouped = None
+    if len(plan_passes(trajectory, edits, None, batch_tokens)) < len(edits):
+        regrouped = float((labels(edits, 1) - labels(edits, batch_tokens)).abs().max())
+    return NoiseFloor(float(no_op.abs().max()), regrouped)
+
+
+def _label(delta_nll_H: Tensor, planned: PlannedTrajectory) -> float:
+    return float(delta_nll_H[: planned.trajectory.horizon].mean())

@@ -1,0 +1,120 @@
+"""Edits of a baseline context: what each counterfactual replaces, by what, and where its effect begins.
+
+An expand and a collapse edit the LOD map. A drop shows a span not at all, which no map can say: it is a
+control, so that what a gist loses can be told from what its text was worth. A joint edit does several at
+once, so that additivity can be studied. To the evaluator they are the same thing: entries that give way to
+others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mctrace.context.actions import Action, apply_actions
+from mctrace.context.lod_map import Entries
+from mctrace.context.trajectory import Trajectory
+from mctrace.context.tree import Node
+from mctrace.errors import LegalityError
+
+_JOINT_FAILURES = 16
+"""draws without a new set after which a context is taken to have no more"""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Entries [first_entry, end_entry) of the baseline give way to `replacement`.
+
+    Its effect is read from `first_token` on: max(first cursor, end of the edited span).
+    """
+
+    first_entry: int
+    end_entry: int
+    replacement: Entries
+    first_token: int
+
+    @property
+    def length_change(self) -> int:
+        """Entries the context grows by (an expand) or shrinks by (negative)."""
+        return len(self.replacement) - (self.end_entry - self.first_entry)
+
+
+def action_edit(trajectory: Trajectory, action: Action) -> Edit:
+    """An expand or a collapse; raises LegalityError when the map does not allow it."""
+    return joint_edit(trajectory, [action])
+
+
+def joint_edit(trajectory: Trajectory, actions: Sequence[Action]) -> Edit:
+    """Several actions at once; raises LegalityError when one of them is not allowed after the others."""
+    edited = apply_actions(trajectory.context, actions)
+    first, end = _span(trajectory, [action.node for action in actions])
+    before, after = trajectory.context.entries, edited.entries
+    return Edit(
+        before.index_of_token(first),
+        before.index_of_token(end),
+        after.sliced(slice(after.index_of_token(first), after.index_of_token(end))),
+        trajectory.first_token_after(end),
+    )
+
+
+def drop_edit(trajectory: Trajectory, node: Node) -> Edit:
+    """The span of `node` left out, whatever its entries' levels are.
+
+    Raises LegalityError for a span that cuts through an entry or that leaves nothing before the first token
+    whose loss is read.
+    """
+    first, end = trajectory.head.tree.span(node)
+    entries = trajectory.context.entries
+    if first < trajectory.head.start or end > trajectory.last_cursor:
+        raise LegalityError(f"{node} is not inside the context")
+    if not {first, end} <= set(entries.first_token_N.tolist()):
+        raise LegalityError(f"cannot drop {node}: it is part of a coarser entry")
+    if first == trajectory.head.start and end >= trajectory.first_cursor:
+        raise LegalityError(f"cannot drop {node}: nothing would be left before the tokens after it")
+    first_entry, end_entry = entries.index_of_token(first), entries.index_of_token(end)
+    return Edit(first_entry, end_entry, entries.sliced(slice(0, 0)), trajectory.first_token_after(end))
+
+
+def no_edit(trajectory: Trajectory, entry: int) -> Edit:
+    """Nothing changes, but everything from `entry` on is computed again: what is left is numerical noise."""
+    return Edit(entry, entry, trajectory.context.entries.sliced(slice(0, 0)), trajectory.first_cursor)
+
+
+def droppable_nodes(trajectory: Trajectory, actions: Sequence[Action]) -> list[Node]:
+    """Nodes of `actions` whose drop can be measured, each once, in order of place and level."""
+    nodes = sorted({action.node for action in actions}, key=trajectory.head.tree.span)
+    start, cursor = trajectory.head.start, trajectory.first_cursor
+    spans = [(node, trajectory.head.tree.span(node)) for node in nodes]
+    return [node for node, (first, end) in spans if first > start or end < cursor]
+
+
+def sample_joint(
+    trajectory: Trajectory, actions: Sequence[Action], size: int, count: int, generator: np.random.Generator
+) -> list[tuple[Action, ...]]:
+    """Up to `count` different sets of `size` of the `actions`, their spans disjoint, each sorted by place.
+
+    Fewer where there are not enough: draws that repeat or overlap too often end it.
+    """
+    span = trajectory.head.tree.span
+    found: dict[tuple[Action, ...], None] = {}
+    failures = 0
+    while len(found) < count and failures < _JOINT_FAILURES:
+        chosen: list[Action] = []
+        for i in generator.permutation(len(actions)):
+            first, end = span(actions[i].node)
+            others = (span(action.node) for action in chosen)
+            if all(end <= other_first or other_end <= first for other_first, other_end in others):
+                chosen.append(actions[i])
+            if len(chosen) == size:
+                break
+        joint = tuple(sorted(chosen, key=lambda action: span(action.node)))
+        if len(chosen) < size or joint in found:
+            failures += 1
+        else:
+            found[joint] = None
+    return list(found)
+
+
+def _span(trajectory: Trajectory, nodes: Sequence[Node]) -> tuple[int, int]:
+    spans = [trajectory.head.tree.span(node) for node in nodes]
+    return min(first for first, _ in spans), max(end for _, end in spans)

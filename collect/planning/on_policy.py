@@ -1,0 +1,142 @@
+"""Where a LensNet leads: its scores for a document that is being read, and the maps it arrives at.
+
+The one place that turns a checkpoint into scores outside of training. Closed-loop evaluation asks it at every
+refocus; the trajectory policy `lensnet` lets it refocus for a while and measures labels where it ends, with
+noise on its scores, so that the next round of training sees what the last one would have shown.
+
+Shapes: N entries, d embedding width of the base model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mctrace.base_model.causal_lm import FrozenCausalLM
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.corpus.documents import Document
+from mctrace.collect.planning.map_policies import recency_map_within
+from mctrace.collect.planning.part_ids import part_digest
+from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
+from mctrace.context.allocator_candidates import FloatArray, candidates_of
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.gists.network.gistnet import GistNet, build_tree
+from mctrace.seeding import generator_for
+from mctrace.train.loop.checkpoint_folders import hash_of_checkpoint
+from mctrace.train.serving.learned_from import refuse_unlearned
+from mctrace.train.serving.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class LensNetScorer:
+    """A checkpoint that scores the entries of working contexts, in score units.
+
+    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`).
+    """
+
+    scorer: Scorer
+    checkpoint_hash: str
+    balances: bool = False
+
+    def scores(
+        self, lod_map: LODMap, tree_embeddings: Sequence[Tensor], *, budget: int, protected_tail: int
+    ) -> FloatArray:
+        """Signed scores [N] of a working context that is to take `budget` positions; `tree_embeddings` are
+        its document's, per level."""
+        embeddings = TreeEmbeddings([nodes_Md.float().cpu() for nodes_Md in tree_embeddings])
+        scores_N = self.scorer.score(
+            Context(lod_map, embeddings),
+            rebalanced=self.balances, budget=budget, protected_tail=protected_tail,
+        )  # fmt: skip
+        return scores_N.double().numpy()
+
+
+def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False) -> LensNetScorer:
+    """The checkpoint in `folder`; `balances` means nothing to one that scores values of detail.
+
+    Raises InputError when it learned from another base model, GistNet or tree than those it is to score.
+    """
+    found = Scorer.from_pretrained(folder)
+    refuse_unlearned(found.info, folder, [provenance], "model.name, gists.source and tree say")
+    return LensNetScorer(found, hash_of_checkpoint(folder), balances and found.info.signed)
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig:
+    """How far a LensNet leads before labels are measured, and how freely."""
+
+    budget: int
+    """positions of its working context after each refocus"""
+    protected_tail: int
+    num_refocuses: int
+    allocator: AllocatorConfig
+
+
+class OnPolicyMaps:
+    """Makes the maps of the trajectory policy `lensnet`; holds the model that embeds, for the planner."""
+
+    def __init__(
+        self, scorer: LensNetScorer, model: FrozenCausalLM, gistnet: GistNet, config: OnPolicyConfig
+    ) -> None:
+        self._scorer, self._model, self._gistnet, self._config = scorer, model, gistnet, config
+        self._tree: tuple[str, DocumentTree] | None = None
+
+    @property
+    def identity(self) -> str:
+        """A hash of the checkpoint and of how it is let lead, so of all that is its own about the maps."""
+        scorer = {"checkpoint": self._scorer.checkpoint_hash, "balances": self._scorer.balances}
+        return part_digest({**scorer, **asdict(self._config)})
+
+    def head_map(
+        self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int
+    ) -> LODMap:
+        """The map at `cursor` after some refocuses from a recency map; chance, if any, comes from `key`."""
+        first = max(start + tree.block_size, cursor - self._config.num_refocuses * tree.block_size)
+        head = recency_map_within(tree, start, first, self._config.budget, self._config.protected_tail)
+        return led_by(self._scorer, self._document_tree(document, tree), head, cursor, self._config, *key)
+
+    def _document_tree(self, document: Document, tree: TreeShape) -> DocumentTree:
+        if self._tree is None or self._tree[0] != document.document_id:
+            self._tree = (document.document_id, embed_document(self._model, self._gistnet, document, tree))
+        return self._tree[1]
+
+
+def embed_document(
+    model: FrozenCausalLM, gistnet: GistNet, document: Document, tree: TreeShape
+) -> DocumentTree:
+    """A document as the model sees it: its tokens and the embeddings of every level."""
+    tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
+    return DocumentTree(tokens_T, build_tree(gistnet, model.embed(tokens_T), tree))
+
+
+def led_by(
+    scorer: LensNetScorer,
+    document: DocumentTree,
+    head: LODMap,
+    cursor: int,
+    config: OnPolicyConfig,
+    *key: str | int,
+) -> LODMap:
+    """The map that `head` has become at `cursor`, refocused once every K tokens on the way."""
+    lod_map, recent = head, NOTHING_RECENT
+    for step, at in enumerate(range(head.cursor + head.tree.block_size, cursor + 1, head.tree.block_size)):
+        lod_map = lod_map.extended(at)
+        scores_N = scorer.scores(
+            lod_map, document.embeddings, budget=config.budget, protected_tail=config.protected_tail
+        )
+        done = allocate(
+            lod_map,
+            candidates_of(lod_map, config.protected_tail, scores_N),
+            config.budget,
+            config.allocator,
+            recent,
+            generator_for("allocator", step, *key),
+        )
+        lod_map, recent = done.lod_map, done.recent
+    return lod_map

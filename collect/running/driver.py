@@ -1,0 +1,260 @@
+"""A collection run: leave out what the ledger has, measure the rest, commit as it comes.
+
+The flow is one loop. Whatever stops it, the ledger lists exactly what is whole, and the same command goes on
+from there.
+"""
+
+import contextlib
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mctrace.base_model.source import ModelSource
+from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
+from mctrace.collect.measuring.agreement import Pair, compare
+from mctrace.collect.planning.forecast import Forecast, forecast, total_work
+from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
+from mctrace.collect.planning.run_plan import RunPlan
+from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.running.pool import Workers
+from mctrace.collect.running.run_checks import (
+    RunChecks,
+    calibrate,
+    calibration_id,
+    decide,
+    find_noise_floor,
+    known_calibration,
+)
+from mctrace.collect.running.run_records import new_run_id, run_row, write_run_event
+from mctrace.collect.running.vocabulary import write_vocabulary
+from mctrace.collect.running.worker import Finished, RunContext, WorkItem
+from mctrace.datasets.store.parts import Part
+from mctrace.datasets.store.store import Store
+from mctrace.progress import Progress
+
+_COMMIT_PAUSE = 10
+"""A commit waits this many times as long as the last one took, so that commits stay a tenth of the time."""
+MOST_WAITING = 64
+"""Parts that a driver which is killed may lose beside what its workers have in flight."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did, in counts, seconds of wall time and bytes. `predicted` was said after the first
+    trajectory came in; it and `checks` are None for a run that had nothing to do."""
+
+    num_planned: int
+    run_id: str | None = None
+    checks: RunChecks | None = None
+    predicted: Forecast | None = None
+    num_measured: int = 0
+    num_not_finite: int = 0
+    num_snapshots: int = 0
+    num_effects: int = 0
+    num_tokens_run: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+    pairs: tuple[Pair, ...] = ()
+    """audited actions, both ways"""
+
+
+def run_collection(
+    store: Store,
+    plan: RunPlan,
+    start_workers: Callable[[RunContext], Workers],
+    *,
+    config: CollectConfig,
+    model: ModelConfig,
+    gists: GistConfig,
+    source: ModelSource,
+    resolved_config: str,
+    progress: Progress,
+) -> RunSummary:
+    """Measures what is missing and commits it part by part; measures nothing twice, but for
+    trajectories whose document or tables the store lacks (`RunPlan.missing`).
+
+    An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
+    committed until then stays.
+    """
+    calibration = known_calibration(store, plan, config)
+    decided = decide(plan, calibration, config.min_audit_spearman)
+    if not decided.missing(store):
+        return RunSummary(len(decided.trajectories))
+    context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
+    workers = start_workers(context)
+    try:
+        if plan.is_windowed and calibration is None:
+            progress.start("calibrating the windowed estimator", None, "actions")
+            calibration = calibrate(workers, plan, progress)
+            decided = decide(plan, calibration, config.min_audit_spearman)
+            progress.stop()
+        remaining = decided.missing(store)
+        progress.start("measuring the noise floor", None, "")
+        checks = RunChecks(
+            "windowed" if decided.is_windowed else "exact",
+            config.estimator_window if decided.is_windowed else None,
+            find_noise_floor(workers, decided, remaining),
+            calibration_id(plan, config) if plan.is_windowed else None,
+            calibration,
+        )
+        progress.stop()
+        row = run_row(context, source, resolved_config, checks)
+        return _recorded(store, decided, remaining, workers, row, checks, source, progress)
+    finally:
+        progress.stop()
+        workers.close()
+
+
+def _recorded(
+    store: Store,
+    plan: RunPlan,
+    remaining: Sequence[PlannedTrajectory],
+    workers: Workers,
+    row: Mapping[str, object],
+    checks: RunChecks,
+    source: ModelSource,
+    progress: Progress,
+) -> RunSummary:
+    """The run between its start row and its end row."""
+    summary = RunSummary(len(plan.trajectories), str(row["run_id"]), checks)
+
+    def say_goodbye(outcome: str) -> None:
+        store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
+
+    try:
+        store.commit([write_run_event(store.location, row, "start")])
+        _commit_embeddings(store, plan, workers)
+        _commit_vocabulary(store, source, summary)
+        for so_far in _measure(store, plan, remaining, workers, summary, source.embedding_dim, progress):
+            summary = so_far
+    except BaseException as error:
+        # What went wrong first is what must be heard: a full disk takes no last row either.
+        with contextlib.suppress(OSError):
+            say_goodbye("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    say_goodbye("finished")
+    return summary
+
+
+class _Commits:
+    """Commits parts as they come, several at once where they come faster than commits should be made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[Part] = []
+        self._seconds, self._ended = 0.0, 0.0
+
+    def add(self, parts: Sequence[Part]) -> int:
+        """Takes the parts of one item; returns the bytes that were committed now."""
+        self._waiting += parts
+        is_due = time.perf_counter() - self._ended >= _COMMIT_PAUSE * self._seconds
+        return self.flush() if is_due or len(self._waiting) >= MOST_WAITING else 0
+
+    def flush(self) -> int:
+        """Commits what waits; returns its bytes."""
+        if not self._waiting:
+            return 0
+        started = time.perf_counter()
+        new = self._store.commit(self._waiting)
+        self._waiting = []
+        self._ended = time.perf_counter()
+        self._seconds = self._ended - started
+        return sum(part.size for part in new)
+
+
+def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
+    """Once per base model."""
+    if embeddings_part_id(plan.provenance) not in store.at().part_ids:
+        store.commit([workers.write_embeddings()])
+
+
+def _commit_vocabulary(store: Store, source: ModelSource, summary: RunSummary) -> None:
+    """Once per tokenizer."""
+    if vocabulary_part_id(source.tokenizer_hash) not in store.at().part_ids:
+        store.commit([write_vocabulary(store.location, source, str(summary.run_id))])
+
+
+def _measure(
+    store: Store,
+    plan: RunPlan,
+    remaining: Sequence[PlannedTrajectory],
+    workers: Workers,
+    summary: RunSummary,
+    embedding_dim: int,
+    progress: Progress,
+) -> Iterator[RunSummary]:
+    """The summary so far, after every measured trajectory; all are committed however this ends."""
+    started, run_id, commits = time.perf_counter(), str(summary.run_id), _Commits(store)
+    lacking = plan.missing_documents(store)
+    document_tokens = {d: plan.documents[d].num_tokens for d in lacking}
+    size, batch_tokens = workers.model_size(), workers.batch_tokens()
+    progress.start("measuring", size.flops(total_work(remaining, batch_tokens)) / 1e12, "TFLOP")
+    try:
+        measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
+        for finished in _after_their_trajectories(measured, store.at().part_ids):
+            num_bytes = commits.add(finished.parts)
+            planned = finished.item.planned
+            lacking.discard(planned.document_id)
+            flops = size.flops(planned.work(batch_tokens))
+            if summary.predicted is None:
+                rate = flops / finished.seconds
+                predicted = forecast(
+                    remaining, size, rate, workers.num_workers, batch_tokens, embedding_dim, document_tokens
+                )
+                summary = replace(summary, predicted=predicted)
+            summary = _with_finished(summary, finished, num_bytes, time.perf_counter() - started)
+            rate = summary.num_effects / summary.seconds
+            progress.advance(flops / 1e12, f"{summary.num_effects} effects, {rate:.2f}/s")
+            yield summary
+    finally:
+        num_bytes = commits.flush()
+    yield replace(summary, num_bytes=summary.num_bytes + num_bytes, seconds=time.perf_counter() - started)
+
+
+def _after_their_trajectories(measured: Iterable[Finished], done: frozenset[str]) -> Iterator[Finished]:
+    """Side measurements held back until the trajectory they belong to is there to be committed first."""
+    known, held = set(done), defaultdict[str, list[Finished]](list)
+    for finished in measured:
+        planned = finished.item.planned
+        if planned.trajectory_id not in known and planned.unit != "trajectory":
+            held[planned.trajectory_id].append(finished)
+            continue
+        known.add(planned.part_id)
+        yield finished
+        yield from held.pop(planned.part_id, ())
+
+
+def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seconds: float) -> RunSummary:
+    planned = finished.item.planned
+    is_trajectory = planned.unit == "trajectory"
+    return replace(
+        summary,
+        num_measured=summary.num_measured + 1,
+        num_not_finite=summary.num_not_finite + (is_trajectory and not finished.is_finite),
+        num_snapshots=summary.num_snapshots + is_trajectory * len(planned.trajectory.cursors),
+        num_effects=summary.num_effects + finished.num_effects,
+        num_tokens_run=summary.num_tokens_run + finished.num_tokens_run,
+        num_bytes=summary.num_bytes + num_bytes,
+        seconds=seconds,
+        pairs=summary.pairs + finished.pairs,
+    )
+
+
+def _work_items(
+    plan: RunPlan, remaining: Sequence[PlannedTrajectory], lacking: set[str], run_id: str
+) -> Iterator[WorkItem]:
+    """Items in an order of this driver's own, document by document, so that two drivers rarely collide.
+
+    Each brings its document for as long as that is `lacking`, so that no trajectory is ever committed
+    without it, whichever of its siblings is done first.
+    """
+    by_document: dict[str, list[PlannedTrajectory]] = {}
+    for planned in remaining:
+        by_document.setdefault(planned.document_id, []).append(planned)
+    order = list(by_document)
+    random.Random(run_id).shuffle(order)
+    for document_id in order:
+        for planned in by_document[document_id]:
+            yield WorkItem(plan.documents[document_id], planned, document_id in lacking)

@@ -1,0 +1,51 @@
+"""Who measures: the same worker in this process, or one per Ray actor (`cluster.py`)."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from mctrace.base_model.sizes import ModelSize
+from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
+from mctrace.datasets.store.parts import Part
+
+
+class Workers(Protocol):
+    """A pool of workers behind one door."""
+
+    @property
+    def num_workers(self) -> int: ...
+
+    def model_size(self) -> ModelSize: ...
+
+    def batch_tokens(self) -> int: ...
+
+    def write_embeddings(self) -> Part: ...
+
+    def measure(self, items: Iterable[WorkItem]) -> Iterator[Finished]:
+        """Measures every item once and yields each as it is done, in no particular order."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class InProcessWorker:
+    """One worker, no Ray: for a machine without a cluster, and for debugging."""
+
+    num_workers = 1
+
+    def __init__(self, context: RunContext) -> None:
+        self._worker = Worker(context)
+
+    def model_size(self) -> ModelSize:
+        return self._worker.model_size()
+
+    def batch_tokens(self) -> int:
+        return self._worker.batch_tokens()
+
+    def write_embeddings(self) -> Part:
+        return self._worker.write_embeddings()
+
+    def measure(self, items: Iterable[WorkItem]) -> Iterator[Finished]:
+        return map(self._worker.measure, items)
+
+    def close(self) -> None:
+        """Nothing to give back."""

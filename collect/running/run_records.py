@@ -1,0 +1,77 @@
+"""What the store remembers of a run: a row when it starts and one when it ends, with hashes and versions."""
+
+import hashlib
+import json
+import platform
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from mctrace.base_model.source import ModelSource
+from mctrace.collect.measuring.agreement import Fidelity
+from mctrace.collect.running.run_checks import RunChecks
+from mctrace.collect.running.worker import RunContext
+from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.parts import Part, write_part
+
+_PACKAGES = ("mctrace", "torch", "transformers", "ray", "deltalake", "zarr", "pyarrow")
+
+
+def new_run_id() -> str:
+    """The time in UTC, to the second, and a little chance."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def run_row(
+    context: RunContext, source: ModelSource, resolved_config: str, checks: RunChecks
+) -> Mapping[str, object]:
+    """What start and end rows of a run have in common."""
+    return {
+        "run_id": context.run_id,
+        "model_name": source.name,
+        "model_revision": source.revision,
+        "model_hash": context.provenance.model_hash,
+        "tokenizer_hash": context.provenance.tokenizer_hash,
+        "gist_source": context.gists.source,
+        "gist_hash": context.provenance.gist_hash,
+        "dtype": context.provenance.dtype,
+        "estimator": checks.estimator,
+        "estimator_window": checks.estimator_window,
+        "noise_floor": asdict(checks.noise_floor) if checks.noise_floor else None,
+        "calibration_id": checks.calibration_id,
+        "calibration": asdict(checks.calibration) if checks.calibration else None,
+        "config": resolved_config,
+        "software": json.dumps(_software()),
+    }
+
+
+def write_run_event(
+    location: Location,
+    row: Mapping[str, object],
+    event: str,
+    outcome: str | None = None,
+    audit: Fidelity | None = None,
+) -> Part:
+    """The part of a run's "start" or "end" row; the driver commits it."""
+    run_id = str(row["run_id"])
+    part_id = hashlib.sha256(f"run {run_id} {event}".encode()).hexdigest()[:40]
+    row = {
+        **row,
+        "event": event,
+        "outcome": outcome,
+        "audit": asdict(audit) if audit and audit.num_actions else None,
+        "recorded_at": datetime.now(UTC),
+    }
+    return write_part(location, part_id=part_id, kind="run", run_id=run_id, tables={"runs": [row]})
+
+
+def _software() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

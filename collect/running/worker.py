@@ -1,0 +1,300 @@
+"""One worker's job: a planned trajectory in, a written part out.
+
+A worker holds the frozen model and the GistNet and knows where the store is; the same code runs inside a Ray
+actor and in-process. It writes parts but never commits: that is the driver's.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.sizes import ModelSize
+from mctrace.base_model.source import resolve_model
+from mctrace.collect.config import GistConfig, ModelConfig
+from mctrace.collect.corpus.documents import Document
+from mctrace.collect.measuring.agreement import Pair
+from mctrace.collect.measuring.architecture_check import check_architecture
+from mctrace.collect.measuring.evaluator import Batching
+from mctrace.collect.measuring.measurement import (
+    Effect,
+    JointEffect,
+    Measurement,
+    NoiseFloor,
+    audit_pairs,
+    measure_noise,
+    measure_planned,
+)
+from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
+from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.context.actions import Action
+from mctrace.datasets.store.cursor_means import mean_columns
+from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.parts import Part, write_part
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.errors import ModelError
+from mctrace.gists.network.gistnet import GistNet, build_tree
+from mctrace.gists.network.loading import load_gistnet
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every worker of a run is told: plain values, so that they travel."""
+
+    run_id: str
+    store_uri: str
+    model: ModelConfig
+    gists: GistConfig
+    provenance: Provenance
+    batch_tokens: int | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One trajectory to measure. `needs_document`: its tokens and gists are not in the store yet."""
+
+    document: Document
+    planned: PlannedTrajectory
+    needs_document: bool = False
+    purpose: Literal["keep", "compare", "noise"] = "keep"
+    """keep writes parts; compare only gives `pairs`, noise only `noise_floor`"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A measured item: parts written but not yet committed, what it took and what was run for it."""
+
+    item: WorkItem
+    parts: tuple[Part, ...] = ()
+    num_effects: int = 0
+    num_tokens_run: int = 0
+    seconds: float = 0.0
+    is_finite: bool = True
+    pairs: tuple[Pair, ...] = ()
+    """audited actions, both ways"""
+    noise_floor: NoiseFloor | None = None
+
+
+class Worker:
+    """Model, GistNet and store of one process. Raises ModelError when they do not fit each other."""
+
+    def __init__(self, context: RunContext, num_threads: int | None = None) -> None:
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        self._context = context
+        self._location = Location.of(context.store_uri)
+        source = resolve_model(context.model.name, context.model.revision)
+        if source.model_hash != context.provenance.model_hash:
+            raise ModelError(f"model {context.model.name!r} has other weights here than where it was planned")
+        self._model = load_base_model(
+            source, context.model.dtype, context.model.device, context.model.device_map
+        )
+        self._gistnet = load_checked_gistnet(context.gists.source, context.provenance, self._model)
+        check_architecture(self._model.network.config, self._model.device, self._model.network.dtype)
+        asked = context.batch_tokens
+        self._batching = Batching(self._model.batch_tokens if asked == "auto" else asked)
+        self._tree: tuple[str, DocumentTree] | None = None
+
+    def model_size(self) -> ModelSize:
+        return self._model.size
+
+    def batch_tokens(self) -> int:
+        """Entries that run at once here."""
+        return self._batching.tokens
+
+    def write_embeddings(self) -> Part:
+        """The base model's embedding table as a part: stored once, so that no snapshot stores embeddings."""
+        # Through the model, not from its weights: some architectures scale what they look up.
+        vocabulary_size = len(self._model.network.get_input_embeddings().weight)
+        table = self._model.embed(torch.arange(vocabulary_size)).float().cpu().numpy()
+        provenance = self._context.provenance
+        row = {
+            "model_hash": provenance.model_hash,
+            "dtype": provenance.dtype,
+            "vocabulary_size": vocabulary_size,
+            "embedding_dim": table.shape[1],
+        }
+        return write_part(
+            self._location,
+            part_id=embeddings_part_id(provenance),
+            kind="embeddings",
+            run_id=self._context.run_id,
+            tables={"embeddings": [row]},
+            arrays={"embedding_table": table},
+        )
+
+    def measure(self, item: WorkItem) -> Finished:
+        """Measures the item's trajectory and writes its part, with the document's where it is missing."""
+        tree, started = self._document_tree(item.document), time.perf_counter()
+        if item.purpose == "noise":
+            floor = measure_noise(self._model, tree, item.planned, self._batching)
+            return Finished(item, noise_floor=floor)
+        measurement = measure_planned(self._model, tree, item.planned, self._batching)
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
+        seconds = time.perf_counter() - started
+        parts: list[Part] = []
+        if item.purpose == "keep":
+            parts.append(self._write_unit(item.planned, measurement, seconds))
+            if item.needs_document:
+                parts.insert(0, self._write_document(item.document, tree))
+        return Finished(
+            item,
+            tuple(parts),
+            len(measurement.effects),
+            measurement.work.num_recomputed,
+            seconds,
+            measurement.is_finite,
+            tuple(audit_pairs(item.planned, measurement)),
+        )
+
+    def _document_tree(self, document: Document) -> DocumentTree:
+        """The document's embeddings and gists; the last one is kept, since trajectories come by document."""
+        if self._tree is None or self._tree[0] != document.document_id:
+            tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
+            embeddings = build_tree(self._gistnet, self._model.embed(tokens_T), self._context.provenance.tree)
+            self._tree = (document.document_id, DocumentTree(tokens_T, embeddings))
+        return self._tree[1]
+
+    def _write_document(self, document: Document, tree: DocumentTree) -> Part:
+        arrays: dict[str, npt.NDArray[Any]] = {"tokens": document.tokens}
+        for level, gists_Md in enumerate(tree.embeddings[1:], start=1):
+            arrays[f"gists/lod{level}"] = gists_Md.float().cpu().numpy()
+        provenance = self._context.provenance
+        row = {
+            "document_id": document.document_id,
+            "source": document.source,
+            "tokenizer_hash": document.tokenizer_hash,
+            "gist_hash": provenance.gist_hash,
+            "model_hash": provenance.model_hash,
+            "dtype": provenance.dtype,
+            "num_tokens": document.num_tokens,
+            "block_size": provenance.tree.block_size,
+            "max_level": provenance.tree.max_level,
+            "split_group": document.placement.split_group,
+            "split": document.placement.split,
+            "minhash": document.placement.minhash.tolist(),
+        }
+        return write_part(
+            self._location,
+            part_id=document_part_id(document.document_id, provenance),
+            kind="document",
+            run_id=self._context.run_id,
+            tables={"documents": [row]},
+            arrays=arrays,
+        )
+
+    def _write_unit(self, planned: PlannedTrajectory, measurement: Measurement, seconds: float) -> Part:
+        tables: dict[str, Sequence[Mapping[str, object]]] = {
+            "effects": [_effect_row(planned, effect) for effect in measurement.effects],
+            "joint_effects": [_joint_row(planned, joint) for joint in measurement.joints],
+        }
+        if planned.unit == "trajectory":
+            tables["trajectories"] = [self._trajectory_row(planned, measurement, seconds)]
+        elif planned.unit == "attention":
+            mass_N = measurement.baseline.attention_mass_N
+            assert mass_N is not None
+            tables["attention"] = [
+                {"trajectory_id": planned.trajectory_id, **_nats_columns("attention_mass", mass_N)}
+            ]
+        return write_part(
+            self._location,
+            part_id=planned.part_id,
+            kind=planned.unit,
+            run_id=self._context.run_id,
+            tables={name: rows for name, rows in tables.items() if rows or name == "effects"},
+        )
+
+    def _trajectory_row(
+        self, planned: PlannedTrajectory, measurement: Measurement, seconds: float
+    ) -> Mapping[str, object]:
+        provenance = self._context.provenance
+        return {
+            "trajectory_id": planned.part_id,
+            "run_id": self._context.run_id,
+            "document_id": planned.document_id,
+            "policy": planned.policy,
+            "variant_group": planned.variant_group,
+            "model_hash": provenance.model_hash,
+            "tokenizer_hash": provenance.tokenizer_hash,
+            "gist_hash": provenance.gist_hash,
+            "dtype": provenance.dtype,
+            "block_size": provenance.tree.block_size,
+            "max_level": provenance.tree.max_level,
+            "protected_tail": planned.protected_tail,
+            "start": planned.trajectory.head.start,
+            "levels": planned.trajectory.head.levels.tolist(),
+            "cursors": list(planned.trajectory.cursors),
+            "horizon": planned.trajectory.horizon,
+            **_nats_columns("baseline_nll", measurement.baseline.nll_H, "baseline_status"),
+            "num_legal_actions": planned.num_legal_actions,
+            "num_tokens_run": measurement.work.num_recomputed,
+            "seconds": seconds,
+        }
+
+
+def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, object]:
+    edit, sampled, window = effect.planned.edit, effect.planned.sampled, effect.planned.estimator_window
+    action = sampled.action
+    return {
+        "trajectory_id": planned.trajectory_id,
+        **_action_columns(action),
+        "action": effect.planned.kind,
+        "entry_level": action.entry_level,
+        "first_token": edit.first_token,
+        **_nats_columns("delta_nll", effect.delta_nll_H),
+        **_cursor_columns(planned, edit.first_token, effect.delta_nll_H),
+        "estimator": "exact" if window is None else "windowed",
+        "estimator_window": window,
+        "inclusion_probability": sampled.inclusion_probability,
+        "first_entry": edit.first_entry,
+        "num_entries": edit.end_entry - edit.first_entry,
+    }
+
+
+def _joint_row(planned: PlannedTrajectory, joint: JointEffect) -> Mapping[str, object]:
+    return {
+        "trajectory_id": planned.trajectory_id,
+        "actions": [_action_columns(action) for action in joint.actions],
+        "first_token": joint.edit.first_token,
+        **_nats_columns("sum_of_singles", joint.sum_of_singles_H),
+        **_nats_columns("delta_nll", joint.delta_nll_H),
+    }
+
+
+def _action_columns(action: Action) -> dict[str, object]:
+    return {"action": action.kind, "node_level": action.node.level, "node_index": action.node.index}
+
+
+def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str, object]:
+    """A NaN in Parquet gives wrong comparisons later; a null with a status does not."""
+    if torch.isfinite(values).all():
+        return {name: values.cpu().tolist(), status: "ok"}
+    return {name: None, status: "not finite"}
+
+
+def _cursor_columns(planned: PlannedTrajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
+    """What labels at the collected horizon read; nothing where the effect has no number."""
+    if not torch.isfinite(delta_nll_H).all():
+        return {}
+    trajectory, values = planned.trajectory, delta_nll_H.float().cpu().numpy()
+    return {**mean_columns(values, first_token, trajectory.cursors, trajectory.horizon)}
+
+
+def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:
+    """The GistNet of a run, where `model` is. Raises ModelError when it does not fit or is not the one
+    that was planned."""
+    gistnet = load_gistnet(source)
+    gistnet.check_fits(provenance.tree.block_size, model.embedding_dim)
+    if gistnet.content_hash != provenance.gist_hash:
+        raise ModelError(f"the GistNet {source!r} is another one here than where it was planned")
+    if isinstance(gistnet, torch.nn.Module):
+        gistnet.to(model.device)
+    return gistnet

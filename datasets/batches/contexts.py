@@ -1,0 +1,150 @@
+"""From working contexts to the tensors a LensNet reads, whether they come from a store or a live runtime.
+
+Needs torch and numpy only, so that a runtime can score its contexts without any store beside it.
+
+Shapes: B contexts, N entries (padded), A actions (padded), d embedding width, G tail gists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mctrace.context.lod_map import Entries, LODMap
+from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.errors import InputError
+
+IntArray = npt.NDArray[np.int64]
+
+
+class NodeEmbeddings(Protocol):
+    """One document's tree, as the base model would see its nodes."""
+
+    def rows(self, level: int, index: IntArray) -> Tensor:
+        """Embeddings [n, d] of the nodes `index` at `level`; level 0 is tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class TreeEmbeddings:
+    """A tree held in memory: `levels[l]` is [num_nodes, d], tokens first."""
+
+    levels: Sequence[Tensor]
+
+    def rows(self, level: int, index: IntArray) -> Tensor:
+        if level >= len(self.levels):
+            raise InputError(f"an entry is at level {level}, the tree has levels 0 to {len(self.levels) - 1}")
+        table = self.levels[level]
+        if len(index) and int(index.max()) >= len(table):
+            raise InputError(
+                f"node (level {level}, index {int(index.max())}) is beyond the tree, "
+                f"which has {len(table)} nodes at that level"
+            )
+        return table[torch.from_numpy(index).to(table.device)]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One working context: the map at its cursor and the document's embeddings."""
+
+    lod_map: LODMap
+    embeddings: NodeEmbeddings
+
+
+def unlabelled_batch(
+    contexts: Sequence[Context], snapshot_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
+) -> Batch:
+    """Contexts as a batch of which nothing was measured; all of one tree shape."""
+    tree = contexts[0].lod_map.tree
+    inputs = context_tensors(contexts)
+    num_rows, num_entries = inputs["levels"].shape
+    names = tuple(str(row) for row in range(num_rows))
+    return Batch(
+        **inputs,
+        **no_labels(num_rows, num_entries),
+        block_size=tree.block_size,
+        max_level=tree.max_level,
+        snapshot_ids=tuple(snapshot_ids) or names,
+        document_ids=tuple(document_ids) or names,
+    )
+
+
+def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
+    """The label fields of a `Batch` of which nothing was measured."""
+    by_entry, by_action = (num_rows, num_entries), (num_rows, 0)
+    return {
+        "target_utilities": torch.zeros(by_entry),
+        "action_mask": torch.zeros(by_entry, dtype=torch.bool),
+        "regression_weights": torch.zeros(by_entry),
+        "expand_action": torch.full(by_entry, -1),
+        "collapse_action": torch.full(by_entry, -1),
+        "action_present": torch.zeros(by_action, dtype=torch.bool),
+        "action_is_expand": torch.zeros(by_action, dtype=torch.bool),
+        "action_utilities": torch.zeros(by_action),
+        "action_delta_nll": torch.zeros(by_action),
+        "action_stderr": torch.zeros(by_action),
+        "action_positions": torch.zeros(by_action, dtype=torch.int64),
+        "action_inclusion": torch.ones(by_action),
+    }
+
+
+def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
+    """The input fields of a `Batch`, padded to the longest context."""
+    entries = [context.lod_map.entries for context in contexts]
+    cursors = [context.lod_map.cursor for context in contexts]
+    longest = max(map(len, entries))
+    tails = [_tail_gists(context) for context in contexts]
+    width = tails[0][0].shape[1]
+    embeddings_BNd = torch.zeros(len(contexts), longest, width)
+    for row, (context, found) in enumerate(zip(contexts, entries, strict=True)):
+        _gather(context.embeddings, found, embeddings_BNd[row])
+    return {
+        "context_embeddings": embeddings_BNd,
+        "tail_gists": torch.stack([tail_Gd for tail_Gd, _ in tails]),
+        "tail_mask": torch.stack([mask_G for _, mask_G in tails]),
+        "entry_mask": padded([np.ones(len(found)) for found in entries], longest, torch.bool),
+        "levels": padded([found.level_N for found in entries], longest, torch.int64),
+        "span_width": padded([found.span_width_N for found in entries], longest, torch.int64),
+        "distance_to_cursor": padded(
+            [found.distance_to_cursor_N(at) for found, at in zip(entries, cursors, strict=True)],
+            longest,
+            torch.int64,
+        ),
+        "context_tokens": torch.tensor([c.lod_map.cursor - c.lod_map.start for c in contexts]),
+    }
+
+
+def padded(rows: Sequence[npt.NDArray[Any]], length: int, dtype: torch.dtype, fill: float = 0) -> Tensor:
+    """Rows of unlike length as one tensor [B, length], `fill` behind the shorter ones."""
+    tensor = torch.full((len(rows), length), fill, dtype=dtype)
+    for i, row in enumerate(rows):
+        tensor[i, : len(row)] = torch.from_numpy(np.array(row)).to(dtype)
+    return tensor
+
+
+def _gather(embeddings: NodeEmbeddings, entries: Entries, out_Nd: Tensor) -> None:
+    """Writes each entry's embedding to its place, run by run of entries at one level."""
+    changes = np.flatnonzero(np.diff(entries.level_N)) + 1
+    for first, last in zip([0, *changes], [*changes, len(entries)], strict=True):
+        out_Nd[first:last] = embeddings.rows(int(entries.level_N[first]), entries.index_N[first:last])
+
+
+def _tail_gists(context: Context) -> tuple[Tensor, Tensor]:
+    """The latest complete LOD2 node before the cursor, then the last five complete LOD1, oldest first.
+
+    [G, d], and which of them exist [G].
+    """
+    tree, cursor = context.lod_map.tree, context.lod_map.cursor
+    mask_G = torch.zeros(NUM_TAIL_GISTS, dtype=torch.bool)
+    complete = tree.num_complete_nodes(1, cursor)
+    recent = min(NUM_TAIL_GISTS - 1, complete)
+    rows_Rd = context.embeddings.rows(1, np.arange(complete - recent, complete)).float().cpu()
+    tail_Gd = torch.zeros(NUM_TAIL_GISTS, rows_Rd.shape[1])
+    tail_Gd[NUM_TAIL_GISTS - recent :], mask_G[NUM_TAIL_GISTS - recent :] = rows_Rd, True
+    if tree.max_level >= 2 and (coarse := tree.num_complete_nodes(2, cursor)):
+        tail_Gd[0], mask_G[0] = context.embeddings.rows(2, np.array([coarse - 1]))[0], True
+    return tail_Gd, mask_G

@@ -1,0 +1,98 @@
+"""The arrays behind snapshots: each document's tokens and gists, and the base model's embedding table.
+
+A document's arrays are read once and kept while they are among the latest; only the rows that a context
+shows are ever turned into embeddings.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mctrace.datasets.batches.contexts import IntArray
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.arrays import DocumentPlace, open_arrays, read_array, read_document
+from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.datasets.store.store import StoreVersion
+from mctrace.errors import InputError
+
+
+@dataclass(frozen=True)
+class StoredDocument:
+    """One document of a store, as `contexts.NodeEmbeddings`."""
+
+    table_Vd: Tensor
+    tokens: npt.NDArray[Any]
+    gists: tuple[Tensor, ...]
+    """level 1 first"""
+
+    def rows(self, level: int, index: IntArray) -> Tensor:
+        if level:
+            return self.gists[level - 1][torch.from_numpy(index)]
+        return self.table_Vd[torch.from_numpy(self.tokens[index].astype(np.int64))]
+
+
+@dataclass(frozen=True)
+class DocumentArrays:
+    """Every document of one version, as each of the provenances that are read together has it."""
+
+    version: StoreVersion
+    kinds: tuple[Provenance, ...]
+    """one, unless a mixture was asked for by name"""
+
+    @property
+    def provenance(self) -> Provenance:
+        """The one provenance, or one that names all of a mixture."""
+        return Provenance.of_all(self.kinds)
+
+    @cached_property
+    def embedding_tables(self) -> dict[tuple[str, str], Tensor]:
+        """The base models' input embeddings [V, d], float32, by model hash and dtype.
+
+        Raises InputError when one is missing or their widths differ.
+        """
+        rows = fetch_rows(connect(self.version), "from stored_embeddings")
+        folders = {(row["model_hash"], row["dtype"]): row["arrays"] for row in rows}
+        tables: dict[tuple[str, str], Tensor] = {}
+        for key in {(kind.model_hash, kind.dtype) for kind in self.kinds}:
+            if key not in folders:
+                raise InputError(f"{self._location.uri} lacks the embedding table of model {key[0][:8]}")
+            table = read_array(open_arrays(self._location, folders[key]), "embedding_table")
+            tables[key] = torch.from_numpy(table)
+        widths = sorted({table.shape[1] for table in tables.values()})
+        if len(widths) > 1:
+            raise InputError(
+                f"the base models' embeddings have different widths ({', '.join(map(str, widths))}): "
+                "no LensNet reads both, train on one model"
+            )
+        return tables
+
+    @property
+    def embedding_dim(self) -> int:
+        return int(next(iter(self.embedding_tables.values())).shape[1])
+
+    def document(self, document_id: str, provenance: Provenance) -> StoredDocument:
+        """One document's tokens and gists. Raises StoreError when they cannot be read."""
+        tokens, *gists = _read_document(self._location, self._places[document_id, provenance])
+        table_Vd = self.embedding_tables[provenance.model_hash, provenance.dtype]
+        return StoredDocument(table_Vd, tokens, tuple(map(torch.from_numpy, gists)))
+
+    @property
+    def _location(self) -> Location:
+        return self.version.location
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, Provenance], DocumentPlace]:
+        rows = fetch_rows(connect(self.version), "from stored_documents")
+        return {(row["document_id"], Provenance.of(row)): DocumentPlace.of(row) for row in rows}
+
+
+@lru_cache(maxsize=1024)
+def _read_document(location: Location, place: DocumentPlace) -> list[npt.NDArray[Any]]:
+    """A document's tokens and its gists per level; the most recent documents stay in memory."""
+    return read_document(location, place, *range(len(place.num_rows)))

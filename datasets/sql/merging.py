@@ -1,0 +1,62 @@
+"""How an entry that can both expand and collapse gets one target, and what that makes of a score's sign.
+
+A target's text says it by a line of its own, such as `-- merge: largest`; see `merged_targets` for each way.
+Needs numpy only: a live runtime asks it of a checkpoint's target.
+
+Shapes: N entries.
+"""
+
+import re
+from typing import Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mctrace.ranges import check_choice
+
+Merge = Literal["sum", "largest", "mean"]
+
+_MERGE_LINE = re.compile(r"^--[ \t]*merge:(.*)$", re.MULTILINE)
+
+
+def merge_of(target_sql: str, name: str) -> Merge:
+    """What the target's text says, `sum` where it says nothing; raises ConfigError for anything else."""
+    found = [said.strip() for said in _MERGE_LINE.findall(target_sql)]
+    for said in found:
+        check_choice(f"'-- merge:' of the target {name!r}", said, get_args(Merge))
+    return cast(Merge, found[0]) if found else "sum"
+
+
+def is_signed(merge: Merge) -> bool:
+    """Whether a score's sign says what to do: more detail above 0, less below.
+
+    `mean` keeps utilities of either sign for either action. Such scores are what detail is worth; what it
+    costs is settled where edits are chosen (`context/pricing.py`).
+    """
+    return merge != "mean"
+
+
+def merged_targets(
+    expand_N: npt.NDArray[np.int64],
+    collapse_N: npt.NDArray[np.int64],
+    utilities: npt.NDArray[np.float64],
+    merge: Merge,
+    block_size: int,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The single target and regression weight of each entry [N], in the unit of `utilities`.
+
+    "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean": the
+    mean of those that were measured, whatever their signs. A collapse is copied to its K entries with weight
+    1/K, an entry whose expand was measured weighs 1, others 0. `expand_N` and `collapse_N` index `utilities`,
+    -1 for none.
+    """
+    padded_utilities = np.append(utilities, 0.0)
+    if merge == "mean":
+        num_measured_N = np.maximum(1, (expand_N >= 0).astype(int) + (collapse_N >= 0))
+        target_N = (padded_utilities[expand_N] + padded_utilities[collapse_N]) / num_measured_N
+    else:
+        gain_N = np.maximum(0, padded_utilities[expand_N])
+        refund_N = np.minimum(0, padded_utilities[collapse_N])
+        target_N = gain_N + refund_N if merge == "sum" else np.where(gain_N >= -refund_N, gain_N, refund_N)
+    weight_N = np.where(expand_N >= 0, 1.0, np.where(collapse_N >= 0, 1.0 / block_size, 0.0))
+    return target_N, weight_N

@@ -1,0 +1,379 @@
+"""The ledger: a Delta Lake table with one row per part. Appending the row is the commit.
+
+The dataset's version is the ledger's version. Two drivers may commit the same part at the same moment,
+which Delta does not refuse; so a commit leaves out what is already there, and a reader keeps the first row
+of an id.
+
+A ledger's data files never change, so each is read once and remembered: a commit costs what others have
+committed since, not the whole ledger. Its rows are written here and not by deltalake, which would neither
+sync the file before the log names it nor find a file that changed afterwards.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from mctrace.datasets.store.location import Location, sync_file, sync_folder
+from mctrace.datasets.store.parts import Part, PartFile
+from mctrace.datasets.store.schemas import LEDGER
+from mctrace.errors import StoreError
+
+FOLDER = "ledger"
+RUN_IDS = "run_ids"
+"""Commit metadata: the runs whose parts a version added, separated by spaces."""
+ADDED = "added"
+"""Commit metadata: how many parts of each kind a version added."""
+WITHDRAWN = "withdrawn"
+"""Commit metadata: how many parts of each kind a version took off the list."""
+_COMMIT_RETRIES = 100
+"""With the default, 8 writers lose about 4% of their commits."""
+_PREFIX = "rows-"
+"""A ledger file's name is this and the sha256 of its content; deltalake wrote those of older ledgers."""
+_TIDY_FILES = 256
+"""Ledger files from which on their rows are put into one, so that opening a version stays quick."""
+
+
+@dataclass(frozen=True)
+class CommittedPart:
+    """A part as a version of the ledger lists it."""
+
+    part: Part
+    committed_at: datetime
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """What one version of the ledger did: the runs that wrote, and what parts of each kind came and went."""
+
+    version: int
+    made_at: datetime
+    run_ids: tuple[str, ...]
+    added: dict[str, int]
+    withdrawn: dict[str, int]
+
+
+@dataclass
+class Ledger:
+    """The list of parts of the store at `location`. Remembers what it has read; one per process and store."""
+
+    location: Location
+    _table: DeltaTable | None = field(default=None, repr=False)
+    _rows: dict[str, list[CommittedPart]] = field(default_factory=dict, repr=False)
+    """by ledger file"""
+
+    @property
+    def _uri(self) -> str:
+        return f"{self.location.uri}/{FOLDER}"
+
+    def create(self) -> None:
+        """An empty ledger, version 0; does nothing when there is one."""
+        self._table = DeltaTable.create(
+            self._uri,
+            schema=LEDGER,
+            mode="ignore",
+            # Old versions stay readable for as long as anyone names them.
+            configuration={"delta.enableExpiredLogCleanup": "false"},
+        )
+        self._sync_log(0)
+
+    def version(self) -> int:
+        """The newest version. Raises StoreError when there is no ledger."""
+        return int(self._newest().version())
+
+    def parts(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
+        """The version read (the newest when None) and its parts, in commit order, each id once."""
+        found: dict[str, CommittedPart] = {}
+        read_version, rows = self.rows(version)
+        for committed in rows:
+            found.setdefault(committed.part.part_id, committed)
+        return read_version, list(found.values())
+
+    def rows(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
+        """The same with every row, the second of two drivers that committed one part at once included."""
+        table = self._newest() if version is None else self._open(version)
+        rows = [row for file, size in self._files(table) for row in self.read(file, size)]
+        return int(table.version()), sorted(rows, key=lambda row: (row.committed_at, row.part.folder))
+
+    def files(self, version: int) -> list[tuple[str, int]]:
+        """Name and bytes of each data file of a version. Raises StoreError when it cannot be opened."""
+        return self._files(self._open(version))
+
+    def unnamed_files(self) -> list[str]:
+        """Files beside the log that no version names: of commits that were never made."""
+        named = self._ever_named()
+        found = (
+            place.rsplit("/", 1)[1] for place in self.location.sizes(FOLDER) if "/_delta_log/" not in place
+        )
+        return [f"{FOLDER}/{name}" for name in sorted(found) if name not in named]
+
+    def folders_ever_named(self) -> set[str]:
+        """Of the parts of any version, those that were withdrawn since included."""
+        rows = (row for file, size in self._ever_named().items() for row in self.read(file, size))
+        return {row.part.folder for row in rows}
+
+    def _ever_named(self) -> dict[str, int]:
+        """Every data file that a version ever named, and its bytes."""
+        named: dict[str, int] = {}
+        try:
+            places = map(log_entry, range(self.version() + 1))
+            for content in self.location.each(self.location.read_bytes, places):
+                for line in content.splitlines():
+                    for key, action in json.loads(line).items():
+                        if key == "add":
+                            named[action["path"]] = action["size"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(
+                f"the ledger of {self.location.uri} is damaged: {error} (mctrace verify)"
+            ) from error
+        return named
+
+    def history(self) -> list[VersionRecord]:
+        """Every version, oldest first."""
+        return [
+            VersionRecord(
+                int(commit["version"]),
+                datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+                tuple(commit.get(RUN_IDS, "").split()),
+                dict(commit.get(ADDED) or {}),
+                dict(commit.get(WITHDRAWN) or {}),
+            )
+            for commit in reversed(self._newest().history())
+        ]
+
+    def versions_by_run(self) -> dict[str, tuple[int, int]]:
+        """The first and the last version each run made."""
+        found: dict[str, tuple[int, int]] = {}
+        for record in self.history():
+            for run_id in record.run_ids:
+                first, _ = found.get(run_id, (record.version, 0))
+                found[run_id] = (first, record.version)
+        return found
+
+    def commit(self, parts: Sequence[Part]) -> list[Part]:
+        """Appends the rows of `parts` in one version and returns those that were new.
+
+        What is already in the ledger is left out; nothing is written when nothing is new.
+        """
+        table = self._newest()
+        known = {row.part.part_id for file, size in self._files(table) for row in self.read(file, size)}
+        new = {part.part_id: part for part in reversed(parts) if part.part_id not in known}
+        ordered = [part for part in parts if new.get(part.part_id) is part]
+        if ordered:
+            now = datetime.now(UTC)
+            added = {kind: sum(p.kind == kind for p in ordered) for kind in sorted({p.kind for p in ordered})}
+            self._append(
+                table,
+                [CommittedPart(part, now) for part in ordered],
+                {RUN_IDS: " ".join(sorted({part.run_id for part in ordered})), ADDED: added},
+            )
+            if len(self._rows) > _TIDY_FILES:
+                self._tidy()
+        return ordered
+
+    def withdraw(self, part_ids: Collection[str]) -> None:
+        """Takes parts off the list in a version of its own; older versions name them still.
+
+        Raises StoreError when another driver rewrites the list at the same moment; then nothing has changed.
+        """
+        table = self._newest()
+        files = {file: self.read(file, size) for file, size in self._files(table)}
+        # Only the files that name them are written anew, which then differ from what they were.
+        touched = {f: rows for f, rows in files.items() if any(r.part.part_id in part_ids for r in rows)}
+        rows = [row for rows in touched.values() for row in rows]
+        gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
+        kept = [row for row in rows if row.part.part_id not in gone]
+        if gone:
+            metadata = {RUN_IDS: "", ADDED: {}, WITHDRAWN: dict(sorted(Counter(gone.values()).items()))}
+            self._append(table, kept, metadata, _remove_actions(table, touched, data_change=True))
+
+    def _tidy(self) -> None:
+        """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
+
+        The old files stay for old versions. Another driver that does the same at the same moment, or
+        dies in the middle of it, harms nothing: Delta lets only one of them remove a file.
+        """
+        table = self._newest()
+        files = self._files(table)
+        if len(files) <= _TIDY_FILES:
+            return
+        rows = [row for file, size in files for row in self.read(file, size)]
+        removed = _remove_actions(table, [file for file, _ in files], data_change=False)
+        try:
+            self._append(table, rows, {}, removed, data_change=False)
+        except StoreError:
+            return  # another driver was first, or the disk is full: either way the rows are where they were
+
+    def _append(
+        self,
+        table: DeltaTable,
+        rows: Sequence[CommittedPart],
+        metadata: dict[str, Any],
+        removed: Sequence[RemoveAction] = (),
+        *,
+        data_change: bool = True,
+    ) -> None:
+        content = _to_parquet(rows)
+        name = _file_name(content)
+        add = AddAction(
+            name,
+            len(content),
+            {},
+            int(datetime.now(UTC).timestamp() * 1000),
+            data_change,
+            json.dumps({"numRecords": len(rows)}),
+        )
+        try:
+            self.location.write_bytes(f"{FOLDER}/{name}", content)
+            table.create_write_transaction(
+                [add, *removed],
+                "append",
+                LEDGER,
+                commit_properties=CommitProperties(
+                    custom_metadata=metadata, max_commit_retries=_COMMIT_RETRIES
+                ),
+                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+            )
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"cannot commit to the ledger of {self.location.uri}: {error}") from error
+        self._sync_log(int(self._newest().version()))
+        self._rows[name] = list(rows)
+
+    def _newest(self) -> DeltaTable:
+        """The table at its newest version; only log entries that are new are read."""
+        if self._table is None:
+            self._table = self._open(None)
+        else:
+            try:
+                self._table.update_incremental()
+            except (DeltaError, OSError) as error:
+                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+        return self._table
+
+    def _open(self, version: int | None) -> DeltaTable:
+        try:
+            return DeltaTable(self._uri, version=version)
+        except TableNotFoundError as error:
+            raise StoreError(
+                f"{self.location.uri} is not a trace store: no ledger in it (mctrace init)"
+            ) from error
+        except (DeltaError, OSError) as error:
+            if version is None:
+                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+            newest = self._open(None).version()
+            raise StoreError(
+                f"{self.location.uri}: version {version} cannot be opened; versions are 0 to {newest}"
+            ) from error
+
+    def _files(self, table: DeltaTable) -> list[tuple[str, int]]:
+        """Name and bytes of each data file of a version."""
+        actions = pa.table(table.get_add_actions())
+        files = sorted(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+        if table is self._table:
+            current = {file for file, _ in files}
+            self._rows = {file: rows for file, rows in self._rows.items() if file in current}
+        return files
+
+    def read(self, file: str, size: int) -> list[CommittedPart]:
+        """The rows of a data file. Raises StoreError when it is not what its name and the log say."""
+        if file not in self._rows:
+            try:
+                content = self.location.read_bytes(f"{FOLDER}/{file}")
+                if len(content) != size:
+                    raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
+                if file.startswith(_PREFIX) and file != _file_name(content):
+                    raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
+                self._rows[file] = _from_parquet(content)
+            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+        return self._rows[file]
+
+    def _sync_log(self, version: int) -> None:
+        """A version's log entry and whatever checkpoint came with it, on disk; its data file is already."""
+        if not self.location.is_local:
+            return
+        folder = Path(self.location.path(FOLDER)) / "_delta_log"
+        for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet", "_last_checkpoint"):
+            if (folder / name).exists():
+                sync_file(folder / name)
+        sync_folder(folder)
+
+
+def log_entry(version: int) -> str:
+    """The file that made a version, relative to the store."""
+    return f"{FOLDER}/_delta_log/{version:020}.json"
+
+
+def _to_parquet(rows: Sequence[CommittedPart]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist([_to_row(row) for row in rows], schema=LEDGER), buffer, compression="zstd"
+    )
+    return buffer.getvalue()
+
+
+def _file_name(content: bytes) -> str:
+    return f"{_PREFIX}{sha256(content).hexdigest()}.parquet"
+
+
+def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: bool) -> list[RemoveAction]:
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    actions = pa.table(table.get_add_actions()).to_pylist()
+    return [
+        RemoveAction(
+            path=a["path"], deletion_timestamp=now, data_change=data_change, partition_values={},
+            size=a["size_bytes"],
+        )
+        for a in actions
+        if a["path"] in files
+    ]  # fmt: skip
+
+
+def _to_row(committed: CommittedPart) -> dict[str, object]:
+    part = committed.part
+    return {
+        "part_id": part.part_id,
+        "kind": part.kind,
+        "run_id": part.run_id,
+        "committed_at": committed.committed_at,
+        "folder": part.folder,
+        "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in part.files],
+        "tables": [{"name": name, "num_rows": count} for name, count in part.num_rows.items()],
+        "lineage": list(part.lineage),
+    }
+
+
+def _from_parquet(content: bytes) -> list[CommittedPart]:
+    """Column by column: a store of ten thousand parts is opened in a fraction of a second."""
+    table = pq.read_table(io.BytesIO(content))
+    parts = zip(
+        *(table[name].to_pylist() for name in ("part_id", "kind", "run_id", "folder")),
+        _structs(table["files"], PartFile, ("path", "size", "sha256")),
+        map(dict, _structs(table["tables"], lambda *pair: pair, ("name", "num_rows"))),
+        map(tuple, table["lineage"].to_pylist()),
+        strict=True,
+    )
+    times = table["committed_at"].to_pylist()
+    return [CommittedPart(Part(*columns), at) for columns, at in zip(parts, times, strict=True)]
+
+
+def _structs(
+    column: pa.ChunkedArray, make: Callable[..., Any], names: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """For each row of a list of structs, what `make` makes of their fields."""
+    lists = column.combine_chunks()
+    made = list(map(make, *(lists.values.field(name).to_pylist() for name in names)))
+    ends = lists.offsets.to_pylist()
+    return [tuple(made[first:end]) for first, end in pairwise(ends)]

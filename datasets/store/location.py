@@ -1,0 +1,163 @@
+"""Where a store lives: one URI, a local folder or anything fsspec can reach, and durable writes to it.
+
+Neither Delta nor Zarr calls fsync; a machine that loses power could then keep a ledger row and lose the file
+it names. On a local folder every file and folder is synced here before the ledger hears of it.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from mctrace.errors import StoreError
+
+_AT_ONCE = 32
+"""Requests in flight to an object store, where each takes long and does little."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A root URI with its file system. Paths given to the methods are relative, with forward slashes."""
+
+    uri: str
+    filesystem: fsspec.AbstractFileSystem
+    root: str
+
+    @classmethod
+    def of(cls, uri: str) -> "Location":
+        """Raises StoreError for a scheme fsspec does not know or whose driver is not installed, and for a URI
+        that carries a key: it would be written wherever the store is named.
+        """
+        if "://" in uri and "@" in uri.split("://", 1)[1].split("/", 1)[0]:
+            raise StoreError(
+                f"store {uri.split('://', 1)[0]}://…: keys do not belong into the URI; give them in the "
+                "environment or in a profile (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
+            )
+        try:
+            # What another driver wrote a moment ago must be seen: no listing is ever remembered.
+            filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"store {uri!r}: {error}") from error
+        root = root.rstrip("/")
+        return cls(root if isinstance(filesystem, LocalFileSystem) else uri.rstrip("/"), filesystem, root)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """The path as its file system names it.
+
+        Raises StoreError for one that leads out of the store: paths also come from data.
+        """
+        if relative.startswith("/") or ".." in relative.split("/"):
+            raise StoreError(f"{self.uri}: {relative!r} is no path inside the store (mctrace verify)")
+        return f"{self.root}/{relative}"
+
+    def url(self, relative: str) -> str:
+        """The path as libraries name it that choose a file system by its scheme."""
+        return self.path(relative) if self.is_local else f"{self.uri}/{relative}"
+
+    def exists(self, relative: str) -> bool:
+        try:
+            return bool(self.filesystem.exists(self.path(relative)))
+        except StoreError:
+            raise
+        except Exception as error:  # every object store has errors of its own: no key, no network, no right
+            raise StoreError(f"{self.uri} cannot be reached: {type(error).__name__}: {error}") from error
+
+    def size(self, relative: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+        path = self.path(relative)
+        try:
+            return Path(path).stat().st_size if self.is_local else int(self.filesystem.size(path))
+        except FileNotFoundError:
+            return None
+
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """Bytes of every file below `folder`, by relative path."""
+        root = self.path(folder)
+        if not self.is_local:
+            # One listing names a thousand objects; to ask for each would be a request each.
+            found = self.filesystem.find(root, detail=True)
+            return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in found.items()}
+        return dict(_sizes_below(root, folder))
+
+    def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """`function` of each item, in order; many at once where each is a round trip to an object store."""
+        if self.is_local:
+            yield from map(function, items)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(function, items)
+
+    def read_bytes(self, relative: str) -> bytes:
+        return bytes(self.filesystem.cat_file(self.path(relative)))
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        """Whole or not at all, and on disk when it returns."""
+        if not self.is_local:
+            self.filesystem.pipe_file(self.path(relative), content)
+            return
+        target = Path(self.path(relative))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}-{os.getpid()}")
+        try:
+            scratch.write_bytes(content)
+            sync_file(scratch)
+            scratch.rename(target)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+    def move_in(self, folder: Path, relative: str) -> None:
+        """Moves a finished local folder to `relative`; on local disks by one rename, so never half there."""
+        if not self.is_local:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                self.filesystem.put_file(str(file), self.path(f"{relative}/{file.relative_to(folder)}"))
+            return
+        target = Path(self.path(relative))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.rglob("*"), reverse=True):
+            sync_folder(path) if path.is_dir() else sync_file(path)
+        sync_folder(folder)
+        folder.rename(target)
+        sync_folder(target.parent)
+        sync_folder(target.parent.parent)
+
+    def remove_folder(self, relative: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm(self.path(relative), recursive=True)
+
+
+def _sizes_below(folder: str, relative: str) -> Iterator[tuple[str, int]]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            below = f"{relative}/{entry.name}"
+            if entry.is_dir():
+                yield from _sizes_below(entry.path, below)
+            else:
+                yield below, entry.stat().st_size
+
+
+def sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

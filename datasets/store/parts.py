@@ -1,0 +1,175 @@
+"""Parts: the write-once folders a store is made of, and the manifest a ledger row carries for each.
+
+A part is built in a scratch folder, hashed, synced and moved into place; its folder name carries a nonce, so
+a retry never meets what an earlier attempt left. Until a ledger row names it, it does not exist.
+"""
+
+import hashlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+
+from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.schemas import COLUMNS_VERSION, TABLES
+from mctrace.errors import StoreError
+
+ARRAYS = "arrays.zarr"
+_CHUNK_BYTES = 2**20
+"""What is read at least, and decompressed, of an array; one that is larger has many chunks in few files."""
+_SHARD_BYTES = 64 * 2**20
+_MANY_ROWS = 32
+"""From which on dictionaries and statistics are worth their bytes."""
+_GROUP_ROWS = 122_880
+"""Rows that are read by one thread at a time, and passed over together where a filter allows it."""
+_SUFFIX = f"-columns{COLUMNS_VERSION}"
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One file of a part; `path` is relative to the part's folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the ledger says of a part. `num_rows` counts the rows of each table it holds."""
+
+    part_id: str
+    kind: str
+    run_id: str
+    folder: str
+    files: tuple[PartFile, ...]
+    num_rows: Mapping[str, int]
+    lineage: tuple[str, ...] = ()
+
+    @property
+    def has_todays_columns(self) -> bool:
+        """Whether its tables have every column of `TABLES`; where not, some may be missing."""
+        return self.folder.endswith(_SUFFIX)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+def write_part(
+    location: Location,
+    *,
+    part_id: str,
+    kind: str,
+    run_id: str,
+    tables: Mapping[str, pa.Table | Path | Sequence[Mapping[str, object]]],
+    arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
+    lineage: tuple[str, ...] = (),
+) -> Part:
+    """Writes the part's files durably and returns what the ledger needs to know; commits nothing.
+
+    `tables` holds rows, an Arrow table or a Parquet file to move in by table name, `arrays` the Zarr arrays
+    by path. A row's "arrays" column, where its table has one, is filled with the place of the part's arrays
+    relative to the store.
+    Raises StoreError when the store cannot be written to.
+    """
+    folder = f"parts/{kind}/{part_id[:2]}/{part_id}-{secrets.token_hex(4)}{_SUFFIX}"
+    scratch = scratch_folder(location)
+    try:
+        num_rows = {
+            name: _write_table(scratch, name, rows, f"{folder}/{ARRAYS}") for name, rows in tables.items()
+        }
+        if arrays:
+            _write_arrays(scratch / ARRAYS, arrays)
+        files = tuple(
+            _describe(file, scratch) for file in sorted(p for p in scratch.rglob("*") if p.is_file())
+        )
+        location.move_in(scratch, folder)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot write to the store {location.uri}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Part(part_id, kind, run_id, folder, files, num_rows, lineage)
+
+
+def scratch_folder(location: Location) -> Path:
+    """A new folder to build a part in: beside the parts on a local store, so that moving in is one rename."""
+    if not location.is_local:
+        return Path(tempfile.mkdtemp(prefix="mctrace-part-"))
+    staging = Path(location.path("staging"))
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=staging))
+    except OSError as error:
+        raise StoreError(f"cannot write to the store {location.uri}: {error.strerror}") from error
+
+
+def _write_table(
+    scratch: Path, name: str, rows: pa.Table | Path | Sequence[Mapping[str, object]], arrays_folder: str
+) -> int:
+    """Returns the number of rows."""
+    schema = TABLES[name]
+    if isinstance(rows, Path):
+        shutil.move(rows, scratch / f"{name}.parquet")
+        return int(pq.read_metadata(scratch / f"{name}.parquet").num_rows)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    if "arrays" in schema.names:
+        column = schema.get_field_index("arrays")
+        table = table.set_column(column, schema.field(column), pa.repeat(arrays_folder, len(table)))
+    many = len(table) >= _MANY_ROWS
+    pq.write_table(
+        table,
+        scratch / f"{name}.parquet",
+        compression="zstd",
+        # Losses hardly repeat: a dictionary of them is as large again. Byte by byte their exponents compress.
+        use_dictionary=[field.name for field in table.schema if not pa.types.is_nested(field.type)]
+        if many
+        else False,
+        use_byte_stream_split=[
+            f"{field.name}.list.element"
+            for field in table.schema
+            if field.type in (pa.list_(pa.float32()), pa.list_(pa.float64()))
+        ],
+        # Of a file of few rows most would be what describes them; FORMAT.md has the schema as well.
+        write_statistics=many,
+        row_group_size=_GROUP_ROWS,
+        store_schema=False,
+    )
+    return len(table)
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    for path, values in arrays.items():
+        row_bytes = max(1, values[:1].nbytes)
+        rows = min(max(1, len(values)), max(1, _CHUNK_BYTES // row_bytes))
+        per_shard = min(-(-len(values) // rows), _SHARD_BYTES // _CHUNK_BYTES)
+        array = group.create_array(
+            path,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(rows, *values.shape[1:]),
+            shards=(rows * per_shard, *values.shape[1:]) if per_shard > 1 else None,
+            # A missing chunk would read as zeros without a word; so none is ever left out.
+            config={"write_empty_chunks": True},
+            # Numbers byte by byte, for the same reason as in Parquet.
+            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+        )
+        array[...] = values
+
+
+def _describe(file: Path, root: Path) -> PartFile:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return PartFile(file.relative_to(root).as_posix(), file.stat().st_size, digest)

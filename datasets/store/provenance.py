@@ -1,0 +1,88 @@
+"""What labels depend on, and which of them may be learned from together."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from mctrace.context.tree import TreeShape
+from mctrace.errors import InputError
+
+Mix = Literal["models", "gists", "dtypes"]
+"""What the labels of one training run may differ in, when that is asked for by name."""
+
+_MIXED_COLUMNS: dict[Mix, set[str]] = {
+    "models": {"model_hash", "tokenizer_hash"},
+    "gists": {"gist_hash"},
+    "dtypes": {"dtype"},
+}
+
+_BETWEEN = "+"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every label depends on besides its document and map."""
+
+    model_hash: str
+    tokenizer_hash: str
+    gist_hash: str
+    dtype: str
+    block_size: int
+    max_level: int
+
+    @property
+    def tree(self) -> TreeShape:
+        return TreeShape(self.block_size, self.max_level)
+
+    def __str__(self) -> str:
+        return (
+            f"model {self.model_hash[:8]} gists {self.gist_hash[:8]} {self.dtype} K={self.block_size} "
+            f"max_level={self.max_level}"
+        )
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Provenance":
+        """From a row that has all its columns."""
+        return cls(**{f.name: row[f.name] for f in fields(cls)})
+
+    @classmethod
+    def of_all(cls, kinds: Sequence["Provenance"]) -> "Provenance":
+        """One for labels of several: what differs is named kind by kind, with + between (see `kinds_in`)."""
+        values = {f.name: [getattr(kind, f.name) for kind in kinds] for f in fields(cls)}
+        joined: dict[str, Any] = {
+            name: found[0] if len(set(found)) == 1 else _BETWEEN.join(found) for name, found in values.items()
+        }
+        return cls(**joined)
+
+
+def refuse_mixture(kinds: Collection[Provenance], mix: Collection[Mix], where: str) -> None:
+    """Raises InputError when the labels found `where` are of several `kinds` and `mix` does not say so."""
+    if not kinds:
+        raise InputError(f"{where} has no labels: run 'mctrace collect'")
+    differing = {f.name for f in fields(Provenance) if len({getattr(kind, f.name) for kind in kinds}) > 1}
+    found = "; ".join(map(str, kinds))
+    needed = [name for name in get_args(Mix) if _MIXED_COLUMNS[name] & differing]
+    if differing & {"block_size", "max_level"}:
+        raise InputError(f"{where} mixes labels of different trees ({found}): train on a store of one tree")
+    if not set(needed) <= set(mix):
+        flags = " ".join(f"--mix {name}" for name in needed)
+        raise InputError(
+            f"{where} mixes labels that do not compare ({found}): choose one kind, a version of one or "
+            f"--where \"gist_hash = '...'\"; or train on, and judge what was trained on, the mixture: {flags}"
+        )
+
+
+def kinds_in(described: Mapping[str, Any], *columns: str) -> set[tuple[str, ...]]:
+    """What `columns` are in each kind of a provenance that `Provenance.of_all` made and something keeps."""
+    values = [str(described.get(column)).split(_BETWEEN) for column in columns]
+    num_kinds = max(map(len, values))
+    return set(zip(*(found * num_kinds if len(found) == 1 else found for found in values), strict=False))
+
+
+def mixture_in(described: Mapping[str, Any]) -> tuple[Mix, ...]:
+    """What the kinds differ in, by the names that ask for such a mixture; nothing for a single kind."""
+    return tuple(
+        name
+        for name in get_args(Mix)
+        if any(len(kinds_in(described, column)) > 1 for column in _MIXED_COLUMNS[name])
+    )

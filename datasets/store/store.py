@@ -1,0 +1,216 @@
+"""A trace store: a location, its ledger, and one version of what it holds.
+
+Two rules: parts are written once; one ledger says which parts exist.
+"""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from deltalake.exceptions import DeltaError
+
+from mctrace.datasets.store.fetching import readable_files
+from mctrace.datasets.store.ledger import CommittedPart, Ledger
+from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.parts import Part
+from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
+from mctrace.errors import InputError, StoreError
+
+DATASET_KIND = "dataset"
+DERIVED_BY = "derived:"
+"""What a dataset's part has before its name where others name their run."""
+DERIVED_TABLES = ("derived_labels", "derived_pairs")
+"""Read only through the dataset that holds them."""
+
+DAMAGE_REMEDY = (
+    "mctrace verify names every damaged file, to be put back from a copy; sql, log, train, evaluate, report, "
+    "show and export read around them with --skip-damaged; after mctrace verify --withdraw the same collect "
+    "measures them again"
+)
+
+_MARKER = "mctrace-store.json"
+_OWN_NAMES = {_MARKER, "ledger", "parts", "staging"}
+
+
+@dataclass(frozen=True)
+class Store:
+    """The writable end: where parts go and how they become part of the dataset."""
+
+    location: Location
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.location)
+
+    def at(self, version: int | None = None) -> "StoreVersion":
+        """A version to read, the newest when None. Raises StoreError when it does not exist."""
+        read_version, parts = self.ledger.parts(version)
+        return StoreVersion(self.location, read_version, tuple(parts))
+
+    def commit(self, parts: Iterable[Part]) -> list[Part]:
+        """Makes parts exist, in one version; removes the files of those that already did."""
+        parts = list(parts)
+        new = self.ledger.commit(parts)
+        if len(new) < len(parts):
+            # A commit that failed after it was made is tried again with parts the ledger names by now.
+            named = {row.part.folder for row in self.ledger.rows()[1]}
+            for part in parts:
+                if part.folder not in named:
+                    self.location.remove_folder(part.folder)
+        return new
+
+
+@dataclass(frozen=True)
+class StoreVersion:
+    """One version of a store: the parts it lists, in commit order."""
+
+    location: Location
+    version: int
+    listed: tuple[CommittedPart, ...]
+    """every part, those that a compaction replaced included"""
+    dataset: str | None = None
+    """name of the derived dataset through which labels are read; None for the store's own"""
+
+    @cached_property
+    def parts(self) -> tuple[CommittedPart, ...]:
+        """The parts to read: a compacted part stands in place of those of its kind in its lineage."""
+        replaced: set[tuple[str, str]] = set()
+        void: set[str] = set()
+        for part in (c.part for c in self.listed if c.part.lineage):
+            named = {(part.kind, one) for one in part.lineage}
+            if named & replaced:  # two compactions at once: the second one's parts are taken already
+                void.add(part.part_id)
+            else:
+                replaced |= named
+        return tuple(
+            c
+            for c in self.listed
+            if (c.part.kind, c.part.part_id) not in replaced and c.part.part_id not in void
+        )
+
+    @cached_property
+    def part_ids(self) -> frozenset[str]:
+        """Everything that the version lists, and so is not written again."""
+        return frozenset(committed.part.part_id for committed in self.listed)
+
+    def without(self, part_ids: Collection[str]) -> "StoreVersion":
+        """The same version with some parts left out, as if they had never been.
+
+        Where one of them is a compacted part, those that it had replaced are read again.
+        """
+        kept = [c for c in self.listed if c.part.part_id not in part_ids]
+        return replace(self, listed=tuple(kept))
+
+    @cached_property
+    def datasets(self) -> dict[str, Part]:
+        """The derived datasets by name, in the order of their making; of two of one name, the first."""
+        found: dict[str, Part] = {}
+        for part in (committed.part for committed in self.parts if committed.part.kind == DATASET_KIND):
+            found.setdefault(part.run_id.removeprefix(DERIVED_BY), part)
+        return found
+
+    def read_through(self, dataset: str | None) -> "StoreVersion":
+        """The same version with the labels or pairs of a derived dataset in place of its own.
+
+        None is the store itself. Raises InputError for a name that no dataset has.
+        """
+        if dataset is not None and dataset not in self.datasets:
+            known = ", ".join(self.datasets) or "none"
+            raise InputError(
+                f"no dataset {dataset!r} in {self.location.uri} at version {self.version}; there is {known} "
+                "(mctrace derive makes one)"
+            )
+        return replace(self, dataset=dataset)
+
+    @property
+    def derived_tables(self) -> tuple[str, ...]:
+        """Tables whose rows the dataset brings; none without one."""
+        if self.dataset is None:
+            return ()
+        return tuple(name for name in self.datasets[self.dataset].num_rows if name in DERIVED_TABLES)
+
+    def refuse_damaged(self) -> None:
+        """Raises StoreError when a file is missing or has another size than the ledger says.
+
+        A missing Zarr chunk would otherwise read as zeros without a word. Hashes are `mctrace verify`'s.
+        """
+        found = self.location.sizes("parts")
+        for committed in self.parts:
+            folder = committed.part.folder
+            for file in committed.part.files:
+                place = f"{folder}/{file.path}"
+                if found.get(place) != file.size:
+                    raise damaged_file(self.location, place)
+
+    def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:
+        """Parquet files that hold rows of `table`, as DuckDB opens them: all, or those that are known to have
+        today's columns, or those that are not.
+
+        Raises StoreError when one has to be fetched and cannot, or is not what the ledger says.
+        """
+        assert table in TABLES, table
+        parts = [committed.part for committed in self.parts]
+        if table in DERIVED_TABLES:
+            parts = [self.datasets[self.dataset]] if self.dataset else []
+        places = [
+            (f"{part.folder}/{file.path}", file)
+            for part in parts
+            if part.num_rows.get(table) and todays_columns in (None, part.has_todays_columns)
+            for file in part.files
+            if file.path == f"{table}.parquet"
+        ]
+        return readable_files(self.location, places)
+
+
+def damaged_file(location: Location, place: str) -> StoreError:
+    """What is said of a file that is not as the ledger has it."""
+    return StoreError(f"{location.uri}/{place} is missing or damaged ({DAMAGE_REMEDY})")
+
+
+def create_store(uri: str) -> Store:
+    """The store at `uri`, made if there is none. Raises StoreError when something else is in the way."""
+    location = Location.of(uri)
+    if not location.exists(_MARKER):
+        try:
+            _refuse_other_files(location)
+            Ledger(location).create()
+            location.write_bytes(_MARKER, json.dumps({"format_version": FORMAT_VERSION}).encode())
+        except (OSError, DeltaError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"cannot create a store at {uri}: {error}") from error
+    return open_store(uri)
+
+
+def _refuse_other_files(location: Location) -> None:
+    """What another process, or a creation that was cut short, has begun is no obstacle."""
+    if not location.filesystem.exists(location.root):
+        return
+    found = {str(path).rsplit("/", 1)[1] for path in location.filesystem.ls(location.root, detail=False)}
+    if any(not name.startswith(f".{_MARKER}") for name in found - _OWN_NAMES):
+        raise StoreError(
+            f"{location.uri} holds other files and is not a trace store: choose an empty or new folder"
+        )
+
+
+def find_store(uri: str) -> Store | None:
+    """The store at `uri`, or None where there is none yet. Raises StoreError like `open_store`."""
+    return open_store(uri) if Location.of(uri).exists(_MARKER) else None
+
+
+def open_store(uri: str) -> Store:
+    """Raises StoreError when there is no store at `uri` or a newer mctrace wrote it."""
+    location = Location.of(uri)
+    if not location.exists(_MARKER):
+        raise StoreError(f"no trace store at {uri}: make one with 'mctrace init' or 'mctrace collect'")
+    try:
+        found = int(json.loads(location.read_bytes(_MARKER))["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{uri}/{_MARKER} is damaged: {error}") from error
+    if found > FORMAT_VERSION:
+        raise StoreError(
+            f"the store at {uri} has format {found}, this mctrace reads up to {FORMAT_VERSION}: "
+            "upgrade mctrace"
+        )
+    return Store(location)

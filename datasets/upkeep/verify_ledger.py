@@ -1,0 +1,78 @@
+"""The ledger's own files, held against each other: every version's log entry and the rows that it added.
+
+Delta keeps no checksum of its log. But an entry names files by the hash of their content, counts their rows
+and says what they are, so that little can change in it without contradicting them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mctrace.datasets.store.ledger import ADDED, FOLDER, RUN_IDS, CommittedPart, Ledger, log_entry
+from mctrace.errors import StoreError
+
+
+def verify_ledger(ledger: Ledger, version: int) -> Iterator[tuple[str, str]]:
+    """(place, what is wrong) for every entry of the log up to `version`, and for the rows it leads to."""
+    live: dict[str, int] = {}
+    whole = True
+
+    def read(number: int) -> bytes | None:
+        try:
+            return ledger.location.read_bytes(log_entry(number))
+        except OSError:
+            return None
+
+    for number, content in enumerate(ledger.location.each(read, range(version + 1))):
+        place = log_entry(number)
+        if content is None:
+            whole = False
+            yield place, "is missing"
+            continue
+        try:
+            actions = [json.loads(line) for line in content.splitlines()]
+            problems = list(_contradictions(ledger, number, actions, live))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            whole = False
+            yield place, f"is no log entry: {type(error).__name__}: {error}"
+            continue
+        yield from problems
+    try:
+        found = dict(ledger.files(version))
+    except StoreError as error:
+        yield FOLDER, str(error)
+        return
+    if whole and found != live:
+        yield f"{FOLDER}/_delta_log", "names other files in its entries than in its checkpoint"
+
+
+def _contradictions(
+    ledger: Ledger, number: int, actions: Sequence[Mapping[str, Any]], live: dict[str, int]
+) -> Iterator[tuple[str, str]]:
+    """What an entry says that its files do not; brings the list of `live` files up to it."""
+    by_name = {name: [action[name] for action in actions if name in action] for name in ("add", "remove")}
+    infos = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    needed = "metaData" if number == 0 else "add"
+    if not infos or not any(needed in action for action in actions):
+        yield log_entry(number), "is cut short"
+        return
+    rows: list[CommittedPart] = []
+    for add in by_name["add"]:
+        live[add["path"]] = add["size"]
+        try:
+            found = ledger.read(add["path"], add["size"])
+        except StoreError as error:
+            yield f"{FOLDER}/{add['path']}", str(error)
+            return
+        if json.loads(add["stats"])["numRecords"] != len(found):
+            yield log_entry(number), f"counts other rows than the {len(found)} of {add['path']}"
+        rows += found
+    for remove in by_name["remove"]:
+        del live[remove["path"]]
+    info = infos[0]
+    if ADDED in info and not by_name["remove"]:
+        if info[ADDED] != dict(Counter(row.part.kind for row in rows)):
+            yield log_entry(number), f"says it added {info[ADDED]}, which its rows do not"
+        if set(info[RUN_IDS].split()) != {row.part.run_id for row in rows}:
+            yield log_entry(number), f"says it is of {info[RUN_IDS]}, its rows of other runs"

@@ -1,0 +1,271 @@
+"""`make closed-loop`: does a LensNet that learns counterfactual delta-NLL make better working contexts?
+
+From nothing to the table: collect labels on recall documents, sources and prose; train each network on each
+target; let them edit the working contexts of held-out documents beside the other policies; collect where one
+of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
+against priced, joint against single (`edit_choices.py`), and how much the greedy allocator loses.
+
+Everything goes through the console script and goes on where it stopped; `--scale full` asks for more of it.
+Results are one JSON object in benchmarks/results/, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.edit_choices import half_collapsed, summarise_halves, summarise_swaps, swaps
+from experiments.exhaustive_allocator import best_edits, total_wish
+from mctrace.base_model.causal_lm import load_base_model
+from mctrace.base_model.source import resolve_model
+from mctrace.cli.closed_loop_command import held_out_documents
+from mctrace.cli.config import load_config
+from mctrace.collect.measuring.evaluator import Batching
+from mctrace.collect.planning.on_policy import embed_document
+from mctrace.collect.planning.run_plan import provenance_of
+from mctrace.collect.running.worker import load_checked_gistnet
+from mctrace.context.allocator import AllocatorConfig, allocate
+from mctrace.context.allocator_candidates import candidates_of
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.store import open_store
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "closed_loop.toml"
+RESULT = HERE / "results" / "closed-loop.json"
+RECALL, PLAIN = ("recall:pydoc-topics", "recall:stdlib"), ("pydoc-topics", "stdlib")
+CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
+"""those of few documents first: what they lack, the loop takes from the next"""
+NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
+NETWORKS = ("linear", "dual_cross_attention")
+TARGETS = ("value", "priced", "literal")
+REGULARISED = ("--set", "train.network.dropout=0.3", "--set", "train.optimiser.weight_decay=1.0")
+"""fewer than two hundred documents are few: with less, networks are at their best after half of the steps"""
+AFFORDABLE = ("recency", "words", "told")
+"""policies beside the checkpoints on fresh documents: a ceiling costs a hundred times as much"""
+LEADER = "dual_cross_attention-value"
+"""the run whose network leads where labels are collected on-policy"""
+ON_VALUE = ("linear-value", LEADER, "on-policy")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    collected: tuple[int, int]
+    """recall documents whose contexts are measured, and plain ones"""
+    led: tuple[int, int]
+    """the same where a LensNet leads"""
+    actions: int
+    """measured per context"""
+    steps: int
+    """of the optimiser, per network"""
+    documents: int
+    """held-out ones in the loop"""
+    fresh: int
+    """held-out ones besides, for the learned policies: nobody has looked at those and chosen settings"""
+    refocuses: int
+    candidates: int
+    """actions that hindsight measures exactly at a refocus"""
+    choice_documents: int
+    """held-out ones for the questions that need labels alone"""
+
+
+SCALES = {
+    # Minutes, to see that everything runs; six hours of one core; a night of a GPU.
+    "smoke": Scale((12, 12), (12, 12), 4, 40, 4, 4, 2, 8, 2),
+    "small": Scale((180, 60), (24, 8), 16, 800, 24, 24, 8, 16, 8),
+    "full": Scale((600, 600), (600, 600), 96, 6000, 48, 96, 8, 24, 48),
+}
+
+
+def mctrace(*arguments: str) -> None:
+    """Runs the console script; its output is this one's."""
+    command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
+    print("$ mctrace", *arguments, flush=True)
+    subprocess.run(command, check=True)
+
+
+def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
+    """Labels of documents of all corpora; with `lensnet` where that checkpoint leads."""
+    policy = []
+    if lensnet:
+        policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
+    for paths, documents in zip((RECALL, PLAIN), scale.led if lensnet else scale.collected, strict=True):
+        mctrace(
+            "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"),
+            *corpora(paths), "--limit", str(documents),
+            "--set", f"collect.max_actions={scale.actions}", *policy,
+        )  # fmt: skip
+
+
+def corpora(paths: Sequence[str]) -> list[str]:
+    return [argument for path in paths for argument in ("--corpus", path)]
+
+
+def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
+    """A checkpoint of the network on the target; a run that was interrupted goes on."""
+    run = folder / name
+    if not (run / f"step_{scale.steps:07d}").is_dir():
+        begun = "--resume" if any(run.glob("step_*")) else "--overwrite"
+        mctrace(
+            "train", "--config", str(CONFIG), "--store", str(folder / "store"), "--preset", "small",
+            "--network", network, "--target", target, "--out", str(run), begun,
+            "--set", f"train.optimiser.total_steps={scale.steps}", *REGULARISED,
+        )  # fmt: skip
+    return run / "best"
+
+
+def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
+    """The closed loop of all policies and checkpoints on all corpora."""
+    return run_loop(folder, "loop", loop_flags(scale), checkpoints)
+
+
+def confirm(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
+    """The policies that a user could have, on documents after those, which no setting was chosen by."""
+    flags = [*loop_flags(scale), "--set", f"closed_loop.documents={scale.fresh}"]
+    flags += ["--set", f"closed_loop.skip={scale.documents}"]
+    flags += ["--set", f"closed_loop.policies={json.dumps(AFFORDABLE)}"]
+    return run_loop(folder, "fresh", flags, checkpoints)
+
+
+def run_loop(folder: Path, out: str, flags: Sequence[str], checkpoints: Sequence[Path]) -> Mapping[str, Any]:
+    """What `mctrace evaluate --closed-loop` writes into the folder `out`; rows that are there stay."""
+    mctrace(
+        "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
+        *corpora(CORPORA), "--out", str(folder / out), *flags, *map(str, checkpoints),
+    )  # fmt: skip
+    answer: Mapping[str, Any] = json.loads((folder / out / "closed_loop.json").read_text())
+    return answer
+
+
+def loop_flags(scale: Scale) -> list[str]:
+    settings = {
+        "documents": scale.documents,
+        "refocuses": scale.refocuses,
+        "max_candidates": scale.candidates,
+    }
+    return [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
+
+
+def measured(folder: Path) -> dict[str, dict[str, int]]:
+    """How much there was to train on: contexts as planned, and contexts to which a LensNet had led."""
+    rows = fetch_rows(
+        connect(open_store(str(folder / "store")).at()),
+        """select if(policy = 'lensnet', 'led', 'planned') as kind, count(distinct document_id) as documents,
+            count(distinct snapshot_id) as contexts, count(*) as labels
+        from labels where split = 'train' group by kind""",
+    )
+    return {row.pop("kind"): row for row in rows}
+
+
+def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
+    """Literal against priced and joint against single, on held-out documents."""
+    flags = [flag for flag in loop_flags(scale) if flag != "--set"]
+    flags += [f"closed_loop.documents={scale.choice_documents}"]
+    paths = json.dumps(list(CORPORA))
+    config = load_config(CONFIG, [*flags, f"corpus.paths={paths}"], {"store.uri": str(folder / "store")}, {})
+    source = resolve_model(config.model.name)
+    provenance = provenance_of(source, config.model, config.gists, config.tree)
+    model = load_base_model(source, config.model.dtype, config.model.device)
+    gistnet = load_checked_gistnet(config.gists.source, provenance, model)
+    batching = Batching(model.batch_tokens)
+    file = folder / f"choices-{config.closed_loop.max_candidates}.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    done = {row["document_id"]: row for row in map(json.loads, lines)}
+    rows = []
+    for document, loop in held_out_documents(config, source, "test"):
+        identity = document.document_id
+        if identity not in done:
+            tree = embed_document(model, gistnet, document, config.tree)
+            done[identity] = {
+                "document_id": identity,
+                "halves": half_collapsed(model, identity, tree, config, batching),
+                "swaps": swaps(model, identity, tree, loop, config, batching),
+            }
+            with file.open("a", encoding="utf-8") as rest:
+                rest.write(json.dumps(done[identity]) + "\n")
+        rows.append(done[identity])
+        print(f"edit choices: {len(rows)} documents", flush=True)
+    return {
+        "halves": summarise_halves({row["document_id"]: row["halves"] for row in rows}, 0),
+        "swaps": summarise_swaps({row["document_id"]: row["swaps"] for row in rows}, 0),
+    }
+
+
+def greed(config: AllocatorConfig, num_cases: int = 400) -> dict[str, float]:
+    """What the greedy allocator reaches of the best total of scores, over random scores of spread 1."""
+    tree = TreeShape(4, 2)
+    reached, best_of = [], []
+    for seed in range(num_cases):
+        generator = np.random.default_rng(seed)
+        levels = np.repeat(generator.permutation([2, 1, 0]), 4).astype(np.uint8)
+        lod_map = LODMap(tree, 0, 48, levels)
+        candidates = candidates_of(lod_map, 0)
+        candidates.score_A[:] = generator.normal(size=len(candidates))
+        budget = lod_map.num_entries - int(generator.integers(0, 4))
+        done = allocate(lod_map, candidates, budget, config)
+        reached.append(total_wish(done.edits, candidates))
+        best_of.append(total_wish(best_edits(lod_map, candidates, budget, config.num_edits), candidates))
+    optimal = np.isclose(reached, best_of)
+    return {
+        "num_cases": num_cases,
+        "share_of_best": float(np.sum(reached) / np.sum(best_of)),
+        "share_optimal": float(optimal.mean()),
+    }
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    """All of it; every step is taken over from an earlier run where it is done."""
+    scale, started = SCALES[name], time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    choices = edit_choices(scale, folder)
+    collect(scale, folder)
+    checkpoints = [
+        train(scale, folder, f"{network}-{target}", network, target)
+        for network in NETWORKS
+        for target in TARGETS
+    ]
+    leader = folder / LEADER / "best"
+    collect(scale, folder, lensnet=leader)
+    checkpoints.append(train(scale, folder, "on-policy", *LEADER.split("-")))
+    answer = evaluate(scale, folder, checkpoints)
+    by_value = [checkpoint for checkpoint in checkpoints if checkpoint.parent.name in ON_VALUE]
+    return {
+        "loop": answer,
+        "fresh": confirm(scale, folder, by_value),
+        "edit_choices": choices,
+        "greed": {"its thresholds": greed(AllocatorConfig()), "no thresholds": greed(NO_THRESHOLDS)},
+        "measured": measured(folder),
+        "scale": {"name": name, **asdict(scale)},
+        "machine": {
+            "system": platform.platform(), "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=sorted(SCALES), default="small")
+    parser.add_argument("--folder", type=Path, default=Path("runs/closed-loop"))
+    arguments = parser.parse_args()
+    result = run(arguments.scale, arguments.folder)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

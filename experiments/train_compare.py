@@ -1,0 +1,160 @@
+"""Each network, objective and target on the same labels, judged on the same held-out documents.
+
+    make compare
+
+Trains every combination under the small preset, judges all of one target together with the baselines, and
+writes experiments/results/train-compare.json; `experiments.train_compare_page` makes a page of it.
+Combinations whose data the store lacks (no variants: no pairs) are left out and named; pairs and the target
+`value` do not go together.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from rich.console import Console
+
+from mctrace.cli.config import PipelineConfig, StoreConfig
+from mctrace.cli.evaluate_command import evaluate_checkpoints
+from mctrace.cli.train_command import train_run
+from mctrace.errors import InputError
+from mctrace.train.config import TrainConfig, small_preset
+from mctrace.train.networks.config import NetworkName
+from mctrace.train.objectives.config import ObjectiveConfig, ObjectiveName
+
+RESULTS = Path(__file__).parent / "results"
+TARGETS = ("value", "priced", "literal")
+
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "as by default": {},
+    "inverse variance": {"label_weights": "inverse_variance"},
+    "inclusion": {"weigh_by_inclusion": True},
+    "illegality sum": {"illegality": "sum"},
+    "budget specification": {"budget": "specification"},
+    "units entries": {"units": "entries"},
+}
+"""Ways the counterfactual objective can be put, tried with the default network under `priced`, whose scores
+have signs to balance and to keep legal"""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One training run: its kind's name is shared by its seeds."""
+
+    target: str
+    kind: str
+    train: TrainConfig
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.kind}, seed {self.train.seed}".replace(", ", "-").replace(" ", "_").replace(":", "")
+
+
+def combinations(seeds: int) -> Iterator[Combination]:
+    """Every network, objective and target that go together, then every variation of the objective."""
+    networks, objectives = get_args(NetworkName), get_args(ObjectiveName)
+    for target, network, objective, seed in product(TARGETS, networks, objectives, range(seeds)):
+        if target == "value" and objective != "counterfactual":  # pairs teach signs
+            continue
+        yield _combination(target, f"{network}, {objective}", network, ObjectiveConfig(objective), seed)
+    default = TrainConfig()
+    for (variation, changes), seed in product(VARIATIONS.items(), range(seeds)):
+        objective_config = replace(ObjectiveConfig(), **changes)
+        kind = f"variation: {variation}"
+        yield _combination("priced", kind, default.network.name, objective_config, seed)
+
+
+def _combination(
+    target: str, kind: str, network: NetworkName, objective: ObjectiveConfig, seed: int
+) -> Combination:
+    train = replace(small_preset(network), target=target, seed=seed, objective=objective, device="cpu")
+    return Combination(target, kind, train)
+
+
+_stopped: list[str] = []
+"""the run in which this process was told to stop, if any"""
+
+
+def train_one(store: str, out: Path, one: Combination) -> str | None:
+    """Trains what `out` lacks; returns why the store's data cannot do it, None where it was done.
+
+    Whoever stops one run means all of them, those that this process was given already included; the same
+    command goes on.
+    """
+    if _stopped:
+        raise KeyboardInterrupt
+    torch.set_num_threads(1)
+    config = PipelineConfig(store=StoreConfig(store), train=one.train)
+    folder, quiet = out / one.target / one.run_name, Console(quiet=True)
+    try:
+        result = train_run(config, None, folder, overwrite=False, resume=True, console=quiet)
+    except InputError as error:
+        return str(error)
+    if result.ending == "stopped":
+        _stopped.append(one.run_name)
+        raise KeyboardInterrupt
+    return None
+
+
+def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequence[str]) -> dict[str, Any]:
+    """Every kind but those in `skip`, `jobs` runs at once on a thread each; what is in `out` already is not
+    trained again."""
+    quiet, started = Console(quiet=True), time.perf_counter()
+    kinds: dict[str, list[str]] = {}
+    folders: dict[str, list[Path]] = {target: [] for target in TARGETS}
+    left_out = dict.fromkeys(skip, "not asked for (--skip)")
+    # Forked children break deltalake and zarr.
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        planned = [one for one in combinations(seeds) if one.kind not in skip]
+        for one, why in zip(planned, pool.map(partial(train_one, store, out), planned), strict=True):
+            if why:
+                left_out[f"{one.target}: {one.kind}"] = why
+                continue
+            folders[one.target].append(out / one.target / one.run_name / "best")
+            kinds.setdefault(f"{one.target}: {one.kind}", []).append(one.run_name)
+            print(f"{one.target}, {one.run_name}: {time.perf_counter() - started:.0f} s", flush=True)
+    judged = {}
+    for target, checkpoints in folders.items():
+        if not checkpoints:
+            continue
+        config = PipelineConfig(store=StoreConfig(store), train=replace(small_preset(), target=target))
+        evaluate_checkpoints(config, checkpoints, None, split, False, quiet)
+        judged[target] = json.loads((checkpoints[0].parent / "evaluation.json").read_text())
+    return {
+        "store": store, "split": split, "seeds": seeds, "kinds": kinds, "left_out": left_out,
+        "judged": judged, "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", required=True, help="store with labels and variants")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for the runs")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each kind")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, on one thread each")
+    parser.add_argument(
+        "--skip", action="append", default=[], help='a kind, e.g. "transformer, preference" (repeatable)'
+    )
+    parser.add_argument("--split", default="test", help="train, validation or test")
+    arguments = parser.parse_args()
+    result = compare(
+        arguments.store, arguments.out, arguments.seeds, arguments.split, arguments.jobs, arguments.skip
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "train-compare.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({key: result[key] for key in ("store", "split", "seeds", "left_out", "seconds")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The network a training run starts from: fresh, with a base model's first layers, or an earlier GistNet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mctrace.errors import ModelError
+from mctrace.gists.config import GistNetSizes
+from mctrace.gists.network.loading import load_gistnet
+from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
+
+
+@dataclass(frozen=True)
+class BaseLayers:
+    """The first layers of a Llama-like base model: its sizes, and each layer's weights by name."""
+
+    num_heads: int
+    num_kv_heads: int
+    feedforward_width: int
+    rope_theta: float
+    weights: Sequence[Mapping[str, Tensor]]
+
+
+def fresh_gistnet(
+    sizes: GistNetSizes,
+    *,
+    block_size: int,
+    embedding_dim: int,
+    embedding_scale: float,
+    base_layers: BaseLayers | None,
+    seed: int,
+) -> TransformerGistNet:
+    """An untrained network, which gives the mean of the children; `embedding_scale` is the standard deviation
+    of the base model's embeddings. `base_layers` must be given when `sizes.copy_layers` asks for them."""
+    torch.manual_seed(seed)
+    config = GistNetConfig(
+        embedding_dim,
+        block_size,
+        sizes.pooling,
+        sizes.width,
+        sizes.num_layers,
+        sizes.num_heads,
+        sizes.num_heads,
+        sizes.feedforward_width,
+        num_picks=sizes.num_picks,
+        num_levels=sizes.num_levels,
+    )
+    if sizes.copy_layers:
+        assert base_layers is not None
+        config = replace(
+            config,
+            width=embedding_dim,
+            num_heads=base_layers.num_heads,
+            num_kv_heads=base_layers.num_kv_heads,
+            feedforward_width=base_layers.feedforward_width,
+            rope_theta=base_layers.rope_theta,
+        )
+    network = TransformerGistNet(config)
+    network.input_scale.fill_(embedding_scale)
+    if sizes.copy_layers and base_layers is not None:
+        network.copy_layers(base_layers.weights)
+    return network
+
+
+def earlier_gistnet(source: str | Path, *, block_size: int, embedding_dim: int) -> TransformerGistNet:
+    """A trained GistNet to go on from, by folder or shipped name; raises ModelError when it cannot be trained
+    or does not fit."""
+    network = load_gistnet(str(source))
+    if not isinstance(network, TransformerGistNet):
+        raise ModelError(f"--init {source}: a {type(network).__name__} has no weights to go on from")
+    network.check_fits(block_size, embedding_dim)
+    return network.requires_grad_(True)

@@ -1,0 +1,5 @@
+"""mctrace."""
+
+from importlib.metadata import version
+
+__version__ = version("mctrace")

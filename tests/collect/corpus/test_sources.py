@@ -1,0 +1,162 @@
+"""From files to texts: what is read, in which order, and how what is left out or refused is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mctrace.collect.corpus.sources import PYDOC_TOPICS, STDLIB, Skipped, SourceText, read_corpus
+from mctrace.errors import InputError
+
+
+def read(*paths: Path | str) -> tuple[list[SourceText], Skipped]:
+    skipped = Skipped()
+    return list(read_corpus([str(path) for path in paths], skipped)), skipped
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "texts" / "inner").mkdir(parents=True)
+    return tmp_path / "texts"
+
+
+def test_a_folder_gives_its_text_files_at_any_depth_by_name(folder):
+    for name in ("b.md", "a.txt", "inner/c.py", "d.rst", "e.png", "noending"):
+        (folder / name).write_text(f"this is {name}")
+    (folder / "f.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (folder / "folder.txt").mkdir()
+    texts, skipped = read(folder)
+    assert texts == [
+        SourceText("texts/a.txt", "this is a.txt"),
+        SourceText("texts/b.md", "this is b.md"),
+        SourceText("texts/f.jsonl:1", "one"),
+        SourceText("texts/f.jsonl:2", "two"),
+        SourceText("texts/inner/c.py", "this is inner/c.py"),
+    ]
+    assert not skipped.counts
+
+
+def test_the_order_of_texts_does_not_depend_on_the_order_in_which_files_were_made(tmp_path):
+    names = [f"{name}.txt" for name in "qjzamxbe"]
+    for place, order in (("one", names), ("two", names[::-1])):
+        (tmp_path / place / "texts").mkdir(parents=True)
+        for name in order:
+            (tmp_path / place / "texts" / name).write_text(name)
+    assert read(tmp_path / "one" / "texts") == read(tmp_path / "two" / "texts")
+
+
+def test_paths_are_read_in_the_order_given(folder):
+    (folder / "a.txt").write_text("first by name")
+    (folder / "inner" / "b.txt").write_text("first by path")
+    texts, _ = read(folder / "inner", folder / "a.txt")
+    assert [text.text for text in texts] == ["first by path", "first by name"]
+
+
+def test_a_single_file_is_named_by_its_name(folder):
+    (folder / "a.txt").write_text("text")
+    (folder / "b.jsonl").write_text('\n{"text": "row"}\n')
+    texts, _ = read(folder / "a.txt", folder / "b.jsonl")
+    assert [text.source for text in texts] == ["a.txt", "b.jsonl:2"]
+
+
+def test_the_current_folder_has_a_name_too(folder, monkeypatch):
+    (folder / "a.txt").write_text("text")
+    monkeypatch.chdir(folder)
+    texts, _ = read(".")
+    assert [text.source for text in texts] == ["texts/a.txt"]
+
+
+def test_what_is_not_text_is_left_out_and_counted_with_an_example(folder):
+    (folder / "empty.txt").write_text("")
+    (folder / "blank.md").write_text(" \n\t\n")
+    (folder / "binary.txt").write_bytes(b"a\x00b")
+    (folder / "latin.txt").write_bytes("é".encode("latin-1"))
+    (folder / "rows.jsonl").write_text('{"text": "  "}\n{"text": "kept"}\n')
+    texts, skipped = read(folder)
+    assert [text.text for text in texts] == ["kept"]
+    assert skipped.counts == {"empty": 3, "binary": 1, "not UTF-8 text": 1}
+    assert skipped.examples["empty"] == "texts/blank.md"
+    assert "1 not UTF-8 text (e.g. texts/latin.txt)" in str(skipped)
+
+
+def test_rows_of_jsonl_are_documents_and_blank_lines_are_not(folder):
+    rows = [{"text": "eins", "lang": "de"}, {"id": 7, "text": "zwei\nZeilen"}]
+    (folder / "rows.jsonl").write_text("\n".join([json.dumps(rows[0]), "", json.dumps(rows[1]), ""]))
+    texts, _ = read(folder)
+    assert [(text.source, text.text) for text in texts] == [
+        ("texts/rows.jsonl:1", "eins"),
+        ("texts/rows.jsonl:3", "zwei\nZeilen"),
+    ]
+
+
+def test_rows_of_jsonl_end_at_newlines_only(folder):
+    """JSON strings may hold the other characters that end a line for `str.splitlines`."""
+    text = "one\u2028two\u2029three\x85four"
+    (folder / "rows.jsonl").write_bytes(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\r\n")
+    texts, _ = read(folder)
+    assert [found.text for found in texts] == [text]
+
+
+def test_a_byte_order_mark_is_not_part_of_the_text(folder):
+    (folder / "a.txt").write_text("text", encoding="utf-8-sig")
+    (folder / "b.jsonl").write_text('{"text": "row"}', encoding="utf-8-sig")
+    texts, _ = read(folder)
+    assert [text.text for text in texts] == ["text", "row"]
+
+
+def test_a_row_that_no_text_can_be_made_of_is_left_out(folder):
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    (folder / "rows.jsonl").write_text('{"text": "half \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n')
+    texts, skipped = read(folder)
+    assert [text.text for text in texts] == ["whole \N{GRINNING FACE}"]
+    assert skipped.counts == {"not UTF-8 text": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"text": ', "not JSON"),
+        ('["text"]', 'expected an object with a string under "text"'),
+        ('{"body": "x"}', 'expected an object with a string under "text"'),
+        ('{"text": null}', 'expected an object with a string under "text"'),
+        ('{"text": 7}', 'expected an object with a string under "text"'),
+    ],
+)
+def test_a_bad_row_of_jsonl_is_refused_with_its_line_number(folder, line, why):
+    (folder / "rows.jsonl").write_text(f'{{"text": "good"}}\n\n{line}\n')
+    with pytest.raises(InputError, match=f"rows.jsonl line 3: {why}"):
+        read(folder)
+
+
+def test_a_path_that_is_not_there_is_refused_by_name(folder):
+    with pytest.raises(InputError, match=r"corpus path '.*/absent' does not exist"):
+        read(folder / "absent")
+
+
+def test_a_single_file_that_is_not_text_is_refused_with_the_endings_that_are(folder):
+    (folder / "a.pdf").write_text("text")
+    with pytest.raises(InputError, match=r"a\.pdf: expected one of \.txt \.md \.py \.jsonl, got '\.pdf'"):
+        read(folder / "a.pdf")
+
+
+def test_no_path_at_all_is_refused_with_what_to_give():
+    with pytest.raises(InputError, match=r"--corpus, or set corpus\.paths .*'stdlib'"):
+        read()
+
+
+def test_the_standard_library_is_a_corpus_without_tests_and_installed_packages(folder, monkeypatch):
+    kept = ("argparse.py", "json/decoder.py", "testing.py")
+    left_out = ("site-packages/torch/nn.py", "test/test_json.py", "unittest/test/case.py", "encodings/cp1.py")
+    for name in (*kept, *left_out):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: {"stdlib": str(folder)}[name])
+    texts, _ = read(STDLIB)
+    assert [text.source for text in texts] == [f"stdlib/{name}" for name in kept]
+
+
+def test_the_reference_topics_are_a_corpus():
+    texts, _ = read(PYDOC_TOPICS)
+    assert len(texts) > 50
+    assert [text.source for text in texts] == sorted(text.source for text in texts)
+    assert all(text.source.startswith("pydoc-topics/") for text in texts)

@@ -1,0 +1,83 @@
+"""The plan of a whole run: all documents' trajectories, and what of them a store lacks."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mctrace.collect.planning.part_ids import document_part_id
+from mctrace.collect.planning.run_plan import known_placements, make_plan
+from mctrace.collect.planning.trajectories import plan_document
+from mctrace.datasets.store.parts import write_part
+from mctrace.datasets.store.store import Store, create_store
+from mctrace.errors import InputError
+from tests.collect.making import PROVENANCE, make_document, small_config
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return create_store(str(tmp_path / "store"))
+
+
+def commit(store: Store, part_id: str, kind: str, **tables: list[dict[str, object]]) -> None:
+    store.commit([write_part(store.location, part_id=part_id, kind=kind, run_id="run", tables=tables)])
+
+
+def test_a_run_plans_every_document_and_counts_those_that_are_too_short():
+    documents = [make_document(400, seed=1), make_document(20, seed=2), make_document(300, seed=3)]
+    config = small_config(num_random_variants=1)
+    plan = make_plan(documents, config, PROVENANCE)
+    expected = [p for document in documents for p in plan_document(document, config, PROVENANCE)]
+    assert list(plan.trajectories) == expected
+    assert set(plan.documents) == {documents[0].document_id, documents[2].document_id}
+    assert (plan.provenance, plan.num_too_short) == (PROVENANCE, 1)
+
+
+def test_a_run_without_a_document_that_is_long_enough_is_refused_with_what_to_change():
+    documents = [make_document(20, seed=1), make_document(30, seed=2)]
+    with pytest.raises(
+        InputError, match=r"the longest, folder/2\.txt, has 30 tokens; lower collect\.horizon"
+    ):
+        make_plan(documents, small_config(), PROVENANCE)
+
+
+def test_missing_is_what_the_ledger_does_not_list(store):
+    documents = [make_document(400, seed=1), make_document(400, seed=2)]
+    plan = make_plan(documents, small_config(), PROVENANCE)
+    assert plan.missing(None) == plan.missing(store) == list(plan.trajectories)
+    assert plan.missing_documents(None) == plan.missing_documents(store) == set(plan.documents)
+
+    commit(store, plan.trajectories[1].part_id, "trajectory", trajectories=[])
+    commit(store, document_part_id(documents[0].document_id, PROVENANCE), "document", documents=[])
+    assert plan.missing(store) == [plan.trajectories[0], *plan.trajectories[2:]]
+    assert plan.missing_documents(store) == {documents[1].document_id}
+
+
+def test_a_documents_part_is_another_one_for_another_model_gistnet_or_tree():
+    provenances = [
+        PROVENANCE,
+        replace(PROVENANCE, model_hash="another"),
+        replace(PROVENANCE, gist_hash="another"),
+        replace(PROVENANCE, block_size=8),
+        replace(PROVENANCE, max_level=1),
+    ]
+    ids = [document_part_id(identity, p) for identity in ("one", "two") for p in provenances]
+    assert len(set(ids)) == 10
+
+
+def test_the_placements_of_stored_documents_come_back_as_they_were(store):
+    placement = make_document().placement
+    row = {
+        "document_id": "one",
+        "split_group": "first",
+        "split": "validation",
+        "minhash": placement.minhash.tolist(),
+    }
+    commit(store, "part-of-one", "document", documents=[row])
+    assert known_placements(None) == {}
+    (found,) = known_placements(store).items()
+    assert found[0] == "one"
+    assert (found[1].split_group, found[1].split) == ("first", "validation")
+    np.testing.assert_array_equal(found[1].minhash, placement.minhash)
+    assert found[1].minhash.dtype == np.uint32

@@ -1,0 +1,99 @@
+"""Which snapshots each step sees: decided by seed and step alone, shared out without remainder."""
+
+import pytest
+
+from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.pairs import open_preference_data
+from mctrace.train.config import TrainConfig
+from mctrace.train.distribution import Workers
+from mctrace.train.loop.data_loader import Source, endless_order, read_ahead
+from mctrace.train.objectives.config import ObjectiveConfig
+from tests.train.stores import learnable_store
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    store = learnable_store(tmp_path_factory.mktemp("reading") / "store", num_variants=2).at()
+    return Source(
+        open_training_data(store), open_preference_data(store, max_pairs=8, hard_negative_share=1.0)
+    )
+
+
+CONFIG = TrainConfig(batch_size=4, objective=ObjectiveConfig("mixed"))
+
+
+def seen(source, config, workers, num_steps, done=0):
+    """Per step, the ids of its labelled snapshots and of the contexts it compares."""
+    steps = source.steps(config, workers, done)
+    found = []
+    for _ in range(num_steps):
+        parts = next(steps)
+        labels = [name for part in parts if part.labels for name in part.labels.snapshot_ids]
+        pairs = [name for part in parts if part.pairs for name in part.pairs.contexts.snapshot_ids]
+        found.append((labels, pairs))
+    return found
+
+
+def test_an_epoch_sees_everything_once_and_the_next_in_another_order(source):
+    snapshots = [s.snapshot_id for s in source.labels.snapshots("train")]
+    per_epoch = -(-len(snapshots) // 4)
+    steps = seen(source, CONFIG, Workers(), 2 * per_epoch)
+    first = [name for labels, _ in steps[:per_epoch] for name in labels]
+    second = [name for labels, _ in steps[per_epoch:] for name in labels]
+    assert sorted(first) == sorted(second) == sorted(snapshots)
+    assert first != second
+
+
+def test_reading_from_a_later_step_on_sees_what_would_have_come(source):
+    assert seen(source, CONFIG, Workers(), 3, done=7) == seen(source, CONFIG, Workers(), 10)[7:]
+
+
+def test_workers_share_each_batch_out_and_parts_cut_it_up(source):
+    whole = seen(source, CONFIG, Workers(), 6)
+    shares = [seen(source, CONFIG, Workers(rank, 3), 6) for rank in range(3)]
+    for step, (labels, pairs) in enumerate(whole):
+        assert sorted(labels) == sorted(name for share in shares for name in share[step][0])
+        assert sorted(pairs) == sorted(name for share in shares for name in share[step][1])
+    in_parts = next(source.steps(TrainConfig(batch_size=4, accumulation=2), Workers()))
+    assert [len(part.labels) for part in in_parts] == [2, 2]
+
+
+def test_validation_sees_labels_once_and_every_move_between_variants_of_a_group(source):
+    examples = list(source.validation("validation", batch_size=4))
+    labels = [name for one in examples if one.labels for name in one.labels.snapshot_ids]
+    assert labels == [s.snapshot_id for s in source.labels.snapshots("validation")]
+    moves = [one.pairs for one in examples if one.pairs]
+    assert all(len(set(one.groups)) == 1 and len(one) == 3 * 2 for one in moves)
+    assert all((one.change > 0).sum() == (one.change < 0).sum() for one in moves)
+
+
+def test_endless_order_without_items_gives_empty_steps():
+    assert [len(step) for step, _ in zip(endless_order(0, 4, "train", 0, 0), range(3), strict=False)] == [
+        0
+    ] * 3
+
+
+def test_reading_ahead_gives_the_same_items_and_passes_errors_on():
+    def items():
+        yield from range(5)
+        raise ValueError("the disk is gone")
+
+    with read_ahead(items()) as ahead:
+        assert [next(ahead) for _ in range(5)] == list(range(5))
+        with pytest.raises(ValueError, match="the disk is gone"):
+            next(ahead)
+    with read_ahead(iter(range(3))) as ahead:
+        assert list(ahead) == [0, 1, 2]
+
+
+def test_reading_ahead_stops_when_nobody_wants_more():
+    produced = []
+
+    def items():
+        while True:
+            produced.append(1)
+            yield 1
+
+    with read_ahead(items(), depth=2) as ahead:
+        next(ahead)
+    assert len(produced) < 10

@@ -1,0 +1,114 @@
+"""Numbers that can be summed over snapshots before they are divided, and intervals over documents.
+
+A statistic is kept as its parts, so that the same parts give the value of one snapshot, of one document and
+of everything. A value that is not defined (no pairs, no variance) is None, never 0 and never NaN.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mctrace.errors import InputError
+
+FloatArray = NDArray[np.float64]
+
+CONSTANT = 1e-12
+"""spread relative to the mean below which values count as all equal; float32 values differ by 6e-8 or more"""
+
+
+class Statistic(Protocol):
+    """What one snapshot contributes to a metric."""
+
+    def value(self) -> float | None: ...
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A mean, or a share: numerator / denominator, undefined where the denominator is 0."""
+
+    numerator: float
+    denominator: float
+
+    def value(self) -> float | None:
+        return self.numerator / self.denominator if self.denominator > 0 else None
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.numerator + other.numerator, self.denominator + other.denominator)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Pearson's correlation of pairs (x, y) as count, means, and sums of centred squares and products."""
+
+    count: int
+    mean_x: float
+    mean_y: float
+    square_x: float
+    square_y: float
+    product: float
+
+    @classmethod
+    def of(cls, x: FloatArray, y: FloatArray) -> Self:
+        if not len(x):
+            return cls(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        mean_x, mean_y = float(x.mean()), float(y.mean())
+        x, y = x - mean_x, y - mean_y
+        return cls(len(x), mean_x, mean_y, float(x @ x), float(y @ y), float(x @ y))
+
+    def value(self) -> float | None:
+        if self.count < 2 or self._constant(self.square_x, self.mean_x):
+            return None
+        if self._constant(self.square_y, self.mean_y):
+            return None
+        return self.product / math.sqrt(self.square_x) / math.sqrt(self.square_y)
+
+    def _constant(self, square: float, mean: float) -> bool:
+        return square <= self.count * (CONSTANT * mean) ** 2
+
+    def __add__(self, other: Self) -> Self:
+        """Chan, Golub and LeVeque's pairwise update, which does not cancel as raw sums of squares would."""
+        count = self.count + other.count
+        if not count:
+            return self
+        gap_x, gap_y = other.mean_x - self.mean_x, other.mean_y - self.mean_y
+        between = self.count * other.count / count
+        return type(self)(
+            count,
+            self.mean_x + gap_x * other.count / count,
+            self.mean_y + gap_y * other.count / count,
+            self.square_x + other.square_x + gap_x**2 * between,
+            self.square_y + other.square_y + gap_y**2 * between,
+            self.product + other.product + gap_x * gap_y * between,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over documents with the central 95% of its bootstrap distribution."""
+
+    mean: float
+    low: float
+    high: float
+    num_documents: int
+
+
+def bootstrap_interval(
+    values_by_document: Mapping[str, float], seed: int, num_resamples: int = 1000
+) -> Interval:
+    """Mean and 95% percentile interval, resampling whole documents (snapshots of one are not independent).
+
+    Depends on the values and the seed only, not on the order of the documents. Raises InputError when there
+    is no document.
+    """
+    if not values_by_document:
+        raise InputError("no document has a value for this metric: there is nothing to resample")
+    values = np.array([values_by_document[document] for document in sorted(values_by_document)])
+    drawn = np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high), len(values))

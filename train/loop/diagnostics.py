@@ -1,0 +1,96 @@
+"""What one looks at when a LensNet misbehaves, of the batch that was trained on last.
+
+Computed for lines of telemetry only, not at every step. The correlations are those that `lensnet-review.md`
+asks for: one per snapshot, of which mean, smallest and largest are told.
+
+Shapes: B snapshots, N entries (padded).
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from mctrace.datasets.batches.batch import Batch
+from mctrace.train.evaluation.metrics import SnapshotMetrics, snapshot_metrics
+from mctrace.train.evaluation.preference_metrics import correlations_of_groups
+from mctrace.train.loop.telemetry import Histogram, Value
+from mctrace.train.objectives.budget import budget_masses
+from mctrace.train.objectives.gradients import Scored
+from mctrace.train.objectives.preference import preference_values
+
+NUM_BINS = 41
+_CORRELATIONS = ("utility_correlation", "score_delta_nll_expand", "score_delta_nll_collapse")
+
+
+def diagnose(scored: Scored | None) -> dict[str, Value]:
+    """Everything below for the examples that were scored; nothing where there were none."""
+    if scored is None:
+        return {}
+    found: dict[str, Value] = {}
+    if scored.examples.labels is not None and scored.label_scores_BN is not None:
+        found |= label_diagnostics(scored.label_scores_BN.float(), scored.examples.labels)
+    if scored.examples.pairs is not None and scored.pair_scores_BN is not None:
+        pairs, scores_BN = scored.examples.pairs, scored.pair_scores_BN.float()
+        found |= preference_values(scores_BN, pairs)
+        found |= spread("preference_corr", correlations_of_groups(scores_BN, pairs))
+        if scored.examples.labels is None:
+            found |= score_diagnostics(scores_BN, pairs.contexts)
+    return found
+
+
+def label_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
+    """`score_diagnostics`; mean, `_min` and `_max` over snapshots of the correlations; the mean over
+    snapshots of the other metrics, `mse` per level among them."""
+    snapshots = snapshot_metrics(scores_BN, batch)
+    found: dict[str, Value] = {**score_diagnostics(scores_BN, batch)}
+    for name in snapshots[0]:
+        values = _defined(snapshots, name)
+        if name in _CORRELATIONS:
+            found |= spread(name, values)
+        elif values:
+            found[name] = fmean(values)
+    return found
+
+
+def score_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
+    """Scores of real entries: `score_mean`, `score_std`, `score_min`, `score_max`, `score_histogram`; and
+    `expansion_mass`, `collapse_mass`, means over snapshots in score·positions."""
+    scores = scores_BN[batch.entry_mask].double().cpu()
+    expansion_B, collapse_B = budget_masses(scores_BN, batch)
+    return {
+        "score_mean": float(scores.mean()),
+        "score_std": float(scores.std(correction=0)),
+        "score_min": float(scores.min()),
+        "score_max": float(scores.max()),
+        "score_histogram": histogram(scores),
+        "expansion_mass": float(expansion_B.mean()),
+        "collapse_mass": float(collapse_B.mean()),
+    }
+
+
+def histogram(values: Tensor) -> Histogram:
+    """Of float64 values on the CPU, in bins of equal width from the smallest to the largest."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = torch.histogram(values, bins=NUM_BINS, range=(low, high))
+    return Histogram(
+        tuple(edges.tolist()),
+        tuple(int(count) for count in counts.tolist()),
+        float(values.sum()),
+        float((values**2).sum()),
+    )
+
+
+def spread(name: str, values: Sequence[float]) -> Mapping[str, float]:
+    """`<name>_mean`, `_min` and `_max`; nothing where no value is defined."""
+    if not values:
+        return {}
+    return {f"{name}_mean": fmean(values), f"{name}_min": min(values), f"{name}_max": max(values)}
+
+
+def _defined(snapshots: Sequence[SnapshotMetrics], name: str) -> list[float]:
+    values = (metrics[name].value() for metrics in snapshots)
+    return [value for value in values if value is not None]

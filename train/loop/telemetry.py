@@ -1,0 +1,176 @@
+"""Where a training run's numbers go: a JSONL file, TensorBoard, and Weights & Biases when asked.
+
+A sink is anything with `write(step, split, values)`. Values carry the specification's names: `loss`, `L_reg`,
+`L_rank`, `L_budget`, `L_illegal`, `L_pref`, `grad_norm`, `lr`, `steps_per_s`, the metrics of `metrics.py` and
+the debugging ones of `diagnostics.py`.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, Self
+
+from mctrace.errors import ConfigError
+from mctrace.train.loop.optimisation import Step
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values fell between each two neighbouring edges, and the moments of all of them."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    """one fewer than edges"""
+    total: float
+    """sum of the values"""
+    squares: float
+    """sum of their squares"""
+
+
+Value = float | Histogram
+
+
+class Sink(Protocol):
+    """Takes the numbers of one step of one split (`train` or `validation`)."""
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None: ...
+
+
+class JsonlSink:
+    """Appends one JSON object a line, flushed at once; a number that is not finite becomes null.
+
+    With `after_step` the lines of later steps are dropped first, as is right where a run goes on from there.
+    """
+
+    def __init__(self, path: Path, *, after_step: int | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if after_step is not None and path.exists():
+            kept = [
+                line for line in path.read_text(encoding="utf-8").splitlines() if _is_upto(line, after_step)
+            ]
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
+        plain = {name: _plain(value) for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "split": split, **plain}) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class TensorBoardSink:
+    """Writes each value as `<split>/<name>` of a TensorBoard run in `folder`.
+
+    With `after_step` TensorBoard forgets what it holds of later steps.
+    """
+
+    def __init__(self, folder: Path, *, after_step: int | None = None) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter  # seconds to import
+
+        purge = None if after_step is None else after_step + 1
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
+        for name, value in values.items():
+            if isinstance(value, Histogram):
+                self._add_histogram(f"{split}/{name}", value, step)
+            else:
+                self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._writer.flush()
+
+    def _add_histogram(self, name: str, histogram: Histogram, step: int) -> None:
+        self._writer.add_histogram_raw(
+            name,
+            min=histogram.edges[0],
+            max=histogram.edges[-1],
+            num=sum(histogram.counts),
+            sum=histogram.total,
+            sum_squares=histogram.squares,
+            bucket_limits=list(histogram.edges[1:]),
+            bucket_counts=list(histogram.counts),
+            global_step=step,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
+class WandbSink:
+    """Writes each value as `<split>/<name>` of a Weights & Biases run; `offline` leaves it in `folder`.
+
+    Raises ConfigError when the package is not installed.
+    """
+
+    def __init__(
+        self, folder: Path, mode: Literal["offline", "online"], config: Mapping[str, Any], *, resume: bool
+    ) -> None:
+        try:
+            import wandb
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f'train.wandb is "{mode}", but wandb is not installed: pip install "mctrace[wandb]"'
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = wandb
+        self._run = wandb.init(
+            project="mctrace",
+            name=folder.resolve().name,
+            id=_run_id(folder),
+            dir=str(folder),
+            mode=mode,
+            config=dict(config),
+            resume="allow" if resume else None,
+        )
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
+        shown = {
+            f"{split}/{name}": self._wandb.Histogram(np_histogram=(value.counts, value.edges))
+            if isinstance(value, Histogram)
+            else value
+            for name, value in values.items()
+        }
+        self._run.log(shown, step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run.finish()
+
+
+def no_progress(step: Step) -> None:
+    """Show nothing."""
+
+
+def _run_id(folder: Path) -> str:
+    """The id under which a run of this folder goes on, made when there is none yet."""
+    import secrets
+
+    file = folder / "wandb_run_id"
+    if not file.exists():
+        file.write_text(secrets.token_hex(4), encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _plain(value: Value) -> float | dict[str, list[float]] | None:
+    if isinstance(value, Histogram):
+        return {"edges": list(value.edges), "counts": [float(count) for count in value.counts]}
+    return value if math.isfinite(value) else None
+
+
+def _is_upto(line: str, step: int) -> bool:
+    try:
+        found = json.loads(line)
+    except ValueError:  # a line that a crash cut short
+        return False
+    return isinstance(found, dict) and isinstance(found.get("step"), int) and found["step"] <= step

@@ -1,0 +1,152 @@
+"""LensNet as `lensnet-scoring.md` draws it: the tail gists read the context, every entry reads the gists.
+
+Attention only ever runs between N entries and a handful of gists, so time and memory grow linearly with N.
+
+Shapes: B snapshots, N entries (padded), G tail gists, S = G + 1 gist slots, D = d_lens, H heads, F features;
+Q queries and M memories of one attention.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.lensnet import (
+    INITIAL_SCORE_STD,
+    NUM_FEATURES,
+    LensNet,
+    entry_features,
+    normalised,
+)
+
+NUM_MATCHES = NUM_TAIL_GISTS + 2
+"""with each tail gist, and the largest and mean of these: see `tail_matches`"""
+_LEAST_SPREAD = 1e-3
+"""of cosines; below it all entries are alike"""
+
+
+class DualCrossAttentionLensNet(LensNet):
+    """Three stages per `lensnet-scoring.md`, with what DESIGN §7 adds to them.
+
+    1. each tail gist attends to the context's entries;
+    2. each entry attends to the gists so enriched;
+    3. a head scores the entry from what it read, from itself and from its features.
+
+    Stages 1 and 2 are repeated `num_stacks` times on residual streams, each layer normalised first. The
+    entries' stream starts at their own embedding: without it the head would see only a mix of gists. One more
+    gist is learned and always present, so that a context too short to have any tail gist can be scored too.
+
+    With `match_tail` the head is also shown how alike entry and tail gists are. Whether the text being read
+    names what an entry holds is a product of two embeddings at full width, which attention between random
+    projections of them has to learn from many examples first. What counts is which
+    entries are more alike than others; cosines as they are hardly differ beside the head's other inputs.
+    """
+
+    def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
+        super().__init__(embedding_dim)
+        width = config.d_lens
+        self.down_projection = nn.Linear(embedding_dim, width)
+        self.slot_SD = nn.Parameter(torch.randn(NUM_TAIL_GISTS + 1, width) * 0.02)
+        self.gists_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
+        self.entries_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
+        self.entry_norm = nn.LayerNorm(width)
+        self.match_tail = config.match_tail
+        num_features = NUM_FEATURES + (NUM_MATCHES if config.match_tail else 0)
+        self.feature_projection = nn.Linear(num_features, width)
+        score = nn.Linear(width, 1)
+        nn.init.normal_(score.weight, std=INITIAL_SCORE_STD / math.sqrt(width))
+        nn.init.zeros_(score.bias)
+        self.head = nn.Sequential(
+            nn.LayerNorm(2 * width),
+            nn.Linear(2 * width, width),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            score,
+        )
+
+    def score_entries(self, batch: Batch) -> Tensor:
+        entries_BND = self.down_projection(normalised(batch.context_embeddings))
+        gists_BSD = self._gist_slots(batch)
+        slot_present_BS = functional.pad(batch.tail_mask, (0, 1), value=True)
+        # A row that is padding throughout reads its zeros: attention over nothing would be NaN.
+        entry_present_BN = batch.entry_mask | ~batch.entry_mask.any(dim=1, keepdim=True)
+        for gists_read, entries_read in zip(self.gists_read, self.entries_read, strict=True):
+            gists_BSD = gists_BSD + gists_read(gists_BSD, entries_BND, entry_present_BN)
+            entries_BND = entries_BND + entries_read(entries_BND, gists_BSD, slot_present_BS)
+        features_BNF = entry_features(batch)
+        if self.match_tail:
+            features_BNF = torch.cat([features_BNF, tail_matches(batch)], dim=-1)
+        features_BND = self.feature_projection(features_BNF)
+        scores_BN1: Tensor = self.head(torch.cat([self.entry_norm(entries_BND), features_BND], dim=-1))
+        return scores_BN1.squeeze(-1)
+
+    def _gist_slots(self, batch: Batch) -> Tensor:
+        """Tail gists in the entries' own space, told apart by slot, and the learned one last: [B, S, D]."""
+        gists_BGD = self.down_projection(normalised(batch.tail_gists))
+        return functional.pad(gists_BGD, (0, 0, 0, 1)) + self.slot_SD
+
+
+def tail_matches(batch: Batch) -> Tensor:
+    """Cosine of each entry with each tail gist, then largest and mean of these: [B, N, G + 2].
+
+    Each at mean 0 and variance 1 over a context's tokens and over its gists; 0 where there is no tail gist.
+    """
+    entries_BNE, gists_BGE = (
+        functional.normalize(normalised(embeddings), dim=-1)
+        for embeddings in (batch.context_embeddings, batch.tail_gists)
+    )
+    present_B1G = batch.tail_mask.unsqueeze(1)
+    cosine_BNG = entries_BNE @ gists_BGE.transpose(1, 2) * present_B1G
+    largest_BN = cosine_BNG.masked_fill(~present_B1G, -1.0).amax(dim=-1)
+    mean_BN = cosine_BNG.sum(dim=-1) / present_B1G.sum(dim=-1).clamp(min=1)
+    matches_BNF = torch.cat([cosine_BNG, largest_BN.unsqueeze(-1), mean_BN.unsqueeze(-1)], dim=-1)
+    is_token_BN = batch.levels == 0
+    return sum(
+        (_standardised(matches_BNF, batch.entry_mask & alike_BN) for alike_BN in (is_token_BN, ~is_token_BN)),
+        start=torch.zeros_like(matches_BNF),
+    )
+
+
+def _standardised(matches_BNF: Tensor, among_BN: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over some entries of each row; 0 elsewhere."""
+    among_BN1 = among_BN.unsqueeze(-1).to(matches_BNF.dtype)
+    num_B11 = among_BN1.sum(dim=1, keepdim=True).clamp(min=1)
+    centred_BNF = (matches_BNF - (matches_BNF * among_BN1).sum(dim=1, keepdim=True) / num_B11) * among_BN1
+    variance_B1F = centred_BNF.square().sum(dim=1, keepdim=True) / num_B11
+    return centred_BNF / variance_B1F.sqrt().clamp(min=_LEAST_SPREAD)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence over another, both normalised first."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.dropout = config.dropout
+        self.query_norm = nn.LayerNorm(config.d_lens)
+        self.memory_norm = nn.LayerNorm(config.d_lens)
+        self.query = nn.Linear(config.d_lens, config.d_lens)
+        self.key_value = nn.Linear(config.d_lens, 2 * config.d_lens)
+        self.output = nn.Linear(config.d_lens, config.d_lens)
+
+    def forward(self, queries_BQD: Tensor, memories_BMD: Tensor, present_BM: Tensor) -> Tensor:
+        """What each query read [B, Q, D]; `present_BM` False hides a memory, and one per row must be True."""
+        query_BHQ = self._split(self.query(self.query_norm(queries_BQD)))
+        key_BMD, value_BMD = self.key_value(self.memory_norm(memories_BMD)).chunk(2, dim=-1)
+        read_BHQ = functional.scaled_dot_product_attention(
+            query_BHQ,
+            self._split(key_BMD),
+            self._split(value_BMD),
+            attn_mask=present_BM[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        read_BQD: Tensor = self.output(read_BHQ.transpose(1, 2).flatten(2))
+        return read_BQD
+
+    def _split(self, sequence_BQD: Tensor) -> Tensor:
+        """[B, Q, D] as [B, H, Q, D/H]."""
+        num_rows, length, width = sequence_BQD.shape
+        return sequence_BQD.view(num_rows, length, self.num_heads, width // self.num_heads).transpose(1, 2)

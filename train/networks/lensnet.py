@@ -1,0 +1,70 @@
+"""What every LensNet sees of a snapshot and what it answers: one signed score per entry.
+
+Shapes: B snapshots, N entries (padded), E embedding width, F features.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mctrace.datasets.batches.batch import Batch
+from mctrace.errors import InputError
+
+NUM_FEATURES = 3
+"""level, span and distance: see `entry_features`"""
+
+INITIAL_SCORE_STD = 0.02
+"""rough spread of the scores of an untrained network; targets have a spread of about 1"""
+
+
+class LensNet(nn.Module, ABC):
+    """Maps a `Batch` to `scores_BN`: positive asks for more detail, negative for less, zero where padded.
+
+    A subclass gives the scores of real entries in `score_entries`. It reads the snapshot's inputs only, never
+    a label, and its scores of real entries do not depend on how much padding stands beside them.
+    """
+
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
+        self.embedding_dim = embedding_dim
+
+    @abstractmethod
+    def score_entries(self, batch: Batch) -> Tensor:
+        """Scores [B, N] in score units; anything finite where padded."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores [B, N] in score units, zero where padded.
+
+        Raises InputError when the batch's embeddings are of another width than the network was built for.
+        """
+        width = batch.context_embeddings.shape[-1]
+        if width != self.embedding_dim:
+            raise InputError(
+                f"this LensNet reads embeddings of width {self.embedding_dim}, the batch has {width}: "
+                "its data come from another base model; train a LensNet for that one"
+            )
+        scores_BN = self.score_entries(batch)
+        return torch.where(batch.entry_mask, scores_BN, torch.zeros_like(scores_BN))
+
+
+def entry_features(batch: Batch) -> Tensor:
+    """Level, span width and distance to the cursor of each entry, each in [0, 1]: [B, N, F].
+
+    Normalised as DESIGN §7 says: by `max_level`, by the widest node's span, and by the context's tokens.
+    """
+    level_BN = batch.levels / batch.max_level
+    span_BN = batch.span_width / batch.block_size**batch.max_level
+    distance_BN = batch.distance_to_cursor / batch.context_tokens.clamp(min=1).unsqueeze(1)
+    return torch.stack([level_BN, span_BN, distance_BN], dim=-1)
+
+
+def normalised(embeddings_BNE: Tensor) -> Tensor:
+    """Embeddings at mean 0 and variance 1 per entry, in float32; a zero embedding stays zero.
+
+    Base models scale their embeddings anywhere from 0.01 to 1, so the floor under the variance is far below
+    the usual 1e-5, which would shrink the small ones.
+    """
+    embeddings_BNE = embeddings_BNE.float()
+    return functional.layer_norm(embeddings_BNE, embeddings_BNE.shape[-1:], eps=1e-10)

@@ -1,0 +1,69 @@
+"""How much each label counts: less where it is noisy, more where it stands for what was not measured.
+
+Shapes: B snapshots, N entries (padded), A actions (padded).
+"""
+
+import torch
+from torch import Tensor
+
+from mctrace.datasets.batches.batch import Batch
+from mctrace.train.objectives.config import ObjectiveConfig
+
+
+def action_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
+    """Weights [B, A] of actions in the ranking term; 0 where padded.
+
+    The product of `precision` and 1 / inclusion probability, each 1 where it is not asked for.
+    """
+    weights_BA = batch.action_present.float()
+    if objective.label_weights == "inverse_variance":
+        weights_BA = weights_BA * precision(_variance(batch), objective.variance_floor)
+    if objective.weigh_by_inclusion:
+        weights_BA = weights_BA / batch.action_inclusion
+    return weights_BA
+
+
+def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
+    """Weights [B, N] of entries in the regression term; 0 where nothing was measured.
+
+    `units = "actions"` starts from the batch's own (a collapse counts once instead of K times), `"entries"`
+    from 1. The target of an entry that can both expand and collapse is the sum of two labels, so that their
+    variances add, or where utilities are not `signed` their mean; its chance to be measured is the expand's.
+    """
+    measured_BN = batch.action_mask.float()
+    weights_BN = measured_BN * batch.regression_weights if objective.units == "actions" else measured_BN
+    if objective.label_weights == "inverse_variance":
+        variance_BA = _variance(batch)
+        variance_BN = sum(
+            (_of_entries(variance_BA, index, 0.0) for index in (batch.expand_action, batch.collapse_action)),
+            start=torch.zeros_like(weights_BN),
+        )
+        if not batch.signed:
+            both_BN = (batch.expand_action >= 0) & (batch.collapse_action >= 0)
+            variance_BN = torch.where(both_BN, variance_BN / 4, variance_BN)
+        weights_BN = weights_BN * precision(variance_BN, objective.variance_floor)
+    if objective.weigh_by_inclusion:
+        of_collapse_BN = _of_entries(batch.action_inclusion, batch.collapse_action, 1.0)
+        of_expand_BN = _of_entries(batch.action_inclusion, batch.expand_action, 1.0)
+        weights_BN = weights_BN / torch.where(batch.expand_action >= 0, of_expand_BN, of_collapse_BN)
+    return weights_BN
+
+
+def precision(variance: Tensor, floor: float) -> Tensor:
+    """floor² / (variance + floor²): 1 for a label without noise, a half at a standard error of the floor.
+
+    The inverse of the variance that is left when a network knows all but `floor` of a utility (score units);
+    without the floor a few labels that happen to vary little over their horizon would outweigh all others.
+    """
+    return floor**2 / (variance + floor**2)
+
+
+def _variance(batch: Batch) -> Tensor:
+    """Of each label [B, A] in squared score units."""
+    return (batch.action_stderr / batch.utility_scale) ** 2
+
+
+def _of_entries(values_BA: Tensor, index_BN: Tensor, fill: float) -> Tensor:
+    """The value of the action that each entry's index names [B, N], `fill` where it names none."""
+    padded = torch.cat([values_BA, values_BA.new_full((len(values_BA), 1), fill)], dim=1)
+    return padded.gather(1, torch.where(index_BN >= 0, index_BN, values_BA.shape[1]))
