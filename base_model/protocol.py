@@ -1,7 +1,7 @@
 """The frozen base model as the rest of the project sees it.
 
-Protocols, so that only `causal_lm.py` knows transformers. The naive evaluation and GistNet need `FrozenModel`;
-the counterfactual evaluator needs `EvaluatedModel`.
+Protocols, so that only `causal_lm.py` knows transformers. The naive evaluation and GistNet need
+`FrozenModel`; the counterfactual evaluator needs `EvaluatedModel`.
 
 Shapes: N entries, d embedding width, H kept positions, V vocabulary, B rows of a batch, L entries per row.
 """

@@ -24,7 +24,7 @@ import duckdb
 
 from benchmarks.sql_questions import COPIES, DERIVATIONS, QUESTIONS
 from benchmarks.sql_store import QUICK, Size, build
-from mctrace.analysis.questions import catalogue as shipped
+from mctrace.analysis.questions import catalogue
 from mctrace.datasets.derived.derive import Derivation, Recipe, derive
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import Store
@@ -116,7 +116,7 @@ def run(bench: Bench) -> dict[str, Any]:
     opened = bench.run("open")
     result["open_seconds"] = statistics.median(opened["seconds"])
     analyses = {}
-    for file in sorted(Path(shipped.__file__).parent.glob("*.sql")):
+    for file in sorted(Path(catalogue.__file__).parent.glob("*.sql")):
         done = bench.run("analysis", name=file.stem)
         analyses[file.stem] = {"seconds": statistics.median(done["seconds"]), "peak_mb": done["peak_mb"]}
         print(

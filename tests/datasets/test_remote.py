@@ -13,8 +13,9 @@ import pytest
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows, run_user_sql
+from mctrace.datasets.store import fetching
 from mctrace.datasets.store.parts import write_part
-from mctrace.datasets.store.store import Store, fetching, find_store, open_store
+from mctrace.datasets.store.store import Store, find_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
 from mctrace.datasets.upkeep.verify import leave_out_damaged, sweep, verify
 from mctrace.errors import InputError, StoreError

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.planning import part_ids as identity
+from mctrace.collect.planning import part_ids
 from mctrace.collect.planning.edits import action_edit
 from mctrace.collect.planning.passes import baseline_pass, plan_passes
 from mctrace.collect.planning.run_plan import RunPlan
@@ -96,7 +96,7 @@ def test_block_size_changes_the_part_id_even_where_the_levels_look_alike():
 
 def test_a_new_evaluator_changes_every_part_id(monkeypatch):
     before = plan_one().part_id
-    monkeypatch.setattr(identity, "EVALUATOR_VERSION", identity.EVALUATOR_VERSION + 1)
+    monkeypatch.setattr(part_ids, "EVALUATOR_VERSION", part_ids.EVALUATOR_VERSION + 1)
     assert plan_one().part_id != before
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mctrace.datasets.export import export as exporting
 from mctrace.datasets.export.export import METADATA, ExportRequest, export
-from mctrace.datasets.export.export import export as exporting
 from mctrace.datasets.export.files import SplitFiles
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import InputError, StoreError

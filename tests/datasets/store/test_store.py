@@ -12,8 +12,9 @@ import pytest
 from mctrace.datasets.batches.collate import make_batch
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store import ledger
 from mctrace.datasets.store.parts import write_part
-from mctrace.datasets.store.store import create_store, ledger, open_store
+from mctrace.datasets.store.store import create_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
 from mctrace.datasets.upkeep.verify import leave_out_damaged, sweep, verify
 from mctrace.datasets.upkeep.verify_ledger import verify_ledger

@@ -8,7 +8,8 @@ import pytest
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.store import Store, StoreVersion, open_store, parts
+from mctrace.datasets.store import parts
+from mctrace.datasets.store.store import Store, StoreVersion, open_store
 from mctrace.datasets.upkeep.compaction import _merge, compact
 from mctrace.datasets.upkeep.verify import sweep, verify
 from mctrace.errors import StoreError
