@@ -84,7 +84,7 @@ def _is_one_thread(device: torch.device) -> bool:
 
 
 def double_loop(scores_A: Tensor, targets_A: Tensor) -> Tensor:
-    """`ranking_loss` of lensnet-training.md as written there, of one snapshot."""
+    """docs/specification/losses.md#ranking pair by pair, of one snapshot."""
     n = targets_A.shape[0]
     pairs = []
     for i in range(n):

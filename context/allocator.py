@@ -1,6 +1,6 @@
 """The focus allocator: from scores to edits of a working context that keep it within its budget.
 
-Greedy, as `lensnet-scoring.md` ("How the Focus Allocator Uses Scores") describes it: expand what is wanted
+Greedy, as docs/specification/allocator.md#order-of-work describes it: expand what is wanted
 most, collapse what is wanted least, in turn, at most `num_edits` a step. What the budget demands is collapsed
 whatever its score, before anything else. Pure: a map, candidates and what was done lately go in, edits come
 out, and the same input gives the same edits.

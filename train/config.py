@@ -1,6 +1,6 @@
 """What a person can choose about training LensNet, as frozen values with their ranges checked on the spot.
 
-Defaults are the source specification's (`lensnet-training.md`, "Optimization Settings") unless the field says
+Defaults are those of docs/specification/trainer.md#settings unless the field says
 otherwise. Every mistake is a `ConfigError` that names the dotted key of `pipeline.toml`.
 """
 

@@ -74,7 +74,7 @@ def values_less_price(values_N: Tensor, lod_map: LODMap, budget: int | None, pro
 def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:
     """Scores with every illegal direction set to 0: tokens cannot expand, `max_level` gists cannot collapse.
 
-    Source: lensnet-scoring.md, "Legality Masking". Padding is 0 too.
+    Source: docs/specification/inference.md#masking. Padding is 0 too.
     """
     illegal_BN = (
         ~batch.entry_mask
@@ -87,7 +87,7 @@ def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:
 def rebalance(scores_BN: Tensor, batch: Batch) -> Tensor:
     """Legal scores with the heavier of the two masses of each snapshot scaled down to the lighter.
 
-    Source: lensnet-scoring.md, "Optional Rebalancing at Inference". A snapshot that wants only expansions, or
+    Source: docs/specification/inference.md#rebalancing. A snapshot that wants only expansions, or
     only collapses, therefore comes out as all zeros. Give it the scores of `mask_illegal`.
     """
     expansion_B, collapse_B = budget_masses(scores_BN, batch)

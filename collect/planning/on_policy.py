@@ -37,7 +37,8 @@ from mctrace.train.serving.scorer import Scorer
 class LensNetScorer:
     """A checkpoint that scores the entries of working contexts, in score units.
 
-    `balances`: scale the heavier of expansion and collapse mass down to the lighter (`lensnet-scoring.md`).
+    `balances`: scale the heavier of expansion and collapse mass down to the lighter
+    (docs/specification/inference.md#rebalancing).
     """
 
     scorer: Scorer

@@ -1,4 +1,4 @@
-"""What a trainer eats: one padded batch of snapshots, with the keys of the source spec.
+"""What a trainer eats: one padded batch of snapshots, with the keys of docs/specification/data.md#batch-keys.
 
 Shapes: B snapshots, N entries (padded), A measured actions (padded), d embedding width, G tail gists.
 Utilities are in score units (nats divided by `utility_scale`), so that margins and thresholds mean the same

@@ -1,4 +1,4 @@
-"""Random trees and legal LOD maps, and DESIGN section 3 transcribed slowly, to hold the fast code against.
+"""Random trees and legal LOD maps, and docs/specification/scoring.md#legality transcribed slowly.
 
 Nothing here uses the arithmetic of `mctrace.context` beyond its constructors: a map's entries are what one
 finds by asking token after token which node stands for it.
@@ -76,7 +76,7 @@ def possible_actions(lod_map: LODMap, levels: range) -> list[Action]:
 
 
 def is_legal(action: Action, lod_map: LODMap, shown: set[Node], protected_tail: int) -> bool:
-    """DESIGN section 3, word by word; `shown` are the map's nodes."""
+    """docs/specification/scoring.md#legality, word by word; `shown` are the map's nodes."""
     tree = lod_map.tree
     level, index = action.node.level, action.node.index
     if action.kind == "expand":

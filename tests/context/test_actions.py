@@ -1,4 +1,4 @@
-"""Legality and edits, held against DESIGN section 3 transcribed slowly."""
+"""Legality and edits, held against docs/specification/scoring.md#legality transcribed slowly."""
 
 import numpy as np
 import pytest

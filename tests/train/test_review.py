@@ -1,4 +1,4 @@
-"""What `lensnet-review.md` found wrong in the only earlier implementation, and the tests it asks for.
+"""What the review found wrong (docs/specification/review.md#findings), and the tests it asks for.
 
 Its five gaps (targets, polarity, legality, budget, end to end), its risks (silent divergence, forward cost)
 and each of its "likely issues" have a test here; where the formula itself is tested elsewhere, this file

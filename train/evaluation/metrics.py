@@ -1,4 +1,4 @@
-"""What is measured of one snapshot's scores, under the specification's names (lensnet-training.md).
+"""What is measured of one snapshot's scores, under the names of docs/specification/metrics.md.
 
 Ranking and correlations see one score per action, as the focus allocator does; mse and legality look at
 entries. Scores are taken as the network gives them, before illegal directions are masked.
@@ -30,7 +30,8 @@ def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
     - `ranking_accuracy`: share of ordered pairs of actions that the scores order the same way
     - `kendall_tau`: Kendall's rank correlation of score and target over actions, ties counted (tau-b)
     - `utility_correlation`: Pearson of score and target over actions; should be positive
-    - `score_delta_nll_expand`, `score_delta_nll_collapse`: Pearson of score and delta_nll (DESIGN §6's signs)
+    - `score_delta_nll_expand`, `score_delta_nll_collapse`: Pearson of score and delta_nll (signs:
+      docs/specification/metrics.md#expected-signs)
     - `budget_balance`: |P − N| / (P + N), 0 when balanced, 1 when one-sided
     - `legality_compliance`: share of entries whose score does not point in an illegal direction
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def ordered_pairs(scores: NDArray[np.float64], targets: NDArray[np.float64]) -> tuple[int, int]:
     """(pairs in the right order, pairs that have an order): of those with y_i > y_j, how many have s_i > s_j.
 
-    Definition: lensnet-training.md, "Primary Metrics"; a tie in the scores is wrong, a tie in the targets is
-    no pair. Two sorts and one merge sort instead of n² comparisons.
+    Definition: docs/specification/metrics.md#ranking-accuracy; a tie in the scores is wrong, a tie in the
+    targets is no pair. Two sorts and one merge sort instead of n² comparisons.
     """
     num_items = len(targets)
     total = num_items * (num_items - 1) // 2 - _tied(targets)

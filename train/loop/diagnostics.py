@@ -1,7 +1,7 @@
 """What one looks at when a LensNet misbehaves, of the batch that was trained on last.
 
-Computed for lines of telemetry only, not at every step. The correlations are those that `lensnet-review.md`
-asks for: one per snapshot, of which mean, smallest and largest are told.
+Computed for lines of telemetry only, not at every step. The correlations are those of
+docs/specification/metrics.md#telemetry: one per snapshot, of which mean, smallest and largest are told.
 
 Shapes: B snapshots, N entries (padded).
 """

@@ -115,7 +115,7 @@ def descend(
 def learning_rate(config: OptimiserConfig, step: int) -> float:
     """Linear warm-up to the peak, then a cosine towards 0; steps count from 1, none of them is wasted at 0.
 
-    Formula: lensnet-training.md, "Learning Rate Schedule".
+    Formula: docs/specification/trainer.md#schedule.
     """
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps

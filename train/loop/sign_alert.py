@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mctrace.train.loop.telemetry import Value
 
 RIGHT_SIGNS = {"utility_correlation": 1, "preference_corr_mean": -1}
-"""DESIGN §6: scores should rise with their targets, and fall with what a move does to the loss"""
+"""docs/specification/metrics.md#expected-signs: scores rise with targets, fall with a move's loss"""
 
 
 @dataclass

@@ -17,8 +17,8 @@ class NetworkConfig:
     """Which LensNet, and how large. `linear` has no sizes: it reads `name` only."""
 
     name: NetworkName = "dual_cross_attention"
-    """`dual_cross_attention` (lensnet-scoring.md), `transformer` (lensnet-training-phase1.md) or `linear`,
-    the honest baseline"""
+    """`dual_cross_attention`, `transformer` or `linear`
+    (docs/specification/networks.md#dual-cross-attention), the honest baseline"""
     d_lens: int = 512
     """width LensNet works at, after the down-projection; a multiple of `num_heads`"""
     num_heads: int = 8

@@ -1,4 +1,4 @@
-"""LensNet as `lensnet-scoring.md` draws it: the tail gists read the context, every entry reads the gists.
+"""LensNet of docs/specification/networks.md#dual-cross-attention: gists read the context, entries the gists.
 
 Attention only ever runs between N entries and a handful of gists, so time and memory grow linearly with N.
 
@@ -29,7 +29,7 @@ _LEAST_SPREAD = 1e-3
 
 
 class DualCrossAttentionLensNet(LensNet):
-    """Three stages per `lensnet-scoring.md`, with what DESIGN §7 adds to them.
+    """The three stages of docs/specification/networks.md#dual-cross-attention, with its readings.
 
     1. each tail gist attends to the context's entries;
     2. each entry attends to the gists so enriched;

@@ -52,7 +52,8 @@ class LensNet(nn.Module, ABC):
 def entry_features(batch: Batch) -> Tensor:
     """Level, span width and distance to the cursor of each entry, each in [0, 1]: [B, N, F].
 
-    Normalised as DESIGN §7 says: by `max_level`, by the widest node's span, and by the context's tokens.
+    Normalised as docs/specification/networks.md#features says: by `max_level`, by the widest node's span, and
+    by the context's tokens.
     """
     level_BN = batch.levels / batch.max_level
     span_BN = batch.span_width / batch.block_size**batch.max_level

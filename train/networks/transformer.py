@@ -1,4 +1,4 @@
-"""LensNet as `lensnet-training-phase1.md` draws it: a shallow transformer over the working context itself.
+"""LensNet of docs/specification/networks.md#transformer: a shallow transformer over the entries.
 
 Every entry attends to every other, without a causal mask; tail gists are not read. Time grows with N².
 
@@ -26,9 +26,9 @@ from mctrace.train.networks.lensnet import (
 class TransformerLensNet(LensNet):
     """`num_layers` layers with Gaussian RoPE, LayerNorm, a linear or MLP head, and a tanh.
 
-    The features (level, span, distance) are added to the entry before the first layer, as `lensnet-review.md`
-    asks: positions alone do not say how long the context is. Scores are limit·tanh(x/limit), which is the
-    specification's tanh at its limit of 1.
+    The features (level, span, distance) are added to the entry before the first layer
+    (docs/specification/networks.md#transformer): positions alone do not say how long the context is. Scores
+    are limit·tanh(x/limit), which is the specification's tanh at its limit of 1.
     """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:

@@ -27,7 +27,7 @@ def budget_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Expansion mass P and collapse mass N of each snapshot, two tensors [B] in score·positions.
 
     P = Σ_i cost_i·ReLU(s_i), N = Σ_i refund_i·ReLU(−s_i) over every entry, measured or not
-    (lensnet-training.md, "Budget Regularizer", with DESIGN §3's costs for the real tree).
+    (docs/specification/losses.md#budget, with the costs of the real tree).
     """
     expansion_B = (expand_cost(batch) * torch.relu(scores_BN)).sum(dim=1)
     collapse_B = (collapse_refund(batch) * torch.relu(-scores_BN)).sum(dim=1)
@@ -35,7 +35,7 @@ def budget_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def specification_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """P and N as lensnet-training.md computes them: scalars, summed over the whole batch.
+    """P and N of the source's code (docs/specification/losses.md#budget): scalars, over the whole batch.
 
     An expansion costs span·(8 − 1) at level 1 and span·(64 − 1) at level 2, a collapse of level 0 or 1 frees
     its span: tokens on one side are set off against factors of another tree on the other.

@@ -1,7 +1,7 @@
 """What LensNet is trained to do, as frozen values with their ranges checked on the spot.
 
-Weights, margins and factors are the source specifications' (`lensnet-training.md`,
-`lensnet-training-phase1.md`) unless the field says otherwise.
+Weights, margins and factors are those of docs/specification/losses.md#total and
+docs/specification/preference.md#settings unless the field says otherwise.
 """
 
 from dataclasses import dataclass, field

@@ -22,7 +22,7 @@ from mctrace.train.objectives.label_weights import action_weights, entry_weights
 from mctrace.train.objectives.ranking import EXACT_UP_TO, ranking_count, ranking_loss
 
 BUDGET_EPS = 1e-6
-"""lensnet-training.md's constant under P + N, so that a net that scores nothing is balanced"""
+"""ε of docs/specification/losses.md#budget, under P + N, so that a net that scores nothing is balanced"""
 
 Counts = Mapping[str, Tensor]
 """What each term of a batch is divided by, scalars; those of parts add up to the batch's"""
@@ -45,7 +45,7 @@ class LossTerms:
 def counterfactual_loss(
     scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, counts: Counts | None = None
 ) -> LossTerms:
-    """L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal (lensnet-training.md).
+    """L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal (docs/specification/losses.md#total).
 
     The illegality term carries its own weights. Computed in float32 whatever the scores' dtype. `counts` are
     those of the larger batch that this one is a part of. Balance and legality are about a score's sign: where
@@ -89,7 +89,7 @@ def regression_loss(
 ) -> Tensor:
     """Weighted mean square of (s_i − y_i) over the measured entries of the whole batch; 0 if there is none.
 
-    L_reg = Σ w_i (s_i − y_i)² / Σ w_i. With all weights 1 it is lensnet-training.md's "Regression Loss".
+    L_reg = Σ w_i (s_i − y_i)² / Σ w_i. With all weights 1: docs/specification/losses.md#regression.
     """
     count = weights_BN.sum() if count is None else count
     squares_BN = (scores_BN - batch.target_utilities) ** 2
@@ -101,7 +101,7 @@ def budget_loss(
 ) -> Tensor:
     """Mean over snapshots of ((P − N) / (ε + P + N))²: 0 when expansions and collapses pay for each other.
 
-    Formula: lensnet-training.md, "Budget Regularizer". P and N are `budget_masses`; each snapshot has its own
+    Formula: docs/specification/losses.md#budget. P and N are `budget_masses`; each snapshot has its own
     working context, so a surplus in one never pays for another. With `budget = "specification"` P and N are
     the specification's own sums over the whole batch, which are averaged over parts when it is run in parts.
     """
@@ -124,7 +124,7 @@ def illegality_loss(
 ) -> Tensor:
     """α·Σ_{level 0} ReLU(s_i) + β·Σ_{max_level} ReLU(−s_i) over the batch, or the same with means.
 
-    Formula: lensnet-training.md, "Illegality Penalties". With `illegality = "mean"` each sum is divided by
+    Formula: docs/specification/losses.md#illegality. With `illegality = "mean"` each sum is divided by
     the entries of its level, so that a few coarse gists weigh as much as thousands of tokens.
     """
     expand = (torch.relu(scores_BN) * _tokens(batch)).sum()

@@ -1,9 +1,9 @@
 """The preference objective: which of two working contexts of one window the frozen model did better with.
 
 The network scores the worse context. Where the better one shows more detail a score should be positive, where
-it shows less, negative, and the more so the larger the difference of loss. Terms and stability tricks are
-those of `lensnet-training-phase1.md`; like the counterfactual ones, each is a sum divided by a count that
-does not depend on scores, so that parts of a batch add up.
+it shows less, negative, and the more so the larger the difference of loss. Terms and stability mechanisms are
+those of docs/specification/preference.md#total-objective; like the counterfactual ones, each is a sum divided
+by a count that does not depend on scores, so that parts of a batch add up.
 
 Shapes: B contexts, N entries (padded), P pairs.
 """
@@ -92,7 +92,7 @@ def bradley_terry(
 ) -> Tensor:
     """Mean over pairs of (1/|M|) Σ_{j∈M} softplus(−sign(t_j)·s_j/τ)·|t_j|, M the entries that differ.
 
-    Formula: lensnet-training-phase1.md, "Preference Loss". |t_j| is the pair's strength, times
+    Formula: docs/specification/preference.md#preference-loss. |t_j| is the pair's strength, times
     `collapse_weight` where t_j < 0.
     """
     direction_PN = wanted(pairs)
@@ -105,7 +105,7 @@ def bradley_terry(
 def rank_hinge(scores_PN: Tensor, pairs: PairBatch, margin: float, count: Tensor | None = None) -> Tensor:
     """Mean over pairs of max(0, margin − (mean s over wanted expands − mean s over wanted collapses)).
 
-    Source: lensnet-training-phase1.md, "Rank & Budget Penalties". Pairs that want both have a vote.
+    Source: docs/specification/preference.md#rank-hinge. Pairs that want both have a vote.
     """
     expand_PN, collapse_PN = wanted(pairs).clamp(min=0), (-wanted(pairs)).clamp(min=0)
     expand_P = (scores_PN * expand_PN).sum(dim=1) / expand_PN.sum(dim=1).clamp(min=1)
@@ -124,7 +124,7 @@ def policy_kl(
 ) -> Tensor:
     """Mean over contexts seen before of the entries' mean KL(σ(s_before/τ) ‖ σ(s/τ)), each a Bernoulli's.
 
-    Source: lensnet-training-phase1.md, "Stability Tricks", read as DESIGN §7 does.
+    Formula: docs/specification/preference.md#stability.
     """
     before_BN, now_BN = previous_BN / temperature, scores_BN / temperature
     probability_BN = before_BN.sigmoid()

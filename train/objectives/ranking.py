@@ -33,7 +33,7 @@ def ranking_loss(
 ) -> Tensor:
     """Mean softplus(−(s_i − s_j)) over the pairs of a snapshot with y_i > y_j + margin, then over snapshots.
 
-    Formula: lensnet-training.md, "Ranking Loss". Pairs never cross snapshots, since the allocator never
+    Formula: docs/specification/losses.md#ranking. Pairs never cross snapshots, since the allocator never
     compares them; snapshots without a pair have no vote, and a batch without any gives 0. `margin` is in
     score units. With `weights_BA` a pair weighs the product of its actions' weights. With `num_partners` each
     action is compared with that many others only, drawn so that every pair has the same chance.

@@ -1,6 +1,6 @@
--- spec_augmentation: what spec/lensnet-training.md does to traces: every one as it is, three in ten again at moved
--- cursors (temporal jitter), two in ten again with Gaussian noise of 0.05 on their utilities. Its third technique is
--- the recipe partial_windows. Only training snapshots are copied.
+-- spec_augmentation: the source's augmentation (docs/specification/data.md#augmentation): every trace as it is, three
+-- in ten again at moved cursors (temporal jitter), two in ten again with Gaussian noise of 0.05 on their utilities. Its
+-- third technique is the recipe partial_windows. Only training snapshots are copied.
 from labels
 union all by name
 from labels_jittered(null, 8, 0.3, getvariable('seed'))

@@ -1,4 +1,4 @@
--- literal: the target as spec/lensnet-training.md writes it, nats per token. A row per label.
+-- literal: the source's target (docs/specification/targets.md#literal), nats per token. A row per label.
 --   expand    max(0, -delta_nll)    what expanding gains
 --   collapse  -max(0, delta_nll)    minus what collapsing costs
 -- Mind: the costliest collapse gets the lowest score, and an allocator that collapses the lowest scores first

@@ -306,7 +306,7 @@ def test_ranking_of_many_actions_keeps_no_pairs():
 
 
 def slow_specification_budget(scores, batch):
-    """lensnet-training.md's `budget_loss`, line by line, over real entries."""
+    """The source's form of docs/specification/losses.md#budget, term by term, over real entries."""
     expansion, collapse = 0.0, 0.0
     for b, i in batch.entry_mask.nonzero().tolist():
         level, span, score = int(batch.levels[b, i]), float(batch.span_width[b, i]), scores[b, i]
@@ -328,7 +328,7 @@ def test_the_specification_s_budget_is_there_by_name(make_batch, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_specification_s_entry_wise_regression_and_ranking_are_there_by_name(make_batch, seed):
-    """`regression_loss` and `ranking_loss` of lensnet-training.md on one snapshot, as written there."""
+    """The source's regression and ranking (docs/specification/losses.md#units), on one snapshot."""
     batch = make_batch(seed, num_snapshots=1)
     scores = scores_for(batch, seed)
     found = counterfactual_loss(scores, batch, ObjectiveConfig(units="entries")).terms
