@@ -18,8 +18,10 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedMod
 
 from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
 from mctrace.base_model.sizes import ModelSize
-from mctrace.base_model.source import ModelSource, max_positions
-from mctrace.errors import ModelError
+from mctrace.base_model.source import ModelSource, check_loading, max_positions
+from mctrace.base_model.weight_files import check_weight_files
+from mctrace.errors import ModelError, brief
+from mctrace.train.networks.weights import not_finite
 
 AttentionInterface.register(ATTENTION_NAME, shared_attention)
 
@@ -154,18 +156,36 @@ def load_base_model(
     """The model of `source`, frozen, in `dtype` on `device` ("auto": CUDA if there is one) or over several
     devices by `device_map`. Raises ModelError when transformers cannot load it safely."""
     transformers.utils.logging.disable_progress_bar()
-    placement: dict[str, Any] = {"device_map": device_map} if device_map else {}
-    try:
-        network = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, **placement
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"cannot load the model {source.name!r} from {source.folder}: {error}") from error
+    check_weight_files(source.folder)
+    network = _load(source, DTYPES[dtype], device_map)
     choose_own_attention(network)
     network.requires_grad_(False).eval()
     if not device_map:
         network.to(resolve_device(device))
+    if damage := not_finite(network.named_parameters()):
+        narrow = "" if dtype == "float32" else f", or {dtype} is too narrow for it: try model.dtype = float32"
+        raise ModelError(f"the model {source.name!r} in {dtype} {damage}{narrow}")
     return FrozenCausalLM(network)
+
+
+def _load(source: ModelSource, dtype: torch.dtype, device_map: str | None) -> PreTrainedModel:
+    placement: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    try:
+        network, loaded = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the loading information, by name
+            **placement,
+        )
+    except Exception as error:  # what a file that somebody made can set off is nowhere listed
+        raise ModelError(
+            f"cannot load the model {source.name!r} from {source.folder}: {brief(error)}"
+        ) from error
+    check_loading(source.folder, loaded)
+    return network
 
 
 def choose_own_attention(network: PreTrainedModel) -> None:

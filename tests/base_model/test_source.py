@@ -4,13 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 from transformers import Phi3Config
 
 from mctrace.base_model.source import (
     SMOLLM2_ALIAS,
     ModelSource,
+    _convert_gguf,
     cache_folder,
     max_positions,
     resolve_model,
@@ -181,3 +184,44 @@ def test_a_longrope_model_is_used_up_to_where_its_rotary_factors_change():
         },
     )  # fmt: skip
     assert max_positions(config) == 256
+
+
+def write_gguf(path: Path, without: str = "") -> None:
+    """A Llama of one layer as llama.cpp keeps it, its head tied to its embeddings."""
+    writer = GGUFWriter(path, "llama")
+    for add, value in (
+        (writer.add_block_count, 1),
+        (writer.add_context_length, 64),
+        (writer.add_embedding_length, WIDTH),
+        (writer.add_feed_forward_length, 64),
+        (writer.add_head_count, 4),
+        (writer.add_head_count_kv, 4),
+        (writer.add_layer_norm_rms_eps, 1e-5),
+        (writer.add_vocab_size, 16),
+    ):
+        add(value)
+    square, wide, norm = (WIDTH, WIDTH), (64, WIDTH), (WIDTH,)
+    shapes = {
+        "token_embd": (16, WIDTH), "output_norm": norm, "blk.0.attn_norm": norm, "blk.0.ffn_norm": norm,
+        "blk.0.attn_q": square, "blk.0.attn_k": square, "blk.0.attn_v": square, "blk.0.attn_output": square,
+        "blk.0.ffn_gate": wide, "blk.0.ffn_up": wide, "blk.0.ffn_down": wide[::-1],
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        if name != without:
+            writer.add_tensor(f"{name}.weight", np.ones(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_that_lacks_a_weight_or_is_cut_off_is_not_converted(tmp_path):
+    gguf = tmp_path / "model.gguf"
+    write_gguf(gguf, without="blk.0.ffn_up")
+    with pytest.raises(ModelError, match=r"model\.gguf lacks model\.layers\.0\.mlp\.up_proj\.weight: "):
+        _convert_gguf(gguf, tmp_path / "converted")
+    gguf.write_bytes(gguf.read_bytes()[:900])
+    with pytest.raises(ModelError, match=r"model\.gguf cannot be converted.*install it again") as refused:
+        _convert_gguf(gguf, tmp_path / "converted")
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == [gguf]

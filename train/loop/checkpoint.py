@@ -23,6 +23,7 @@ from mctrace.train.loop.training_state import TrainingState
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
+from mctrace.train.networks.weights import read_weights
 
 SCHEMA_VERSION = 4
 """2 has the target's text, and networks of other kinds; in 3 the text says how entries merge, not the name"""
@@ -168,9 +169,10 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
         raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
     info = _read_info(folder)
     network = build_network(info.network, info.embedding_dim)
-    weights = _read_weights(folder)
-    _check_shapes(folder, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
+    except ValueError as error:
+        raise InputError(f"{folder} does not hold a LensNet: {error}") from error
     return network.eval(), info
 
 
@@ -207,28 +209,3 @@ def _read_info(folder: Path) -> CheckpointInfo:
         raise InputError(
             f"{path} cannot be read as a checkpoint's description ({error!r}): copy the folder again"
         ) from error
-
-
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / WEIGHTS
-    try:
-        weights: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as weights ({error}): copy the folder again") from error
-    return weights
-
-
-def _check_shapes(
-    folder: Path, expected: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor]
-) -> None:
-    for name in sorted(expected.keys() | weights.keys()):
-        want = tuple(expected[name]) if name in expected else "no such weight"
-        have = tuple(weights[name].shape) if name in weights else "no such weight"
-        if want != have:
-            raise InputError(
-                f"{folder}: {CONFIG} describes a network with {name}: {want}, but {WEIGHTS} has {have}. "
-                "The two files are not of one checkpoint: copy the folder again"
-            )

@@ -1,6 +1,7 @@
 """The trainable GistNet: where it starts, what it depends on, and what a folder gives back."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +168,23 @@ def drop_a_weight(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    weights = change(load_file(folder / "model.safetensors"))
+    save_file({name: tensor.clone() for name, tensor in weights.items()}, folder / "model.safetensors")
+
+
+def wrap(folder: Path) -> None:
+    rewrite(folder, lambda weights: {f"module.{name}": tensor for name, tensor in weights.items()})
+
+
+def make_whole_numbers(folder: Path) -> None:
+    rewrite(folder, lambda weights: {name: tensor.to(torch.int32) for name, tensor in weights.items()})
+
+
+def diverge(folder: Path) -> None:
+    rewrite(folder, lambda weights: {name: tensor / 0 for name, tensor in weights.items()})
+
+
 DAMAGES = {
     "no config": lambda folder: (folder / "config.json").unlink(),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
@@ -180,6 +198,9 @@ DAMAGES = {
     "weights are cut off": lambda folder: (folder / "model.safetensors").write_bytes(
         (folder / "model.safetensors").read_bytes()[:-7]
     ),
+    "weights of a wrapped model": wrap,
+    "weights that are whole numbers": make_whole_numbers,
+    "weights that are no numbers": diverge,
     "weights are noise": lambda folder: (folder / "model.safetensors").write_bytes(b"not safetensors"),
 }
 
@@ -187,8 +208,9 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_folder_that_does_not_hold_a_whole_gistnet_is_refused_by_name(folder, damage):
     damage(folder)
-    with pytest.raises(ModelError, match=f"{folder} does not hold a GistNet: ."):
+    with pytest.raises(ModelError, match=f"{folder} does not hold a GistNet: .") as refused:
         TransformerGistNet.from_pretrained(folder)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("block_size", [8, 32, 128])
