@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mctrace.errors import ModelError
 from mctrace.gists.config import Pooling
 from mctrace.gists.network.layers import LLAMA_NAMES, GistLayer, LayerSizes
+from mctrace.train.loop.manifest import check_manifest, write_manifest
 from mctrace.train.networks.weights import read_weights
 
 _MAX_LEVELS = 4
@@ -233,18 +234,20 @@ class TransformerGistNet(nn.Module):
                     own.data.copy_(given)
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes config.json and model.safetensors, the weights in `dtype`."""
+        """Writes config.json, model.safetensors with the weights in `dtype`, and a manifest of both."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {
             name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()
         }
         save_file(weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        write_manifest(folder, (CONFIG, WEIGHTS))
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "TransformerGistNet":
         """Raises ModelError when the folder does not hold a whole GistNet."""
         try:
+            check_manifest(folder, (CONFIG, WEIGHTS))
             network = cls(GistNetConfig(**json.loads((folder / CONFIG).read_text())))
             network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
         except (OSError, ValueError, TypeError) as error:

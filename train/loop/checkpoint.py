@@ -21,6 +21,7 @@ from mctrace.train.distribution import Workers
 from mctrace.train.loop.checkpoint_folders import BEST, Save, keeping_last, whole_folder, write_folder
 from mctrace.train.loop.training_state import TrainingState
 from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.loop.manifest import check_manifest
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
 from mctrace.train.networks.weights import read_weights
@@ -183,6 +184,10 @@ def _read_info(folder: Path) -> CheckpointInfo:
             f"{folder} is not a LensNet checkpoint: it has no {CONFIG}. Give the folder that "
             "`mctrace train` wrote, such as runs/<name>/best"
         )
+    try:
+        check_manifest(folder, (CONFIG, WEIGHTS))
+    except ValueError as error:
+        raise InputError(f"{folder} is damaged: {error}") from error
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         version = raw["schema_version"]

@@ -6,6 +6,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from mctrace.errors import OutputError, brief
+from mctrace.train.loop.manifest import MANIFEST, write_manifest
+
 BEST = "best"
 """name of the checkpoint with the lowest validation loss"""
 
@@ -19,18 +24,28 @@ Save = Callable[[str, int, Mapping[str, float]], None]
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Have `fill` write the files of a new folder, and put it at `folder`, replacing one that is there.
 
-    Written beside it, synced, then renamed, so that a crash never leaves half a folder. While an old one is
-    being replaced it is called `.<name>.previous`, where `whole_folder` finds it if the crash came then. One
-    writer per folder.
+    Written beside it with a manifest, synced, then renamed, so that a crash never leaves half a folder. While
+    an old one is being replaced it is called `.<name>.previous`, where `whole_folder` finds it if the crash
+    came then. One writer per folder.
+
+    Raises OutputError when there is no room; then the old one is as it was.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    fill(fresh)
-    for path in (*sorted(fresh.iterdir()), fresh):
-        _sync(path)
-    _swap(fresh, folder)
+    try:
+        fresh.mkdir(parents=True)
+        fill(fresh)
+        write_manifest(fresh, {path.name for path in fresh.iterdir()} - {MANIFEST})
+        for path in (*sorted(fresh.iterdir()), fresh):
+            _sync(path)
+        _swap(fresh, folder)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(error, OSError | SafetensorError):
+            raise OutputError(
+                f"{folder} cannot be written ({brief(error)}); what was there before is whole"
+            ) from error
+        raise
 
 
 def whole_folder(folder: Path) -> Path:
@@ -91,7 +106,7 @@ def hash_of_checkpoint(folder: Path) -> str:
     """sha256 of its files, one after another by name: of its weights and of all that is known of them."""
     digest = hashlib.sha256()
     for file in sorted(whole_folder(folder).iterdir()):
-        if file.is_file():
+        if file.is_file() and file.name != MANIFEST:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 

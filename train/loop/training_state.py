@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mctrace.errors import InputError
 from mctrace.train.distribution import Workers
+from mctrace.train.loop.manifest import check_manifest
 from mctrace.train.loop.optimisation import Step
 from mctrace.train.loop.trainer import FitState
 from mctrace.train.objectives.preference_state import PreferenceState
@@ -108,6 +109,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors.torch import load_file
 
     try:
+        check_manifest(folder, (NUMBERS, TENSORS))
         numbers = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
         return load_file(folder / TENSORS), numbers
     except (OSError, ValueError, SafetensorError) as error:

@@ -13,6 +13,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet, build_tree
 from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
+from mctrace.train.loop.manifest import MANIFEST
 
 SIZES = {"embedding_dim": 8, "block_size": 4, "width": 12, "num_layers": 1, "feedforward_width": 16}
 CONFIG = GistNetConfig(**SIZES, num_heads=2, num_kv_heads=2)
@@ -207,6 +208,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_folder_that_does_not_hold_a_whole_gistnet_is_refused_by_name(folder, damage):
+    (folder / MANIFEST).unlink()
     damage(folder)
     with pytest.raises(ModelError, match=f"{folder} does not hold a GistNet: .") as refused:
         TransformerGistNet.from_pretrained(folder)

@@ -13,6 +13,7 @@ from mctrace.errors import InputError
 from mctrace.train.config import TrainConfig
 from mctrace.train.loop.checkpoint import checkpoint_writer, describe, load_checkpoint, save_checkpoint
 from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.loop.manifest import MANIFEST
 from mctrace.train.networks.registry import build_network
 
 CONFIGS = [
@@ -58,7 +59,7 @@ def test_writing_again_replaces_and_leaves_nothing_beside(saved):
     loaded, _ = load_checkpoint(saved)
     assert torch.equal(loaded.down_projection.weight, other.down_projection.weight)
     assert [path.name for path in saved.parent.iterdir()] == ["best"]
-    assert {path.name for path in saved.iterdir()} == {"model.safetensors", "config.json"}
+    assert {path.name for path in saved.iterdir()} == {"model.safetensors", "config.json", MANIFEST}
 
 
 def test_a_crash_between_the_two_renames_loses_nothing(saved):
@@ -79,6 +80,8 @@ def test_a_crash_before_the_rename_leaves_the_old_one(saved, monkeypatch):
 
 
 def edit(folder, **changes):
+    """As somebody might who knows what they do: without the manifest, which says what was written."""
+    (folder / MANIFEST).unlink(missing_ok=True)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -151,6 +154,7 @@ def rewrite(folder, change):
     ],
 )
 def test_a_damaged_checkpoint_says_what_is_wrong(saved, damage, message):
+    (saved / MANIFEST).unlink()
     damage(saved)
     with pytest.raises(InputError, match=message) as refused:
         load_checkpoint(saved)

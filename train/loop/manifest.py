@@ -1,0 +1,63 @@
+"""`manifest.json`: names, sizes and hashes of the files of a checkpoint folder, written with them.
+
+A flipped bit in a weight gives other scores and no error. So a folder says what its files were when they were
+written, and whoever reads one of them compares.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+_log = logging.getLogger(__name__)
+
+
+def write_manifest(folder: Path, names: Iterable[str]) -> None:
+    """List the files of `folder` that have these names, as they are now."""
+    files = [_entry(folder / name) for name in sorted(names)]
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
+
+
+def check_manifest(folder: Path, names: Iterable[str]) -> None:
+    """Raises ValueError, naming the file, when one of `names` is not what the folder's manifest says.
+
+    A folder without a manifest, of an earlier release, is taken as it is, and that is said once.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        _say_once(folder.resolve())
+        return
+    try:
+        listed = {entry["path"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{MANIFEST} cannot be read ({error!r}): copy the folder again") from error
+    for name in names:
+        if wrong := _difference(folder / name, listed.get(name)):
+            raise ValueError(
+                f"{name} {wrong}: copy the folder again, or delete its {MANIFEST} if you changed it yourself"
+            )
+
+
+def _difference(path: Path, listed: dict[str, object] | None) -> str | None:
+    if listed is None:
+        return f"is not listed in {MANIFEST}"
+    if not path.is_file():
+        return f"is missing, though {MANIFEST} lists it"
+    found = _entry(path)
+    if found["size"] != listed.get("size"):
+        return f"has {found['size']} bytes, {MANIFEST} says {listed.get('size')}"
+    return None if found == listed else f"has another sha256 than {MANIFEST} says"
+
+
+def _entry(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path.name, "size": path.stat().st_size, "sha256": digest}
+
+
+@cache
+def _say_once(folder: Path) -> None:
+    _log.warning("%s has no %s: its files are taken as they are", folder, MANIFEST)
