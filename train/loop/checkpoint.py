@@ -19,9 +19,9 @@ from mctrace.errors import InputError
 from mctrace.train.config import TrainConfig
 from mctrace.train.distribution import Workers
 from mctrace.train.loop.checkpoint_folders import BEST, Save, keeping_last, whole_folder, write_folder
+from mctrace.train.loop.manifest import check_manifest
 from mctrace.train.loop.training_state import TrainingState
 from mctrace.train.networks.config import NetworkConfig
-from mctrace.train.loop.manifest import check_manifest
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
 from mctrace.train.networks.weights import read_weights

@@ -12,8 +12,8 @@ from mctrace.datasets.sql.target import Target
 from mctrace.errors import InputError
 from mctrace.train.config import TrainConfig
 from mctrace.train.loop.checkpoint import checkpoint_writer, describe, load_checkpoint, save_checkpoint
-from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.loop.manifest import MANIFEST
+from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 
 CONFIGS = [
