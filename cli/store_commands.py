@@ -171,7 +171,7 @@ def verify_run(
             + ("--quick" if quick else "--version")
         )
     store = open_store(config.store.uri)
-    at = store.at(version)
+    at = store.at(version, even_if_cut=True)
     problems = list(verify(at, quick=quick, progress=make_progress(console)))
     for problem in problems:
         console.print(f"{problem.place} {problem.what}", markup=False, highlight=False)

@@ -1,20 +1,24 @@
 """The ledger: a Delta Lake table with one row per part. Appending the row is the commit.
 
-The dataset's version is the ledger's version. Two drivers may commit the same part at the same moment,
-which Delta does not refuse; so a commit leaves out what is already there, and a reader keeps the first row
-of an id.
+The dataset's version is the ledger's version. A commit stands upon the version that it has read: it leaves
+out what is already there, looks whether every file that it names is there, and is made anew where another
+driver was first. So no part is committed twice (in ledgers of before, a reader keeps the first row of an
+id), and each version says which one it stands upon (`ledger_head`).
 
 A ledger's data files never change, so each is read once and remembered: a commit costs what others have
 committed since, not the whole ledger. Its rows are written here and not by deltalake, which would neither
 sync the file before the log names it nor find a file that changed afterwards.
 """
 
+import contextlib
 import io
 import json
+import random
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -26,20 +30,39 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from mctrace.datasets.store.ledger_head import (
+    FOLDER,
+    HEAD,
+    LOG_FOLDER,
+    PREVIOUS,
+    Head,
+    Log,
+    Sealed,
+    chain_problems,
+    checkpoint,
+    log_entry,
+    read_heads,
+    refuse_cut,
+    seal,
+    write_head,
+)
 from mctrace.datasets.store.location import Location, sync_file, sync_folder
-from mctrace.datasets.store.parts import Part, PartFile
+from mctrace.datasets.store.parts import Part, PartFile, refuse_missing
 from mctrace.datasets.store.schemas import LEDGER
 from mctrace.errors import StoreError
 
-FOLDER = "ledger"
 RUN_IDS = "run_ids"
 """Commit metadata: the runs whose parts a version added, separated by spaces."""
 ADDED = "added"
 """Commit metadata: how many parts of each kind a version added."""
 WITHDRAWN = "withdrawn"
 """Commit metadata: how many parts of each kind a version took off the list."""
-_COMMIT_RETRIES = 100
-"""With the default, 8 writers lose about 4% of their commits."""
+_MOST_TRIES = 200
+"""Of a commit, where other drivers are first."""
+_LONGEST_PAUSE = 1.0
+"""Seconds between two tries at most."""
+_CHECKPOINT_EVERY = 100
+"""Versions after which Delta's log is repeated in one file, so that opening reads few."""
 _PREFIX = "rows-"
 """A ledger file's name is this and the sha256 of its content; deltalake wrote those of older ledgers."""
 _TIDY_FILES = 256
@@ -65,6 +88,16 @@ class VersionRecord:
     withdrawn: dict[str, int]
 
 
+@dataclass(frozen=True)
+class _Change:
+    """What a new version is to do: rows that come, what is said of them, and data files that go."""
+
+    rows: Sequence[CommittedPart]
+    metadata: dict[str, Any]
+    removed: Sequence[RemoveAction] = ()
+    data_change: bool = True
+
+
 @dataclass
 class Ledger:
     """The list of parts of the store at `location`. Remembers what it has read; one per process and store."""
@@ -88,6 +121,14 @@ class Ledger:
             configuration={"delta.enableExpiredLogCleanup": "false"},
         )
         self._sync_log(0)
+        # Beside an old ledger that has none, the next commit makes the first.
+        if self.version() == 0 and not read_heads(self.location):
+            write_head(self.location, seal(self.location, 0), None, ())
+
+    def refuse_cut(self) -> None:
+        """Raises StoreError when the newest log entry was removed or altered; one listing and one read."""
+        heads = read_heads(self.location)
+        refuse_cut(self.location, self.version(), heads)
 
     def version(self) -> int:
         """The newest version. Raises StoreError when there is no ledger."""
@@ -165,91 +206,144 @@ class Ledger:
     def commit(self, parts: Sequence[Part]) -> list[Part]:
         """Appends the rows of `parts` in one version and returns those that were new.
 
-        What is already in the ledger is left out; nothing is written when nothing is new.
+        What is already in the ledger is left out; nothing is written when nothing is new. Raises StoreError,
+        with nothing committed, when a file of a new part is not there with its size.
         """
-        table = self._newest()
-        known = {row.part.part_id for file, size in self._files(table) for row in self.read(file, size)}
-        new = {part.part_id: part for part in reversed(parts) if part.part_id not in known}
-        ordered = [part for part in parts if new.get(part.part_id) is part]
-        if ordered:
-            now = datetime.now(UTC)
-            added = {kind: sum(p.kind == kind for p in ordered) for kind in sorted({p.kind for p in ordered})}
-            self._append(
-                table,
-                [CommittedPart(part, now) for part in ordered],
-                {RUN_IDS: " ".join(sorted({part.run_id for part in ordered})), ADDED: added},
-            )
-            if len(self._rows) > _TIDY_FILES:
-                self._tidy()
-        return ordered
+
+        def append_new(table: DeltaTable) -> _Change | None:
+            rows = [row for file, size in self._files(table) for row in self.read(file, size)]
+            known = {row.part.part_id for row in rows}
+            new = {part.part_id: part for part in reversed(parts) if part.part_id not in known}
+            ordered = [part for part in parts if new.get(part.part_id) is part]
+            if not ordered:
+                return None
+            refuse_missing(self.location, ordered)
+            now = _after(rows, datetime.now(UTC))
+            added = dict(sorted(Counter(part.kind for part in ordered).items()))
+            run_ids = " ".join(sorted({part.run_id for part in ordered}))
+            return _Change([CommittedPart(part, now) for part in ordered], {RUN_IDS: run_ids, ADDED: added})
+
+        made = self._transact(append_new)
+        if made and len(self._rows) > _TIDY_FILES:
+            self._tidy()
+        return [row.part for row in made.rows] if made else []
 
     def withdraw(self, part_ids: Collection[str]) -> None:
-        """Takes parts off the list in a version of its own; older versions name them still.
+        """Takes parts off the list in a version of its own; older versions name them still."""
 
-        Raises StoreError when another driver rewrites the list at the same moment; then nothing has changed.
-        """
-        table = self._newest()
-        files = {file: self.read(file, size) for file, size in self._files(table)}
-        # Only the files that name them are written anew, which then differ from what they were.
-        touched = {f: rows for f, rows in files.items() if any(r.part.part_id in part_ids for r in rows)}
-        rows = [row for rows in touched.values() for row in rows]
-        gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
-        kept = [row for row in rows if row.part.part_id not in gone]
-        if gone:
+        def leave_out(table: DeltaTable) -> _Change | None:
+            files = {file: self.read(file, size) for file, size in self._files(table)}
+            # Only the files that name them are written anew, which then differ from what they were.
+            touched = {f: rows for f, rows in files.items() if any(r.part.part_id in part_ids for r in rows)}
+            rows = [row for rows in touched.values() for row in rows]
+            gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
+            kept = [row for row in rows if row.part.part_id not in gone]
             metadata = {RUN_IDS: "", ADDED: {}, WITHDRAWN: dict(sorted(Counter(gone.values()).items()))}
-            self._append(table, kept, metadata, _remove_actions(table, touched, data_change=True))
+            return (
+                _Change(kept, metadata, _remove_actions(table, touched, data_change=True)) if gone else None
+            )
+
+        self._transact(leave_out)
 
     def _tidy(self) -> None:
         """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
 
-        The old files stay for old versions. Another driver that does the same at the same moment, or
-        dies in the middle of it, harms nothing: Delta lets only one of them remove a file.
+        The old files stay for old versions. A driver that dies in the middle of it harms nothing.
         """
-        table = self._newest()
-        files = self._files(table)
-        if len(files) <= _TIDY_FILES:
-            return
-        rows = [row for file, size in files for row in self.read(file, size)]
-        removed = _remove_actions(table, [file for file, _ in files], data_change=False)
-        try:
-            self._append(table, rows, {}, removed, data_change=False)
-        except StoreError:
-            return  # another driver was first, or the disk is full: either way the rows are where they were
 
-    def _append(
-        self,
-        table: DeltaTable,
-        rows: Sequence[CommittedPart],
-        metadata: dict[str, Any],
-        removed: Sequence[RemoveAction] = (),
-        *,
-        data_change: bool = True,
-    ) -> None:
-        content = _to_parquet(rows)
+        def put_together(table: DeltaTable) -> _Change | None:
+            files = self._files(table)
+            if len(files) <= _TIDY_FILES:
+                return None
+            rows = [row for file, size in files for row in self.read(file, size)]
+            removed = _remove_actions(table, [file for file, _ in files], data_change=False)
+            return _Change(rows, {}, removed, data_change=False)
+
+        with contextlib.suppress(StoreError):  # the disk is full: the rows are where they were
+            self._transact(put_together)
+
+    def _transact(self, change: Callable[[DeltaTable], _Change | None]) -> _Change | None:
+        """Makes the version that `change` makes of the newest one; again while other drivers are first.
+
+        None where it wants none.
+        """
+        for attempt in range(_MOST_TRIES):
+            table = self._newest()
+            made = change(table)
+            if made is None or self._append(table, made):
+                return made
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.005 * 2 ** min(attempt, 10))))
+        raise StoreError(
+            f"cannot commit to the ledger of {self.location.uri}: other drivers were first {_MOST_TRIES} times"
+        )
+
+    def _append(self, table: DeltaTable, change: _Change) -> bool:
+        """Makes the version after that of `table`; False, with nothing written, when another driver has.
+
+        Delta's own retries would put the change on top of a version that it does not know of.
+        """
+        version, heads = int(table.version()), read_heads(self.location)
+        if heads and heads[-1].entry.version > version and self.version() > version:
+            return False
+        refuse_cut(self.location, version, heads)
+        stands_upon = seal(self.location, version)
+        content = _to_parquet(change.rows)
         name = _file_name(content)
         add = AddAction(
             name,
             len(content),
             {},
             int(datetime.now(UTC).timestamp() * 1000),
-            data_change,
-            json.dumps({"numRecords": len(rows)}),
+            change.data_change,
+            json.dumps({"numRecords": len(change.rows)}),
         )
+        chained = {
+            PREVIOUS: {"version": stands_upon.version, "sha256": stands_upon.sha256},
+            HEAD: heads[-1].name if heads else None,
+        }
         try:
             self.location.write_bytes(f"{FOLDER}/{name}", content)
             table.create_write_transaction(
-                [add, *removed],
+                [add, *change.removed],
                 "append",
                 LEDGER,
                 commit_properties=CommitProperties(
-                    custom_metadata=metadata, max_commit_retries=_COMMIT_RETRIES
+                    custom_metadata=change.metadata | chained, max_commit_retries=0
                 ),
-                post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+                post_commithook_properties=PostCommitHookProperties(
+                    create_checkpoint=False, cleanup_expired_logs=False
+                ),
             )
         except (DeltaError, OSError) as error:
-            raise StoreError(f"cannot commit to the ledger of {self.location.uri}: {error}") from error
-        self._sync_log(int(self._newest().version()))
-        self._rows[name] = list(rows)
+            newest = self._newest()
+            if name not in (file for file, _ in self._files(newest)):  # or else it was made all the same
+                self._forget(name)
+                if int(newest.version()) > version:
+                    return False
+                raise StoreError(f"cannot commit to the ledger of {self.location.uri}: {error}") from error
+        self._rows[name] = list(change.rows)
+        self._seal(version + 1, heads)
+        return True
+
+    def _forget(self, name: str) -> None:
+        """Removes the data file of a version that was not made."""
+        with contextlib.suppress(OSError):
+            self.location.remove_file(f"{FOLDER}/{name}")
+
+    def _seal(self, version: int, seen: Sequence[Head]) -> None:
+        """What follows a commit: it is on disk, and the head says so. To be without is harmless, so a disk
+        that is full by now fails nobody: the commit was made.
+        """
+        try:
+            self._sync_log(version)
+            made = None
+            if version % _CHECKPOINT_EVERY == 0:
+                DeltaTable(self._uri, version=version).create_checkpoint()
+                made = Sealed(version, sha256(self.location.read_bytes(checkpoint(version))).hexdigest())
+                self._sync_log(version)
+            write_head(self.location, seal(self.location, version), made, seen)
+        except (DeltaError, OSError):
+            return
 
     def _newest(self) -> DeltaTable:
         """The table at its newest version; only log entries that are new are read."""
@@ -259,8 +353,17 @@ class Ledger:
             try:
                 self._table.update_incremental()
             except (DeltaError, OSError) as error:
-                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+                raise self._damaged(error) from error
         return self._table
+
+    def _damaged(self, error: Exception) -> StoreError:
+        """What Delta could not read, with the file that is to blame where the chain shows it."""
+        found: list[str] = []
+        with contextlib.suppress(OSError):
+            problems = chain_problems(self.location, Log.read(self.location))
+            found = [f"{place} {what}" for place, what in problems]
+        what = "; ".join(found[:3]) or str(error)
+        return StoreError(f"the ledger of {self.location.uri} is damaged: {what} (mctrace verify)")
 
     def _open(self, version: int | None) -> DeltaTable:
         try:
@@ -271,7 +374,7 @@ class Ledger:
             ) from error
         except (DeltaError, OSError) as error:
             if version is None:
-                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+                raise self._damaged(error) from error
             newest = self._open(None).version()
             raise StoreError(
                 f"{self.location.uri}: version {version} cannot be opened; versions are 0 to {newest}"
@@ -304,16 +407,17 @@ class Ledger:
         """A version's log entry and whatever checkpoint came with it, on disk; its data file is already."""
         if not self.location.is_local:
             return
-        folder = Path(self.location.path(FOLDER)) / "_delta_log"
+        folder = Path(self.location.path(LOG_FOLDER))
         for name in (f"{version:020}.json", f"{version:020}.checkpoint.parquet", "_last_checkpoint"):
             if (folder / name).exists():
                 sync_file(folder / name)
         sync_folder(folder)
 
 
-def log_entry(version: int) -> str:
-    """The file that made a version, relative to the store."""
-    return f"{FOLDER}/_delta_log/{version:020}.json"
+def _after(rows: Sequence[CommittedPart], now: datetime) -> datetime:
+    """Now, or the moment after the latest of `rows`, where a clock was put back: times are in commit order."""
+    latest = max((row.committed_at for row in rows), default=now)
+    return max(now, latest + timedelta(microseconds=1))
 
 
 def _to_parquet(rows: Sequence[CommittedPart]) -> bytes:

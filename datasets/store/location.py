@@ -59,7 +59,7 @@ class Location:
 
         Raises StoreError for one that leads out of the store: paths also come from data.
         """
-        if relative.startswith("/") or ".." in relative.split("/"):
+        if relative.startswith("/") or ".." in relative.split("/") or "\0" in relative:
             raise StoreError(f"{self.uri}: {relative!r} is no path inside the store (mctrace verify)")
         return f"{self.root}/{relative}"
 
@@ -134,6 +134,10 @@ class Location:
         folder.rename(target)
         sync_folder(target.parent)
         sync_folder(target.parent.parent)
+
+    def remove_file(self, relative: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm_file(self.path(relative))
 
     def remove_folder(self, relative: str) -> None:
         with contextlib.suppress(FileNotFoundError):

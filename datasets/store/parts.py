@@ -103,6 +103,23 @@ def write_part(
     return Part(part_id, kind, run_id, folder, files, num_rows, lineage)
 
 
+def refuse_missing(location: Location, parts: Sequence[Part]) -> None:
+    """Raises StoreError when a file of `parts` is not there with its size: they may not be committed then."""
+    places = [(f"{part.folder}/{file.path}", file.size) for part in parts for file in part.files]
+    if location.is_local:
+        found = {place: location.size(place) for place, _ in places}
+    else:  # one listing a part; to ask for each file would be a request each
+        listings = location.each(location.sizes, [part.folder for part in parts])
+        found = {place: size for listing in listings for place, size in listing.items()}
+    missing = [place for place, size in places if found.get(place) != size]
+    if missing:
+        raise StoreError(
+            f"cannot commit {len(parts)} parts to {location.uri}: {missing[0]} and {len(missing) - 1} other "
+            "files are gone, or not as they were written (a sweep with too short a --grace removes what is not "
+            "committed yet); nothing was committed, the same command makes them again"
+        )
+
+
 def scratch_folder(location: Location) -> Path:
     """A new folder to build a part in: beside the parts on a local store, so that moving in is one rename."""
     if not location.is_local:

@@ -12,6 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from mctrace.datasets.store.fetching import readable_files
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
+from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
@@ -30,7 +31,7 @@ DAMAGE_REMEDY = (
 )
 
 _MARKER = "mctrace-store.json"
-_OWN_NAMES = {_MARKER, "ledger", "parts", "staging"}
+_OWN_NAMES = {_MARKER, FOLDER, HEAD_FOLDER, "parts", "staging"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,14 @@ class Store:
     def ledger(self) -> Ledger:
         return Ledger(self.location)
 
-    def at(self, version: int | None = None) -> "StoreVersion":
-        """A version to read, the newest when None. Raises StoreError when it does not exist."""
+    def at(self, version: int | None = None, *, even_if_cut: bool = False) -> "StoreVersion":
+        """A version to read, the newest when None.
+
+        Raises StoreError when it does not exist, and, but for who looks for just that, when the newest
+        entries of the ledger's log were removed or altered.
+        """
+        if not even_if_cut:
+            self.ledger.refuse_cut()
         read_version, parts = self.ledger.parts(version)
         return StoreVersion(self.location, read_version, tuple(parts))
 

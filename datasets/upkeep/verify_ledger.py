@@ -1,7 +1,8 @@
 """The ledger's own files, held against each other: every version's log entry and the rows that it added.
 
-Delta keeps no checksum of its log. But an entry names files by the hash of their content, counts their rows
-and says what they are, so that little can change in it without contradicting them.
+Delta keeps no checksum of its log; ours is a chain (`ledger_head`). Entries of before that are not part of it
+name files by the hash of their content, count their rows and say what they are, so that little can change in
+them without contradicting those.
 """
 
 import json
@@ -9,42 +10,44 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mctrace.datasets.store.ledger import ADDED, FOLDER, RUN_IDS, CommittedPart, Ledger, log_entry
+from mctrace.datasets.store.ledger import ADDED, RUN_IDS, CommittedPart, Ledger
+from mctrace.datasets.store.ledger_head import FOLDER, LOG_FOLDER, Log, chain_problems, log_entry
 from mctrace.errors import StoreError
 
 
 def verify_ledger(ledger: Ledger, version: int) -> Iterator[tuple[str, str]]:
-    """(place, what is wrong) for every entry of the log up to `version`, and for the rows it leads to."""
+    """(place, what is wrong) for the log, its head and checkpoints, and for the rows that the entries up to
+    `version` lead to; one problem a file of the log.
+    """
     live: dict[str, int] = {}
+    log = Log.read(ledger.location)
+    wrong = dict(reversed(list(chain_problems(ledger.location, log))))
+    yield from wrong.items()
     whole = True
-
-    def read(number: int) -> bytes | None:
-        try:
-            return ledger.location.read_bytes(log_entry(number))
-        except OSError:
-            return None
-
-    for number, content in enumerate(ledger.location.each(read, range(version + 1))):
+    for number in range(version + 1):
         place = log_entry(number)
-        if content is None:
+        if number not in log.contents:
             whole = False
-            yield place, "is missing"
+            if place not in wrong:
+                yield place, "is missing"
             continue
         try:
-            actions = [json.loads(line) for line in content.splitlines()]
+            actions = [json.loads(line) for line in log.contents[number].splitlines()]
             problems = list(_contradictions(ledger, number, actions, live))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             whole = False
-            yield place, f"is no log entry: {type(error).__name__}: {error}"
+            if place not in wrong:
+                yield place, f"is no log entry: {type(error).__name__}: {error}"
             continue
-        yield from problems
+        yield from ((where, what) for where, what in problems if where not in wrong)
     try:
         found = dict(ledger.files(version))
     except StoreError as error:
-        yield FOLDER, str(error)
+        if not wrong:
+            yield FOLDER, str(error)
         return
-    if whole and found != live:
-        yield f"{FOLDER}/_delta_log", "names other files in its entries than in its checkpoint"
+    if whole and found != live and not wrong:
+        yield LOG_FOLDER, "names other files in its entries than in its checkpoint"
 
 
 def _contradictions(

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,18 +51,72 @@ def test_committing_a_part_twice_keeps_the_first_and_removes_the_seconds_files(s
     assert problems(store) == []
 
 
-def test_a_reader_keeps_the_first_row_when_two_drivers_committed_the_same_part_at_once(store, monkeypatch):
+def test_a_reader_keeps_the_first_row_where_an_old_ledger_has_two_of_one_part(store):
     rows = [
         write_part(store.location, part_id="raced", kind="run", run_id=run, tables={"runs": []})
         for run in ("first", "second")
     ]
-    late = open_store(str(root(store)))
-    seen = late.ledger._newest()
-    monkeypatch.setattr(late.ledger, "_newest", lambda: seen)  # each driver looked before the other committed
     store.commit([rows[0]])
-    assert late.ledger.commit([rows[1]]) == [rows[1]]
+    twice = [ledger.CommittedPart(rows[1], datetime.now(UTC))]
+    store.ledger._transact(lambda table: ledger._Change(twice, {}))
     found = [c.part for c in store.at().parts if c.part.part_id == "raced"]
     assert [part.run_id for part in found] == ["first"]
+
+
+def test_of_two_drivers_that_commit_one_part_at_the_same_moment_one_is_left_out(store, monkeypatch):
+    mine, theirs = (
+        write_part(store.location, part_id="raced", kind="run", run_id=run, tables={"runs": []})
+        for run in ("mine", "theirs")
+    )
+    other = open_store(str(root(store)))
+    look = ledger.refuse_missing
+
+    def look_while_another_commits(location, parts):
+        monkeypatch.setattr(ledger, "refuse_missing", look)
+        other.commit([theirs])
+        look(location, parts)
+
+    monkeypatch.setattr(ledger, "refuse_missing", look_while_another_commits)
+    files = set((root(store) / "ledger").glob("*.parquet"))
+    assert store.commit([mine]) == []
+    rows = [row for row in store.ledger.rows()[1] if row.part.part_id == "raced"]
+    assert [row.part.run_id for row in rows] == ["theirs"]
+    assert not (root(store) / mine.folder).exists()
+    assert len(set((root(store) / "ledger").glob("*.parquet")) - files) == 1
+    assert problems(store) == []
+
+
+def test_commit_times_never_go_back_though_a_clock_does(store, monkeypatch):
+    class PutBack(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return datetime(2001, 1, 1, tzinfo=zone)
+
+    monkeypatch.setattr(ledger, "datetime", PutBack)
+    for i in range(3):
+        part_id = f"n{2 - i}"
+        store.commit(
+            [write_part(store.location, part_id=part_id, kind="run", run_id="r", tables={"runs": []})]
+        )
+    assert [c.part.part_id for c in store.at().parts][-3:] == ["n2", "n1", "n0"]
+    times = [c.committed_at for c in store.at().parts]
+    assert times == sorted(times)
+    assert times[-1] > datetime(2002, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("damage", ["gone", "short"])
+def test_a_commit_names_nothing_that_is_not_there(store, damage):
+    new = [
+        write_part(store.location, part_id=name, kind="run", run_id="r", tables={"runs": []})
+        for name in ("whole", "swept")
+    ]
+    place = root(store) / new[1].folder / "runs.parquet"
+    place.unlink() if damage == "gone" else place.write_bytes(place.read_bytes()[:-1])
+    version = store.at().version
+    with pytest.raises(StoreError, match=r"swept.*runs\.parquet.*nothing was committed"):
+        store.commit(new)
+    assert store.at().version == version
+    assert problems(store) == []
 
 
 def test_versions_that_do_not_exist_are_refused_with_those_that_do(store):
