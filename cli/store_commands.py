@@ -16,7 +16,7 @@ from mctrace.cli.reading import open_version
 from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
 from mctrace.datasets.store.store import DERIVED_BY, Store, create_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
-from mctrace.datasets.upkeep.verify import sweep as sweep_store
+from mctrace.datasets.upkeep.sweep import sweep as sweep_store
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.datasets.upkeep.withdrawal import withdraw_damaged
 from mctrace.errors import ConfigError, InputError, StoreError

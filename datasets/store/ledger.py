@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -152,18 +153,14 @@ class Ledger:
         """Name and bytes of each data file of a version. Raises StoreError when it cannot be opened."""
         return self._files(self._open(version))
 
-    def unnamed_files(self) -> list[str]:
-        """Files beside the log that no version names: of commits that were never made."""
-        named = self._ever_named()
-        found = (
-            place.rsplit("/", 1)[1] for place in self.location.sizes(FOLDER) if "/_delta_log/" not in place
-        )
-        return [f"{FOLDER}/{name}" for name in sorted(found) if name not in named]
-
     def folders_ever_named(self) -> set[str]:
         """Of the parts of any version, those that were withdrawn since included."""
         rows = (row for file, size in self._ever_named().items() for row in self.read(file, size))
         return {row.part.folder for row in rows}
+
+    def files_ever_named(self) -> set[str]:
+        """The ledger's own, relative to the store; others beside its log are of commits never made."""
+        return {f"{FOLDER}/{name}" for name in self._ever_named()}
 
     def _ever_named(self) -> dict[str, int]:
         """Every data file that a version ever named, and its bytes."""
@@ -274,7 +271,7 @@ class Ledger:
                 return made
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.005 * 2 ** min(attempt, 10))))
         raise StoreError(
-            f"cannot commit to the ledger of {self.location.uri}: other drivers were first {_MOST_TRIES} times"
+            f"cannot commit to the ledger of {self.location.uri}: {_MOST_TRIES} times others were first"
         )
 
     def _append(self, table: DeltaTable, change: _Change) -> bool:
@@ -415,15 +412,17 @@ class Ledger:
 
 
 def _after(rows: Sequence[CommittedPart], now: datetime) -> datetime:
-    """Now, or the moment after the latest of `rows`, where a clock was put back: times are in commit order."""
+    """Now; where a clock was put back, the moment after the latest of `rows`: times are in commit order."""
     latest = max((row.committed_at for row in rows), default=now)
     return max(now, latest + timedelta(microseconds=1))
 
 
 def _to_parquet(rows: Sequence[CommittedPart]) -> bytes:
+    """Never the same bytes twice: a file's name is their hash, and tells whose commit was made."""
+    schema = LEDGER.with_metadata({"nonce": secrets.token_hex(8)})
     buffer = io.BytesIO()
     pq.write_table(
-        pa.Table.from_pylist([_to_row(row) for row in rows], schema=LEDGER), buffer, compression="zstd"
+        pa.Table.from_pylist([_to_row(row) for row in rows], schema=schema), buffer, compression="zstd"
     )
     return buffer.getvalue()
 

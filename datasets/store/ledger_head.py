@@ -1,8 +1,9 @@
 """The ledger's log as a chain, and its head: what makes an altered, a missing and a cut log show.
 
 Delta keeps no checksum of its log, and a log without its last entries is a valid, older one. So the commit
-information of every version says which entry it stands upon (`previous`: version and sha256) and which head it
-saw (`head`); and beside the log, `head/` holds one empty file whose NAME is the record of the newest version:
+information of every version says which entry it stands upon (`previous`: version and sha256) and which head
+it saw (`head`); and beside the ledger, `head/` holds one empty file whose NAME is the record of the newest
+version:
 
     head/VERSION-SHA256[-VERSION-SHA256]     the newest entry, and the newest checkpoint with its hash
 

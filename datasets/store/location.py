@@ -6,11 +6,13 @@ it names. On a local folder every file and folder is synced here before the ledg
 
 import contextlib
 import os
+import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -140,18 +142,50 @@ class Location:
             self.filesystem.rm_file(self.path(relative))
 
     def remove_folder(self, relative: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.filesystem.rm(self.path(relative), recursive=True)
+        """Whole, though others may be removing it too."""
+        path = self.path(relative)
+        if not self.is_local:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.rm(path, recursive=True)
+            return
+        while os.path.lexists(path):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
+
+    def modified_times(self, folder: str) -> Mapping[str, float]:
+        """When every file below `folder`, and on a disk every folder, was last changed: seconds since the
+        epoch by the clock of who keeps the file, by relative path.
+        """
+        root = self.path(folder)
+        if self.is_local:
+            return {place: entry.st_mtime for place, entry in _entries_below(root, folder)}
+        found = self.filesystem.find(root, detail=True)
+        return {path[len(self.root) + 1 :]: self._modified(path, info) for path, info in found.items()}
+
+    def _modified(self, path: str, info: Mapping[str, Any]) -> float:
+        """A listing of S3 says it; elsewhere it is a request of its own."""
+        return float((info.get("LastModified") or self.filesystem.modified(path)).timestamp())
 
 
 def _sizes_below(folder: str, relative: str) -> Iterator[tuple[str, int]]:
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            below = f"{relative}/{entry.name}"
+    for place, found in _entries_below(folder, relative):
+        if not stat.S_ISDIR(found.st_mode):
+            yield place, found.st_size
+
+
+def _entries_below(folder: str, relative: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Files and folders, deepest first. What vanishes meanwhile is left out."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        below = f"{relative}/{entry.name}"
+        with contextlib.suppress(FileNotFoundError):
+            found = entry.stat()
             if entry.is_dir():
-                yield from _sizes_below(entry.path, below)
-            else:
-                yield below, entry.stat().st_size
+                yield from _entries_below(entry.path, below)
+            yield below, found
 
 
 def sync_file(path: Path) -> None:

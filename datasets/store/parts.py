@@ -23,6 +23,8 @@ from mctrace.datasets.store.schemas import COLUMNS_VERSION, TABLES
 from mctrace.errors import StoreError
 
 ARRAYS = "arrays.zarr"
+STAGING = "staging"
+"""Where parts are built on a local disk."""
 _CHUNK_BYTES = 2**20
 """What is read at least, and decompressed, of an array; one that is larger has many chunks in few files."""
 _SHARD_BYTES = 64 * 2**20
@@ -115,8 +117,8 @@ def refuse_missing(location: Location, parts: Sequence[Part]) -> None:
     if missing:
         raise StoreError(
             f"cannot commit {len(parts)} parts to {location.uri}: {missing[0]} and {len(missing) - 1} other "
-            "files are gone, or not as they were written (a sweep with too short a --grace removes what is not "
-            "committed yet); nothing was committed, the same command makes them again"
+            "files are gone, or not as they were written, as after a sweep with too short a --grace; nothing "
+            "was committed, the same command makes them again"
         )
 
 
@@ -124,7 +126,7 @@ def scratch_folder(location: Location) -> Path:
     """A new folder to build a part in: beside the parts on a local store, so that moving in is one rename."""
     if not location.is_local:
         return Path(tempfile.mkdtemp(prefix="mctrace-part-"))
-    staging = Path(location.path("staging"))
+    staging = Path(location.path(STAGING))
     try:
         staging.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(dir=staging))

@@ -14,8 +14,10 @@ from mctrace.datasets.store.fetching import readable_files
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
 from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER
 from mctrace.datasets.store.location import Location
-from mctrace.datasets.store.parts import Part
+from mctrace.datasets.store.parts import STAGING, Part
 from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
+from mctrace.datasets.store.sweep_notices import FOLDER as SWEEPS
+from mctrace.datasets.store.sweep_notices import noticed
 from mctrace.errors import InputError, StoreError
 
 DATASET_KIND = "dataset"
@@ -31,7 +33,7 @@ DAMAGE_REMEDY = (
 )
 
 _MARKER = "mctrace-store.json"
-_OWN_NAMES = {_MARKER, FOLDER, HEAD_FOLDER, "parts", "staging"}
+_OWN_NAMES = {_MARKER, FOLDER, HEAD_FOLDER, SWEEPS, STAGING, "parts"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,13 @@ class Store:
         return StoreVersion(self.location, read_version, tuple(parts))
 
     def commit(self, parts: Iterable[Part]) -> list[Part]:
-        """Makes parts exist, in one version; removes the files of those that already did."""
+        """Makes parts exist, in one version; removes the files of those that already did.
+
+        Raises StoreError, with none of them in the dataset, when a file of a new one is gone.
+        """
         parts = list(parts)
         new = self.ledger.commit(parts)
+        self._take_back_swept(new)
         if len(new) < len(parts):
             # A commit that failed after it was made is tried again with parts the ledger names by now.
             named = {row.part.folder for row in self.ledger.rows()[1]}
@@ -66,6 +72,21 @@ class Store:
                 if part.folder not in named:
                     self.location.remove_folder(part.folder)
         return new
+
+    def _take_back_swept(self, new: list[Part]) -> None:
+        """Withdraws a commit again that names what a sweep has said it removes. Raises StoreError then."""
+        try:
+            swept = noticed(self.location, new)
+        except StoreError:
+            self.ledger.withdraw({part.part_id for part in new})
+            raise
+        if swept:
+            self.ledger.withdraw({part.part_id for part in new})
+            raise StoreError(
+                f"a sweep of {self.location.uri} removed {swept[0].folder} and {len(swept) - 1} other parts "
+                "while they were committed: they were withdrawn, the same command makes them again (while "
+                "anything runs, sweep with the default --grace)"
+            )
 
 
 @dataclass(frozen=True)

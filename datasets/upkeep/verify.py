@@ -1,11 +1,8 @@
 """Found, not trusted: every file of a version held against what the ledger says of it."""
 
 import hashlib
-import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,13 +11,10 @@ from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
 from mctrace.datasets.store.parts import Part, PartFile
 from mctrace.datasets.store.schemas import ADDED_COLUMNS, TABLES
-from mctrace.datasets.store.store import Store, StoreVersion
+from mctrace.datasets.store.store import StoreVersion
 from mctrace.datasets.upkeep.verify_ledger import verify_ledger
 from mctrace.errors import StoreError
 from mctrace.progress import Progress
-
-GRACE = timedelta(hours=24)
-"""Files younger than this may belong to a run that has not committed them yet."""
 
 _BLOCK = 8 * 2**20
 """Bytes read at once for a hash."""
@@ -210,42 +204,3 @@ def _verify_references(version: StoreVersion) -> Iterator[Problem]:
             continue
         if rows:
             yield Problem("tables", f"{len(rows)} {what}, e.g. {rows[0]['example']}")
-
-
-def sweep(store: Store, grace: timedelta = GRACE) -> list[str]:
-    """Removes what no ledger row or log entry names and that is older than `grace`; returns it.
-
-    Folders of parts and scratch, and files of commits that were never made.
-    """
-    named = store.ledger.folders_ever_named()
-    location, removed = store.location, []
-    oldest_kept = time.time() - grace.total_seconds()
-    folders = [f"parts/{p}" for p in _folders(store, "parts", depth=3)]
-    folders += [f"staging/{p}" for p in _folders(store, "staging", depth=1)]
-    for folder in folders:
-        if folder not in named and _modified(store, folder) < oldest_kept:
-            location.remove_folder(folder)
-            removed.append(folder)
-    for file in store.ledger.unnamed_files():
-        if location.filesystem.modified(location.path(file)).timestamp() < oldest_kept:
-            location.filesystem.rm_file(location.path(file))
-            removed.append(file)
-    return removed
-
-
-def _folders(store: Store, top: str, depth: int) -> list[str]:
-    root = store.location.path(top)
-    if not store.location.filesystem.exists(root):
-        return []
-    found = store.location.filesystem.glob(root + "/*" * depth)
-    return [str(path)[len(root) + 1 :] for path in found]
-
-
-def _modified(store: Store, folder: str) -> float:
-    """Newest modification inside the folder, seconds since the epoch; never, where it is but a name."""
-    location, root = store.location, store.location.path(folder)
-    found = location.filesystem.find(root, detail=True)
-    files = [path for path, info in found.items() if info["type"] == "file"]
-    # An empty folder on a disk may be one that is about to be written to.
-    paths = [*files, root] if location.is_local else files
-    return max((location.filesystem.modified(path).timestamp() for path in paths), default=math.inf)

@@ -17,7 +17,8 @@ from mctrace.datasets.store import fetching
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, find_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
-from mctrace.datasets.upkeep.verify import leave_out_damaged, sweep, verify
+from mctrace.datasets.upkeep.sweep import sweep
+from mctrace.datasets.upkeep.verify import leave_out_damaged, verify
 from mctrace.errors import InputError, StoreError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run

@@ -16,7 +16,8 @@ from mctrace.datasets.store import ledger
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import create_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
-from mctrace.datasets.upkeep.verify import leave_out_damaged, sweep, verify
+from mctrace.datasets.upkeep.sweep import sweep
+from mctrace.datasets.upkeep.verify import leave_out_damaged, verify
 from mctrace.datasets.upkeep.verify_ledger import verify_ledger
 from mctrace.datasets.upkeep.withdrawal import withdraw_damaged
 from mctrace.errors import StoreError
@@ -229,6 +230,7 @@ def test_sweep_removes_only_what_no_row_names_and_is_old(store):
     for path in [*(root(store) / lost.folder).rglob("*"), root(store) / lost.folder]:
         os.utime(path, (old, old))
     never_committed = [root(store) / "ledger" / name for name in (".rows-a.parquet-7", "rows-b.parquet")]
+    never_committed.append(root(store) / "head" / ".00-ab-7")
     for path in never_committed:
         path.write_bytes(b"")
     assert sweep(store, timedelta(hours=1)) == [lost.folder]

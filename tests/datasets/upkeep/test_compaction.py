@@ -11,7 +11,8 @@ from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store import parts
 from mctrace.datasets.store.store import Store, StoreVersion, open_store
 from mctrace.datasets.upkeep.compaction import _merge, compact
-from mctrace.datasets.upkeep.verify import sweep, verify
+from mctrace.datasets.upkeep.sweep import sweep
+from mctrace.datasets.upkeep.verify import verify
 from mctrace.errors import StoreError
 from mctrace.progress import Silent
 from tests.datasets.synthetic import EFFECTS, add_document, add_trajectory, effect
