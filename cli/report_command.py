@@ -40,7 +40,7 @@ def write_report(config: PipelineConfig, request: ReportRequest, console: Consol
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file name, like {out / 'report.html'}")
     version = open_version(config.store, request.version)
-    version.refuse_damaged()
+    version.refuse_damaged(hash_tables=True)
     if request.compare == version.version:
         raise InputError(
             f"--compare {request.compare} is the version of the report itself: name an earlier or later one "

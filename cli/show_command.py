@@ -52,7 +52,7 @@ def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console
     version.refuse_damaged()
     with connect(version) as connection:
         found = find_snapshots(connection, request.snapshot)
-        (snapshot,) = read_snapshots(connection, version.location, found[:1], with_text=True)
+        (snapshot,) = read_snapshots(connection, version, found[:1], with_text=True)
         (scale,) = fetch_rows(connection, "from utility_scale")
     snapshot = _with_scores(version, snapshot, request.checkpoints)
     plan = planned_edits(snapshot, scale["scale"], config.allocator)

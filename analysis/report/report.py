@@ -143,7 +143,7 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
         return _Judged([], [], scorer_agreement(connection, []), said + left_out)
     rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
-    snapshots = scored(version, read_snapshots(connection, version.location, ids, with_text=False), scorers)
+    snapshots = scored(version, read_snapshots(connection, version, ids, with_text=False), scorers)
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
     said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
     kinds = list(dict.fromkeys(map(Provenance.of, rows)))
@@ -194,7 +194,7 @@ def _snapshot_section(
     ids = [found for name in parts.snapshots for found in find_snapshots(connection, name)]
     if not ids:
         ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
-    snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), with_text=True)
+    snapshots = read_snapshots(connection, version, list(dict.fromkeys(ids)), with_text=True)
     fitting = [one for one in snapshots if _all_fit(scorers, one.provenance)]
     by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
     return snapshot_section(

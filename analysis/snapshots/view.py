@@ -19,9 +19,9 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.datasets.sql.connection import fetch_rows
 from mctrace.datasets.sql.token_text import TokenTexts
-from mctrace.datasets.store.arrays import DocumentPlace, read_document
-from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, StoreError
 
 
@@ -170,7 +170,7 @@ def find_snapshots(connection: duckdb.DuckDBPyConnection, name: str) -> list[str
 
 def read_snapshots(
     connection: duckdb.DuckDBPyConnection,
-    location: Location,
+    version: StoreVersion,
     snapshot_ids: Sequence[str],
     *,
     with_text: bool,
@@ -186,16 +186,16 @@ def read_snapshots(
         for label in run_analysis(connection, "snapshot_actions"):
             labels[label["snapshot_id"]].append(label)
     texts = TokenTexts(connection) if with_text else None
-    return [_view(rows[one], labels[one], location, texts) for one in snapshot_ids]
+    return [_view(rows[one], labels[one], version, texts) for one in snapshot_ids]
 
 
-def _view(row: Row, labels: list[Row], location: Location, token_texts: TokenTexts | None) -> SnapshotView:
+def _view(row: Row, labels: list[Row], version: StoreVersion, token_texts: TokenTexts | None) -> SnapshotView:
     tree = TreeShape(row["block_size"], row["max_level"])
     levels = np.asarray(row["levels"], dtype=np.uint8)
     lod_map = LODMap(tree, row["start"], row["first_cursor"], levels).extended(row["cursor"])
     actions = _actions(lod_map, row["protected_tail"], labels)
     bounds = _span_bounds(lod_map)
-    texts, problem = _texts(row, location, token_texts, [(first, end) for _, _, first, end in bounds])
+    texts, problem = _texts(row, version, token_texts, [(first, end) for _, _, first, end in bounds])
     index_of = {found.action: i for i, found in enumerate(actions)}
     spans = tuple(
         SpanView(
@@ -274,7 +274,7 @@ def _actions(lod_map: LODMap, protected_tail: int, labels: list[Row]) -> tuple[A
 
 
 def _texts(
-    row: Row, location: Location, token_texts: TokenTexts | None, bounds: list[tuple[int, int]]
+    row: Row, version: StoreVersion, token_texts: TokenTexts | None, bounds: list[tuple[int, int]]
 ) -> tuple[list[str], str]:
     """The text of each span and an empty string; or no texts and the reason."""
     if token_texts is None:
@@ -282,7 +282,8 @@ def _texts(
     if not row["arrays"]:
         return [""] * len(bounds), "the store does not hold this document's tokens"
     try:
-        (tokens_T,) = read_document(location, DocumentPlace.of(row), 0)
+        place = DocumentPlace.of(row)
+        (tokens_T,) = read_document(ArrayFolder.of(version, place.folder), place, 0)
         start, ends = bounds[0][0], [end - bounds[0][0] for _, end in bounds]
         texts = token_texts.spans(row["tokenizer_hash"], tokens_T[start : row["cursor"]].tolist(), ends)
     except StoreError as error:

@@ -25,7 +25,7 @@ from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import DocumentPlace, read_document
+from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
@@ -154,18 +154,19 @@ class _KnownDocuments:
     """Documents the store already holds, read when a row names one."""
 
     def __init__(self, store: Store | None) -> None:
-        self._store = store
-        rows = fetch_rows(connect(store.at()), "from stored_documents") if store else []
+        self._version = store.at() if store else None
+        rows = fetch_rows(connect(self._version), "from stored_documents") if self._version else []
         self._rows = {row["document_id"]: row for row in rows}
         self.placements = known_placements(store)
 
     def get(self, identity: str, tokenizer_hash: str) -> "_Found":
         row = self._rows.get(identity)
-        if row is None or self._store is None:
+        if row is None or self._version is None:
             raise ValueError(f"document_id {identity!r} is not in the store and the row has no tokens")
         if row["tokenizer_hash"] != tokenizer_hash:
             raise ValueError(f"document_id {identity!r} is of another tokenizer, {row['tokenizer_hash']!r}")
-        (tokens,) = read_document(self._store.location, DocumentPlace.of(row), 0)
+        place = DocumentPlace.of(row)
+        (tokens,) = read_document(ArrayFolder.of(self._version, place.folder), place, 0)
         return _Found(identity, row["source"], tokens, self.placements[identity])
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from mctrace.datasets.batches.contexts import IntArray
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import DocumentPlace, open_arrays, read_array, read_document
-from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
@@ -61,8 +60,10 @@ class DocumentArrays:
         tables: dict[tuple[str, str], Tensor] = {}
         for key in {(kind.model_hash, kind.dtype) for kind in self.kinds}:
             if key not in folders:
-                raise InputError(f"{self._location.uri} lacks the embedding table of model {key[0][:8]}")
-            table = read_array(open_arrays(self._location, folders[key]), "embedding_table")
+                raise InputError(
+                    f"{self.version.location.uri} lacks the embedding table of model {key[0][:8]}"
+                )
+            table = read_array(open_arrays(ArrayFolder.of(self.version, folders[key])), "embedding_table")
             tables[key] = torch.from_numpy(table)
         widths = sorted({table.shape[1] for table in tables.values()})
         if len(widths) > 1:
@@ -78,13 +79,10 @@ class DocumentArrays:
 
     def document(self, document_id: str, provenance: Provenance) -> StoredDocument:
         """One document's tokens and gists. Raises StoreError when they cannot be read."""
-        tokens, *gists = _read_document(self._location, self._places[document_id, provenance])
+        place = self._places[document_id, provenance]
+        tokens, *gists = _read_document(ArrayFolder.of(self.version, place.folder), place)
         table_Vd = self.embedding_tables[provenance.model_hash, provenance.dtype]
         return StoredDocument(table_Vd, tokens, tuple(map(torch.from_numpy, gists)))
-
-    @property
-    def _location(self) -> Location:
-        return self.version.location
 
     @cached_property
     def _places(self) -> dict[tuple[str, Provenance], DocumentPlace]:
@@ -93,6 +91,6 @@ class DocumentArrays:
 
 
 @lru_cache(maxsize=1024)
-def _read_document(location: Location, place: DocumentPlace) -> list[npt.NDArray[Any]]:
+def _read_document(arrays: ArrayFolder, place: DocumentPlace) -> list[npt.NDArray[Any]]:
     """A document's tokens and its gists per level; the most recent documents stay in memory."""
-    return read_document(location, place, *range(len(place.num_rows)))
+    return read_document(arrays, place, *range(len(place.num_rows)))

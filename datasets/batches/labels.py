@@ -149,7 +149,7 @@ def open_training_data(
     learn from, or when labels differ in base model, GistNet or dtype and `mix` does not name that; those of
     different trees never mix.
     """
-    version.refuse_damaged()
+    version.refuse_damaged(hash_tables=True)
     target = Target.named(target) if isinstance(target, str) else target
     connection = connect(version)
     if not where:  # a mixture is a plainer word than whatever a target makes of it

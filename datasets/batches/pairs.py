@@ -85,7 +85,7 @@ def open_preference_data(
     Raises InputError when there is none (the collector makes variants when asked to), or those of different
     base models, GistNets or trees are mixed.
     """
-    version.refuse_damaged()
+    version.refuse_damaged(hash_tables=True)
     connection = connect(version)
     _choose_pairs(connection, max_pairs, hard_negative_share, where)
     if not fetch_rows(connection, "select 1 from chosen_pairs limit 1"):

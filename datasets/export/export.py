@@ -88,7 +88,7 @@ def export(
     nothing fits the request; StoreError when the version is damaged, or does not hold the texts asked for.
     """
     _refuse_taken(out, overwrite=overwrite)
-    version.refuse_damaged()
+    version.refuse_damaged(hash_tables=True)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-export-", dir=out.parent))
@@ -134,7 +134,7 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
     places = {key: DocumentPlace.of(row) for key, row in documents.items()}
     progress.start("exporting", None, "snapshots")
     batches = stream_user_sql(connection, export_query(request), _ROWS_AT_ONCE)
-    rows = snapshot_rows(version.location, batches, places, texts)
+    rows = snapshot_rows(version, batches, places, texts)
     used: dict[DocumentKey, None] = {}
     runs: dict[str, None] = {}
     snapshots, num_labels = _write_snapshots(rows, folder, request, used, runs, progress)
@@ -143,9 +143,9 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
         raise InputError(f"{version.location.uri} at version {version.version} has no label{where}")
     tables = {"snapshots": snapshots}
     chosen = [documents[key] for key in sorted(used)]
-    tables["documents"] = _write_documents(version.location, chosen, folder, request, texts)
+    tables["documents"] = _write_documents(version, chosen, folder, request, texts)
     if request.with_embeddings:
-        tables["embeddings"] = _write_embeddings(version.location, connection, used, folder, request)
+        tables["embeddings"] = _write_embeddings(version, connection, used, folder, request)
     num_rows = {name: table.num_rows for name, table in tables.items()}
     about = _describe(version, connection, request, num_rows, num_labels, list(runs), chosen)
     schemas = {name: table.schema for name, table in tables.items()}
@@ -203,7 +203,7 @@ def _write_snapshots(
 
 
 def _write_documents(
-    location: Location,
+    version: StoreVersion,
     rows: Sequence[dict[str, Any]],
     folder: Path,
     request: ExportRequest,
@@ -211,14 +211,14 @@ def _write_documents(
 ) -> TableFiles:
     table = TableFiles(folder / "documents", request.layout)
     max_level = max(row["max_level"] for row in rows)
-    for split, batch in document_rows(location, rows, max_level, texts):
+    for split, batch in document_rows(version, rows, max_level, texts):
         table.write(split, batch)
     table.finish()
     return table
 
 
 def _write_embeddings(
-    location: Location,
+    version: StoreVersion,
     connection: duckdb.DuckDBPyConnection,
     used: Mapping[DocumentKey, None],
     folder: Path,
@@ -229,7 +229,7 @@ def _write_embeddings(
     models = {(key.model_hash, key.dtype) for key in used}
     for row in fetch_rows(connection, "from stored_embeddings order by model_hash, dtype"):
         if (row["model_hash"], row["dtype"]) in models:
-            for batch in embedding_rows(location, row):
+            for batch in embedding_rows(version, row):
                 table.write("train", batch)
     table.finish()
     return table

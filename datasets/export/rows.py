@@ -16,8 +16,8 @@ import pyarrow as pa
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.sql.token_text import TokenTexts
-from mctrace.datasets.store.arrays import DocumentPlace, open_arrays, read_array, read_document
-from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
+from mctrace.datasets.store.store import StoreVersion
 
 _PER_SNAPSHOT = (
     "snapshot_id", "trajectory_id", "run_id", "document_id", "source", "split", "policy", "cursor",
@@ -48,7 +48,7 @@ class DocumentKey:
 
 
 def snapshot_rows(
-    location: Location,
+    version: StoreVersion,
     batches: Iterator[pa.RecordBatch],
     places: dict[DocumentKey, DocumentPlace],
     texts: TokenTexts | None,
@@ -57,7 +57,8 @@ def snapshot_rows(
 
     @lru_cache(_DOCUMENTS_KEPT)
     def tokens_of(key: DocumentKey) -> npt.NDArray[Any]:
-        return read_document(location, places[key], 0)[0]
+        place = places[key]
+        return read_document(ArrayFolder.of(version, place.folder), place, 0)[0]
 
     for batch in batches:
         rows = batch.drop_columns(["actions"]).to_pylist()
@@ -141,12 +142,13 @@ def _lists(lengths: Sequence[int], values: pa.Array) -> pa.ListArray:
 
 
 def document_rows(
-    location: Location, rows: Sequence[dict[str, Any]], max_level: int, texts: TokenTexts | None
+    version: StoreVersion, rows: Sequence[dict[str, Any]], max_level: int, texts: TokenTexts | None
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """(split, one row) for each document: its tokens, its gists of every level, its text when asked for."""
     for row in rows:
         levels = range(row["max_level"] + 1)
-        tokens_T, *gists = read_document(location, DocumentPlace.of(row), *levels)
+        place = DocumentPlace.of(row)
+        tokens_T, *gists = read_document(ArrayFolder.of(version, place.folder), place, *levels)
         columns: dict[str, pa.Array] = {
             name: pa.array([row[name]])
             for name in (
@@ -165,9 +167,9 @@ def document_rows(
         yield row["split"], pa.RecordBatch.from_pydict(columns)
 
 
-def embedding_rows(location: Location, row: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def embedding_rows(version: StoreVersion, row: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     """One row per token id of a base model's embedding table, some thousands at a time."""
-    table_Vd = read_array(open_arrays(location, row["arrays"]), "embedding_table")
+    table_Vd = read_array(open_arrays(ArrayFolder.of(version, row["arrays"])), "embedding_table")
     for first in range(0, len(table_Vd), _EMBEDDING_ROWS):
         some = table_Vd[first : first + _EMBEDDING_ROWS]
         yield pa.RecordBatch.from_pydict(

@@ -1,5 +1,11 @@
-"""Reading a part's Zarr arrays: slice by document, then index in memory."""
+"""Reading a part's Zarr arrays: slice by document, then index in memory.
 
+Every file, metadata included, is held against the ledger's sha256 when this process first reads it: Blosc has
+no checksum, and a missing chunk would read as zeros.
+"""
+
+import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +13,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.store.file_hashes import is_right, was_right
 from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.parts import PartFile
+from mctrace.datasets.store.store import StoreVersion, damaged_file
 from mctrace.errors import StoreError
+
+
+@dataclass(frozen=True)
+class ArrayFolder:
+    """A Zarr group that a table's `arrays` column names, and what the ledger says of its files."""
+
+    location: Location
+    folder: str
+    """relative to the store"""
+    files: tuple[PartFile, ...]
+    """their paths relative to the part's folder, which is the group's parent"""
+
+    @classmethod
+    def of(cls, version: StoreVersion, folder: str) -> "ArrayFolder":
+        """Raises StoreError for a folder that is no part's: the column is data, not a path to follow."""
+        part_folder, _, _ = folder.rpartition("/")
+        part = version.by_folder.get(part_folder)
+        if part is None:
+            raise StoreError(
+                f"{version.location.uri}: the arrays {folder!r} are of no part of version "
+                f"{version.version} (mctrace verify)"
+            )
+        return cls(version.location, folder, part.files)
 
 
 @dataclass(frozen=True)
@@ -44,52 +79,58 @@ def array_of_level(level: int) -> str:
     return f"gists/lod{level}" if level else "tokens"
 
 
-def read_document(location: Location, place: DocumentPlace, *levels: int) -> list[npt.NDArray[Any]]:
+def read_document(arrays: ArrayFolder, place: DocumentPlace, *levels: int) -> list[npt.NDArray[Any]]:
     """A document's tokens [T] (level 0) and gists [nodes, d], for each of `levels`.
 
-    Raises StoreError when they are not all there.
+    Raises StoreError when they are not all there, or not what the ledger says.
     """
-    group = open_arrays(location, place.folder)
+    group = open_arrays(arrays)
 
     def read(level: int) -> npt.NDArray[Any]:
         values = read_array(group, array_of_level(level), place.rows(level))
-        _check_rows(location, place, level, values)
+        _check_rows(arrays, place, level, values)
         return values
 
-    return list(location.each(read, levels))
+    return list(arrays.location.each(read, levels))
 
 
-def read_tokens(location: Location, places: Sequence[DocumentPlace]) -> list[npt.NDArray[Any]]:
+def read_tokens(arrays: ArrayFolder, places: Sequence[DocumentPlace]) -> list[npt.NDArray[Any]]:
     """The tokens [T] of documents that share one folder, whose array is read once for all of them.
 
-    Raises StoreError when they are not all there.
+    Raises StoreError when they are not all there, or not what the ledger says.
     """
-    (folder,) = {place.folder for place in places}
-    array = read_array(open_arrays(location, folder), array_of_level(0))
+    array = read_array(open_arrays(arrays), array_of_level(0))
     tokens = [array[place.rows(0)] for place in places]
     for place, found in zip(places, tokens, strict=True):
-        _check_rows(location, place, 0, found)
+        _check_rows(arrays, place, 0, found)
     return tokens
 
 
-def _check_rows(location: Location, place: DocumentPlace, level: int, values: npt.NDArray[Any]) -> None:
+def _check_rows(arrays: ArrayFolder, place: DocumentPlace, level: int, values: npt.NDArray[Any]) -> None:
     if len(values) != place.num_rows[level]:
         raise StoreError(
-            f"{location.uri}/{place.folder} has too few rows of level {level}: {len(values)} of "
+            f"{arrays.location.uri}/{arrays.folder} has too few rows of level {level}: {len(values)} of "
             f"{place.num_rows[level]} (mctrace verify)"
         )
 
 
-def open_arrays(location: Location, folder: str) -> zarr.Group:
-    """The Zarr group a table's `arrays` column names. Raises StoreError when it is not there."""
-    store: Any = location.path(folder)
-    if not location.is_local:
-        store = zarr.storage.FsspecStore.from_url(location.url(folder), read_only=True)
+def open_arrays(arrays: ArrayFolder) -> zarr.Group:
+    """The Zarr group. Raises StoreError when it is not there or not what the ledger says."""
+    location = arrays.location
+    files: Store = (
+        LocalStore(location.path(arrays.folder), read_only=True)
+        if location.is_local
+        else FsspecStore.from_url(location.url(arrays.folder), read_only=True)
+    )
     try:
         # Said outright, so that nothing has to be looked for that this format does not have.
-        return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+        return zarr.open_group(_CheckedFiles(files, arrays), mode="r", zarr_format=3, use_consolidated=False)
+    except StoreError:
+        raise
     except (FileNotFoundError, ValueError) as error:
-        raise StoreError(f"{location.uri}/{folder} cannot be read: {error} (mctrace verify)") from error
+        raise StoreError(
+            f"{location.uri}/{arrays.folder} cannot be read: {error} (mctrace verify)"
+        ) from error
 
 
 def read_array(group: zarr.Group, path: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
@@ -98,5 +139,42 @@ def read_array(group: zarr.Group, path: str, rows: slice = slice(None)) -> npt.N
         found = group[path]
         assert isinstance(found, zarr.Array), path
         return np.asarray(found[rows])
+    except StoreError:
+        raise
     except (KeyError, ValueError, RuntimeError, OSError) as error:
         raise StoreError(f"{group.store_path}/{path} cannot be read: {error} (mctrace verify)") from error
+
+
+_one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+"""By file. All of zarr's reading is on one event loop."""
+
+
+class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyped here
+    """A group's files, each held against the ledger before its first byte is used."""
+
+    def __init__(self, store: Store, arrays: ArrayFolder) -> None:
+        super().__init__(store)
+        self._arrays = arrays
+        root = arrays.folder.rpartition("/")[2]
+        self._files = {file.path.removeprefix(f"{root}/"): file for file in arrays.files}
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        location, place, file = self._arrays.location, f"{self._arrays.folder}/{key}", self._files.get(key)
+        if file is None:  # the ledger names every chunk
+            raise damaged_file(location, place)
+        if not was_right(location, place, file):
+            async with _one_at_a_time[place]:
+                if not was_right(location, place, file):
+                    content = await self._store.get(key, prototype)
+                    if content is None or not await asyncio.to_thread(
+                        is_right, location, place, file, content.to_bytes()
+                    ):
+                        raise damaged_file(location, place)
+                    if byte_range is None:
+                        return content
+        found = await self._store.get(key, prototype, byte_range)
+        if found is None:
+            raise damaged_file(location, place)
+        return found

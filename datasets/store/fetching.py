@@ -18,7 +18,7 @@ from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import PartFile
 from mctrace.errors import StoreError
 
-_MOST_BYTES = 8 * 2**20
+MOST_BYTES = 8 * 2**20
 """of a file that is fetched whole"""
 
 
@@ -40,7 +40,7 @@ def readable_folders(location: Location) -> list[str]:
 
 
 def _fetched(location: Location, folder: Path, place: str, file: PartFile) -> str:
-    if file.size > _MOST_BYTES:
+    if file.size > MOST_BYTES:
         return location.url(place)
     copy = folder / f"{file.sha256}.parquet"
     if not copy.exists():

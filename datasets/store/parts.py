@@ -183,7 +183,11 @@ def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -
             # A missing chunk would read as zeros without a word; so none is ever left out.
             config={"write_empty_chunks": True},
             # Numbers byte by byte, for the same reason as in Parquet.
-            compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            # The checksum is for readers that have zarr and no ledger.
+            compressors=[
+                zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+                zarr.codecs.Crc32cCodec(),
+            ],
         )
         array[...] = values
 

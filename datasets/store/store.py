@@ -4,13 +4,16 @@ Two rules: parts are written once; one ledger says which parts exist.
 """
 
 import json
+import os
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deltalake.exceptions import DeltaError
 
-from mctrace.datasets.store.fetching import readable_files
+from mctrace.datasets.store.fetching import MOST_BYTES, readable_files
+from mctrace.datasets.store.file_hashes import is_right, was_right
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
 from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER
 from mctrace.datasets.store.location import Location
@@ -118,6 +121,11 @@ class StoreVersion:
         )
 
     @cached_property
+    def by_folder(self) -> dict[str, Part]:
+        """Everything that the version lists, by where it is."""
+        return {committed.part.folder: committed.part for committed in self.listed}
+
+    @cached_property
     def part_ids(self) -> frozenset[str]:
         """Everything that the version lists, and so is not written again."""
         return frozenset(committed.part.part_id for committed in self.listed)
@@ -158,10 +166,11 @@ class StoreVersion:
             return ()
         return tuple(name for name in self.datasets[self.dataset].num_rows if name in DERIVED_TABLES)
 
-    def refuse_damaged(self) -> None:
+    def refuse_damaged(self, *, hash_tables: bool = False) -> None:
         """Raises StoreError when a file is missing or has another size than the ledger says.
 
-        A missing Zarr chunk would otherwise read as zeros without a word. Hashes are `mctrace verify`'s.
+        `hash_tables`: also when a table has other content, for those who read all of them; arrays are hashed
+        as they are read, and a table that is fetched from an object store is hashed on the way.
         """
         found = self.location.sizes("parts")
         for committed in self.parts:
@@ -169,6 +178,22 @@ class StoreVersion:
             for file in committed.part.files:
                 place = f"{folder}/{file.path}"
                 if found.get(place) != file.size:
+                    raise damaged_file(self.location, place)
+        if hash_tables:
+            self._refuse_altered_tables()
+
+    def _refuse_altered_tables(self) -> None:
+        tables = [
+            (f"{part.folder}/{file.path}", file)
+            for part in (committed.part for committed in self.parts)
+            for file in part.files
+            if file.path.endswith(".parquet") and (self.location.is_local or file.size > MOST_BYTES)
+        ]
+        unseen = [one for one in tables if not was_right(self.location, *one)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing holds no lock
+            rights = pool.map(lambda one: is_right(self.location, *one), unseen)
+            for (place, _), right in zip(unseen, rights, strict=True):
+                if not right:
                     raise damaged_file(self.location, place)
 
     def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:

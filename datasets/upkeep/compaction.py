@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import DocumentPlace, array_of_level, read_document
+from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, array_of_level, read_document
 from mctrace.datasets.store.parts import ARRAYS, Part, PartFile, write_part
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.schemas import TABLES
@@ -108,13 +108,13 @@ def _concatenate(
     version: StoreVersion, group: list[Part], documents: pa.Table
 ) -> tuple[pa.Table, dict[str, npt.NDArray[Any]]]:
     """The documents' arrays one behind the other, and their rows saying where each begins."""
-    location = version.location
-    files = [(part, file) for part in group for file in part.files if file.path.startswith(ARRAYS)]
-    for _ in location.each(lambda one: len(_content(version, *one)), files):
-        pass
     places = [DocumentPlace.of(row) for row in documents.to_pylist()]
     levels = range(len(places[0].num_rows))
-    values = list(location.each(lambda place: read_document(location, place, *levels), places))
+
+    def read(place: DocumentPlace) -> list[npt.NDArray[Any]]:
+        return read_document(ArrayFolder.of(version, place.folder), place, *levels)
+
+    values = list(version.location.each(read, places))
     arrays = {array_of_level(level): np.concatenate([found[level] for found in values]) for level in levels}
     ends = np.cumsum([place.num_rows for place in places], axis=0)
     first_rows = np.vstack([np.zeros_like(ends[:1]), ends[:-1]]).tolist()

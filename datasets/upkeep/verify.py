@@ -1,6 +1,5 @@
 """Found, not trusted: every file of a version held against what the ledger says of it."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.file_hashes import file_hash
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
 from mctrace.datasets.store.parts import Part, PartFile
 from mctrace.datasets.store.schemas import ADDED_COLUMNS, TABLES
@@ -15,9 +15,6 @@ from mctrace.datasets.store.store import StoreVersion
 from mctrace.datasets.upkeep.verify_ledger import verify_ledger
 from mctrace.errors import StoreError
 from mctrace.progress import Progress
-
-_BLOCK = 8 * 2**20
-"""Bytes read at once for a hash."""
 
 _REFERENCES = {
     "trajectories without their document": """
@@ -164,17 +161,9 @@ def _verify_file(version: StoreVersion, place: str, file: PartFile, *, quick: bo
         return "is missing"
     if size != file.size:
         return f"has {size} bytes, the ledger says {file.size}"
-    if not quick and _sha256(version, place) != file.sha256:
+    if not quick and file_hash(version.location, place) != file.sha256:
         return "has other content than the ledger's sha256 says"
     return None
-
-
-def _sha256(version: StoreVersion, place: str) -> str:
-    digest = hashlib.sha256()
-    with version.location.filesystem.open(version.location.path(place), "rb") as content:
-        while block := content.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _verify_table(version: StoreVersion, place: str, part: Part) -> Iterator[Problem]:

@@ -78,7 +78,7 @@ def test_small_files_are_fetched_whole_and_large_ones_read_in_place(store, monke
     assert len(files) == 3
     assert all(Path(file).is_file() for file in files)
     rows = fetch_rows(connect(store.at()), query)
-    monkeypatch.setattr("mctrace.datasets.store.fetching._MOST_BYTES", 10)
+    monkeypatch.setattr("mctrace.datasets.store.fetching.MOST_BYTES", 10)
     assert all(file.startswith("s3://traces/synthetic/") for file in store.at().table_files("effects"))
     assert fetch_rows(connect(store.at()), query) == rows
 

@@ -33,7 +33,7 @@ def checkpoints(tmp_path: Path) -> list[Path]:
 
 def test_scores_are_those_of_a_training_batch(store: Store, connection: Connection, checkpoints) -> None:
     (scorer,) = open_scorers(checkpoints[:1])
-    views = read_snapshots(connection, store.location, IDS, with_text=False)
+    views = read_snapshots(connection, store.at(), IDS, with_text=False)
     found = scored(store.at(), views, [scorer])
     data = open_training_data(store.at(), "literal", 1.0)
     labelled = {s.snapshot_id: s for split in data.splits.values() for s in split}
@@ -56,7 +56,7 @@ def test_values_are_priced_by_the_actions_that_a_snapshot_has(
     store: Store, connection: Connection, tmp_path
 ) -> None:
     (scorer,) = open_scorers([write_checkpoint(tmp_path / "values" / "best", target="value")])
-    views = read_snapshots(connection, store.location, IDS, with_text=False)
+    views = read_snapshots(connection, store.at(), IDS, with_text=False)
     protected = [dataclasses.replace(view, protected_tail=12) for view in views]
     free = [dataclasses.replace(view, protected_tail=0) for view in views]
     prices = []
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_other_labels_is_refused(
     store: Store, connection: Connection, tmp_path: Path, changes, what: str
 ) -> None:
     (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", **changes)])
-    views = read_snapshots(connection, store.location, IDS[:1], with_text=False)
+    views = read_snapshots(connection, store.at(), IDS[:1], with_text=False)
     with pytest.raises(InputError, match=f"trained on labels of another {what}"):
         scored(store.at(), views, [scorer])
 
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_a_mixture_scores_each_kind_of_it(
     store: Store, connection: Connection, tmp_path: Path
 ) -> None:
     (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", gist_hash="mean+other")])
-    (view,) = read_snapshots(connection, store.location, IDS[:1], with_text=False)
+    (view,) = read_snapshots(connection, store.at(), IDS[:1], with_text=False)
     (found,) = scored(store.at(), [view], [scorer])
     assert found.scorers == [scorer.name]
     assert scorer.fits(replace(view, gist_hash="other").provenance)
@@ -105,7 +105,7 @@ def test_a_checkpoint_of_a_mixture_scores_each_kind_of_it(
 def test_agreement_is_a_rank_correlation_by_document(
     store: Store, connection: Connection, checkpoints
 ) -> None:
-    views = read_snapshots(connection, store.location, IDS, with_text=False)
+    views = read_snapshots(connection, store.at(), IDS, with_text=False)
     perfect = [
         replace(
             view,
@@ -166,7 +166,7 @@ def test_two_checkpoints_have_a_section_of_their_own(
     store: Store, connection: Connection, checkpoints
 ) -> None:
     scorers = open_scorers(checkpoints)
-    views = scored(store.at(), read_snapshots(connection, store.location, IDS, with_text=False), scorers)
+    views = scored(store.at(), read_snapshots(connection, store.at(), IDS, with_text=False), scorers)
     section = checkpoint_section(*scorers, scorer_agreement(connection, views), views, "Judged on three.")
     assert section.title == "first and second"
     assert [plot.title for plot in section.plots] == [

@@ -17,7 +17,7 @@ from tests.analysis.synthetic import BY_HAND, SCRIPT_TEXT, write_store
 
 
 def read(store: Store, connection: duckdb.DuckDBPyConnection, *ids: str) -> list[SnapshotView]:
-    return read_snapshots(connection, store.location, ids, with_text=True)
+    return read_snapshots(connection, store.at(), ids, with_text=True)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_without_a_vocabulary_only_the_text_is_missing(store: Store, tmp_path: P
     older = write_store(tmp_path / "older", BY_HAND, words=[])
     for of, with_text, reason in ((older, True, "does not say what the ids"), (store, False, "")):
         with connect(of.at()) as connection:
-            (found,) = read_snapshots(connection, of.location, ["trajectory-a:64"], with_text=with_text)
+            (found,) = read_snapshots(connection, of.at(), ["trajectory-a:64"], with_text=with_text)
         assert reason in found.text_problem
         assert bool(reason) == bool(found.text_problem)
         assert {span.text for span in found.spans} == {""}

@@ -71,7 +71,7 @@ def test_a_damaged_file_is_never_copied(store, part_id, name):
     file = Path(store.location.root) / part.folder / name
     content = file.read_bytes()
     file.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
-    with pytest.raises(StoreError, match=rf"{name} is damaged"):
+    with pytest.raises(StoreError, match=rf"{name} is .*damaged"):
         compact(store, Silent())
 
 

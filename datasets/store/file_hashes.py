@@ -1,0 +1,34 @@
+"""Files held against the ledger's sha256 when a process first reads them; what was right is remembered."""
+
+import hashlib
+
+from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.parts import PartFile
+
+_BLOCK = 8 * 2**20
+"""Bytes read at once for a hash."""
+
+_right: set[tuple[str, str, str]] = set()
+"""store, place and hash of the files that this process has found to be what the ledger says"""
+
+
+def file_hash(location: Location, place: str) -> str:
+    """sha256 of a file as it is now."""
+    digest = hashlib.sha256()
+    with location.filesystem.open(location.path(place), "rb") as content:
+        while block := content.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def was_right(location: Location, place: str, file: PartFile) -> bool:
+    """Whether this process has found the file to be what the ledger says."""
+    return (location.uri, place, file.sha256) in _right
+
+
+def is_right(location: Location, place: str, file: PartFile, content: bytes | None = None) -> bool:
+    """Whether a file, or its `content` where that was read already, is what the ledger says."""
+    found = file_hash(location, place) if content is None else hashlib.sha256(content).hexdigest()
+    if found == file.sha256:
+        _right.add((location.uri, place, file.sha256))
+    return found == file.sha256
