@@ -30,6 +30,7 @@ from mctrace.collect.running.run_checks import (
 from mctrace.collect.running.run_records import new_run_id, run_row, write_run_event
 from mctrace.collect.running.vocabulary import write_vocabulary
 from mctrace.collect.running.worker import Finished, RunContext, WorkItem
+from mctrace.collect.running.worker_agreement import agree, check_earlier
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
@@ -75,6 +76,9 @@ def run_collection(
     """Measures what is missing and commits it part by part; measures nothing twice, but for
     trajectories whose document or tables the store lacks (`RunPlan.missing`).
 
+    Before anything is measured every worker takes the same probe; where they disagree with each other, or
+    with an earlier run of the same model, that is a CollectError.
+
     An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
     committed until then stays.
     """
@@ -85,6 +89,11 @@ def run_collection(
     context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
+        progress.start("probing the workers", None, "")
+        agreement = agree(workers.probes(), plan.provenance.dtype)
+        check_earlier(store, plan.provenance, agreement)
+        workers.admit_with(agreement.check)
+        progress.stop()
         if plan.is_windowed and calibration is None:
             progress.start("calibrating the windowed estimator", None, "actions")
             calibration = calibrate(workers, plan, progress)
@@ -98,6 +107,7 @@ def run_collection(
             find_noise_floor(workers, decided, remaining),
             calibration_id(plan, config) if plan.is_windowed else None,
             calibration,
+            agreement,
         )
         progress.stop()
         row = run_row(context, source, resolved_config, checks)

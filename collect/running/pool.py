@@ -1,10 +1,11 @@
 """Who measures: the same worker in this process, or one per Ray actor (`cluster.py`)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from mctrace.base_model.sizes import ModelSize
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.running.worker_agreement import NamedProbe
 from mctrace.datasets.store.parts import Part
 
 
@@ -17,6 +18,14 @@ class Workers(Protocol):
     def model_size(self) -> ModelSize: ...
 
     def batch_tokens(self) -> int: ...
+
+    def probes(self) -> Sequence[NamedProbe]:
+        """What every worker makes of the seeded probe."""
+        ...
+
+    def admit_with(self, check: Callable[[NamedProbe], None]) -> None:
+        """From now on, have `check` look at the probe of a worker that joins, before that gets work."""
+        ...
 
     def write_embeddings(self) -> Part: ...
 
@@ -40,6 +49,12 @@ class InProcessWorker:
 
     def batch_tokens(self) -> int:
         return self._worker.batch_tokens()
+
+    def probes(self) -> Sequence[NamedProbe]:
+        return [NamedProbe("", self._worker.probe())]
+
+    def admit_with(self, check: Callable[[NamedProbe], None]) -> None:
+        """Nobody joins."""
 
     def write_embeddings(self) -> Part:
         return self._worker.write_embeddings()

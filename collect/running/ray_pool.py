@@ -1,15 +1,15 @@
 """Workers on Ray: one actor holds one model, the driver keeps each busy with a short queue.
 
 The only file that imports ray. An actor that dies costs what it had in flight: its items go to its successor,
-a bounded number of times each.
+a bounded number of times each. No actor gets work before its probe was looked at.
 """
 
 import logging
 import math
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mctrace.base_model.sizes import ModelSize
 from mctrace.collect.config import RayConfig
+from mctrace.collect.measuring.probe import Probe
+from mctrace.collect.planning.passes import ModelSize
 from mctrace.collect.running.shared_folder import answer, refuse_unshared
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.running.worker_agreement import NamedProbe
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part
-from mctrace.errors import CollectError, ConfigError, MctraceError
+from mctrace.errors import CollectError, ConfigError, MctraceError, brief
 
 _NODE_PATIENCE = 60
 """Seconds a node may take to start a process that looks for the store."""
@@ -33,24 +36,36 @@ QUEUE_DEPTH = 2
 """Items per actor: one running, one waiting, so that no actor idles while the driver commits."""
 
 
-@ray.remote
-class MeasuringActor:
-    """A worker in a process of its own."""
+@dataclass(frozen=True)
+class _Joined:
+    """What an actor says of itself once its model is loaded."""
+
+    node_id: str
+    model_size: ModelSize
+    batch_tokens: int
+    probe: Probe
+
+
+class Measuring:
+    """A worker in a process of its own, which loads its model when it is told to join."""
 
     def __init__(self, context: RunContext, num_threads: int) -> None:
-        self._worker = Worker(context, num_threads)
+        self._context, self._num_threads = context, num_threads
 
-    def model_size(self) -> ModelSize:
-        return self._worker.model_size()
-
-    def batch_tokens(self) -> int:
-        return self._worker.batch_tokens()
+    def join(self) -> _Joined:
+        # Not when it is constructed: what goes wrong there reaches the driver as text alone.
+        self._worker = worker = Worker(self._context, self._num_threads)
+        node_id = ray.get_runtime_context().get_node_id()
+        return _Joined(node_id, worker.model_size(), worker.batch_tokens(), worker.probe())
 
     def write_embeddings(self) -> Part:
         return self._worker.write_embeddings()
 
     def measure(self, item: WorkItem) -> Finished:
         return self._worker.measure(item)
+
+
+MeasuringActor = ray.remote(Measuring)
 
 
 @dataclass(frozen=True)
@@ -72,9 +87,14 @@ class RayWorkers:
             signal.signal(signal.SIGTERM, terminate)  # Ray's own would end us without a last commit
         try:
             _refuse_impossible(config, Location.of(context.store_uri))
-            self._actors = [self._start_actor() for _ in range(config.actors)]
-            self._size: ModelSize = self._ask("model_size")
-            self._batch_tokens: int = self._ask("batch_tokens")
+            self._actors: dict[int, ActorHandle] = {}
+            self._joining: dict[ray.ObjectRef, int] = {}
+            self._joined: dict[int, _Joined] = {}
+            self._num_deaths: Counter[int] = Counter()
+            self._check: Callable[[NamedProbe], None] | None = None
+            for slot in range(config.actors):
+                self._start(slot)
+            self._settle()
         except BaseException:
             ray.shutdown()
             raise
@@ -84,24 +104,39 @@ class RayWorkers:
         return len(self._actors)
 
     def model_size(self) -> ModelSize:
-        return self._size
+        return self._joined[0].model_size
 
     def batch_tokens(self) -> int:
-        return self._batch_tokens
+        return self._joined[0].batch_tokens
+
+    def probes(self) -> Sequence[NamedProbe]:
+        return [self._named(slot) for slot in self._actors]
+
+    def admit_with(self, check: Callable[[NamedProbe], None]) -> None:
+        self._check = check
 
     def write_embeddings(self) -> Part:
-        part: Part = self._ask("write_embeddings")
-        return part
+        """By the first actor, or its successor where it dies over it."""
+        while True:
+            self._settle()
+            try:
+                part: Part = _get(self._actors[0].write_embeddings.remote())
+                return part
+            except RayActorError as error:
+                self._restart(0, error)
 
     def measure(self, items: Iterable[WorkItem]) -> Iterator[Finished]:
         pending = iter(items)
         retries: deque[tuple[WorkItem, int]] = deque()
         in_flight: dict[ray.ObjectRef, _InFlight] = {}
         while True:
-            self._fill(pending, retries, in_flight)
-            if not in_flight:
+            all_given = self._fill(pending, retries, in_flight)
+            if not in_flight and (all_given or not self._joining):
                 return
-            (done, *_), _ = ray.wait(list(in_flight), num_returns=1)
+            (done, *_), _ = ray.wait([*in_flight, *self._joining], num_returns=1)
+            if done in self._joining:
+                self._admit(done)
+                continue
             job = in_flight.pop(done)
             try:
                 finished: Finished = _get(done)
@@ -119,49 +154,73 @@ class RayWorkers:
         pending: Iterator[WorkItem],
         retries: deque[tuple[WorkItem, int]],
         in_flight: dict[ray.ObjectRef, _InFlight],
-    ) -> None:
-        load = [sum(job.slot == slot for job in in_flight.values()) for slot in range(len(self._actors))]
-        while min(load) < QUEUE_DEPTH:
+    ) -> bool:
+        """Gives actors that have joined work; whether there is no more to give."""
+        load = {
+            slot: sum(job.slot == slot for job in in_flight.values())
+            for slot in self._actors.keys() - self._joining.values()
+        }
+        while load and min(load.values()) < QUEUE_DEPTH:
             if retries:
                 item, attempt = retries.popleft()
             else:
                 following = next(pending, None)
                 if following is None:
-                    return
+                    return True
                 item, attempt = following, 1
-            slot = load.index(min(load))
+            slot = min(load, key=lambda slot: (load[slot], slot))
             actor = self._actors[slot]
             in_flight[actor.measure.remote(item)] = _InFlight(slot, actor, item, attempt)
             load[slot] += 1
+        return False
 
-    def _ask(self, method: str) -> Any:
-        """What the first actor says, or its successor where it dies over it."""
-        for attempt in range(1, self._config.max_attempts + 1):
-            try:
-                return _get(getattr(self._actors[0], method).remote())
-            except RayActorError as error:
-                if attempt == self._config.max_attempts:
-                    raise CollectError(
-                        f"an actor died {attempt} times before it measured anything "
-                        f"({str(error).splitlines()[0]}); is there enough memory for "
-                        f"{len(self._actors)} models?"
-                    ) from error
-                self._actors[0] = self._start_actor()
-        raise AssertionError("ray.max_attempts is at least 1")
+    def _start(self, slot: int) -> None:
+        self._actors[slot] = actor = self._start_actor()
+        self._joining[actor.join.remote()] = slot
+
+    def _restart(self, slot: int, error: RayActorError) -> None:
+        self._num_deaths[slot] += 1
+        if self._num_deaths[slot] >= self._config.max_attempts:
+            raise CollectError(
+                f"an actor died {self._num_deaths[slot]} times before it measured anything ({brief(error)}); "
+                f"is there enough memory for {len(self._actors)} models?"
+            ) from error
+        self._start(slot)
+
+    def _settle(self) -> None:
+        """Waits until every actor that was started has joined."""
+        while self._joining:
+            (done, *_), _ = ray.wait(list(self._joining), num_returns=1)
+            self._admit(done)
+
+    def _admit(self, done: ray.ObjectRef) -> None:
+        """An actor whose model is loaded, once its probe is what it should be."""
+        slot = self._joining.pop(done)
+        try:
+            self._joined[slot] = _get(done)
+        except RayActorError as error:
+            self._restart(slot, error)
+            return
+        if self._check:
+            self._check(self._named(slot))
+
+    def _named(self, slot: int) -> NamedProbe:
+        joined = self._joined[slot]
+        return NamedProbe(f"actor {slot} of node {joined.node_id[:12]}", joined.probe)
 
     def _replace(self, job: _InFlight, error: RayActorError) -> None:
         """A new actor in the dead one's slot, unless a sibling item already brought one."""
         if job.attempt >= self._config.max_attempts:
             raise CollectError(
                 f"the actor measuring {job.item.document.source} died {job.attempt} times "
-                f"({str(error).splitlines()[0]}); is there enough memory for {len(self._actors)} models? "
+                f"({brief(error)}); is there enough memory for {len(self._actors)} models? "
                 "What was committed stays; run the same command to go on"
             ) from error
         if self._actors[job.slot] is job.actor:
-            self._actors[job.slot] = self._start_actor()
+            self._start(job.slot)
 
     def _start_actor(self) -> ActorHandle:
-        return MeasuringActor.options(  # type: ignore[attr-defined]
+        return MeasuringActor.options(
             num_cpus=self._config.num_cpus, num_gpus=self._config.num_gpus, max_restarts=0
         ).remote(self._context, max(1, math.floor(self._config.num_cpus)))
 

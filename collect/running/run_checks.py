@@ -19,6 +19,7 @@ from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.collect.running.pool import Workers
 from mctrace.collect.running.worker import WorkItem
+from mctrace.collect.running.worker_agreement import Agreement
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
@@ -47,6 +48,7 @@ class RunChecks:
     noise_floor: NoiseFloor | None = None
     calibration_id: str | None = None
     calibration: Fidelity | None = None
+    agreement: Agreement | None = None
 
 
 def calibration_id(plan: RunPlan, config: CollectConfig) -> str:

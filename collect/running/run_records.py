@@ -42,6 +42,7 @@ def run_row(
         "noise_floor": asdict(checks.noise_floor) if checks.noise_floor else None,
         "calibration_id": checks.calibration_id,
         "calibration": asdict(checks.calibration) if checks.calibration else None,
+        "probe": checks.agreement.row(context.provenance.block_size) if checks.agreement else None,
         "config": resolved_config,
         "software": json.dumps(_software()),
     }

@@ -32,6 +32,7 @@ from mctrace.collect.measuring.measurement import (
     measure_noise,
     measure_planned,
 )
+from mctrace.collect.measuring.probe import Probe, measure_probe
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.actions import Action
@@ -108,6 +109,11 @@ class Worker:
     def batch_tokens(self) -> int:
         """Entries that run at once here."""
         return self._batching.tokens
+
+    def probe(self) -> Probe:
+        """What this worker makes of the seeded probe, to hold against other workers'."""
+        provenance = self._context.provenance
+        return measure_probe(self._model, self._gistnet, provenance.tokenizer_hash, provenance.block_size)
 
     def write_embeddings(self) -> Part:
         """The base model's embedding table as a part: stored once, so that no snapshot stores embeddings."""

@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 2
+COLUMNS_VERSION = 3
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -111,6 +111,19 @@ _FIDELITY = pa.struct(
     ]
 )
 
+_PROBE = pa.struct(
+    [
+        ("version", pa.int64()),
+        ("nll", pa.float64()),
+        ("delta_nll", pa.list_(pa.float64())),
+        ("gists", pa.list_(pa.float64())),
+        ("gist_block_size", pa.int64()),
+        ("no_op", pa.float64()),
+        ("largest_difference", pa.float64()),
+        ("workers", pa.list_(pa.string())),
+    ]
+)
+
 RUNS = pa.schema(
     [
         ("run_id", pa.string()),
@@ -132,6 +145,7 @@ RUNS = pa.schema(
         ("calibration_id", pa.string()),
         ("calibration", _FIDELITY),
         ("audit", _FIDELITY),
+        ("probe", _PROBE),
     ]
 )
 
@@ -243,7 +257,7 @@ ADDED_COLUMNS = {
     "documents": {"first_rows"},
     "trajectories": {"baseline_status"},
     "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr"},
-    "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit"},
+    "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit", "probe"},
 }
 """Columns that files of mctrace 0.1 lack; they read as NULL."""
 

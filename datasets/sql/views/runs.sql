@@ -1,6 +1,8 @@
 -- runs: one row per collection run; ended_at and outcome are null for a run that never said goodbye.
 -- noise_floor is the largest difference of a label, nats per token, from the order of arithmetic alone (an edit
 -- that changes nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
+-- probe is what its workers agreed on before they measured: loss and labels of a seeded trajectory that depends on the
+-- tokenizer alone, so that other weights under the same hash are noticed.
 create view runs as
 select
     run_id,
@@ -19,6 +21,7 @@ select
     any_value(noise_floor) as noise_floor,
     any_value(calibration) as calibration,
     any_value(audit) as audit,
+    any_value(probe) as probe,
     any_value(config) as config,
     any_value(software) as software
 from stored_runs
