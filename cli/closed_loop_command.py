@@ -165,7 +165,7 @@ def held_out_documents(
 
     Raises InputError when no document is long enough, ModelError when the base model has too few positions.
     """
-    skipped = Skipped()
+    skipped = Skipped(config.corpus.strict)
     assigner = SplitAssigner(config.corpus, known_placements(find_store(config.store.uri)))
     tokenizer = source.load_tokenizer()
     found: list[tuple[Document, Loop]] = []

@@ -15,6 +15,7 @@ from mctrace.cli.options import (
     Model,
     SkipDamaged,
     StoreUri,
+    Strict,
     Traces,
     Version,
     configure,
@@ -42,6 +43,7 @@ def plan(
     traces: Traces = None,
     model: Model = None,
     limit: Limit = None,
+    strict: Strict = None,
     dtype: Dtype = None,
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="actors the run would have")] = None,
@@ -53,8 +55,9 @@ def plan(
     from mctrace.cli.collect_command import plan_run
 
     settings = configure(
-        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit, model__name=model,
-        model__dtype=dtype, model__device=device, ray__actors=actors,
+        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
+        corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
+        ray__actors=actors,
     )  # fmt: skip
     plan_run(settings, traces, console)
 
@@ -68,6 +71,7 @@ def collect(
     traces: Traces = None,
     model: Model = None,
     limit: Limit = None,
+    strict: Strict = None,
     dtype: Dtype = None,
     device: DeviceName = None,
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="local, auto or HOST:PORT")] = None,
@@ -81,8 +85,9 @@ def collect(
     from mctrace.cli.collect_command import collect_run
 
     settings = configure(
-        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit, model__name=model,
-        model__dtype=dtype, model__device=device, ray__actors=actors, ray__address=ray_address,
+        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
+        corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
+        ray__actors=actors, ray__address=ray_address,
     )  # fmt: skip
     collect_run(settings, traces, use_ray=not no_ray, console=console)
 

@@ -39,6 +39,7 @@ class PlannedRun:
     plan: RunPlan
     decided: RunPlan
     calibration: Fidelity | None
+    left_out: Skipped
 
 
 def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, console: Console) -> None:
@@ -68,12 +69,14 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
         )
         raise
     _print_summary(summary, store.at().version, config.collect.min_audit_spearman, console)
+    print_left_out(planned.left_out, console)
 
 
 def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> None:
     """Measures one typical trajectory without keeping it and predicts the whole run."""
     store = find_store(config.store.uri)
     planned = _plan(config, traces, store, console, make_progress(console))
+    print_left_out(planned.left_out, console)
     plan = planned.decided
     remaining = plan.missing(store)
     if not remaining:
@@ -113,12 +116,13 @@ def _plan(
     source = resolve_model(config.model.name, config.model.revision)
     check_architecture(source.config, "cpu", torch.float32)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
+    skipped = Skipped(config.corpus.strict)
     if traces is not None:
         found = plan_traces(traces, store, config.collect, config.corpus, provenance, source)
         _report_rejected(traces, found, console)
         plan = found.plan
     else:
-        documents = read_run_documents(config, store, source, console, progress)
+        documents = read_run_documents(config, store, source, skipped, progress)
         plan = make_plan(documents, config.collect, provenance, _lensnet_maps(config, source, provenance))
     check_fits(plan, source)
     calibration, decided = _decide(plan, config, store)
@@ -133,7 +137,7 @@ def _plan(
         + (f", {done} of them in the store already" if done else "")
         + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
     )
-    return PlannedRun(source, plan, decided, calibration)
+    return PlannedRun(source, plan, decided, calibration, skipped)
 
 
 def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Provenance) -> MapMaker | None:
@@ -174,14 +178,13 @@ def _report_rejected(traces: Path, found: TracePlan, console: Console) -> None:
 
 
 def read_run_documents(
-    config: PipelineConfig, store: Store | None, source: ModelSource, console: Console, progress: Progress
+    config: PipelineConfig, store: Store | None, source: ModelSource, skipped: Skipped, progress: Progress
 ) -> list[Document]:
-    """The configured corpus, split as `store` already splits it, saying what was left out."""
-    skipped = Skipped()
+    """The configured corpus, split as `store` already splits it; `skipped` hears what was left out."""
     assigner = SplitAssigner(config.corpus, known_placements(store))
+    tokenizer = source.load_tokenizer()
     texts = read_corpus(config.corpus.paths, skipped)
     documents: list[Document] = []
-    tokenizer = source.load_tokenizer()
     progress.start("reading documents", config.corpus.limit, "documents")
     try:
         for document in read_documents(
@@ -191,9 +194,14 @@ def read_run_documents(
             progress.advance(1)
     finally:
         progress.stop()
-    if skipped.counts:
-        console.print(f"Left out of the corpus: {skipped}", highlight=False)
     return documents
+
+
+def print_left_out(skipped: Skipped, console: Console) -> None:
+    """One line: how many files, lines and documents are no part of the run, and why."""
+    if skipped:
+        total = skipped.counts.total()
+        console.print(f"{total} left out of the corpus: {skipped}", markup=False, highlight=False)
 
 
 def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> Workers:

@@ -14,12 +14,13 @@ from rich.console import Console
 
 from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
 from mctrace.base_model.source import ModelSource, resolve_model
-from mctrace.cli.collect_command import read_run_documents
+from mctrace.cli.collect_command import print_left_out, read_run_documents
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.gist_tables import print_judgement
 from mctrace.cli.progress import make_progress
 from mctrace.cli.train_command import claim_run_folder
 from mctrace.collect.corpus.documents import SPLITS, Document
+from mctrace.collect.corpus.sources import Skipped
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import InputError
 from mctrace.gists.evaluation.held_out import Diversity, HeldOut, Measured, evaluate_document
@@ -155,7 +156,10 @@ def _load_model(config: PipelineConfig, threads: int | None) -> tuple[ModelSourc
 def _documents(config: PipelineConfig, source: ModelSource, console: Console) -> list[Document]:
     """The corpus, with the splits of the store where that knows its documents already."""
     store = find_store(config.store.uri)
-    return read_run_documents(config, store, source, console, make_progress(console))
+    skipped = Skipped(config.corpus.strict)
+    documents = read_run_documents(config, store, source, skipped, make_progress(console))
+    print_left_out(skipped, console)
+    return documents
 
 
 def _start(config: PipelineConfig, model: FrozenCausalLM, init: str | None) -> TransformerGistNet:

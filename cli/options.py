@@ -32,6 +32,9 @@ Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or fold
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
 Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]
 Limit = Annotated[int | None, typer.Option("--limit", help="most documents")]
+Strict = Annotated[
+    bool | None, typer.Option("--strict", help="stop at a file or line that cannot be read as text")
+]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
 

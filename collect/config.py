@@ -55,6 +55,8 @@ class CorpusConfig:
     test_fraction: float = 0.15
     near_duplicate_threshold: float = 0.7
     """Jaccard similarity of token 8-grams from which two documents share a split"""
+    strict: bool = False
+    """stop at a file or line that cannot be read as text; otherwise it is counted and left out"""
 
     def __post_init__(self) -> None:
         if self.limit is not None:

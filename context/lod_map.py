@@ -52,12 +52,12 @@ class Entries:
         return cursor - self.end_token_N
 
     def sliced(self, positions: slice) -> "Entries":
-        """The entries at `positions`."""
+        """The entries at `positions`, copied, so that a few of them do not keep the whole context."""
         return Entries(
-            self.level_N[positions],
-            self.index_N[positions],
-            self.first_token_N[positions],
-            self.span_width_N[positions],
+            self.level_N[positions].copy(),
+            self.index_N[positions].copy(),
+            self.first_token_N[positions].copy(),
+            self.span_width_N[positions].copy(),
         )
 
     def followed_by(self, *others: "Entries") -> "Entries":

@@ -15,11 +15,14 @@ import numpy.typing as npt
 from datasketch import MinHash, MinHashLSH
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.sources import Skipped, SourceText
+from mctrace.collect.corpus.source_text import SourceText, UnreadableTextError
+from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 _SHINGLE = 8
+_SHINGLES_AT_ONCE = 4096
 _MINHASH = {"num_perm": 128, "seed": 1, "scheme": "affine32"}
 """Part of the store's format: signatures of different schemes cannot be compared."""
 
@@ -77,11 +80,20 @@ class SplitAssigner:
         for identity, placement in known.items():
             self._remember(identity, placement)
 
-    def place(self, identity: str, tokens: npt.NDArray[np.int32]) -> Placement:
-        """The placement of a document; the same answer for the same document ever after."""
+    def place(self, identity: str, tokens: npt.NDArray[np.int32]) -> Placement | None:
+        """The placement of a document; the same answer for the same document ever after.
+
+        None for one that stands between two splits: it is a near-duplicate of documents on both sides.
+        """
+        known = self._placed.get(identity)
+        return known or self.place_like(identity, minhash_of(tokens))
+
+    def place_like(self, identity: str, signature: npt.NDArray[np.uint32]) -> Placement | None:
+        """The same for a document of which only the signature is at hand."""
         if identity not in self._placed:
-            signature = _minhash(tokens)
             near = sorted(self._index.query(_as_minhash(signature)))
+            if len({self._placed[one].split for one in near}) > 1:
+                return None
             like = self._placed[near[0]] if near else None
             group = like.split_group if like else identity
             split = like.split if like else split_of(group, self._config)
@@ -111,12 +123,16 @@ def read_documents(
     quotas = _quotas(config)
     taken = dict.fromkeys(SPLITS, 0)
     seen: set[str] = set()
-    ordered = list(texts)
+    ordered = list(texts)  # places of texts, not their contents
     random.Random(f"corpus {config.seed}").shuffle(ordered)
     for text in ordered:
         if quotas and all(taken[split] >= quotas[split] for split in SPLITS):
             break
-        tokens = _encode(tokenizer, text.text)[: config.max_tokens]
+        try:
+            tokens = encode_pieces(tokenizer, text.pieces(), config.max_tokens)
+        except UnreadableTextError as error:  # it could be read a moment ago
+            skipped.add_unreadable(str(error), text.source)
+            continue
         if len(tokens) < config.min_tokens:
             skipped.add(f"shorter than corpus.min_tokens={config.min_tokens}", text.source)
             continue
@@ -126,16 +142,14 @@ def read_documents(
             continue
         seen.add(identity)
         placement = assigner.place(identity, tokens)
+        if placement is None:
+            skipped.add("near-duplicates of documents in two splits", text.source)
+            continue
         if quotas and taken[placement.split] >= quotas[placement.split]:
             continue
         taken[placement.split] += 1
         yield Document(identity, text.source, tokens, tokenizer_hash, placement)
     _refuse_empty(taken, skipped, needs)
-
-
-def _encode(tokenizer: Any, text: str) -> npt.NDArray[np.int32]:
-    # verbose=False: a document longer than the model is expected here, contexts are cut from it later.
-    return np.asarray(tokenizer.encode(text, add_special_tokens=False, verbose=False), dtype=np.int32)
 
 
 def _quotas(config: CorpusConfig) -> Mapping[str, int]:
@@ -158,10 +172,12 @@ def _refuse_empty(taken: Mapping[str, int], skipped: Skipped, needs: Sequence[st
         )
 
 
-def _minhash(tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.uint32]:
+def minhash_of(tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.uint32]:
+    """The signature of a document's token 8-grams [128]."""
     shingles = np.lib.stride_tricks.sliding_window_view(tokens, min(_SHINGLE, len(tokens)))
     minhash = MinHash(**_MINHASH)
-    minhash.update_batch([shingle.tobytes() for shingle in shingles])
+    for first in range(0, len(shingles), _SHINGLES_AT_ONCE):
+        minhash.update_batch([one.tobytes() for one in shingles[first : first + _SHINGLES_AT_ONCE]])
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 

@@ -43,11 +43,11 @@ def forecast(
     return Forecast(
         sum(p.unit == "trajectory" for p in plan),
         sum(len(p.trajectory.cursors) for p in plan if p.unit == "trajectory"),
-        sum(len(planned.measured) for planned in plan),
+        sum(planned.size(batch_tokens).num_effects for planned in plan),
         work,
         flops,
         flops / flops_per_second / num_workers,
-        _num_bytes(plan, embedding_dim, document_tokens),
+        _num_bytes(plan, batch_tokens, embedding_dim, document_tokens),
     )
 
 
@@ -57,9 +57,12 @@ def total_work(plan: Sequence[PlannedTrajectory], batch_tokens: int) -> Work:
 
 
 def _num_bytes(
-    plan: Sequence[PlannedTrajectory], embedding_dim: int, document_tokens: Mapping[str, int]
+    plan: Sequence[PlannedTrajectory],
+    batch_tokens: int,
+    embedding_dim: int,
+    document_tokens: Mapping[str, int],
 ) -> int:
-    values = sum(planned.num_effect_values for planned in plan)
+    values = sum(planned.size(batch_tokens).num_effect_values for planned in plan)
     block = plan[0].trajectory.head.tree.block_size if plan else 1
     arrays = sum(tokens + tokens // block * embedding_dim for tokens in document_tokens.values())
     num_parts = len(plan) + len(document_tokens)

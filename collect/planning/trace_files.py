@@ -101,6 +101,10 @@ def plan_traces(
             continue
         # Only now: a rejected row's document must not decide anybody's split.
         placement = found.placement or assigner.place(found.document_id, found.tokens)
+        if placement is None:
+            reason = "the document is a near-duplicate of documents in two splits"
+            rejected.append(RejectedRow(number, row["source"], reason))
+            continue
         document = Document(
             found.document_id, found.source, found.tokens, provenance.tokenizer_hash, placement
         )

@@ -1,7 +1,7 @@
 """Planned trajectories: what will be measured, as values that travel to the workers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -14,6 +14,16 @@ from mctrace.context.trajectory import Trajectory
 
 Unit = Literal["trajectory", "drops", "joints", "attention"]
 """What a part holds of a trajectory: its labels, or a side measurement that can be added any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSize:
+    """What a planned trajectory takes: all that has to be known of it until it is measured."""
+
+    work: Work
+    num_effects: int
+    num_effect_values: int
+    """per-token delta_nll values that will be stored"""
 
 
 @dataclass(frozen=True)
@@ -69,18 +79,35 @@ class PlannedTrajectory:
         alone = [action_edit(self.trajectory, action) for action in self.joint_members]
         return [(by_run, self.estimator_window), ([*exact, *alone, *self.joint_edits], None)]
 
+    def size(self, batch_tokens: int) -> PlannedSize:
+        """Worked out once, without keeping the edits that it takes: a run plans many trajectories and
+        measures one at a time."""
+        if batch_tokens not in self._sizes:
+            self._sizes[batch_tokens] = self.unmeasured()._count(batch_tokens)
+        return self._sizes[batch_tokens]
+
     def work(self, batch_tokens: int) -> Work:
         """What the base model has to do for the baseline and every edit, in passes of `batch_tokens`."""
+        return self.size(batch_tokens).work
+
+    def unmeasured(self) -> "PlannedTrajectory":
+        """The same, with entries and edits of its own, which go when it goes."""
+        return replace(self, trajectory=replace(self.trajectory))
+
+    @cached_property
+    def _sizes(self) -> dict[int, PlannedSize]:
+        return {}
+
+    def _count(self, batch_tokens: int) -> PlannedSize:
         passes = [baseline_pass(self.trajectory)]
         for edits, window in self.edits_by_window:
             passes += plan_passes(self.trajectory, edits, window, batch_tokens)
-        return sum((p.work for p in passes), start=Work())
-
-    @property
-    def num_effect_values(self) -> int:
-        """Per-token delta_nll values that will be stored."""
-        edits = [effect.edit for effect in self.measured] + 2 * list(self.joint_edits)
-        return sum(self.trajectory.end - edit.first_token for edit in edits)
+        stored = [effect.edit for effect in self.measured] + 2 * list(self.joint_edits)
+        return PlannedSize(
+            sum((p.work for p in passes), start=Work()),
+            len(self.measured),
+            sum(self.trajectory.end - edit.first_token for edit in stored),
+        )
 
     def _effects(self) -> Iterator["PlannedEffect"]:
         """By the run's estimator first, then what is measured exactly besides."""

@@ -139,16 +139,16 @@ class Worker:
     def measure(self, item: WorkItem) -> Finished:
         """Measures the item's trajectory and writes its part, with the document's where it is missing."""
         tree, started = self._document_tree(item.document), time.perf_counter()
+        planned = item.planned.unmeasured()
         if item.purpose == "noise":
-            floor = measure_noise(self._model, tree, item.planned, self._batching)
-            return Finished(item, noise_floor=floor)
-        measurement = measure_planned(self._model, tree, item.planned, self._batching)
+            return Finished(item, noise_floor=measure_noise(self._model, tree, planned, self._batching))
+        measurement = measure_planned(self._model, tree, planned, self._batching)
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
         seconds = time.perf_counter() - started
         parts: list[Part] = []
         if item.purpose == "keep":
-            parts.append(self._write_unit(item.planned, measurement, seconds))
+            parts.append(self._write_unit(planned, measurement, seconds))
             if item.needs_document:
                 parts.insert(0, self._write_document(item.document, tree))
         return Finished(
@@ -158,7 +158,7 @@ class Worker:
             measurement.work.num_recomputed,
             seconds,
             measurement.is_finite,
-            tuple(audit_pairs(item.planned, measurement)),
+            tuple(audit_pairs(planned, measurement)),
         )
 
     def _document_tree(self, document: Document) -> DocumentTree:

@@ -16,7 +16,8 @@ from mctrace.collect.corpus.documents import (
     read_documents,
     split_of,
 )
-from mctrace.collect.corpus.sources import Skipped, SourceText
+from mctrace.collect.corpus.source_text import TextInMemory
+from mctrace.collect.corpus.sources import Skipped
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens
 
@@ -31,16 +32,16 @@ class ByteTokenizer:
         return list(text.encode())
 
 
-def texts_of(count: int, num_bytes: int = 200) -> list[SourceText]:
+def texts_of(count: int, num_bytes: int = 200) -> list[TextInMemory]:
     """Texts that have nothing in common."""
     return [
-        SourceText(f"folder/{i:03d}.txt", bytes(random_tokens(num_bytes, seed=i) % 90 + 32).decode())
+        TextInMemory(f"folder/{i:03d}.txt", bytes(random_tokens(num_bytes, seed=i) % 90 + 32).decode())
         for i in range(count)
     ]
 
 
 def read(
-    texts: list[SourceText], skipped: Skipped | None = None, known: dict | None = None, **settings: object
+    texts: list[TextInMemory], skipped: Skipped | None = None, known: dict | None = None, **settings: object
 ) -> list[Document]:
     config = CorpusConfig(**{**EVEN, **settings})
     assigner = SplitAssigner(config, known or {})
@@ -159,7 +160,7 @@ def test_every_threshold_the_configuration_takes_can_be_used(threshold):
 def test_identical_documents_are_taken_once():
     skipped = Skipped()
     texts = texts_of(20)
-    copies = [SourceText(f"copies/{text.source}", text.text) for text in texts[:5]]
+    copies = [TextInMemory(f"copies/{text.source}", text.text) for text in texts[:5]]
     documents = read(texts + copies, skipped)
     assert len({document.document_id for document in documents}) == len(documents) == 20
     assert skipped.counts == {"repeated": 5}
@@ -167,7 +168,7 @@ def test_identical_documents_are_taken_once():
 
 def test_documents_that_differ_only_beyond_max_tokens_are_the_same_document():
     texts = texts_of(20)
-    longer = [SourceText("longer.txt", texts[0].text + " and more")]
+    longer = [TextInMemory("longer.txt", texts[0].text + " and more")]
     documents = read(texts + longer, max_tokens=150)
     assert len(documents) == 20
     assert {document.num_tokens for document in documents} == {150}
@@ -175,9 +176,9 @@ def test_documents_that_differ_only_beyond_max_tokens_are_the_same_document():
 
 def test_short_documents_are_left_out_and_counted_by_the_key_that_says_so():
     skipped = Skipped()
-    read([*texts_of(20), SourceText("short.txt", "short")], skipped, min_tokens=50)
+    read([*texts_of(20), TextInMemory("short.txt", "short")], skipped, min_tokens=50)
     assert skipped.counts == {"shorter than corpus.min_tokens=50": 1}
-    assert skipped.examples["shorter than corpus.min_tokens=50"] == "short.txt"
+    assert skipped.examples["shorter than corpus.min_tokens=50"] == ["short.txt"]
 
 
 def test_the_order_of_documents_depends_on_the_seed_alone():
@@ -246,5 +247,5 @@ def test_a_corpus_without_a_usable_document_is_refused_with_what_was_left_out():
         read(texts_of(2), min_tokens=900)
 
 
-def _id(text: SourceText) -> str:
+def _id(text: TextInMemory) -> str:
     return document_id(np.frombuffer(text.text.encode(), np.uint8).astype(np.int32), "bytes")

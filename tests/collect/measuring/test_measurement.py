@@ -80,7 +80,7 @@ def test_what_ran_is_what_was_planned(unit):
     assert len(measurement.effects) == len(planned.measured)
     num_values = sum(len(effect.delta_nll_H) for effect in measurement.effects)
     num_values += sum(len(j.delta_nll_H) + len(j.sum_of_singles_H) for j in measurement.joints)
-    assert num_values == planned.num_effect_values
+    assert num_values == planned.size(200).num_effect_values
     assert (measurement.baseline.attention_mass_N is not None) == (unit == "attention")
 
 

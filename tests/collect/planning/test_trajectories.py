@@ -1,5 +1,6 @@
 """Plans: where cursors and windows lie, and that a part's id is made of all that determines its labels."""
 
+import pickle
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -303,7 +304,8 @@ def test_the_plans_count_of_work_is_the_sum_over_its_passes(data):
     for each in plan_passes(planned.trajectory, edits, None, 64):
         expected = expected + each.work
     assert planned.work(64) == expected
-    assert planned.num_effect_values == expected.num_read - baseline_pass(planned.trajectory).work.num_read
+    num_baseline_values = baseline_pass(planned.trajectory).work.num_read
+    assert planned.size(64).num_effect_values == expected.num_read - num_baseline_values
 
 
 def test_the_default_configuration_plans_trajectories_of_a_long_document():
@@ -361,3 +363,11 @@ def test_joint_edits_are_sets_that_the_first_cursor_may_take_together():
             cursor = unit.trajectory.first_cursor
             assert all(is_legal_at(a, TREE, cursor, unit.protected_tail) for a in actions)
     assert not [u for u in units_of(joint_edits=6, joint_size=200) if u.unit == "joints"]
+
+
+def test_counting_a_plan_keeps_numbers_and_no_edits():
+    """A run plans many trajectories and measures one at a time; edits hold entries of whole contexts."""
+    for planned in plan(joint_edits=3, drop_controls=True):
+        before = len(pickle.dumps(planned))
+        planned.size(256)
+        assert len(pickle.dumps(planned)) - before < 500
