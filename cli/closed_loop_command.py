@@ -35,12 +35,14 @@ from mctrace.cli.config import PipelineConfig
 from mctrace.cli.output import print_table
 from mctrace.cli.progress import make_progress
 from mctrace.collect.corpus.documents import SPLITS, Document, SplitAssigner, read_documents
+from mctrace.collect.corpus.placements import known_placements
 from mctrace.collect.corpus.sources import Skipped, read_corpus
 from mctrace.collect.measuring.architecture_check import check_architecture
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.on_policy import embed_document, load_scorer
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import known_placements, provenance_of
+from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.collect.running.worker import load_checked_gistnet
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import find_store

@@ -12,12 +12,13 @@ from mctrace.base_model.source import ModelSource, resolve_model
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.progress import make_progress
 from mctrace.collect.corpus.documents import Document, SplitAssigner, read_documents
+from mctrace.collect.corpus.placements import known_placements
 from mctrace.collect.corpus.sources import Skipped, read_corpus
 from mctrace.collect.measuring.agreement import Fidelity, compare
 from mctrace.collect.measuring.architecture_check import check_architecture
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.on_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
-from mctrace.collect.planning.run_plan import RunPlan, check_fits, known_placements, make_plan, provenance_of
+from mctrace.collect.planning.run_plan import RunPlan, check_fits, make_plan, provenance_of
 from mctrace.collect.planning.trace_files import TracePlan, plan_traces
 from mctrace.collect.planning.trajectories import MapMaker
 from mctrace.collect.running.driver import RunSummary, run_collection
@@ -58,6 +59,8 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
             gists=config.gists,
             source=planned.source,
             resolved_config=config.to_json(),
+            corpus=config.corpus,
+            left_out=planned.left_out,
             progress=progress,
         )
     except KeyboardInterrupt:

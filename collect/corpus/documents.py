@@ -7,7 +7,7 @@ up on both sides. GistNet and LensNet share them.
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,24 +80,32 @@ class SplitAssigner:
         for identity, placement in known.items():
             self._remember(identity, placement)
 
+    @property
+    def bands(self) -> tuple[int, int]:
+        """How many bands of how many values of a signature are compared; documents that share a whole one
+        are near-duplicates."""
+        return int(self._index.b), int(self._index.r)
+
     def place(self, identity: str, tokens: npt.NDArray[np.int32]) -> Placement | None:
         """The placement of a document; the same answer for the same document ever after.
 
         None for one that stands between two splits: it is a near-duplicate of documents on both sides.
         """
-        known = self._placed.get(identity)
-        return known or self.place_like(identity, minhash_of(tokens))
+        if identity in self._placed:
+            return self._placed[identity]
+        alone = Placement(identity, split_of(identity, self._config), minhash_of(tokens))
+        return self.place_as(identity, alone)
 
-    def place_like(self, identity: str, signature: npt.NDArray[np.uint32]) -> Placement | None:
-        """The same for a document of which only the signature is at hand."""
+    def place_as(self, identity: str, intended: Placement) -> Placement | None:
+        """The same for a document that is placed as `intended` where none of those placed already is near."""
         if identity not in self._placed:
-            near = sorted(self._index.query(_as_minhash(signature)))
+            near = sorted(self._index.query(_as_minhash(intended.minhash)))
             if len({self._placed[one].split for one in near}) > 1:
                 return None
-            like = self._placed[near[0]] if near else None
-            group = like.split_group if like else identity
-            split = like.split if like else split_of(group, self._config)
-            self._remember(identity, Placement(group, split, signature))
+            if near:
+                like = self._placed[near[0]]
+                intended = replace(intended, split_group=like.split_group, split=like.split)
+            self._remember(identity, intended)
         return self._placed[identity]
 
     def _remember(self, identity: str, placement: Placement) -> None:

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from mctrace.base_model.source import ModelSource
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
-from mctrace.collect.corpus.documents import Document, Placement
+from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.part_ids import (
     document_part_id,
     embeddings_part_id,
@@ -17,7 +15,6 @@ from mctrace.collect.planning.part_ids import (
 from mctrace.collect.planning.trajectories import MapMaker, plan_document
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError, ModelError
@@ -38,6 +35,11 @@ class RunPlan:
     @property
     def is_windowed(self) -> bool:
         return any(planned.estimator_window is not None for planned in self.trajectories)
+
+    def of_documents(self, documents: dict[str, Document]) -> "RunPlan":
+        """The same plan for those documents alone, placed as they are now."""
+        kept = tuple(planned for planned in self.trajectories if planned.document_id in documents)
+        return replace(self, documents=documents, trajectories=kept)
 
     def exactly(self) -> "RunPlan":
         """The same plan with every action measured exactly, and so under other part ids."""
@@ -136,16 +138,3 @@ def make_plan(
         len(too_short),
         lensnet.identity if lensnet else None,
     )
-
-
-def known_placements(store: Store | None) -> dict[str, Placement]:
-    """Splits and signatures of the documents the store already holds."""
-    if store is None:
-        return {}
-    query = "select document_id, split_group, split, minhash from stored_documents"
-    return {
-        row["document_id"]: Placement(
-            row["split_group"], row["split"], np.asarray(row["minhash"], dtype=np.uint32)
-        )
-        for row in fetch_rows(connect(store.at()), query)
-    }

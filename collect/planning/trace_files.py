@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from mctrace.base_model.source import ModelSource
 from mctrace.collect.config import CollectConfig, CorpusConfig
 from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner, document_id
-from mctrace.collect.planning.run_plan import RunPlan, known_placements
+from mctrace.collect.corpus.placements import known_placements
+from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trajectories import plan_trajectory
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.lod_map import LODMap

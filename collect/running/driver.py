@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mctrace.base_model.source import ModelSource
-from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
+from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig
+from mctrace.collect.corpus.placements import commit_placements
+from mctrace.collect.corpus.sources import Skipped
 from mctrace.collect.measuring.agreement import Pair, compare
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
@@ -71,10 +73,13 @@ def run_collection(
     gists: GistConfig,
     source: ModelSource,
     resolved_config: str,
+    corpus: CorpusConfig,
+    left_out: Skipped,
     progress: Progress,
 ) -> RunSummary:
     """Measures what is missing and commits it part by part; measures nothing twice, but for
-    trajectories whose document or tables the store lacks (`RunPlan.missing`).
+    trajectories whose document or tables the store lacks (`RunPlan.missing`). `left_out` hears of documents
+    that another driver's have come to stand between (`placing`).
 
     Before anything is measured every worker takes the same probe; where they disagree with each other, or
     with an earlier run of the same model, that is a CollectError.
@@ -83,9 +88,8 @@ def run_collection(
     committed until then stays.
     """
     calibration = known_calibration(store, plan, config)
-    decided = decide(plan, calibration, config.min_audit_spearman)
-    if not decided.missing(store):
-        return RunSummary(len(decided.trajectories))
+    if not decide(plan, calibration, config.min_audit_spearman).missing(store):
+        return RunSummary(len(plan.trajectories))
     context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
@@ -94,6 +98,8 @@ def run_collection(
         check_earlier(store, plan.provenance, agreement)
         workers.admit_with(agreement.check)
         progress.stop()
+        plan = plan.of_documents(commit_placements(store, plan.documents, corpus, context.run_id, left_out))
+        decided = decide(plan, calibration, config.min_audit_spearman)
         if plan.is_windowed and calibration is None:
             progress.start("calibrating the windowed estimator", None, "actions")
             calibration = calibrate(workers, plan, progress)

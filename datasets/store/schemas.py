@@ -31,6 +31,19 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+PLACEMENTS = pa.schema(
+    [
+        ("document_id", pa.string()),
+        ("tokenizer_hash", pa.string()),
+        ("split_group", pa.string()),
+        ("split", pa.string()),
+        ("minhash", pa.list_(pa.uint32())),
+        ("threshold", pa.float64()),
+        ("num_bands", pa.int32()),
+        ("band_size", pa.int32()),
+    ]
+)
+
 TRAJECTORIES = pa.schema(
     [
         ("trajectory_id", pa.string()),
@@ -240,6 +253,7 @@ DERIVED_PAIRS = pa.schema(
 
 TABLES: dict[str, pa.Schema] = {
     "documents": DOCUMENTS,
+    "placements": PLACEMENTS,
     "trajectories": TRAJECTORIES,
     "effects": EFFECTS,
     "joint_effects": JOINT_EFFECTS,

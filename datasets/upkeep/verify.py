@@ -12,6 +12,7 @@ from mctrace.datasets.store.ledger import CommittedPart, Ledger
 from mctrace.datasets.store.parts import Part, PartFile
 from mctrace.datasets.store.schemas import ADDED_COLUMNS, TABLES
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.upkeep.split_leaks import split_leaks
 from mctrace.datasets.upkeep.verify_ledger import verify_ledger
 from mctrace.errors import StoreError
 from mctrace.progress import Progress
@@ -113,6 +114,7 @@ def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterato
     progress.stop()
     if not damaged and not quick:
         yield from _verify_references(version)
+        yield from (Problem("tables", what) for what in split_leaks(version))
 
 
 def leave_out_damaged(version: StoreVersion, progress: Progress) -> tuple[StoreVersion, list[Part]]:

@@ -35,6 +35,8 @@ class TinyRun:
             gists=GistConfig(),
             source=self.source,
             resolved_config=self.config.to_json(),
+            corpus=self.config.corpus,
+            left_out=Skipped(),
             progress=progress or Silent(),
         )
 

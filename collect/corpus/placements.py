@@ -1,0 +1,111 @@
+"""Placements committed before anything of their documents is measured, so that no two drivers disagree.
+
+Drivers plan at the same time, and neither knows what the other has just read. So what a driver intends, which
+document is in which split, becomes part of the store first: as one part whose id is the number of placements
+parts before it. Of two drivers that stand upon the same placements only one can commit that id; the other one
+looks again, among what was placed meanwhile, for near-duplicates of its own documents, and moves those of its
+own that have any.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from mctrace.collect.config import CorpusConfig
+from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner
+from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.planning.part_ids import part_digest
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.parts import Part, write_part
+from mctrace.datasets.store.store import Store, StoreVersion
+from mctrace.errors import StoreError
+
+KIND = "placements"
+BETWEEN_SPLITS = "near-duplicates of documents in two splits"
+_MOST_TRIES = 1000
+_QUERY = """
+    select document_id, split_group, split, minhash from stored_placements
+    union all select document_id, split_group, split, minhash from stored_documents"""
+
+
+def known_placements(store: Store | None) -> dict[str, Placement]:
+    """Splits and signatures of the documents that are placed in the store, measured or not."""
+    return _placements_at(store.at()) if store else {}
+
+
+def commit_placements(
+    store: Store, documents: Mapping[str, Document], config: CorpusConfig, run_id: str, left_out: Skipped
+) -> dict[str, Document]:
+    """The documents as they are placed in the store from now on, whoever else places some at this moment.
+
+    A document that has come to stand between two splits is left out; `left_out` hears of it.
+    """
+    for _ in range(_MOST_TRIES):
+        version = store.at()
+        known = _placements_at(version)
+        placed = _place_among(known, documents.values(), config, left_out)
+        new = [document for document in placed.values() if document.document_id not in known]
+        if not new or _commit_first(store, _write(store, version, new, config, run_id)):
+            return placed
+    raise StoreError(f"cannot place documents in {store.location.uri}: other drivers were always first")
+
+
+def _placements_at(version: StoreVersion) -> dict[str, Placement]:
+    return {
+        row["document_id"]: Placement(
+            row["split_group"], row["split"], np.asarray(row["minhash"], dtype=np.uint32)
+        )
+        for row in fetch_rows(connect(version), _QUERY)
+    }
+
+
+def _place_among(
+    known: Mapping[str, Placement], documents: Iterable[Document], config: CorpusConfig, left_out: Skipped
+) -> dict[str, Document]:
+    assigner = SplitAssigner(config, known)
+    placed: dict[str, Document] = {}
+    for document in documents:
+        placement = assigner.place_as(document.document_id, document.placement)
+        if placement is None:
+            left_out.add(BETWEEN_SPLITS, document.source)
+        else:
+            placed[document.document_id] = replace(document, placement=placement)
+    return placed
+
+
+def _write(
+    store: Store, version: StoreVersion, new: Iterable[Document], config: CorpusConfig, run_id: str
+) -> Part:
+    num_bands, band_size = SplitAssigner(config, {}).bands
+    rows = [
+        {
+            "document_id": document.document_id,
+            "tokenizer_hash": document.tokenizer_hash,
+            "split_group": document.placement.split_group,
+            "split": document.placement.split,
+            "minhash": document.placement.minhash.tolist(),
+            "threshold": config.near_duplicate_threshold,
+            "num_bands": num_bands,
+            "band_size": band_size,
+        }
+        for document in new
+    ]
+    return write_part(
+        store.location, part_id=_next_id(version), kind=KIND, run_id=run_id, tables={"placements": rows}
+    )
+
+
+def _next_id(version: StoreVersion) -> str:
+    """The id that follows the version's placements; where some were withdrawn, the first that is free."""
+    number = sum(committed.part.kind == KIND for committed in version.listed)
+    while (part_id := part_digest({KIND: number})) in version.part_ids:
+        number += 1
+    return part_id
+
+
+def _commit_first(store: Store, part: Part) -> bool:
+    """Whether this driver's part is the one that counts under its id."""
+    store.commit([part])
+    counts = next(c.part for c in store.at().listed if c.part.part_id == part.part_id)
+    return counts.folder == part.folder
