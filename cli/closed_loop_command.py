@@ -41,7 +41,6 @@ from mctrace.collect.measuring.architecture_check import check_architecture
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.on_policy import embed_document, load_scorer
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
-from mctrace.collect.planning.run_plan import known_placements, provenance_of
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.collect.running.worker import load_checked_gistnet
 from mctrace.datasets.store.provenance import Provenance

@@ -15,9 +15,8 @@ import numpy as np
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner
 from mctrace.collect.corpus.sources import Skipped
-from mctrace.collect.planning.part_ids import part_digest
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.parts import Part, write_part
+from mctrace.datasets.store.parts import Part, part_digest, write_part
 from mctrace.datasets.store.store import Store, StoreVersion
 from mctrace.errors import StoreError
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mctrace.base_model.causal_lm import FrozenCausalLM
-from mctrace.collect.measuring.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit, no_edit
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap

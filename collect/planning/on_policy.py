@@ -19,12 +19,12 @@ from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.map_policies import recency_map_within
-from mctrace.collect.planning.part_ids import part_digest
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
+from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.gists.network.gistnet import GistNet, build_tree
 from mctrace.seeding import generator_for

@@ -4,14 +4,13 @@ A retry or a second collector that plans the same part therefore finds it, and a
 give other numbers never does.
 """
 
-import hashlib
-import json
 from dataclasses import replace
 
 import numpy as np
 
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.actions import Action
+from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.provenance import Provenance
 
 
@@ -55,11 +54,6 @@ def _identity(planned: PlannedTrajectory, provenance: Provenance) -> dict[str, o
 
 def _action_key(action: Action) -> tuple[str, int, int]:
     return action.kind, action.node.level, action.node.index
-
-
-def part_digest(identity: dict[str, object]) -> str:
-    """A part id: the hash of everything that determines the part's content."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]
 
 
 def document_part_id(document_id: str, provenance: Provenance) -> str:

@@ -22,7 +22,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mctrace.base_model.sizes import ModelSize
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.probe import Probe
-from mctrace.collect.planning.passes import ModelSize
 from mctrace.collect.running.shared_folder import answer, refuse_unshared
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.running.worker_agreement import NamedProbe

@@ -14,13 +14,14 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.measuring.agreement import Fidelity, Pair, compare
 from mctrace.collect.measuring.measurement import NoiseFloor
 from mctrace.collect.planning.action_sampling import even_quotas
-from mctrace.collect.planning.part_ids import EVALUATOR_VERSION, part_digest
+from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.collect.running.pool import Workers
 from mctrace.collect.running.worker import WorkItem
 from mctrace.collect.running.worker_agreement import Agreement
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 from mctrace.seeding import generator_for

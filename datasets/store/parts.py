@@ -5,6 +5,7 @@ a retry never meets what an earlier attempt left. Until a ledger row names it, i
 """
 
 import hashlib
+import json
 import secrets
 import shutil
 import tempfile
@@ -196,3 +197,8 @@ def _describe(file: Path, root: Path) -> PartFile:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return PartFile(file.relative_to(root).as_posix(), file.stat().st_size, digest)
+
+
+def part_digest(identity: dict[str, object]) -> str:
+    """A part id: the hash of everything that determines the part's content."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]
