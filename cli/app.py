@@ -19,6 +19,7 @@ from mctrace.cli.ask_app import ask_app
 from mctrace.cli.collect_app import collect_app
 from mctrace.cli.gist_app import gist_app
 from mctrace.cli.learn_app import learn_app
+from mctrace.context.shortage import shortage
 from mctrace.errors import MctraceError
 
 app = typer.Typer(
@@ -60,6 +61,11 @@ def main() -> None:
         if (error.name or "").split(".")[0] not in ("ray", "transformers", "datasketch", "huggingface_hub"):
             raise
         _complain(f"this command needs {error.name}: pip install 'mctrace[collect]'")
+        sys.exit(1)
+    except BaseException as error:  # a panic of a Rust library is no Exception
+        if (ran_out := shortage(error)) is None:
+            raise
+        _complain(ran_out)
         sys.exit(1)
 
 

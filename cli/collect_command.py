@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mctrace.base_model.causal_lm import load_base_model
+from mctrace.base_model.causal_lm import load_base_model, resolve_device
 from mctrace.base_model.source import ModelSource, resolve_model
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.progress import make_progress
@@ -71,6 +71,8 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
             highlight=False,
         )
         raise
+    if summary.run_id is None:
+        _check_where(config, use_ray)
     _print_summary(summary, store.at().version, config.collect.min_audit_spearman, console)
     print_left_out(planned.left_out, console)
 
@@ -205,6 +207,17 @@ def print_left_out(skipped: Skipped, console: Console) -> None:
     if skipped:
         total = skipped.counts.total()
         console.print(f"{total} left out of the corpus: {skipped}", markup=False, highlight=False)
+
+
+def _check_where(config: PipelineConfig, use_ray: bool) -> None:
+    """Raises what workers would where there were something to measure: no such device, no such cluster."""
+    device = None if config.model.device_map else config.model.device
+    if use_ray and config.ray.address != "local":
+        from mctrace.collect.running.ray_pool import check_cluster
+
+        check_cluster(config.ray, config.store.uri, device)
+    elif device is not None:
+        resolve_device(device)
 
 
 def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> Workers:

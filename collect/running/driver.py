@@ -33,8 +33,10 @@ from mctrace.collect.running.run_records import new_run_id, run_row, write_run_e
 from mctrace.collect.running.vocabulary import write_vocabulary
 from mctrace.collect.running.worker import Finished, RunContext, WorkItem
 from mctrace.collect.running.worker_agreement import agree, check_earlier
+from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import Store
+from mctrace.errors import CollectError
 from mctrace.progress import Progress
 
 _COMMIT_PAUSE = 10
@@ -53,7 +55,9 @@ class RunSummary:
     checks: RunChecks | None = None
     predicted: Forecast | None = None
     num_measured: int = 0
+    num_trajectories: int = 0
     num_not_finite: int = 0
+    """trajectories without a finite loss"""
     num_snapshots: int = 0
     num_effects: int = 0
     num_tokens_run: int = 0
@@ -88,8 +92,11 @@ def run_collection(
     committed until then stays.
     """
     calibration = known_calibration(store, plan, config)
-    if not decide(plan, calibration, config.min_audit_spearman).missing(store):
-        return RunSummary(len(plan.trajectories))
+    decided = decide(plan, calibration, config.min_audit_spearman)
+    if not decided.missing(store):
+        if not _has_losses(store, decided):
+            raise _no_losses(plan.provenance.dtype)
+        return RunSummary(len(decided.trajectories))
     context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
@@ -145,6 +152,8 @@ def _recorded(
         _commit_vocabulary(store, source, summary)
         for so_far in _measure(store, plan, remaining, workers, summary, source.embedding_dim, progress):
             summary = so_far
+        if summary.num_not_finite == summary.num_trajectories > 0:
+            raise _no_losses(plan.provenance.dtype)
     except BaseException as error:
         # What went wrong first is what must be heard: a full disk takes no last row either.
         with contextlib.suppress(OSError):
@@ -152,6 +161,24 @@ def _recorded(
         raise
     say_goodbye("finished")
     return summary
+
+
+def _has_losses(store: Store, plan: RunPlan) -> bool:
+    """Whether any trajectory of this model, in this dtype and with these gists, has a finite loss."""
+    query = (
+        "select 1 as found from stored_trajectories where model_hash = ? and gist_hash = ? and dtype = ? "
+        "and baseline_status is distinct from 'not finite' limit 1"
+    )
+    provenance = plan.provenance
+    asked = (provenance.model_hash, provenance.gist_hash, provenance.dtype)
+    return bool(fetch_rows(connect(store.at()), query, *asked))
+
+
+def _no_losses(dtype: str) -> CollectError:
+    return CollectError(
+        f"no trajectory has a finite loss in {dtype}; all are kept without effects (baseline_status 'not "
+        "finite'): try model.dtype = float32, or another model"
+    )
 
 
 class _Commits:
@@ -248,6 +275,7 @@ def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seco
     return replace(
         summary,
         num_measured=summary.num_measured + 1,
+        num_trajectories=summary.num_trajectories + is_trajectory,
         num_not_finite=summary.num_not_finite + (is_trajectory and not finished.is_finite),
         num_snapshots=summary.num_snapshots + is_trajectory * len(planned.trajectory.cursors),
         num_effects=summary.num_effects + finished.num_effects,

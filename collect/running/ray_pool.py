@@ -19,12 +19,14 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mctrace.base_model.causal_lm import resolve_device
 from mctrace.base_model.sizes import ModelSize
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.probe import Probe
 from mctrace.collect.running.shared_folder import answer, refuse_unshared
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.running.worker_agreement import NamedProbe
+from mctrace.context.shortage import shortage
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part
 from mctrace.errors import CollectError, ConfigError, MctraceError, brief
@@ -80,12 +82,8 @@ class RayWorkers:
 
     def __init__(self, context: RunContext, config: RayConfig) -> None:
         self._context, self._config = context, config
-        terminate = signal.getsignal(signal.SIGTERM)
-        _start_ray(config)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminate)  # Ray's own would end us without a last commit
+        _connect(config, context.store_uri)
         try:
-            _refuse_impossible(config, Location.of(context.store_uri))
             self._actors: dict[int, ActorHandle] = {}
             self._joining: dict[ray.ObjectRef, int] = {}
             self._joined: dict[int, _Joined] = {}
@@ -231,6 +229,34 @@ def _get(reference: Any) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, MctraceError):
             raise error.cause from None
+        if ran_out := shortage(error.cause):
+            raise CollectError(f"a worker {ran_out}; what was committed stays") from None
+        raise
+
+
+def check_cluster(config: RayConfig, store_uri: str, device: str | None) -> None:
+    """Raises what a run on this cluster would: that it cannot be reached or hold the actors (CollectError,
+    ConfigError), or that they would not have `device` (ModelError)."""
+    _connect(config, store_uri)
+    try:
+        if device is not None:
+            asked = _check_device.options(num_cpus=config.num_cpus, num_gpus=config.num_gpus).remote(device)
+            # On a cluster that is busy nobody may have time to answer.
+            for answered in ray.wait([asked], timeout=_NODE_PATIENCE)[0]:
+                _get(answered)
+    finally:
+        ray.shutdown()
+
+
+def _connect(config: RayConfig, store_uri: str) -> None:
+    terminate = signal.getsignal(signal.SIGTERM)
+    _start_ray(config)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # Ray's own would end us without a last commit
+    try:
+        _refuse_impossible(config, Location.of(store_uri))
+    except BaseException:
+        ray.shutdown()
         raise
 
 
@@ -244,8 +270,22 @@ def _start_ray(config: RayConfig) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise CollectError(f"no Ray cluster at {config.address!r}: {error}") from error
+    except Exception as error:  # a node that is too slow raises Exception itself
+        ray.shutdown()
+        if local:
+            raise CollectError(
+                f"Ray does not start on this machine ({brief(error)}): it may be too busy or short of "
+                "memory; try again, or measure without Ray (collect --no-ray)"
+            ) from error
+        raise CollectError(
+            f"no Ray cluster at {config.address!r} ({brief(error)}): give --ray-address HOST:PORT of one "
+            "that runs (`ray status` there says so), or measure here (--ray-address local, --no-ray)"
+        ) from error
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _check_device(device: str) -> None:
+    resolve_device(device)
 
 
 @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]

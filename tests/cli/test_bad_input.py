@@ -1,11 +1,14 @@
 """Every mistake of a person ends in one clear line, a non-zero exit, and a store that is as it was."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mctrace.collect.planning.trace_files import TRACES
 from mctrace.datasets.store.store import create_store
@@ -147,3 +150,39 @@ def test_init_writes_a_configuration_and_a_store_once(run, tmp_path):
     assert run("init")[0] == 0
     assert (tmp_path / "pipeline.toml").read_text() == "# mine\n"
     assert "no run yet" in run("log")[1] or "version 0" in run("log")[1]
+
+
+def test_with_nothing_left_to_measure_devices_and_addresses_are_still_checked(run, monkeypatch):
+    from mctrace.collect.running import ray_pool as cluster
+
+    few = ["collect", "--limit", "3"]
+    assert run(*few, "--no-ray", settings=True)[0] == 0
+    assert "Nothing to measure" in run(*few, "--no-ray", settings=True)[1]
+    assert "Nothing to measure" in run(*few, settings=True)[1]
+    refused(run(*few, "--no-ray", "--device", "cuda:7", settings=True), "cuda:7")
+    refused(run(*few, "--device", "quantum", settings=True), "quantum")
+
+    def nobody_there(**_: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(cluster.ray, "init", nobody_there)
+    refused(run(*few, "--ray-address", "127.0.0.1:1", settings=True), "127.0.0.1:1", "nobody answers")
+
+
+def test_weights_of_a_wrapped_model_measure_nothing(run, tmp_path):
+    folder = save_tiny_model(tmp_path / "wrapped")
+    weights = {f"module.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    answer = run("collect", "--no-ray", "--model", "wrapped", settings=True)
+    refused(answer, "wrapped lacks", 'keys start with "module."', "save the unwrapped model")
+    assert len(answer[2].strip().splitlines()) == 1
+
+
+def test_a_full_disk_during_a_command_is_one_line(run, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "traces/parts/x")
+
+    monkeypatch.setattr("mctrace.collect.running.worker.write_part", full)
+    answer = run("collect", "--no-ray", settings=True)
+    refused(answer, "ran out of disk space", "traces/parts/x", "make room")
+    assert len(answer[2].strip().splitlines()) == 1
