@@ -58,6 +58,10 @@ def sql(
     out: Annotated[
         Path | None, typer.Option("--out", help="write to a file; its ending says the format")
     ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", min=0, help="most seconds, 0: any [60 in scripts and pipes, else any]"),
+    ] = None,
     skip_damaged: SkipDamaged = None,
 ) -> None:
     """Ask the store a question in SQL.
@@ -75,7 +79,7 @@ def sql(
             {"--out": out, "--format": chosen},
             "only for a query, which is not given: without one a shell opens",
         )
-        open_shell(settings, version, dataset, variables or [], console)
+        open_shell(settings, version, dataset, variables or [], console, timeout_seconds=timeout or 0)
     else:
         if out is not None:
             refuse_given(
@@ -91,6 +95,7 @@ def sql(
             dataset=dataset,
             variables=variables or [],
             out=out,
+            timeout_seconds=timeout,
         )
 
 

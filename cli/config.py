@@ -20,6 +20,7 @@ from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.tree import TreeShape
+from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.store.provenance import Mix
 from mctrace.errors import ConfigError
 from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig
@@ -48,6 +49,7 @@ class PipelineConfig:
     """Every section of pipeline.toml."""
 
     store: StoreConfig = field(default_factory=StoreConfig)
+    sql: SqlLimits = field(default_factory=SqlLimits)
     model: ModelConfig = field(default_factory=ModelConfig)
     gists: GistConfig = field(default_factory=GistConfig)
     tree: TreeShape = field(default_factory=TreeShape)

@@ -21,6 +21,7 @@ from rich.console import Console
 from mctrace.cli.sql_command import print_answer
 from mctrace.cli.variables import parse_variables
 from mctrace.datasets.sql.connection import MACROS, TARGETS, VIEWS, connect, run_user_sql
+from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, MctraceError
 
@@ -96,12 +97,15 @@ def run_shell(
     session: "PromptSession[str] | None" = None,
     *,
     variables: Sequence[str] = (),
+    limits: SqlLimits | None = None,
+    timeout_seconds: float = 0,
 ) -> None:
     """Reads statements until the end of input; a mistake is shown and the next statement awaited.
 
-    `variables` are assignments as `.set` takes them; raises InputError for what is none.
+    `variables` are assignments as `.set` takes them; raises InputError for what is none. A statement may
+    work for `timeout_seconds`, or as long as it likes where that is 0.
     """
-    with connect(version) as connection:
+    with connect(version, limits=limits) as connection:
         _set(connection, variables)
         prompt = session or PromptSession(
             history=_history(), completer=_Completer(connection), lexer=PygmentsLexer(SqlLexer),
@@ -121,15 +125,18 @@ def run_shell(
             if text.rstrip(";") in (".quit", ".exit", "quit", "exit"):
                 return
             if text:
-                _answer(connection, text, console)
+                _answer(connection, text, console, timeout_seconds)
 
 
-def _answer(connection: duckdb.DuckDBPyConnection, text: str, console: Console) -> None:
+def _answer(
+    connection: duckdb.DuckDBPyConnection, text: str, console: Console, timeout_seconds: float
+) -> None:
     try:
         if text.startswith("."):
             _command(connection, text, console)
         else:
-            print_answer(run_user_sql(connection, text), console, limit=MOST_ROWS)
+            answer = run_user_sql(connection, text, timeout_seconds=timeout_seconds)
+            print_answer(answer, console, limit=MOST_ROWS)
     except MctraceError as error:
         console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:

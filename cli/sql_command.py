@@ -36,11 +36,14 @@ def open_shell(
     dataset: str | None,
     variables: Sequence[str],
     console: Console,
+    *,
+    timeout_seconds: float = 0,
 ) -> None:
     """An interactive shell over a version, in which `variables` are set."""
     from mctrace.cli.shell import run_shell
 
-    run_shell(_open(config, version, dataset), console, variables=variables)
+    opened = _open(config, version, dataset)
+    run_shell(opened, console, variables=variables, limits=config.sql, timeout_seconds=timeout_seconds)
 
 
 def answer_query(
@@ -54,12 +57,18 @@ def answer_query(
     dataset: str | None = None,
     variables: Sequence[str] = (),
     out: Path | None = None,
+    timeout_seconds: float | None = None,
 ) -> None:
-    """Runs one query, given as text, in a file or on standard input, and prints its answer or writes it."""
+    """Runs one query, given as text, in a file or on standard input, and prints its answer or writes it.
+
+    Without `timeout_seconds` the configured time holds, except where a person sits at the terminal.
+    """
     sql = _read_query(query, file)
-    connection = connect(_open(config, version, dataset))
+    connection = connect(_open(config, version, dataset), limits=config.sql)
     set_variables(connection, sql, parse_variables(variables))
-    answer = stream_user_sql(connection, sql)
+    if timeout_seconds is None:
+        timeout_seconds = 0 if sys.stdin.isatty() and sys.stdout.isatty() else config.sql.timeout_seconds
+    answer = stream_user_sql(connection, sql, timeout_seconds=timeout_seconds)
     if out is not None:
         num_rows = _write_file(answer, out)
         console.print(f"wrote {out} ({num_rows} rows)", highlight=False, markup=False, soft_wrap=True)
@@ -143,11 +152,24 @@ def _write_parquet_to_pipe(answer: pa.RecordBatchReader) -> None:
 
 def _write_csv(answer: pa.RecordBatchReader, text: TextIO) -> int:
     writer, num_rows = csv.writer(text, lineterminator="\n"), 0
-    writer.writerow(answer.schema.names)
+    writer.writerow(_no_formula(tuple(answer.schema.names)))
     for batch in answer:
-        writer.writerows(_rows(batch))
+        writer.writerows(map(_no_formula, row) for row in _rows(batch))
         num_rows += batch.num_rows
     return num_rows
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _no_formula(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Texts that a spreadsheet would take for a formula behind an apostrophe, as OWASP has it; numbers stay.
+
+    Sources and tokens come from other people's documents.
+    """
+    return tuple(
+        f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value for value in row
+    )
 
 
 def _write_json(answer: pa.RecordBatchReader, text: TextIO) -> int:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.document_arrays import DocumentArrays
-from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql, single_query
+from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
 from mctrace.datasets.sql.merging import Merge
+from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Mix, Provenance, refuse_mixture
 from mctrace.datasets.store.store import StoreVersion
@@ -212,8 +213,8 @@ def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where:
     A target may come from a file or with a checkpoint, so it has to be one query and nothing besides.
     """
     if where:
-        check_condition(connection, where)
-    query = single_query(connection, target.sql).strip().rstrip(";")
+        check_condition(where)
+    query = plain_query(target.sql).text
     try:
         connection.execute(
             "create temp table target_rows as "
@@ -227,16 +228,6 @@ def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where:
         connection.execute(f"create temp table chosen_labels as from target_rows where {condition}")
     except duckdb.Error as error:
         raise InputError(f"the condition {where!r} fails: {str(error).strip()}") from error
-
-
-def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Raises InputError unless `where` is one SQL condition and nothing besides."""
-    try:
-        statements = connection.extract_statements(f"select 1 where ({where}\n)")
-    except duckdb.Error as error:
-        raise InputError(f"the condition {where!r} does not parse: {str(error).strip()}") from error
-    if len(statements) != 1:
-        raise InputError(f"expected one SQL condition, got {where!r}")
 
 
 def _snapshot_labels(

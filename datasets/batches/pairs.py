@@ -21,13 +21,13 @@ from mctrace.datasets.batches.document_arrays import DocumentArrays
 from mctrace.datasets.batches.labels import (
     SPLITS,
     StoredMap,
-    check_condition,
     of_split,
     read_maps,
     read_provenance,
 )
 from mctrace.datasets.batches.pair_batch import PairBatch
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.sandbox import check_condition
 from mctrace.datasets.store.provenance import Mix
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
@@ -126,7 +126,7 @@ def _choose_pairs(
     connection: duckdb.DuckDBPyConnection, max_pairs: int, hard_negative_share: float, where: str
 ) -> None:
     if where:
-        check_condition(connection, where)
+        check_condition(where)
     sql = (
         Path(__file__)
         .with_name("preference_selection.sql")

@@ -23,13 +23,14 @@ from mctrace.datasets.sql.connection import (
     connect,
     explained,
     fetch_rows,
+    file_url,
     own_sql,
     read_sql,
     set_variables,
-    single_query,
     sql_text,
     variables_of,
 )
+from mctrace.datasets.sql.sandbox import UserQuery, plain_query
 from mctrace.datasets.store.parts import Part, scratch_folder, write_part
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import DATASET_KIND, DERIVED_BY, Store, StoreVersion
@@ -161,26 +162,48 @@ def _write(
 
 
 def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> tuple[str, Path]:
-    """Writes the recipe's rows as Parquet; returns the table that they belong to and the file."""
+    """Writes the recipe's rows as Parquet; returns the table that they belong to and the file.
+
+    The recipe's connection only reads: its rows are written here.
+    """
     recipe, file = derivation.recipe, folder / "rows.parquet"
-    _refuse_other_chance(recipe)
-    with connect(version, settings=_settings(recipe.text), writable=[file]) as connection:
+    query = plain_query(recipe.text)
+    _refuse_other_chance(recipe, query)
+    with connect(version, settings=_settings(query), files={file.name: file}) as connection:
         connection.execute(read_sql("views", "augmentations.sql"))
-        query = single_query(connection, recipe.text).strip().rstrip(";")
-        variables = {"seed": derivation.seed} if "seed" in variables_of(query) else {}
-        set_variables(connection, query, {**variables, **(derivation.variables or {})})
+        variables = {"seed": derivation.seed} if "seed" in variables_of(query.text) else {}
+        set_variables(connection, query.text, {**variables, **(derivation.variables or {})})
         try:
-            columns = connection.sql(f"from (\n{query}\n)").columns
+            columns = connection.sql(f"from (\n{query.text}\n)").columns
             table = "derived_pairs" if "better_snapshot_id" in columns else "derived_labels"
-            connection.execute(
-                f"copy ({_with_types(table, columns, query, recipe)}) to {sql_text(str(file))} "
-                "(format parquet, compression zstd)"
+            rows = connection.sql(_with_types(table, columns, query.text, recipe)).to_arrow_reader(
+                _GROUP_ROWS
             )
-        except duckdb.Error as error:
+            _write_rows(rows, TABLES[table], file)
+        except (duckdb.Error, pa.ArrowException) as error:
             raise InputError(f"the recipe {recipe.name} fails: {explained(error)}") from error
-        connection.execute(f"create temp view derived as from read_parquet({sql_text(str(file))})")
+        connection.execute(f"create temp view derived as from read_parquet({sql_text(file_url(file.name))})")
         _refuse_wrong_rows(connection, table, recipe)
     return table, file
+
+
+_GROUP_ROWS = 122_880
+
+
+def _write_rows(rows: pa.RecordBatchReader, schema: pa.Schema, file: Path) -> None:
+    """Row groups of one size, whatever the batches are that rows come in: bytes must not depend on them."""
+    waiting: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
+        for batch in rows:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= _GROUP_ROWS:
+                table = pa.Table.from_batches(waiting).cast(schema)
+                writer.write_table(table[:_GROUP_ROWS].combine_chunks())
+                waiting = table[_GROUP_ROWS:].to_batches()
+        while waiting:
+            table = pa.Table.from_batches(waiting).cast(schema)
+            writer.write_table(table[:_GROUP_ROWS].combine_chunks())
+            waiting = table[_GROUP_ROWS:].to_batches()
 
 
 def _with_types(table: str, columns: list[str], query: str, recipe: Recipe) -> str:
@@ -222,17 +245,21 @@ def _duckdb_type(arrow_type: pa.DataType) -> str:
     }[str(arrow_type)]
 
 
-_VOLATILE = ("random", "setseed", "uuid", "uuidv4", "uuidv7", "gen_random_uuid", "now", "today", "nextval")
-_SESSION = re.compile(
-    r"\b(current_(timestamp|date|time)|get_current_\w+|localtime\w*)\b|\busing\s+sample\b|\btablesample\b"
-)
+_VOLATILE = {
+    "random", "setseed", "uuid", "uuidv4", "uuidv7", "gen_random_uuid", "now", "today", "nextval",
+    "get_current_time", "get_current_timestamp", "get_current_date", "transaction_timestamp", "txid_current",
+}  # fmt: skip
+_SESSION = {
+    "current_timestamp", "current_date", "current_time", "current_localtime", "current_localtimestamp",
+    "localtime", "localtimestamp",
+}  # fmt: skip
+"""Functions that are written like columns."""
 
 
-def _refuse_other_chance(recipe: Recipe) -> None:
-    code = _code(recipe.text)
-    found = [name for name in _VOLATILE if re.search(rf"\b{name}\s*\(", code)]
-    if session := _SESSION.search(code):
-        found.append(session[0])
+def _refuse_other_chance(recipe: Recipe, query: UserQuery) -> None:
+    found = sorted(query.functions & (_VOLATILE | _SESSION) | query.columns & _SESSION)
+    if query.samples:
+        found.append("a sample of DuckDB's")
     if found:
         raise InputError(
             f"the recipe {recipe.name} uses {', '.join(found)}: its rows could not be made again; take "
@@ -240,35 +267,33 @@ def _refuse_other_chance(recipe: Recipe) -> None:
         )
 
 
-def _settings(sql: str) -> dict[str, object]:
+def _settings(query: UserQuery) -> dict[str, object]:
     """What makes the order of rows, and so the bytes, the same on every machine.
 
     The left side of a join streams and keeps its order, whatever the sizes look like. Rows come in one order
     from one thread and in another from several, the same for any number of them.
     """
-    threads = max(2, os.cpu_count() or 2) if _order_does_not_matter(sql) else 1
+    threads = max(2, os.cpu_count() or 2) if _order_does_not_matter(query) else 1
     return {"disabled_optimizers": "join_order,build_side_probe_side", "threads": threads}
 
 
-_FREE_OF_ORDER = {"count", "min", "max", "quantile_cont", "quantile_disc", "median", "bool_and", "bool_or"}
-_AGGREGATE = re.compile(r"\b(\w+)\s*\(")
+_FREE_OF_ORDER = {
+    "count", "count_star", "min", "max", "quantile_cont", "quantile_disc", "median", "bool_and", "bool_or",
+}  # fmt: skip
+_ORDERED = {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "DISTINCT_MODIFIER"}
 
 
-def _order_does_not_matter(sql: str) -> bool:
+def _order_does_not_matter(query: UserQuery) -> bool:
     """Whether no sum of floating-point numbers, pick or numbering can depend on how rows are split up."""
-    code = _code(sql)
-    if re.search(r"\b(over|limit|distinct|qualify|group\s+by\s+all|any_value|first|last)\b", code):
-        return False
+    for part in query.parts:
+        numbers = part.get("class") == "WINDOW" or part.get("type") in _ORDERED
+        if numbers or part.get("distinct") or part.get("aggregate_handling") == "FORCE_AGGREGATES":
+            return False
     aggregates = {name for (name,) in duckdb.execute(_AGGREGATES).fetchall()}
-    return not (set(_AGGREGATE.findall(code)) & aggregates - _FREE_OF_ORDER)
+    return not (query.functions & aggregates - _FREE_OF_ORDER)
 
 
 _AGGREGATES = "select distinct function_name from duckdb_functions() where function_type = 'aggregate'"
-
-
-def _code(sql: str) -> str:
-    """The SQL in lower case without comments and quoted text."""
-    return re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", sql, flags=re.S).lower()
 
 
 _WRONG_LABELS = {

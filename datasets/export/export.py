@@ -33,6 +33,7 @@ from mctrace.datasets.sql.connection import (
     stream_user_sql,
     target_sql,
 )
+from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.token_text import TokenTexts
 from mctrace.datasets.store.arrays import DocumentPlace
 from mctrace.datasets.store.location import Location
@@ -155,11 +156,17 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
 
 
 def export_query(request: ExportRequest) -> str:
-    """The query of `export.sql` for these targets and this condition."""
+    """The query of `export.sql` for these targets and this condition.
+
+    Raises InputError for a target that is no query, and for what is no condition.
+    """
+    if request.where:
+        check_condition(request.where)
     columns = request.target_columns
+    queries = {name: plain_query(target_sql(target)).text for name, target in columns.items()}
     joins = [
-        f"left join (\n{target_sql(target)}\n) as {_quote(f'{name} of')} using ({', '.join(_KEYS)})"
-        for name, target in columns.items()
+        f"left join (\n{query}\n) as {_quote(f'{name} of')} using ({', '.join(_KEYS)})"
+        for name, query in queries.items()
     ]
     return (
         Path(__file__)

@@ -1,14 +1,17 @@
 """DuckDB over one version of a store: the views of `views/`, and a locked door for other people's SQL.
 
-The connection reads the ledger's file list directly. The views speak the vocabulary; targets and other
-definitions are .sql files, so that they can be read, diffed and hashed. Where the version is read through a
-derived dataset, the definitions in `views/derived/` stand in place of those of the same name.
+The connection reads the files of the ledger's list by name, through a file system that can only read
+(`read_only_files.py`), and nothing else; what other people's SQL may say is decided before (`user_sql.py`).
+The views speak the vocabulary; targets and other definitions are .sql files, so that they can be read, diffed
+and hashed. Where the version is read through a derived dataset, the definitions in `views/derived/` stand in
+place of those of the same name.
 """
 
 import re
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from mctrace.datasets.sql.document_tokens import DocumentTokens
-from mctrace.datasets.store.fetching import readable_folders
+from mctrace.datasets.sql.limits import SqlLimits
+from mctrace.datasets.sql.read_only_files import ROOT, ReadOnlyFiles
+from mctrace.datasets.sql.sandbox import UserQuery, user_query
+from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import DAMAGE_REMEDY, DERIVED_TABLES, StoreVersion
 from mctrace.errors import InputError, StoreError
@@ -90,32 +96,47 @@ _DEFINITIONS = (
 
 
 def connect(
-    version: StoreVersion, *, settings: Mapping[str, object] | None = None, writable: Sequence[Path] = ()
+    version: StoreVersion,
+    *,
+    settings: Mapping[str, object] | None = None,
+    limits: SqlLimits | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A connection with every view of the version; trusted callers only, see `run_user_sql`: DuckDB opens the
-    store's folders for reading and writing alike, so that SQL which is no query could write into parts.
+    """A connection with every view of the version, which can read the store's tables and write no file but
+    its own scratch; SQL of other people still goes through `run_user_sql`.
 
-    `settings` are DuckDB's. `writable` are local files that trusted SQL may write besides reading the
-    store's.
+    `settings` are DuckDB's. `files` are further local files by name, which SQL reads as `file_url(name)`.
     """
     connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "python_enable_replacements": "false"}
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+        }
     )
     connection.execute("set timezone = 'UTC'")
-    for name, value in (settings or {}).items():
-        connection.execute(f"set {name} = '{value}'")
-    if not version.location.is_local:
-        connection.register_filesystem(version.location.filesystem)
+    for name, value in {**(limits or SqlLimits()).settings(), **(settings or {})}.items():
+        connection.execute(f"set {name} = {sql_text(str(value))}")
+    # Before any table: a view opens its files when it is made.
+    tables = {table: _table_files(version, table) for table in TABLES}
+    named = {name: place for groups in tables.values() for group in groups for name, place in group.items()}
+    named |= {name: (Location.of(str(path)).filesystem, str(path)) for name, path in (files or {}).items()}
+    connection.register_filesystem(ReadOnlyFiles(named))
     for table, schema in TABLES.items():
         connection.register(f"empty_{table}", schema.empty_table())
         connection.execute(f"create view stored_{table} as from empty_{table}")
     connection.register("document_tokens", DocumentTokens(version))
     define_views(connection, version.derived_tables)
     # Files come last: making a view opens every file below it, and views stand upon each other.
-    for table in TABLES:
-        _read_files(connection, version, table)
-    _lock(connection, version, writable)
+    for table, (todays, earlier) in tables.items():
+        _read_files(connection, version, table, list(todays), list(earlier))
+    _lock(connection)
     return connection
+
+
+def file_url(name: str) -> str:
+    """What SQL reads one of the further `files` of `connect` as."""
+    return f"{ROOT}{name}"
 
 
 def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] = ()) -> None:
@@ -136,13 +157,43 @@ _OF_DERIVED = {
 """Definitions that read otherwise when a derived dataset holds rows of a table."""
 
 
-def _read_files(connection: duckdb.DuckDBPyConnection, version: StoreVersion, table: str) -> None:
+_Files = dict[str, tuple[Any, str]]
+"""name in SQL -> the file system that has the file, and its path there"""
+
+
+def _table_files(version: StoreVersion, table: str) -> tuple[_Files, _Files]:
+    """A table's files that have today's columns, and those that may lack some.
+
+    Only the place within the store is part of a name, so that the store's own path can be any.
+    """
+    location = version.location
+    local = Location.of(".").filesystem
+
+    def named(path: str) -> tuple[str, tuple[Any, str]]:
+        within = path.removeprefix(f"{location.root if location.is_local else location.uri}/")
+        if within != path:
+            return within, (location.filesystem, path)
+        return f"fetched/{Path(path).name}", (local, path)
+
+    todays, earlier = (
+        dict(map(named, version.table_files(table, todays_columns=todays))) for todays in (True, False)
+    )
+    return todays, earlier
+
+
+def _read_files(
+    connection: duckdb.DuckDBPyConnection,
+    version: StoreVersion,
+    table: str,
+    todays: Sequence[str],
+    earlier: Sequence[str],
+) -> None:
     """The view over a table's files. Only those that may lack columns are all opened for it."""
-    relations = []
-    for todays_columns in (True, False):
-        if files := version.table_files(table, todays_columns=todays_columns):
-            by_name = str(not todays_columns).lower()
-            relations.append(f"from read_parquet({_sql_list(files)}, union_by_name = {by_name})")
+    relations = [
+        f"from read_parquet({_sql_list([file_url(name) for name in names])}, union_by_name = {by_name})"
+        for names, by_name in ((todays, "false"), (earlier, "true"))
+        if names
+    ]
     if not relations:
         return
     if table not in DERIVED_TABLES:
@@ -188,54 +239,45 @@ def own_sql(kind: str, name: str, folder: str, shipped: Sequence[str]) -> tuple[
         raise InputError(f"the {kind} {path} cannot be read: {error}") from error
 
 
-def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str, *, timeout_seconds: float = 0) -> pa.Table:
     """The answer to one read-only statement as an Arrow table; see `stream_user_sql`."""
-    return stream_user_sql(connection, sql).read_all()
+    return stream_user_sql(connection, sql, timeout_seconds=timeout_seconds).read_all()
 
 
 def stream_user_sql(
-    connection: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    batch_rows: int = 100_000,
+    *,
+    timeout_seconds: float = 0,
 ) -> pa.RecordBatchReader:
     """The answer to one read-only statement, batch by batch; the connection answers nothing else until then.
 
     `describe VIEW` answers with what each column means. Raises InputError when the statement does not parse,
-    is anything but a query, or fails, which may be in the middle. Files outside the store, extensions and
-    settings are out of reach whatever it says.
+    is anything but a query, or fails, which may be in the middle, or works longer than `timeout_seconds` (0:
+    any). Files outside the store, extensions and settings are out of reach whatever it says.
     """
-    query = single_query(connection, sql)
-    described = _DESCRIBE.fullmatch(query)
+    query = user_query(sql)
+    clock = _Clock(timeout_seconds)
+    if query.explain:
+        return _ask(connection, lambda: _explain(connection, query), clock).to_reader()
+    described = _DESCRIBE.fullmatch(query.text)
     if described and (columns := _describe(connection, described[1])):
         return columns.to_reader()
-    reader = _ask(connection, lambda: connection.sql(query).to_arrow_reader(batch_rows))
+    reader = _ask(connection, lambda: connection.sql(query.text).to_arrow_reader(batch_rows), clock)
     assert reader is not None, "a query has an answer"
-    return pa.RecordBatchReader.from_batches(reader.schema, _batches(connection, reader))
+    return pa.RecordBatchReader.from_batches(reader.schema, _batches(connection, reader, clock))
 
 
-_DESCRIBE = re.compile(r"\s*(?:describe|desc)\s+\"?(\w+)\"?\s*;?\s*", re.IGNORECASE)
-_EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b\s*(?:analyze\b\s*)?(?:\(.*?\))?", re.I | re.S)
+_DESCRIBE = re.compile(r"\s*(?:describe|desc)\s+\"?(\w+)\"?\s*", re.IGNORECASE)
+"""Our own answer in place of DuckDB's, where the text is plainly this; no decision hangs on it."""
 
 
-def single_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
-    """The one query in `sql`, as DuckDB reads it. Raises InputError when it is anything else.
-
-    `explain analyze` runs what it explains, so that has to be a query as well.
-    """
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) == 1 and _kind(statements[0]) == "EXPLAIN":
-            inner = connection.extract_statements(_EXPLAIN.sub("", sql, count=1))
-        else:
-            inner = statements
-    except duckdb.Error as error:
-        raise InputError(f"the SQL does not parse: {str(error).strip()}") from error
-    if len(statements) != 1:
-        raise InputError(f"expected one SQL statement, got {len(statements)}")
-    if [_kind(statement) for statement in inner] != ["SELECT"]:
-        raise InputError(
-            f"only queries are run here, not {_kind(inner[0]) if inner else 'nothing'}: "
-            "the store is read-only to SQL"
-        )
-    return statements[0].query
+def _explain(connection: duckdb.DuckDBPyConnection, query: UserQuery) -> pa.Table:
+    """The plan, of DuckDB's own making and not of a text that says what to explain."""
+    relation = connection.sql(query.text)
+    plan = relation.explain(analyze=query.explain == "analyze", format=query.explain_format or "text")
+    return pa.table({"plan": [plan]})
 
 
 def explained(error: Exception) -> str:
@@ -249,29 +291,54 @@ def explained(error: Exception) -> str:
     return f"{text}\n({DAMAGE_REMEDY})" if ".parquet" in text else text
 
 
-def _kind(statement: duckdb.Statement) -> str:
-    try:
-        return statement.type.name
-    except ValueError:  # DuckDB has statements that its Python enumeration lacks
-        return "such a statement"
+class _Clock:
+    """Seconds that one statement may still work; the time between its batches is its reader's."""
+
+    def __init__(self, seconds: float) -> None:
+        self.allowed = seconds
+        self.left = seconds or None
+
+    def spend(self, seconds: float) -> None:
+        if self.left is not None:
+            self.left = max(0.0, self.left - seconds)
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    while (batch := _ask(connection, lambda: next(reader, None))) is not None:
+def _batches(
+    connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader, clock: _Clock
+) -> Iterator[pa.RecordBatch]:
+    while (batch := _ask(connection, lambda: next(reader, None), clock)) is not None:
         yield batch
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+def _ask(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], clock: _Clock) -> T:
     """Runs `work` in a thread, since DuckDB looks for no signal while it works: so Ctrl-C is heard here."""
+    started = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(work)
         try:
-            return answer.result()
+            wait([answer], clock.left)
+            if not answer.done():
+                connection.interrupt()
+                raise InputError(
+                    f"the SQL works longer than {clock.allowed:g} s: ask for less (where, limit, "
+                    "drawn_labels(300)), or allow more with --timeout (0: any)"
+                )
+            found = answer.result()
         except KeyboardInterrupt:
             connection.interrupt()
             raise
+        except duckdb.OutOfMemoryException as error:
+            raise InputError(f"the SQL needs more memory than it may take: {_OF_MEMORY}") from error
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise InputError(f"the SQL fails: {explained(error)}") from error
+    clock.spend(time.monotonic() - started)
+    return found
+
+
+_OF_MEMORY = (
+    "ask for less (where, limit, drawn_labels(300)), or allow more with --set sql.memory=8GB or "
+    "--set sql.spill=50GB"
+)
 
 
 def _describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table | None:
@@ -327,10 +394,11 @@ def fetch_rows(connection: duckdb.DuckDBPyConnection, sql: str, *parameters: Any
     return rows
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, version: StoreVersion, writable: Sequence[Path]) -> None:
-    """Nothing but the store's own parts can be read from here on, and no setting changed back."""
-    connection.execute(f"set allowed_directories = {_sql_list(readable_folders(version.location))}")
-    connection.execute(f"set allowed_paths = {_sql_list([str(path) for path in writable])}")
+def _lock(connection: duckdb.DuckDBPyConnection) -> None:
+    """Nothing but the names of the read-only file system, and no setting changed back. DuckDB adds its own
+    scratch folder, without which it could not spill."""
+    connection.execute("set show_behavior = 'table'")  # else `show NAME` tells a setting
+    connection.execute(f"set allowed_directories = {_sql_list([ROOT])}")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 

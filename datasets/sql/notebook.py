@@ -29,9 +29,8 @@ class Traces:
 
     version: StoreVersion
     connection: duckdb.DuckDBPyConnection
-    """with every view, for SQL of your own: it reaches no file but the store's parts, and those a COPY TO
-    could overwrite, since DuckDB opens a folder for reading and writing alike; `arrow`, `pandas` and `polars`
-    run queries only"""
+    """with every view, for SQL of your own, tables and views in memory too: it reads the store's tables and
+    writes no file; `arrow`, `pandas` and `polars` run queries only"""
 
     def arrow(self, sql: str, **variables: object) -> pa.Table:
         """The answer to one query; `variables` are what it reads with getvariable. Raises InputError."""

@@ -33,12 +33,6 @@ def readable_files(location: Location, files: Sequence[tuple[str, PartFile]]) ->
     return list(location.each(lambda one: _fetched(location, folder, *one), files))
 
 
-def readable_folders(location: Location) -> list[str]:
-    """Where all of those files are; with the separator, since they are compared as beginnings of paths."""
-    folder = f"{location.url('parts')}/"
-    return [folder] if location.is_local else [folder, f"{_folder()}/"]
-
-
 def _fetched(location: Location, folder: Path, place: str, file: PartFile) -> str:
     if file.size > MOST_BYTES:
         return location.url(place)

@@ -1,0 +1,68 @@
+"""How much memory, disk and time SQL may take."""
+
+import atexit
+import itertools
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mctrace.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class SqlLimits:
+    """What one connection may take; the defaults are DuckDB's own for memory and disk."""
+
+    memory: str = ""
+    """most memory, like 4GB; empty: four fifths of the machine's"""
+    spill: str = ""
+    """most disk for what does not fit into memory, like 20GB; empty: nine tenths of what is free"""
+    spill_folder: str = ""
+    """folder in which a scratch folder for that is made, and removed afterwards; empty: the system's"""
+    timeout_seconds: float = 60.0
+    """most seconds for one query of `mctrace sql` in a script or pipe; 0: any"""
+
+    def __post_init__(self) -> None:
+        for name in ("memory", "spill"):
+            value = getattr(self, name)
+            if value and not _SIZE.fullmatch(value):
+                raise ConfigError(f"sql.{name} = {value!r}: expected a size like 4GB or 512MB")
+        if not 0 <= self.timeout_seconds < float("inf"):
+            raise ConfigError(f"sql.timeout_seconds = {self.timeout_seconds}: expected seconds, or 0 for any")
+        if self.spill_folder and not Path(self.spill_folder).is_dir():
+            raise ConfigError(f"sql.spill_folder = {self.spill_folder!r}: no such folder")
+
+    def settings(self) -> dict[str, object]:
+        """DuckDB's settings. Raises InputError where no scratch folder can be made."""
+        found: dict[str, object] = {"temp_directory": _scratch(self.spill_folder)}
+        if self.memory:
+            found["memory_limit"] = self.memory
+        if self.spill:
+            found["max_temp_directory_size"] = self.spill
+        return found
+
+
+_SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?B)", re.IGNORECASE)
+_NUMBER = itertools.count()
+
+
+def _scratch(folder: str) -> str:
+    """A folder of one connection, which DuckDB makes when it needs it; no other one may look into it."""
+    return str(_of_process(folder) / str(next(_NUMBER)))
+
+
+@cache
+def _of_process(folder: str) -> Path:
+    """Of this process, readable by nobody else, and gone with it."""
+    try:
+        made = Path(tempfile.mkdtemp(prefix="mctrace-spill-", dir=folder or None))
+    except OSError as error:
+        raise InputError(
+            f"no scratch folder for SQL can be made in {folder or tempfile.gettempdir()}: {error.strerror} "
+            "(--set sql.spill_folder=FOLDER names another)"
+        ) from error
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
