@@ -73,7 +73,9 @@ class FrozenCausalLM:
         config = self.network.config.get_text_config()
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         bytes_per_token = self.network.dtype.itemsize * (4 * inner + 24 * config.hidden_size)
-        num_free = int(torch.cuda.mem_get_info(self.device)[0])
+        # What the allocator keeps for the next tensor is as good as free.
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        num_free = int(torch.cuda.mem_get_info(self.device)[0]) + kept
         fitting: int = num_free // 2 // bytes_per_token
         return max(1024, min(_GPU_BATCH_TOKENS, fitting))
 
@@ -116,7 +118,7 @@ class FrozenCausalLM:
             )
         hidden_Md = output.last_hidden_state[:, -len(targets_H) :].flatten(0, 1)
         head_weight = self.network.get_output_embeddings().weight
-        targets_M = targets_H.to(head_weight.device).repeat(len(embeddings_BLd))
+        targets_M = targets_H.to(head_weight.device, non_blocking=True).repeat(len(embeddings_BLd))
         per_chunk = max(1, _LOGITS_PER_CHUNK // len(head_weight))
         nll = [
             cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mctrace.base_model.attention_kernels import attention_with_lse
 from mctrace.errors import ModelError
 
 ATTENTION_NAME = "mctrace_shared"
@@ -167,7 +168,9 @@ def _fused(
     scale: float,
 ) -> Tensor:
     groups = query_BhLe.shape[1] // key_BkLe.shape[1]
-    out, lse = _kernel(query_BhLe, _repeat(key_BkLe, groups), _repeat(value_BkLe, groups), True, scale)
+    out, lse = attention_with_lse(
+        query_BhLe, _repeat(key_BkLe, groups), _repeat(value_BkLe, groups), True, scale
+    )
     if prefix is not None:
         out, lse = _merge(out, lse, *_over_shared(query_BhLe, prefix, scale))
     if kept is not None:
@@ -184,7 +187,7 @@ def _over_shared(query_BhLe: Tensor, shared: _Keys, scale: float) -> tuple[Tenso
     B, h, L, e = query_BhLe.shape
     k = shared.keys.shape[1]
     folded = query_BhLe.view(B, k, h // k, L, e).transpose(0, 1).reshape(1, k, B * (h // k) * L, e)
-    out, lse = _kernel(folded, shared.keys, shared.values, False, scale)
+    out, lse = attention_with_lse(folded, shared.keys, shared.values, False, scale)
     out_BhLe = out.view(k, B, h // k, L, e).transpose(0, 1).reshape(B, h, L, e)
     lse_BhL = lse.view(k, B, h // k, L).transpose(0, 1).reshape(B, h, L)
     return out_BhLe, lse_BhL
@@ -198,27 +201,7 @@ def _merge(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> tuple[
 
 def _has_kernel(query: Tensor, value: Tensor) -> bool:
     width = query.shape[-1]
-    if width != value.shape[-1] or width % 8 or width > 256:
-        return False
-    return query.device.type in ("cpu", "cuda")
-
-
-def _kernel(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Fused attention with its log-sum-exp, which the public function does not return."""
-    ops, length = torch.ops.aten, query.shape[2]
-    if query.device.type == "cpu":
-        return ops._scaled_dot_product_flash_attention_for_cpu(  # type: ignore[no-any-return]
-            query, key, value, 0.0, causal, scale=scale
-        )
-    if query.dtype == torch.float32:
-        out, lse, *_ = ops._scaled_dot_product_efficient_attention(
-            query, key, value, None, True, 0.0, causal, scale=scale
-        )
-    else:
-        out, lse, *_ = ops._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, causal, False, scale=scale
-        )
-    return out, lse[:, :, :length]
+    return width == value.shape[-1] and width % 8 == 0 and width <= 256
 
 
 def _repeat(kv_BkLe: Tensor, groups: int) -> Tensor:
@@ -250,17 +233,18 @@ def _plain(
     B, h, L, e = query_BhLe.shape
     device = query_BhLe.device
     groups = h // runs[0].keys.shape[1]
-    index_L = torch.cat(
-        [
-            torch.arange(plan.num_before, device=device) + plan.own_index,
-            torch.arange(L - plan.num_before, device=device) + plan.later_index,
-        ]
-    )
+    n = plan.num_before
+    indices_L = [
+        *range(plan.own_index, plan.own_index + n),
+        *range(plan.later_index, plan.later_index + L - n),
+    ]
+    index_L = torch.tensor(indices_L).to(device, non_blocking=True)
     for first in range(first_query, L, _PLAIN_CHUNK):
         chunk = slice(first, min(first + _PLAIN_CHUNK, L))
         index_c = index_L[chunk]
-        low = 0 if window is None else int(index_c[0]) - window + 1
-        seen = [run.between(low, int(index_c[-1]) + 1) for run in runs]
+        # From the list, not the tensor: a device is waited for as seldom as can be.
+        low = 0 if window is None else indices_L[chunk.start] - window + 1
+        seen = [run.between(low, indices_L[chunk.stop - 1] + 1) for run in runs]
         query_Bkgce = query_BhLe[:, :, chunk].reshape(B, h // groups, groups, -1, e)
         index_n = torch.cat([torch.arange(r.keys.shape[2], device=device) + r.index for r in seen])
         scores = torch.cat([query_Bkgce @ r.keys[:, :, None].transpose(-1, -2) for r in seen], -1) * scale

@@ -18,18 +18,19 @@ def gather_embeddings(entries: Entries, tree_embeddings: Sequence[Tensor]) -> Te
     """
     table = tree_embeddings[0]
     gathered_ND = table.new_empty(len(entries), table.shape[1])
-    level_N = torch.from_numpy(entries.level_N)
-    index_N = torch.from_numpy(entries.index_N)
     for level in np.unique(entries.level_N).tolist():
         if level >= len(tree_embeddings):
             raise LegalityError(f"an entry is at level {level}, the tree ends at {len(tree_embeddings) - 1}")
-        at_level = torch.nonzero(level_N == level).squeeze(1)
-        nodes = index_N[at_level]
-        if int(nodes.max()) >= len(tree_embeddings[level]):
+        at_level = np.flatnonzero(entries.level_N == level)
+        nodes = entries.index_N[at_level]
+        if nodes.max() >= len(tree_embeddings[level]):
             raise LegalityError(
-                f"node (level {level}, index {int(nodes.max())}) is beyond the document, "
+                f"node (level {level}, index {nodes.max()}) is beyond the document, "
                 f"which has {len(tree_embeddings[level])} complete nodes at that level"
             )
-        device = table.device
-        gathered_ND[at_level.to(device)] = tree_embeddings[level][nodes.to(device)]
+        # Copied without waiting for what the device still has to do.
+        place_M, node_M = (
+            torch.from_numpy(index_M).to(table.device, non_blocking=True) for index_M in (at_level, nodes)
+        )
+        gathered_ND.index_copy_(0, place_M, tree_embeddings[level].index_select(0, node_M))
     return gathered_ND

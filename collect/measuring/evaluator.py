@@ -165,21 +165,24 @@ def _run(
     plans: Sequence[AttentionPlan],
 ) -> Tensor:
     """NLL [B, H] of the group's rows after their edits."""
-    entries, embeddings, positions = trajectory.context.entries, [], []
+    entries, rows = trajectory.context.entries, []
     for row in group.rows:
         edit = edits[row.member]
-        runs = entries.sliced(slice(row.crop, edit.first_entry)).followed_by(
-            edit.replacement,
-            entries.sliced(slice(edit.end_entry, row.kept_first)),
-            entries.sliced(slice(row.kept_end, group.last_run)),
+        rows.append(
+            entries.sliced(slice(row.crop, edit.first_entry)).followed_by(
+                edit.replacement,
+                entries.sliced(slice(edit.end_entry, row.kept_first)),
+                entries.sliced(slice(row.kept_end, group.last_run)),
+            )
         )
-        embeddings.append(gather_embeddings(runs, document.embeddings))
-        positions.append(torch.from_numpy(runs.position_N(trajectory.head.start)))
-    embeddings_BLd = torch.stack(embeddings)
+    # All rows at once: every copy to a device costs the same, however short.
+    whole = rows[0].followed_by(*rows[1:])
+    embeddings_BLd = gather_embeddings(whole, document.embeddings).unflatten(0, (len(rows), -1))
+    position_BL = torch.from_numpy(whole.position_N(trajectory.head.start)).view(len(rows), -1)
     first_token = edits[group.members[0]].first_token
     return model.token_nll(
         embeddings_BLd,
-        torch.stack(positions).to(embeddings_BLd.device),
+        position_BL.to(embeddings_BLd.device, non_blocking=True),
         document.tokens_T[first_token : trajectory.end],
         plans,
     )
