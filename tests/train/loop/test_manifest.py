@@ -15,12 +15,13 @@ import torch
 from mctrace.errors import InputError, ModelError, OutputError
 from mctrace.gists.network.loading import SHIPPED
 from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
-from mctrace.train.config import NetworkConfig, TrainConfig
+from mctrace.train.config import TrainConfig
 from mctrace.train.distribution import Workers
 from mctrace.train.loop.checkpoint import load_checkpoint, save_checkpoint
 from mctrace.train.loop.checkpoint_folders import hash_of_checkpoint, write_folder
 from mctrace.train.loop.lensnet_training import Training
 from mctrace.train.loop.manifest import MANIFEST, check_manifest
+from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from tests.train.loop.test_checkpoint import info_for
 
