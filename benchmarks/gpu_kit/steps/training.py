@@ -1,0 +1,67 @@
+"""A LensNet training step by phase, the whole step as the trainer takes it, the loss by number of actions."""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, seconds
+from benchmarks.train_batches import Sizes, random_batch
+from benchmarks.train_timings import bench_ranking, bench_step
+from mctrace.train.config import NetworkConfig
+from mctrace.train.networks.registry import build_network
+from mctrace.train.objectives.config import ObjectiveConfig
+from mctrace.train.objectives.gradients import Examples, LensNetStep
+
+
+def run(context: Context) -> None:
+    sizes, device = context.sizes, context.device
+    for dim in sizes.lensnet_dims[:2]:
+        rows = bench_step(
+            device, "dual_cross_attention", dim, sizes.loss_actions, 3 if context.toy else 7,
+            sizes.lensnet_entries,
+        )  # fmt: skip
+        for row in rows:
+            context.say("phases", N=sizes.lensnet_entries, **row)
+    for row in bench_ranking(device, quick=True, actions=sizes.loss_actions):
+        context.say("ranking", **row)
+    for num_rows in (1, 4):
+        _whole_step(context, num_rows)
+
+
+def _whole_step(context: Context, num_rows: int) -> None:
+    """As the trainer runs it, in bfloat16; how often it waits for the device tells what could overlap."""
+    dim, device = context.sizes.lensnet_dims[0], context.device
+    network = build_network(NetworkConfig(), dim).to(device).train()
+    step = LensNetStep(network, ObjectiveConfig(), bfloat16=True)
+    num_actions = context.sizes.loss_actions[0]
+    batch = random_batch(Sizes(num_rows, context.sizes.lensnet_entries, num_actions, dim)).to(device)
+    optimiser = torch.optim.AdamW(network.parameters())
+
+    def work() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        step([Examples(batch)])
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+
+    reset_peak(device)
+    took = seconds(device, work, 2 if context.toy else 10)
+    context.say(
+        "step", embedding_dim=dim, rows=num_rows, num_actions=num_actions, seconds=took,
+        samples_per_s=num_rows / took, peak_bytes=peak_bytes(device), waits=_waits(context, work),
+    )  # fmt: skip
+
+
+def _waits(context: Context, work: Callable[[], None]) -> int | None:
+    """How often one call of `work` waits for the device; None where there is nothing to wait for."""
+    if not context.on_cuda:
+        return None
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
