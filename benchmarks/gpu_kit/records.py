@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 def append(path: Path, record: Record) -> None:
     """One more line, on the disk before this returns."""
-    line = json.dumps(_plain({**record, "at": round(time.time(), 3)}), allow_nan=False)
+    line = json.dumps({**_plain(record), "at": round(time.time(), 3)}, allow_nan=False)
     with path.open("ab") as file:
         # A line that somebody was killed over must not swallow this one.
         if file.tell() and not _ends_line(path):

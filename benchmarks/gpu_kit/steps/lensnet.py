@@ -61,7 +61,9 @@ def _compiled(
 ) -> None:
     with _precision(context, precision):
         torch._dynamo.reset()
-        compiled = torch.compile(network, dynamic=False)
+        # A rehearsal on a CPU traces; making C++ of it would take minutes.
+        backend = "inductor" if context.on_cuda else "aot_eager"
+        compiled = torch.compile(network, dynamic=False, backend=backend)
         work = partial(compiled, *inputs)
         compile_s = seconds(context.device, work, 1, warm_ups=0)
         _say(context, "compiled", dim, precision, work, work(), references, compile_seconds=compile_s)

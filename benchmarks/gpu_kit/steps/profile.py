@@ -89,14 +89,14 @@ def _part(name: str) -> str | None:
 def kernels(events: Sequence[Any], on_cuda: bool) -> list[tuple[str, float, float]]:
     """(name, start, end) in seconds of what ran on the device, by start."""
     kind = torch.autograd.DeviceType.CUDA if on_cuda else torch.autograd.DeviceType.CPU
-    found = [
-        (event.name, event.time_range.start / 1e6, event.time_range.end / 1e6)
-        for event in events
-        if event.device_type == kind
-        and not event.name.startswith("kit: ")
-        # On a CPU operators contain each other; those without children do the work.
-        and (on_cuda or (not event.cpu_children and event.name.startswith("aten::")))
-    ]
+    found = []
+    for event in events:
+        if event.device_type != kind or event.name.startswith("kit: "):
+            continue
+        start, end = event.time_range.start, event.time_range.end
+        if not on_cuda:  # operators contain each other there
+            end = start + event.self_cpu_time_total
+        found.append((event.name, start / 1e6, end / 1e6))
     return sorted(found, key=lambda event: event[1])
 
 
