@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks.evaluator_cases import HORIZON, PROTECTED_TAIL
 from mctrace.base_model.attention_kernels import kernels_for, refusals
 from mctrace.base_model.causal_lm import FrozenCausalLM
-from mctrace.collect.measuring.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.measuring.naive import naive_nll
 from mctrace.collect.planning.edits import action_edit, no_edit
 from mctrace.context.actions import Action, apply_action, is_legal_at

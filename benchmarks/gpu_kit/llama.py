@@ -6,7 +6,7 @@ from benchmarks.evaluator_cases import RANDOM_1B, TREE, Case, make_model
 from benchmarks.evaluator_ways import Bench
 from benchmarks.gpu_kit.context import Context
 from mctrace.base_model.causal_lm import FrozenCausalLM
-from mctrace.collect.measuring.evaluator import DocumentTree
+from mctrace.base_model.document_tree import DocumentTree
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 
 

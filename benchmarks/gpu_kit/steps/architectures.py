@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.labelling import attention_path, difference, fast_labels, naive_labels, spread_actions
 from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
-from mctrace.collect.measuring.evaluator import DocumentTree
+from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.planning.map_policies import recency_map
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape

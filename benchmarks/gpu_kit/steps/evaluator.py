@@ -19,7 +19,8 @@ from benchmarks.gpu_kit.labelling import (
 )
 from benchmarks.gpu_kit.llama import make_bench, make_document
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, wall_seconds
-from mctrace.collect.measuring.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit
 from mctrace.collect.planning.passes import plan_passes
 

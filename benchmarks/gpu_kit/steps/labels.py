@@ -14,8 +14,8 @@ from benchmarks.gpu_kit.labelling import (
     spread_actions,
 )
 from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
+from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.source import ModelSource
-from mctrace.collect.measuring.evaluator import DocumentTree
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.timing import seconds
 from benchmarks.train_batches import Sizes, random_batch
-from mctrace.train.config import NetworkConfig
+from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.serving.torch_export import INPUTS, TensorLensNet
 

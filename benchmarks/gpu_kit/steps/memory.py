@@ -11,7 +11,8 @@ from benchmarks.gpu_kit.labelling import fast_labels, spread_actions
 from benchmarks.gpu_kit.llama import make_bench, make_document
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, wall_seconds
 from mctrace.base_model import causal_lm as base_model
-from mctrace.collect.measuring.evaluator import Batching, DocumentTree, measure_baseline, measure_edits
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import Edit, action_edit
 from mctrace.context.trajectory import Trajectory
 from mctrace.errors import ModelError

@@ -9,7 +9,7 @@ from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, seconds
 from benchmarks.train_batches import Sizes, random_batch
 from benchmarks.train_timings import bench_ranking, bench_step
-from mctrace.train.config import NetworkConfig
+from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.gradients import Examples, LensNetStep
