@@ -173,7 +173,8 @@ def chain_problems(location: Location, log: Log) -> Iterator[tuple[str, str]]:
             if seen.checkpoint:
                 checkpoints.add(seen.checkpoint)
             if version == newest and not any(head.entry >= seen.entry for head in heads):
-                yield seen.place, f"is missing, and so is every later head: {place} was made after it"
+                own = Head(Sealed(version, sha256(content).hexdigest()), seen.checkpoint)
+                yield own.place, f"is missing, and so is {seen.place}, upon which {place} was made"
     yield from _checkpoint_problems(location, checkpoints)
     yield from _pointer_problems(location, expected=bool(checkpoints))
 
@@ -215,20 +216,19 @@ _POINTER_KEYS = {
 def _pointer_problems(location: Location, *, expected: bool) -> Iterator[tuple[str, str]]:
     """Delta writes `_last_checkpoint` anew with every checkpoint, so it is held against the one it names."""
     place = f"{LOG_FOLDER}/_last_checkpoint"
+    if not location.exists(place):
+        if expected:
+            yield place, "is missing"
+        return
     try:
         said = json.loads(location.read_bytes(place))
         content = location.read_bytes(checkpoint(said["version"]))
-        adds = pq.read_table(io.BytesIO(content), columns=["add.path"])["add"]
-        is_right = {"size": len(adds), "sizeInBytes": len(content), "version": said["version"]}
-        is_right["numOfAddFiles"] = sum(
-            row is not None and row["path"] is not None for row in adds.to_pylist()
-        )
-        wrong = set(said) - _POINTER_KEYS | {k for k in is_right if said.get(k, is_right[k]) != is_right[k]}
-    except FileNotFoundError:
-        if expected:
-            yield place, "is missing, or the checkpoint that it names"
+        adds = pq.read_table(io.BytesIO(content))["add"].to_pylist()
+        num_adds = sum(row is not None and row["path"] is not None for row in adds)
+        right = {"size": len(adds), "sizeInBytes": len(content), "numOfAddFiles": num_adds}
+        wrong = set(said) - _POINTER_KEYS | {key for key in right if said.get(key, right[key]) != right[key]}
     except (ValueError, KeyError, TypeError, pa.ArrowException, OSError) as error:
-        yield place, f"and the checkpoint that it names cannot be read: {type(error).__name__}: {error}"
-    else:
-        if wrong:
-            yield place, f"says of the checkpoint what is not so: {', '.join(sorted(wrong))}"
+        yield place, f"or the checkpoint that it names cannot be read: {type(error).__name__}: {error}"
+        return
+    if wrong:
+        yield place, f"says of the checkpoint what is not so: {', '.join(sorted(wrong))}"

@@ -15,7 +15,7 @@ from deltalake.exceptions import DeltaError
 from mctrace.datasets.store.fetching import MOST_BYTES, readable_files
 from mctrace.datasets.store.file_hashes import is_right, was_right
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
-from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER
+from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER, log_entry
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import STAGING, Part
 from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
@@ -256,11 +256,18 @@ def open_store(uri: str) -> Store:
     """Raises StoreError when there is no store at `uri` or a newer mctrace wrote it."""
     location = Location.of(uri)
     if not location.exists(_MARKER):
+        if location.exists(log_entry(0)):
+            raise StoreError(f"{uri}/{_MARKER} is missing beside a ledger: 'mctrace init' writes it again")
         raise StoreError(f"no trace store at {uri}: make one with 'mctrace init' or 'mctrace collect'")
     try:
-        found = int(json.loads(location.read_bytes(_MARKER))["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{uri}/{_MARKER} is damaged: {error}") from error
+        found = json.loads(location.read_bytes(_MARKER))["format_version"]
+        if type(found) is not int or found < 1:
+            raise ValueError(f"format_version is {found!r}, a whole number from 1 on was written")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise StoreError(
+            f'{uri}/{_MARKER} is damaged: {what}; its content is {{"format_version": {FORMAT_VERSION}}}'
+        ) from error
     if found > FORMAT_VERSION:
         raise StoreError(
             f"the store at {uri} has format {found}, this mctrace reads up to {FORMAT_VERSION}: "
