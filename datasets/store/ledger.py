@@ -397,7 +397,7 @@ class Ledger:
                     raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
                 self._rows[file] = _from_parquet(content)
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-                raise StoreError(f"the ledger of {self.location.uri} is damaged: {error}") from error
+                raise self._damaged(error) from error
         return self._rows[file]
 
     def _sync_log(self, version: int) -> None:
