@@ -4,6 +4,7 @@ Commands are thin; the work is in the `*_command` modules beside this file, impo
 so that asking the store a question does not load a deep-learning stack.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -57,6 +58,11 @@ def main() -> None:
     except MctraceError as error:
         _complain(str(error))
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("ray", "transformers", "datasketch", "huggingface_hub"):
             raise
@@ -67,6 +73,13 @@ def main() -> None:
             raise
         _complain(ran_out)
         sys.exit(1)
+
+
+_OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
+    errno.EMFILE, errno.ENFILE, errno.EIO,
+}  # fmt: skip
+"""What no command can know beforehand: a full disk, a quota, a mode, a path that is too long."""
 
 
 def _complain(message: str) -> None:

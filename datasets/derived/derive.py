@@ -180,6 +180,9 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
                 _GROUP_ROWS
             )
             _write_rows(rows, TABLES[table], file)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"cannot write to the store {version.location.uri}: {reason}") from error
         except (duckdb.Error, pa.ArrowException) as error:
             raise InputError(f"the recipe {recipe.name} fails: {explained(error)}") from error
         connection.execute(f"create temp view derived as from read_parquet({sql_text(file_url(file.name))})")

@@ -6,8 +6,6 @@ version with the same request gives the same bytes.
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -19,6 +17,7 @@ import pyarrow as pa
 
 from mctrace.datasets.export.dataset_card import dataset_card
 from mctrace.datasets.export.files import ExportFormat, TableFiles, write_json
+from mctrace.datasets.export.place import put_in_place, scratch_beside
 from mctrace.datasets.export.rows import (
     DocumentKey,
     document_rows,
@@ -36,7 +35,6 @@ from mctrace.datasets.sql.connection import (
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.token_text import TokenTexts
 from mctrace.datasets.store.arrays import DocumentPlace
-from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
 from mctrace.progress import Progress
@@ -88,24 +86,18 @@ def export(
     Raises InputError when `out` is taken (only an earlier export is overwritten), cannot be written, or
     nothing fits the request; StoreError when the version is damaged, or does not hold the texts asked for.
     """
-    _refuse_taken(out, overwrite=overwrite)
-    version.refuse_damaged(hash_tables=True)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-export-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
-    try:
-        summary = _write(version, scratch, request, progress)
-        scratch.chmod(0o755)  # a scratch folder is its maker's alone
-        _put_in_place(scratch, out)
+        with scratch_beside(out) as scratch:
+            _refuse_taken(out, overwrite=overwrite)
+            version.refuse_damaged(hash_tables=True)
+            summary = _write(version, scratch, request, progress)
+            put_in_place(scratch, out)
     except OSError as error:
         if error.errno is None:  # a StoreError says it better itself
             raise
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     finally:
         progress.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
     return summary
 
 
@@ -116,15 +108,6 @@ def _refuse_taken(out: Path, *, overwrite: bool) -> None:
         raise InputError(f"{out} is there and no earlier export: choose another folder")
     if (out / METADATA).is_file() and not overwrite:
         raise InputError(f"{out} holds an earlier export: choose another folder, or --overwrite it")
-
-
-def _put_in_place(scratch: Path, out: Path) -> None:
-    """One rename, after all is on disk; an earlier export makes way just before."""
-    earlier = out.with_name(f"{scratch.name}-earlier")
-    if out.exists():
-        out.rename(earlier)
-    Location.of(str(out.parent.resolve())).move_in(scratch, out.name)
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress: Progress) -> ExportSummary:

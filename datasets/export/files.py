@@ -38,7 +38,11 @@ class SplitFiles:
     def write(self, batch: pa.RecordBatch) -> None:
         if self._writer is None:
             self._open()
-        self._writer.write_batch(batch)
+        try:
+            self._writer.write_batch(batch)
+        except OSError:
+            self._abandon()
+            raise
         self.num_rows += batch.num_rows
         if self._sink.tell() >= _SHARD_BYTES:
             self._close()
@@ -63,10 +67,21 @@ class SplitFiles:
         self.names.append(path.name)
 
     def _close(self) -> None:
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             self._writer.close()
             self._sink.close()
-            self._writer = None
+        except OSError:
+            self._abandon()
+            raise
+        self._writer = None
+
+    def _abandon(self) -> None:
+        """After a failure: a Parquet writer would try again, and fail aloud, when it is collected."""
+        if self.layout == "parquet":
+            self._writer.is_open = False
+        self._writer = None
 
     def _describe_to_hf(self) -> None:
         """What `Dataset.load_from_disk` reads first. The columns' types are taken from the files."""

@@ -142,6 +142,9 @@ def read_array(group: zarr.Group, path: str, rows: slice = slice(None)) -> npt.N
     except StoreError:
         raise
     except (KeyError, ValueError, RuntimeError, OSError) as error:
+        files = group.store_path.store
+        if isinstance(files, _CheckedFiles):
+            files.refuse_altered(path)
         raise StoreError(f"{group.store_path}/{path} cannot be read: {error} (mctrace verify)") from error
 
 
@@ -157,6 +160,13 @@ class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyp
         self._arrays = arrays
         root = arrays.folder.rpartition("/")[2]
         self._files = {file.path.removeprefix(f"{root}/"): file for file in arrays.files}
+
+    def refuse_altered(self, path: str) -> None:
+        """Raises StoreError for a file of the array that is not what the ledger says by now."""
+        for key, file in self._files.items():
+            place = f"{self._arrays.folder}/{key}"
+            if key.startswith(f"{path}/") and not is_right(self._arrays.location, place, file):
+                raise damaged_file(self._arrays.location, place)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None

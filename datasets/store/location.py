@@ -44,6 +44,10 @@ class Location:
                 f"store {uri.split('://', 1)[0]}://…: keys do not belong into the URI; give them in the "
                 "environment or in a profile (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
             )
+        if not uri.strip():
+            raise StoreError(
+                "store.uri is empty: give the folder or URI of a trace store (--store, store.uri)"
+            )
         try:
             # What another driver wrote a moment ago must be seen: no listing is ever remembered.
             filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)

@@ -14,6 +14,7 @@ from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows, run_user_sql
 from mctrace.datasets.store import fetching
+from mctrace.datasets.store.ledger_head import log_entry
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, find_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
@@ -33,6 +34,7 @@ pytestmark = [
 
 RACER = """
 import sys
+from mctrace.datasets.store.ledger_head import log_entry
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import open_store
 store, run = open_store(sys.argv[1]), sys.argv[2]
@@ -118,6 +120,30 @@ def test_people_s_sql_reaches_nothing_but_the_store(store):
         run_user_sql(connection, "from read_text('s3://traces/synthetic/store/mctrace-store.json')")
 
 
+def test_a_cut_log_is_refused_and_who_reads_a_damaged_array_is_told(store):
+    location, version = store.location, store.at().version
+    array = next(
+        f"{c.part.folder}/{file.path}"
+        for c in store.at().parts
+        for file in c.part.files
+        if c.part.kind == "document" and "/tokens/c/" in file.path
+    )
+    for place, read, what in (
+        (log_entry(version), lambda: open_store(location.uri).at(), "is cut"),
+        (array, lambda: fetch_rows(connect(store.at()), "from document_tokens"), "missing or damaged"),
+    ):
+        content = location.read_bytes(place)
+        if what == "is cut":
+            location.remove_file(place)
+        else:
+            location.write_bytes(place, content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(StoreError, match=rf"{place}.*{what}|{what}.*{place}"):
+            read()
+        location.write_bytes(place, content)
+    assert len(location.sizes("head")) == 1
+    assert problems(store) == []
+
+
 @pytest.mark.parametrize("damage", ["delete", "empty", "truncate", "flip"])
 def test_verify_names_a_damaged_object(store, damage):
     place = next(
@@ -150,11 +176,17 @@ def test_two_drivers_at_once_lose_nothing_and_no_part_is_read_twice(store):
     assert problems(store) == []
 
 
-def test_versions_sweep_and_compaction(store):
+def test_versions_sweep_and_compaction(store, monkeypatch):
     before = store.at()
     lost = write_part(store.location, part_id="lost", kind="run", run_id="r", tables={"runs": []})
     assert sweep(store) == []
-    assert lost.folder in sweep(store, timedelta(seconds=-5))
+    with pytest.raises(InputError, match=rf"nothing was swept: .*{lost.folder}.* wait 15 minutes"):
+        sweep(store, timedelta(0))
+    with monkeypatch.context() as patch:
+        patch.setattr("mctrace.datasets.upkeep.sweep.FRESH", timedelta(seconds=-5))
+        assert lost.folder in sweep(store, timedelta(seconds=-5))
+    with pytest.raises(StoreError, match=rf"{lost.folder}.*nothing was committed"):
+        store.commit([lost])
     assert [len(made.lineage) for made in compact(store, Silent())] == [3, 3]
     query = "select * from labels order by all"
     assert fetch_rows(connect(store.at()), query) == fetch_rows(connect(store.at(before.version)), query)

@@ -102,8 +102,8 @@ def try_damages(
 ) -> Damages:
     """Damages one file after the other of a local store, all of a kind alike, and puts each back.
 
-    `notice` is given the store's URI, and returns what it finds wrong; `kinds` is a regular expression. Of each
-    kind that many files are taken: the last, the first, one in the middle.
+    `notice` is given the store's URI, and returns what it finds wrong; `kinds` is a regular expression. Of
+    each kind that many files are taken: the last, the first, one in the middle.
     """
     assert notice(store.location.root) == []
     root, chance, tried = Path(store.location.root), random.Random(seed), Damages()
