@@ -7,12 +7,14 @@ a bounded number of times each. No actor gets work before its probe was looked a
 import logging
 import math
 import signal
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray.actor import ActorHandle
@@ -33,6 +35,8 @@ from mctrace.errors import CollectError, ConfigError, MctraceError, brief
 
 _NODE_PATIENCE = 60
 """Seconds a node may take to start a process that looks for the store."""
+_PATIENCE = 10
+"""Seconds a cluster may take to take a connection."""
 QUEUE_DEPTH = 2
 """Items per actor: one running, one waiting, so that no actor idles while the driver commits."""
 
@@ -263,6 +267,8 @@ def _connect(config: RayConfig, store_uri: str) -> None:
 def _start_ray(config: RayConfig) -> None:
     local = config.address == "local"
     try:
+        if not local and config.address != "auto":
+            _knock(config.address)
         ray.init(
             address=config.address,
             num_cpus=math.ceil(config.actors * config.num_cpus) if local else None,
@@ -281,6 +287,14 @@ def _start_ray(config: RayConfig) -> None:
             f"no Ray cluster at {config.address!r} ({brief(error)}): give --ray-address HOST:PORT of one "
             "that runs (`ray status` there says so), or measure here (--ray-address local, --no-ray)"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError or ValueError when nobody listens at HOST:PORT: Ray would ask for many minutes."""
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    if place.hostname is None or place.port is None:
+        raise ValueError("it is not HOST:PORT")
+    socket.create_connection((place.hostname, place.port), timeout=_PATIENCE).close()
 
 
 @ray.remote  # type: ignore[untyped-decorator]

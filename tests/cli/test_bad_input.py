@@ -152,21 +152,15 @@ def test_init_writes_a_configuration_and_a_store_once(run, tmp_path):
     assert "no run yet" in run("log")[1] or "version 0" in run("log")[1]
 
 
-def test_with_nothing_left_to_measure_devices_and_addresses_are_still_checked(run, monkeypatch):
-    from mctrace.collect.running import ray_pool as cluster
-
+def test_with_nothing_left_to_measure_devices_and_addresses_are_still_checked(run):
     few = ["collect", "--limit", "3"]
     assert run(*few, "--no-ray", settings=True)[0] == 0
     assert "Nothing to measure" in run(*few, "--no-ray", settings=True)[1]
     assert "Nothing to measure" in run(*few, settings=True)[1]
     refused(run(*few, "--no-ray", "--device", "cuda:7", settings=True), "cuda:7")
     refused(run(*few, "--device", "quantum", settings=True), "quantum")
-
-    def nobody_there(**_: object) -> None:
-        raise ConnectionError("nobody answers")
-
-    monkeypatch.setattr(cluster.ray, "init", nobody_there)
-    refused(run(*few, "--ray-address", "127.0.0.1:1", settings=True), "127.0.0.1:1", "nobody answers")
+    refused(run(*few, "--ray-address", "127.0.0.1:1", settings=True), "127.0.0.1:1", "refused", "--no-ray")
+    refused(run(*few, "--ray-address", "nowhere", settings=True), "'nowhere'", "HOST:PORT")
 
 
 def test_weights_of_a_wrapped_model_measure_nothing(run, tmp_path):

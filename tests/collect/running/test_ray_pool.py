@@ -8,8 +8,8 @@ import ray
 from mctrace.collect.config import RayConfig
 from mctrace.collect.running import ray_pool as cluster_of_ray
 from mctrace.collect.running import shared_folder
-from mctrace.collect.running.ray_pool import RayWorkers
-from mctrace.errors import CollectError, ConfigError
+from mctrace.collect.running.ray_pool import RayWorkers, check_cluster
+from mctrace.errors import CollectError, ConfigError, ModelError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run
 
@@ -111,3 +111,13 @@ def test_a_run_joins_a_cluster_by_address_and_uses_a_folder_that_its_nodes_share
     )
     assert more.plan.missing(more.store) == []
     assert list((tmp_path / "store/staging").iterdir()) == []
+
+
+def test_a_cluster_is_asked_for_a_device_without_starting_an_actor(cluster):
+    config = RayConfig(address=cluster.address, actors=1, num_cpus=1)
+    check_cluster(config, "memory://store", "cpu")
+    with pytest.raises(ModelError, match="cuda:7"):
+        check_cluster(config, "memory://store", "cuda:7")
+    with pytest.raises(ConfigError, match="--actors"):
+        check_cluster(RayConfig(address=cluster.address, actors=9), "memory://store", "cpu")
+    assert not ray.is_initialized()

@@ -142,5 +142,5 @@ def test_ray_that_does_not_start_says_how_to_do_without(monkeypatch, error):
     with pytest.raises(CollectError, match=r"does not start on this machine .*--no-ray") as refused:
         cluster.check_cluster(RayConfig(), "store", "cpu")
     assert "\n" not in str(refused.value)
-    with pytest.raises(CollectError, match=r"no Ray cluster at 'far:1' .*--ray-address"):
-        cluster.check_cluster(RayConfig(address="far:1"), "store", "cpu")
+    with pytest.raises(CollectError, match=r"no Ray cluster at 'auto' .*--ray-address"):
+        cluster.check_cluster(RayConfig(address="auto"), "store", "cpu")
