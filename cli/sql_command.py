@@ -154,7 +154,7 @@ def _write_csv(answer: pa.RecordBatchReader, text: TextIO) -> int:
     writer, num_rows = csv.writer(text, lineterminator="\n"), 0
     writer.writerow(_no_formula(tuple(answer.schema.names)))
     for batch in answer:
-        writer.writerows(map(_no_formula, row) for row in _rows(batch))
+        writer.writerows(map(_no_formula, _rows(batch)))
         num_rows += batch.num_rows
     return num_rows
 

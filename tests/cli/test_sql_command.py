@@ -76,6 +76,46 @@ def test_json_spells_what_json_can(run):
     assert json.loads(out) == [{"x": None, "x_1": 1, "l": [1.5, None]}]
 
 
+HOSTILE = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "plain", "a=b", "", "-")
+
+
+def test_texts_that_a_spreadsheet_would_run_are_neutralised_in_csv_alone(run, tmp_path):
+    rows = ", ".join(f"({i}, '{text}', -{i}.5)" for i, text in enumerate(HOSTILE))
+    query = f'select text, number as "=number" from (values {rows}) as t(i, text, number) order by i'
+    _, out, _ = run("sql", "--format", "csv", query)
+    (names, *found) = csv.reader(io.StringIO(out, newline=""))
+    assert names == ["text", "'=number"]
+    assert [text for text, _ in found] == [
+        "'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "'\r=1", "plain", "a=b", "", "'-",
+    ]  # fmt: skip
+    assert [float(number) for _, number in found] == [-i - 0.5 for i in range(len(HOSTILE))]
+    assert [row["text"] for row in json.loads(run("sql", "--format", "json", query)[1])] == list(HOSTILE)
+    for ending in ("csv", "parquet"):
+        run("sql", query, "--out", str(tmp_path / f"answer.{ending}"))
+    assert (tmp_path / "answer.csv").read_text(newline="") == out
+    assert pq.read_table(tmp_path / "answer.parquet")["text"].to_pylist() == list(HOSTILE)
+
+
+SLOW = "select count(*) from range(10000000000) as a, range(1000) as b where hash(a.range) = b.range"
+
+
+def test_a_query_in_a_script_has_so_many_seconds(run):
+    code, _, err = run("sql", SLOW, "--timeout", "0.5")
+    assert code == 1
+    assert "longer than 0.5 s" in err
+    assert err.count("\n") == 1
+    assert "longer than 0.25 s" in run("sql", SLOW, "--set", "sql.timeout_seconds=0.25")[2]
+    assert run("sql", "select 1 as one", "--timeout", "0")[0] == 0
+
+
+def test_too_little_memory_is_one_line(run):
+    query = "select list(hash(i)::varchar || repeat('x', 100)) as l from range(2000000) as t(i)"
+    code, _, err = run("sql", query, "--set", "sql.memory=60MB", "--set", "sql.spill=1MB")
+    assert code == 1
+    assert "sql.memory" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
 def test_an_answer_is_written_to_a_file_whole(run, tmp_path, ending):
     file = tmp_path / f"answer.{ending}"
