@@ -12,6 +12,7 @@ import duckdb
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
+from prompt_toolkit.filters import is_searching
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
@@ -83,6 +84,8 @@ _KEYWORDS = [
 ]
 
 _WORD = re.compile(r"\w+")
+_COMMANDS = (".", "\\")
+"""Lines that begin so are no SQL; the second is what other shells' commands begin with."""
 
 _HELP = """\
 End a statement with ; to run it. Tab completes, Ctrl-R searches the history, Ctrl-C stops, Ctrl-D leaves.
@@ -109,7 +112,7 @@ def run_shell(
         _set(connection, variables)
         prompt = session or PromptSession(
             history=_history(), completer=_Completer(connection), lexer=PygmentsLexer(SqlLexer),
-            key_bindings=_keys(), multiline=True, prompt_continuation="    ... ",
+            key_bindings=_keys(), multiline=True, prompt_continuation="    ... ", enable_suspend=True,
         )  # fmt: skip
         through = f", dataset {version.dataset}" if version.dataset else ""
         console.print(
@@ -132,7 +135,7 @@ def _answer(
     connection: duckdb.DuckDBPyConnection, text: str, console: Console, timeout_seconds: float
 ) -> None:
     try:
-        if text.startswith("."):
+        if text.startswith(_COMMANDS):
             _command(connection, text, console)
         else:
             answer = run_user_sql(connection, text, timeout_seconds=timeout_seconds)
@@ -145,18 +148,20 @@ def _answer(
 
 def _command(connection: duckdb.DuckDBPyConnection, text: str, console: Console) -> None:
     name, _, rest = text.rstrip(";").partition(" ")
+    if name.startswith("\\"):
+        raise InputError(f"no command {name}: commands begin with a dot, like .help")
     if name == ".help":
         console.print(_HELP, markup=False, highlight=False)
     elif name == ".views":
         console.print(", ".join(_relations()), highlight=False)
     elif name == ".set":
-        _set(connection, [rest.strip()])
+        _set(connection, [rest.strip()], ".set")
     else:
         raise InputError(f"no command {name}: .help, .views, .set name=value, .quit")
 
 
-def _set(connection: duckdb.DuckDBPyConnection, assignments: Sequence[str]) -> None:
-    for variable, value in parse_variables(assignments).items():
+def _set(connection: duckdb.DuckDBPyConnection, assignments: Sequence[str], written: str = "--var") -> None:
+    for variable, value in parse_variables(assignments, written).items():
         connection.execute(f"set variable {variable} = $1", [value])
 
 
@@ -180,15 +185,21 @@ def _keys() -> KeyBindings:
     """Enter runs a finished statement and otherwise begins a new line."""
     keys = KeyBindings()
 
-    @keys.add("enter")
+    @keys.add("enter", filter=~is_searching)
     def _(event: KeyPressEvent) -> None:
         text = event.current_buffer.text.strip()
-        if not text or text.endswith(";") or text.startswith(".") or text in ("quit", "exit"):
+        if not text or text.startswith(_COMMANDS) or text in ("quit", "exit") or _is_finished(text):
             event.current_buffer.validate_and_handle()
         else:
             event.current_buffer.insert_text("\n")
 
     return keys
+
+
+def _is_finished(sql: str) -> bool:
+    """Whether it ends in a semicolon that is none within quotes or a comment; comments may follow."""
+    tokens = [start for start, kind in duckdb.tokenize(sql) if kind.name != "comment"]
+    return bool(tokens) and sql.encode()[tokens[-1] :].startswith(b";")
 
 
 class _Completer(Completer):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -151,12 +152,22 @@ def _write_parquet_to_pipe(answer: pa.RecordBatchReader) -> None:
 
 
 def _write_csv(answer: pa.RecordBatchReader, text: TextIO) -> int:
-    writer, num_rows = csv.writer(text, lineterminator="\n"), 0
+    writer, num_rows = csv.writer(_Lines(text)), 0
     writer.writerow(_no_formula(tuple(answer.schema.names)))
     for batch in answer:
         writer.writerows(map(_no_formula, _rows(batch)))
         num_rows += batch.num_rows
     return num_rows
+
+
+class _Lines:
+    """Ends lines as `tail` and `cut` take them; the writer has to believe in \\r\\n, else it quotes no \\r."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        return self._text.write(line.removesuffix("\r\n") + "\n")
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -167,9 +178,7 @@ def _no_formula(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
     Sources and tokens come from other people's documents.
     """
-    return tuple(
-        f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value for value in row
-    )
+    return tuple(f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row)
 
 
 def _write_json(answer: pa.RecordBatchReader, text: TextIO) -> int:
@@ -217,4 +226,12 @@ def _rows(answer: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
-    return "" if value is None else str(value).replace("[", "\\[")
+    return "" if value is None else _CONTROL.sub(_spelled, str(value)).replace("[", "\\[")
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What would move a terminal's cursor, colour it, or turn the direction of writing."""
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

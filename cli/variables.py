@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from mctrace.errors import InputError
 
 
-def parse_variables(assignments: Sequence[str]) -> dict[str, object]:
-    """JSON values by name; what is no JSON is text. Raises InputError for an assignment without a name."""
+def parse_variables(assignments: Sequence[str], written: str = "--var") -> dict[str, object]:
+    """JSON values by name; what is no JSON is text. Raises InputError for an assignment without a name.
+
+    `written` is what people wrote before an assignment.
+    """
     found: dict[str, object] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name.strip().isidentifier():
-            raise InputError(f"--var {text!r}: expected name=value, like z=3 or entry_levels=[1,2]")
+            raise InputError(f"{written} {text!r}: expected name=value, like z=3 or entry_levels=[1,2]")
         try:
             found[name.strip()] = json.loads(value)
         except ValueError:

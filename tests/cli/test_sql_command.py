@@ -20,7 +20,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
-from mctrace.cli.shell import _Completer, run_shell
+from mctrace.cli.shell import _Completer, _is_finished, run_shell
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.store import Store
 from tests.datasets.synthetic import synthetic_store
@@ -82,7 +82,9 @@ HOSTILE = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "plain", "a=b", "", "
 def test_texts_that_a_spreadsheet_would_run_are_neutralised_in_csv_alone(run, tmp_path):
     rows = ", ".join(f"({i}, '{text}', -{i}.5)" for i, text in enumerate(HOSTILE))
     query = f'select text, number as "=number" from (values {rows}) as t(i, text, number) order by i'
-    _, out, _ = run("sql", "--format", "csv", query)
+    file = tmp_path / "answer.csv"
+    run("sql", query, "--out", str(file))
+    out = file.read_bytes().decode()
     (names, *found) = csv.reader(io.StringIO(out, newline=""))
     assert names == ["text", "'=number"]
     assert [text for text, _ in found] == [
@@ -90,9 +92,8 @@ def test_texts_that_a_spreadsheet_would_run_are_neutralised_in_csv_alone(run, tm
     ]  # fmt: skip
     assert [float(number) for _, number in found] == [-i - 0.5 for i in range(len(HOSTILE))]
     assert [row["text"] for row in json.loads(run("sql", "--format", "json", query)[1])] == list(HOSTILE)
-    for ending in ("csv", "parquet"):
-        run("sql", query, "--out", str(tmp_path / f"answer.{ending}"))
-    assert (tmp_path / "answer.csv").read_text(newline="") == out
+    assert "'=1+1,-0.5" in run("sql", "--format", "csv", query)[1]
+    run("sql", query, "--out", str(tmp_path / "answer.parquet"))
     assert pq.read_table(tmp_path / "answer.parquet")["text"].to_pylist() == list(HOSTILE)
 
 
@@ -213,6 +214,31 @@ def test_the_shell_answers_goes_on_after_a_mistake_and_leaves(store):
     assert "max(horizon)" in shown
 
 
+def test_commands_of_other_shells_are_no_sql(store):
+    shown = shell(store, "\\d labels\n\\help\n.set\n.quit\n")
+    assert "no command \\d: commands begin with a dot, like .help" in shown
+    assert ".set '': expected name=value" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "finished"),
+    [
+        ("select 1;", True), ("select 1; -- done", True), ("select 1; /* ; */ ", True), ("é;", True),
+        ("select 1", False), ("select 'a;", False), ("select $$a;", False), ("select 1 -- ;", False),
+        ("select 1 /* ;", False), ("-- a;", False), ("select 'a;' as \"b;\"", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_statement_is_finished_where_duckdb_says_so(text, finished):
+    assert _is_finished(text) is finished
+
+
+def test_nothing_from_a_document_moves_the_terminal(run, store):
+    query = "select chr(27) || '[31mred' || chr(7) || chr(155) || chr(8238) || 'x' as text"
+    for shown in (run("sql", query)[1], shell(store, f"{query};\n.quit\n").partition("text")[2]):
+        assert r"\x1b[31mred\x07\x9b\u202ex" in shown
+        assert not set(shown) & set("\x07\x9b\u202e")
+
+
 def test_the_shell_ends_with_its_input(store):
     assert "at version" in shell(store, "\x04")
 
@@ -284,6 +310,29 @@ def test_in_a_real_terminal_with_history_completion_and_ctrl_c(store, tmp_path, 
     wait_for("1235")
     wait_for("mctrace>")
     type_("\x1b[A\r")
+    wait_for("1235")
+    wait_for("mctrace>")
+    type_("\\d\r")
+    wait_for("commands begin with a dot")
+    wait_for("mctrace>")
+    type_("select 'half;\r")
+    type_("line' as two_lines; -- done\r")
+    wait_for("line")
+    wait_for("1 row")
+    wait_for("mctrace>")
+    type_("select horizo\t\x03")  # completed, then given up
+    wait_for("mctrace>")
+    type_("select 17 * 3 as late;\r")
+    wait_for("51")
+    wait_for("mctrace>")
+    type_("selec;\r")
+    wait_for("does not parse")
+    wait_for("mctrace>")
+    type_("drop view labels;\r")
+    wait_for("only queries are run here, not DROP")
+    wait_for("mctrace>")
+    type_("\x12234 +")  # searched for in the history
+    type_("\r\r")
     wait_for("1235")
     wait_for("mctrace>")
     type_("\x04")
