@@ -21,6 +21,8 @@ from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+BETWEEN_SPLITS = "near-duplicates of documents in two splits"
+"""Why a document is left out that can be on neither side of a split."""
 _SHINGLE = 8
 _SHINGLES_AT_ONCE = 4096
 _MINHASH = {"num_perm": 128, "seed": 1, "scheme": "affine32"}
@@ -151,7 +153,7 @@ def read_documents(
         seen.add(identity)
         placement = assigner.place(identity, tokens)
         if placement is None:
-            skipped.add("near-duplicates of documents in two splits", text.source)
+            skipped.add(BETWEEN_SPLITS, text.source)
             continue
         if quotas and taken[placement.split] >= quotas[placement.split]:
             continue

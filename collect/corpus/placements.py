@@ -7,13 +7,16 @@ looks again, among what was placed meanwhile, for near-duplicates of its own doc
 own that have any.
 """
 
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner
+from mctrace.collect.corpus.documents import BETWEEN_SPLITS, Document, Placement, SplitAssigner
 from mctrace.collect.corpus.sources import Skipped
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import Part, part_digest, write_part
@@ -21,7 +24,6 @@ from mctrace.datasets.store.store import Store, StoreVersion
 from mctrace.errors import StoreError
 
 KIND = "placements"
-BETWEEN_SPLITS = "near-duplicates of documents in two splits"
 _MOST_TRIES = 1000
 _QUERY = """
     select document_id, split_group, split, minhash from stored_placements
@@ -40,35 +42,52 @@ def commit_placements(
 
     A document that has come to stand between two splits is left out; `left_out` hears of it.
     """
+    version = store.at()
+    known, seen = _placements_at(version), version.part_ids
     for _ in range(_MOST_TRIES):
-        version = store.at()
-        known = _placements_at(version)
-        placed = _place_among(known, documents.values(), config, left_out)
+        placed = _place_among(known, documents.values(), config)
         new = [document for document in placed.values() if document.document_id not in known]
         if not new or _commit_first(store, _write(store, version, new, config, run_id)):
+            for document in (d for d in documents.values() if d.document_id not in placed):
+                left_out.add(BETWEEN_SPLITS, document.source)
             return placed
+        version = store.at()
+        known |= _placed_meanwhile(version, seen)
+        seen = version.part_ids
     raise StoreError(f"cannot place documents in {store.location.uri}: other drivers were always first")
 
 
 def _placements_at(version: StoreVersion) -> dict[str, Placement]:
+    return _placements_of(fetch_rows(connect(version), _QUERY))
+
+
+def _placed_meanwhile(version: StoreVersion, seen: Collection[str]) -> dict[str, Placement]:
+    """Of the parts that are new: read one by one, since every look of this driver is a race."""
+    found: dict[str, Placement] = {}
+    for part in (c.part for c in version.listed):
+        if part.kind == KIND and part.part_id not in seen:
+            content = version.location.read_bytes(f"{part.folder}/{KIND}.parquet")
+            found |= _placements_of(pq.read_table(io.BytesIO(content)).to_pylist())
+    return found
+
+
+def _placements_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Placement]:
     return {
         row["document_id"]: Placement(
             row["split_group"], row["split"], np.asarray(row["minhash"], dtype=np.uint32)
         )
-        for row in fetch_rows(connect(version), _QUERY)
+        for row in rows
     }
 
 
 def _place_among(
-    known: Mapping[str, Placement], documents: Iterable[Document], config: CorpusConfig, left_out: Skipped
+    known: Mapping[str, Placement], documents: Iterable[Document], config: CorpusConfig
 ) -> dict[str, Document]:
     assigner = SplitAssigner(config, known)
     placed: dict[str, Document] = {}
     for document in documents:
         placement = assigner.place_as(document.document_id, document.placement)
-        if placement is None:
-            left_out.add(BETWEEN_SPLITS, document.source)
-        else:
+        if placement:
             placed[document.document_id] = replace(document, placement=placement)
     return placed
 
