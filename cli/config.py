@@ -11,12 +11,14 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
+from mctrace.cli.config_values import refuse_impossible
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.tree import TreeShape
@@ -28,6 +30,8 @@ from mctrace.train.config import TrainConfig
 
 DEFAULT_FILE = "pipeline.toml"
 _ENVIRONMENT_PREFIX = "MCTRACE_"
+_NUM_PROBLEMS = 3
+"""that are named at once"""
 _NOT_KEYS = ("MCTRACE_CACHE",)
 """Variables that are no configuration: where converted models are kept."""
 
@@ -62,6 +66,15 @@ class PipelineConfig:
     gist_train: GistTrainConfig = field(default_factory=GistTrainConfig)
     gist_evaluate: GistEvaluationConfig = field(default_factory=GistEvaluationConfig)
 
+    def __post_init__(self) -> None:
+        given, deepest = self.collect.recency_level_tokens, self.tree.max_level
+        # The default has two, and fits a tree of one level as well.
+        if len(given) > deepest and given != CollectConfig().recency_level_tokens:
+            raise ConfigError(
+                f"collect.recency_level_tokens has {len(given)} numbers, one for each level below "
+                f"tree.max_level = {deepest}: give at most {deepest}"
+            )
+
     def to_json(self) -> str:
         """The resolved configuration, as it is kept beside everything made with it."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
@@ -88,9 +101,16 @@ def load_config(
     chosen = preset(_nested([*weaker, *stronger])) if preset else {}
     data = _nested([*weaker, *(("preset", key, value) for key, value in _flatten(chosen)), *stronger])
     try:
-        return TypeAdapter(PipelineConfig).validate_python(data)
+        return _adapter().validate_python(data)
     except ValidationError as error:
-        raise ConfigError("; ".join(_describe(problem) for problem in error.errors())) from None
+        problems = [_describe(problem) for problem in error.errors()]
+        more = f"; and {len(problems) - _NUM_PROBLEMS} more" if len(problems) > _NUM_PROBLEMS else ""
+        raise ConfigError("; ".join(problems[:_NUM_PROBLEMS]) + more) from None
+
+
+@cache
+def _adapter() -> TypeAdapter[PipelineConfig]:
+    return TypeAdapter(PipelineConfig)
 
 
 def _from_file(file: Path | None) -> list[tuple[str, str, Any]]:
@@ -145,6 +165,7 @@ def _nested(layers: Sequence[tuple[str, str, Any]]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for origin, key, value in layers:
         _check_known(key, origin)
+        refuse_impossible(key, value, _default(key), origin)
         _put(data, key, value)
     return data
 
@@ -169,8 +190,20 @@ def known_keys(config_type: type = PipelineConfig, prefix: str = "") -> list[str
     return keys
 
 
+@cache
+def _all_keys() -> list[str]:
+    return known_keys()
+
+
+def _default(key: str) -> object:
+    value: object = PipelineConfig()
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
 def _check_known(key: str, origin: str) -> None:
-    keys = known_keys()
+    keys = _all_keys()
     if key in keys:
         return
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
@@ -187,4 +220,5 @@ def _describe(problem: Any) -> str:
     if isinstance(problem.get("ctx", {}).get("error"), ConfigError):
         return str(problem["ctx"]["error"])
     key = ".".join(str(part) for part in problem["loc"])
-    return f"{key} = {problem['input']!r}: {message}"
+    shown = repr(problem["input"])
+    return f"{key} = {shown if len(shown) <= 40 else shown[:40] + '…'}: {message}"
