@@ -1,7 +1,10 @@
 """Labels for the kit's comparisons: a trajectory's, fast and naive, and how far two sets of them differ."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluator_cases import HORIZON, PROTECTED_TAIL
-from mctrace.base_model.attention_kernels import kernels_for, refusals
+from mctrace.base_model import attention_kernels
+from mctrace.base_model.attention_kernels import Kernel
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
@@ -109,9 +113,26 @@ def _rank_correlation(a_A: Tensor, b_A: Tensor) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def attention_path(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Which kernel the evaluator's attention took, and who refused before it."""
-    refused = refusals()
-    names = [kernel.__name__ for kernel in kernels_for(device.type, dtype)]
-    taken = [name for name in names if not any(key.startswith(f"{name} ") for key in refused)]
-    return {"kernel": taken[0] if taken else names[-1], "refused": dict(refused)}
+@contextmanager
+def watched_kernels() -> Iterator[dict[str, Any]]:
+    """Counts the calls of every fused kernel while it lasts; the plain path for local and soft-capped
+    attention calls none. Beside them, who refused in this process and why."""
+    calls: Counter[str] = Counter()
+    found: dict[str, Any] = {}
+    usual = attention_kernels.kernels_for
+
+    def watched(kernel: Kernel) -> Kernel:
+        @wraps(kernel)
+        def call(*arguments: Any) -> tuple[Tensor, Tensor]:
+            result = kernel(*arguments)
+            calls[kernel.__name__] += 1
+            return result
+
+        return call
+
+    attention_kernels.kernels_for = lambda *kind: tuple(map(watched, usual(*kind)))
+    try:
+        yield found
+    finally:
+        attention_kernels.kernels_for = usual
+        found |= {"ran": dict(calls) or {"plain": 1}, "refused": dict(attention_kernels.refusals())}

@@ -8,7 +8,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from benchmarks.gpu_kit.context import Context
-from benchmarks.gpu_kit.labelling import attention_path, difference, fast_labels, naive_labels, spread_actions
+from benchmarks.gpu_kit.labelling import (
+    difference,
+    fast_labels,
+    naive_labels,
+    spread_actions,
+    watched_kernels,
+)
 from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.planning.map_policies import recency_map
@@ -31,11 +37,12 @@ def run(context: Context) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             model = _moved(reference, context.device, dtype)
             document = _document(model, tokens_T)
-            fast = fast_labels(model, document, trajectory, actions)
+            with watched_kernels() as attention:
+                fast = fast_labels(model, document, trajectory, actions)
             context.say(
                 "labels", architecture=architecture, dtype=str(dtype),
                 against_naive=difference(fast, naive_labels(model, document, trajectory, actions)),
-                against_cpu=difference(fast, on_cpu), attention=attention_path(context.device, dtype),
+                against_cpu=difference(fast, on_cpu), attention=attention,
             )  # fmt: skip
 
 

@@ -10,12 +10,12 @@ from benchmarks.evaluator_cases import PROTECTED_TAIL, Case
 from benchmarks.evaluator_ways import Bench, flops_of, naive_label, snapshots_of, work_of
 from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.labelling import (
-    attention_path,
     difference,
     fast_labels,
     naive_labels,
     noise_floor,
     spread_actions,
+    watched_kernels,
 )
 from benchmarks.gpu_kit.llama import make_bench, make_document
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, wall_seconds
@@ -41,11 +41,12 @@ def run(context: Context) -> None:
     case = Case("level0", context.sizes.label_context, 2)
     trajectory, document = case.trajectory(), make_document(context, bench.model, case)
     actions = spread_actions(trajectory, 12)
-    fast = fast_labels(bench.model, document, trajectory, actions)
+    with watched_kernels() as attention:
+        fast = fast_labels(bench.model, document, trajectory, actions)
     context.say(
         "labels", **difference(fast, naive_labels(bench.model, document, trajectory, actions)),
         noise=noise_floor(bench.model, document, trajectory, actions[::4]),
-        attention=attention_path(bench.model.device, bench.model.network.dtype),
+        attention=attention,
     )  # fmt: skip
 
 

@@ -6,12 +6,12 @@ from benchmarks.evaluator_cases import TREE, Case
 from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.labelling import (
     Labels,
-    attention_path,
     difference,
     fast_labels,
     naive_labels,
     noise_floor,
     spread_actions,
+    watched_kernels,
 )
 from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
 from mctrace.base_model.document_tree import DocumentTree
@@ -43,12 +43,13 @@ def run(context: Context) -> None:
 def _on_device(context: Context, model: FrozenCausalLM, case: Case, dtype: str) -> Labels:
     trajectory, document = case.trajectory(), _document(context, model, case)
     actions = spread_actions(trajectory, context.sizes.num_labels // 2)
-    fast = fast_labels(model, document, trajectory, actions)
+    with watched_kernels() as attention:
+        fast = fast_labels(model, document, trajectory, actions)
     naive = naive_labels(model, document, trajectory, actions)
     context.say(
         "against naive", map=case.map, dtype=dtype, **difference(fast, naive),
         noise=noise_floor(model, document, trajectory, actions[::4]),
-        attention=attention_path(model.device, model.network.dtype),
+        attention=attention,
     )  # fmt: skip
     return fast
 
