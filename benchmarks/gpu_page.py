@@ -45,13 +45,10 @@ def _run(name: str, records: Sequence[Record]) -> Iterator[str]:
     yield _table(_of(records, "outcome"), _OUTCOMES)
     for step in STEPS:
         found = [r for r in _of(records, "result") if r["step"] == step.name]
-        tables = [
-            (title, columns, [r for r in found if fits(r)]) for title, fits, columns in _TABLES[step.name]
-        ]
-        if any(rows for _, _, rows in tables):
+        if found:
             yield f"### {step.name}: {step.answers}\n"
-        for title, columns, rows in tables:
-            if rows:
+        for title, fits, columns in _TABLES[step.name]:
+            if rows := [r for r in found if fits(r)]:
                 yield f"{title}\n"
                 yield _table(rows, columns)
 
@@ -110,6 +107,10 @@ def _differences(*path: str) -> tuple[Column, ...]:
         ("same sign", _share(*path, "same_sign")),
         ("spread of labels", _number(*path, "label_std", unit=" nats", digits=2)),
     )
+
+
+def _heads(record: Record) -> str:
+    return "grouped" if record["case"] == "grouped" else "as many as the queries'"
 
 
 _SECONDS = ("ms", _number("seconds", scale=1e3))
@@ -186,8 +187,8 @@ _TABLES: dict[str, list[tuple[str, Callable[[Record], bool], Sequence[Column]]]]
             ("of the log-sum-exp", _number("lse_error", digits=2)), ("error", _text("error")),
         )),
         ("Fast?", _case("speed", "grouped"), (
-            ("kernel", _text("kernel")), ("heads", lambda r: "grouped" if r["case"] == "grouped" else "repeated"),
-            ("shape", _text("shape")), ("dtype", _text("dtype")), ("rows, heads, queries, keys", _text("size")),
+            ("kernel", _text("kernel")), ("shape", _text("shape")), ("keys' heads", _heads),
+            ("dtype", _text("dtype")), ("rows, heads, queries, keys", _text("size")),
             _SECONDS, ("TFLOP/s", _number("flops_per_s", scale=1e-12)), ("error", _text("error")),
         )),
     ],

@@ -211,6 +211,7 @@ def main() -> None:
     for part in parts:
         print(f"{part}: {_size(part) / MIB:.1f} MiB")
     print(f"(the checkout's own files, where they travel along: {_tracked_mib():.1f} MiB)")
+    print("there, in part-0: python3 -m benchmarks.gpu_kit --minutes 8 --out DIR (docs/gpu.md)")
 
 
 if __name__ == "__main__":

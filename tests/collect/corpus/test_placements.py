@@ -10,8 +10,6 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus import placements
-from mctrace.collect.corpus.documents import Document, SplitAssigner, document_id, split_of
-from mctrace.collect.corpus.placements import BETWEEN_SPLITS, commit_placements, known_placements
 from mctrace.collect.corpus.documents import BETWEEN_SPLITS, Document, SplitAssigner, document_id, split_of
 from mctrace.collect.corpus.placements import commit_placements, known_placements
 from mctrace.collect.corpus.sources import Skipped

@@ -13,7 +13,7 @@ from mctrace.datasets.sql.connection import connect, run_user_sql
 from mctrace.datasets.sql.sandbox import check_condition, plain_query, user_query
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
-from tests.datasets import jail
+from tests.datasets.sql import jail
 from tests.datasets.synthetic import synthetic_store
 
 

@@ -21,9 +21,10 @@ from unittest.mock import patch
 import numpy as np
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store import file_hashes
 from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.store.parts import write_part
-from mctrace.datasets.store.store import Store, file_hashes, open_store
+from mctrace.datasets.store.store import Store, open_store
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.errors import StoreError
 from mctrace.progress import Silent
