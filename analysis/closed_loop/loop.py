@@ -21,8 +21,9 @@ from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.map_policies import recency_map_within
 from mctrace.collect.planning.trajectories import window_start
-from mctrace.context.allocator import NOTHING_RECENT
+from mctrace.context.allocator import Allocation, RecentEdits
 from mctrace.context.lod_map import LODMap
+from mctrace.context.refocus import refocus_steps
 from mctrace.context.tree import TreeShape
 from mctrace.errors import ModelError
 
@@ -88,34 +89,38 @@ def run_policy(
     Raises ModelError when the model's loss is not finite, as in a dtype too narrow for it.
     """
     budget = config.w_max - tree.block_size
-    reader, recent = Reader(model, document), NOTHING_RECENT
-    before = loop.first_cursor - tree.block_size
-    shown = recency_map_within(tree, loop.start, before, budget, protected_tail)
-    steps: list[Refocus] = []
-    for cursor in loop.cursors:
-        lod_map = shown.extended(cursor)
+    reader = Reader(model, document)
+    seconds = 0.0
+
+    def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
+        nonlocal seconds
         view = View(
             document_id, document, reader, lod_map, budget, protected_tail, recent, batching, config.seed
         )
         started = time.perf_counter()
-        done = policy.refocus(view)
+        allocation = policy.refocus(view)
         seconds = time.perf_counter() - started
+        return allocation
+
+    before_first = loop.first_cursor - tree.block_size
+    head = recency_map_within(tree, loop.start, before_first, budget, protected_tail)
+    steps: list[Refocus] = []
+    for before, done in refocus_steps(head, loop.cursors[-1], refocus):
         nll_H = reader.read(done.lod_map, config.horizon).nll_H
         if not torch.isfinite(nll_H).all():
-            raise ModelError(f"the loss after token {cursor} is not finite: try model.dtype = float32")
+            raise ModelError(f"the loss after token {before.cursor} is not finite: try model.dtype = float32")
         steps.append(
             Refocus(
-                cursor,
+                before.cursor,
                 len(done.edits),
                 done.num_forced,
                 done.lod_map.num_entries,
-                _share_kept(lod_map, done.lod_map, protected_tail),
+                _share_kept(before, done.lod_map, protected_tail),
                 _mean(nll_H[: tree.block_size]),
                 _mean(nll_H),
                 seconds,
             )
         )
-        shown, recent = done.lod_map, done.recent
     return steps
 
 

@@ -28,11 +28,12 @@ from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.measuring.naive import naive_delta_nll, naive_nll
 from mctrace.collect.planning.map_policies import random_map, recency_map_within
 from mctrace.context.actions import Action, apply_action, legal_actions
-from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig
+from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.errors import ConfigError
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
+from mctrace.seeding import generator_for
 from tests.models import VOCABULARY, tiny_model
 
 TREE = TreeShape(block_size=4, max_level=2)
@@ -132,6 +133,21 @@ def test_losses_are_the_model_s_own(model, document, runs):
             nll_H = naive_nll(model, document, LODMap.of_tokens(TREE, first, step.cursor), 12)
             assert step.nll_horizon == pytest.approx(float(nll_H.mean()), abs=1e-4)
             assert step.nll == pytest.approx(float(nll_H[:4].mean()), abs=1e-4)
+
+
+def test_steps_are_those_of_a_loop_written_by_hand(model, document, runs):
+    reader, loop, config = Reader(model, document), place_loop(240, CONFIG, TREE), AllocatorConfig()
+    assert loop is not None
+    lod_map, recent = recency_map_within(TREE, 52, 208, 48, TAIL), NOTHING_RECENT
+    for step in runs["random"]:
+        lod_map = lod_map.extended(step.cursor)
+        view = View("d", document, reader, lod_map, 48, TAIL, recent, Batching(2048), seed=0)
+        generator = generator_for("closed loop", "d", step.cursor, 0)
+        done = allocate(lod_map, random_scores(view), 48, config, recent, generator)
+        lod_map, recent = done.lod_map, done.recent
+        nll_H = naive_nll(model, document, lod_map, 12)
+        assert (step.num_edits, step.num_entries) == (len(done.edits), lod_map.num_entries)
+        assert step.nll_horizon == pytest.approx(float(nll_H.mean()), abs=1e-4)
 
 
 def test_recency_does_what_the_budget_demands_and_no_more(runs):
