@@ -28,13 +28,12 @@ from mctrace.analysis.closed_loop.policies import (
 )
 from mctrace.analysis.closed_loop.results import PolicySummary, as_json, summarise
 from mctrace.analysis.closed_loop.told import Told
-from mctrace.analysis.report.run_folder import CLOSED_LOOP_FILE
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import ModelSource, resolve_model
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.output import print_table
 from mctrace.cli.progress import make_progress
-from mctrace.collect.corpus.documents import SPLITS, Document, SplitAssigner, read_documents
+from mctrace.collect.corpus.documents import Document, SplitAssigner, read_documents
 from mctrace.collect.corpus.sources import Skipped, read_corpus
 from mctrace.collect.measuring.architecture_check import check_architecture
 from mctrace.collect.measuring.evaluator import Batching
@@ -43,14 +42,13 @@ from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import known_placements, provenance_of
 from mctrace.collect.running.worker import load_checked_gistnet
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import ConfigError, InputError, ModelError
 from mctrace.ranges import check_choice
 from mctrace.train.evaluation.statistics import Interval
 from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
-
-ROWS_FILE = "closed_loop.jsonl"
-"""One line for each document and policy that is done; what a second run takes over."""
+from mctrace.train.run_files import CLOSED_LOOP_FILE, CLOSED_LOOP_ROWS_FILE
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def evaluate_closed_loop(
     rows: list[Mapping[str, Any]] = []
     progress.start("closed loop", len(documents) * len(contenders), "runs")
     try:
-        for row in _rows(config, source, provenance, documents, contenders, folder / ROWS_FILE):
+        for row in _rows(config, source, provenance, documents, contenders, folder / CLOSED_LOOP_ROWS_FILE):
             rows.append(row)
             progress.advance(1, str(row["policy"]))
     finally:

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-METRICS_FILE = "metrics.jsonl"
-EVALUATION_FILE = "evaluation.json"
-CLOSED_LOOP_FILE = "closed_loop.json"
+from mctrace.train.run_files import EVALUATION_FILE, METRICS_FILE
 
 Curve = list[tuple[int, float | None]]
 """(step, value) by ascending step; None where the number was not finite"""

@@ -16,9 +16,9 @@ from datasketch import MinHash, MinHashLSH
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.sources import Skipped, SourceText
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import InputError
 
-SPLITS = ("train", "validation", "test")
 _SHINGLE = 8
 _MINHASH = {"num_perm": 128, "seed": 1, "scheme": "affine32"}
 """Part of the store's format: signatures of different schemes cannot be compared."""

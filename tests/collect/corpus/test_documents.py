@@ -8,7 +8,6 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.documents import (
-    SPLITS,
     Document,
     Placement,
     SplitAssigner,
@@ -17,6 +16,7 @@ from mctrace.collect.corpus.documents import (
     split_of,
 )
 from mctrace.collect.corpus.sources import Skipped, SourceText
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens
 
