@@ -76,8 +76,7 @@ def _bare(asked: dict[str, Any]) -> tuple[list[float], Any]:
 
 
 def _analysis(asked: dict[str, Any]) -> tuple[list[float], Any]:
-    from mctrace.analysis.questions.catalogue import add_scores, run_analysis
-    from mctrace.analysis.questions.scope import narrowed
+    from mctrace.analysis.questions.catalogue import add_scores, narrowed, run_analysis
 
     connection = _connection(asked)
     add_scores(connection, [])  # as a report without checkpoints does

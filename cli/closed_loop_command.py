@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mctrace.analysis.closed_loop.loop import Loop, as_row, place_loop, run_policy
+from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight, RecallOracle
 from mctrace.analysis.closed_loop.policies import (
-    ORACLE_ALLOCATOR,
-    Hindsight,
     Policy,
-    Scored,
-    Window,
+    ScoredPolicy,
+    TokenWindow,
     attention_scores,
     lensnet_scores,
     random_scores,
@@ -26,8 +25,7 @@ from mctrace.analysis.closed_loop.policies import (
     similarity_scores,
     word_scores,
 )
-from mctrace.analysis.closed_loop.results import PolicySummary, as_json, summarise
-from mctrace.analysis.closed_loop.told import Told
+from mctrace.analysis.closed_loop.summary import PolicySummary, as_json, summarise
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import ModelSource, resolve_model
 from mctrace.cli.config import PipelineConfig
@@ -214,16 +212,16 @@ def _contenders(
 ) -> Iterator[Contender]:
     loop = config.closed_loop
     known: dict[str, Policy] = {
-        "full": Window(everything=True),
-        "lod0": Window(),
-        "recency": Scored(recency_scores, config.allocator),
-        "random": Scored(random_scores, config.allocator),
-        "attention": Scored(attention_scores, config.allocator),
-        "similarity": Scored(similarity_scores, config.allocator),
-        "words": Scored(word_scores, config.allocator),
-        "told": Scored(Told(source.load_tokenizer()), ORACLE_ALLOCATOR),
-        "hindsight": Scored(Hindsight(loop.max_candidates), ORACLE_ALLOCATOR),
-        "literal_hindsight": Scored(Hindsight(loop.max_candidates, literal=True), ORACLE_ALLOCATOR),
+        "full": TokenWindow(everything=True),
+        "lod0": TokenWindow(),
+        "recency": ScoredPolicy(recency_scores, config.allocator),
+        "random": ScoredPolicy(random_scores, config.allocator),
+        "attention": ScoredPolicy(attention_scores, config.allocator),
+        "similarity": ScoredPolicy(similarity_scores, config.allocator),
+        "words": ScoredPolicy(word_scores, config.allocator),
+        "told": ScoredPolicy(RecallOracle(source.load_tokenizer()), ORACLE_ALLOCATOR),
+        "hindsight": ScoredPolicy(Hindsight(loop.max_candidates), ORACLE_ALLOCATOR),
+        "literal_hindsight": ScoredPolicy(Hindsight(loop.max_candidates, literal=True), ORACLE_ALLOCATOR),
     }
     for name in dict.fromkeys(loop.policies):
         yield Contender(name, known[name], _key(config, provenance, name))
@@ -235,7 +233,7 @@ def _contenders(
         taken.add(name)
         scorer = load_scorer(folder, provenance, balances=loop.rebalance)
         key = _key(config, provenance, scorer.checkpoint_hash)
-        yield Contender(name, Scored(lensnet_scores(scorer), config.allocator), key)
+        yield Contender(name, ScoredPolicy(lensnet_scores(scorer), config.allocator), key)
 
 
 def _key(config: PipelineConfig, provenance: Provenance, policy: str) -> str:

@@ -268,7 +268,8 @@ def _say_how_it_ended(result: FitResult, config: TrainConfig, out: Path, console
         console.print(
             f"Best at step {result.best_step} of {result.num_steps}: "
             + ", ".join(f"{name} {value:.4g}" for name, value in _headline(result.best).items())
-            + f" on validation\nCheckpoint {out / BEST}; metrics {out / METRICS_FILE}, {out / TENSORBOARD_FOLDER}",
+            + f" on validation\nCheckpoint {out / BEST}; metrics {out / METRICS_FILE}, "
+            + f"{out / TENSORBOARD_FOLDER}",
             highlight=False,
         )
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from mctrace.analysis.closed_loop.loop import Loop
-from mctrace.analysis.closed_loop.policies import Hindsight, View
+from mctrace.analysis.closed_loop.oracles import Hindsight
+from mctrace.analysis.closed_loop.policies import Observation
 from mctrace.analysis.closed_loop.reader import Reader
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
@@ -94,7 +95,7 @@ def swaps(
     budget = config.closed_loop.w_max - tree.block_size
     lod_map = recency_map_within(tree, loop.start, loop.first_cursor, budget, tail)
     reader = Reader(model, document)
-    view = View(document_id, document, reader, lod_map, budget, tail, NOTHING_RECENT, batching, 0)
+    view = Observation(document_id, document, reader, lod_map, budget, tail, NOTHING_RECENT, batching, 0)
     values = Hindsight(config.closed_loop.max_candidates).values_of_detail(view, view.candidates())
     expands = _best(values, "expand", 1)
     collapses = _best(values, "collapse", -1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
-from mctrace.analysis.closed_loop.policies import Policy, View
+from mctrace.analysis.closed_loop.policies import Observation, Policy
 from mctrace.analysis.closed_loop.reader import Reader
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
@@ -94,7 +94,7 @@ def run_policy(
 
     def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
         nonlocal seconds
-        view = View(
+        view = Observation(
             document_id, document, reader, lod_map, budget, protected_tail, recent, batching, config.seed
         )
         started = time.perf_counter()

@@ -14,7 +14,7 @@ The others leave edits to the focus allocator and differ in how they score:
     literal_hindsight  the same effects under the target `literal`: what its perfect learner would do
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,11 +24,9 @@ from torch import Tensor
 
 from mctrace.analysis.closed_loop.reader import Reader
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
-from mctrace.collect.planning.edits import action_edit
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline
 from mctrace.collect.planning.on_policy import LensNetScorer
 from mctrace.collect.planning.word_overlap import overlaps
-from mctrace.context.actions import Action
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
@@ -39,14 +37,9 @@ from mctrace.seeding import generator_for
 _NUM_TAIL = 5
 """complete blocks before the cursor that say what is being read, as many as a LensNet sees of level 1"""
 
-ORACLE_ALLOCATOR = AllocatorConfig(
-    expand_threshold=1e-9, collapse_threshold=1e-9, cooldown=0, reversal_threshold=1e-9, reversal_steps=0
-)
-"""For scores that are known rather than guessed: whatever gains is done, and undone when that gains."""
-
 
 @dataclass(frozen=True)
-class View:
+class Observation:
     """What a policy sees at a refocus: the context with all tokens so far, and what it may become."""
 
     document_id: str
@@ -67,16 +60,16 @@ class View:
 class Policy(Protocol):
     """Decides once every K tokens."""
 
-    def refocus(self, view: View) -> Allocation: ...
+    def refocus(self, view: Observation) -> Allocation: ...
 
 
 @dataclass(frozen=True)
-class Window:
+class TokenWindow:
     """Tokens only: the newest `budget`, or all of them."""
 
     everything: bool = False
 
-    def refocus(self, view: View) -> Allocation:
+    def refocus(self, view: Observation) -> Allocation:
         tree, lod_map = view.lod_map.tree, view.lod_map
         start = lod_map.start
         if not self.everything:
@@ -87,30 +80,30 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPolicy:
     """Scores, and leaves edits to the focus allocator."""
 
-    scores: Callable[[View], Candidates]
+    scores: Callable[[Observation], Candidates]
     allocator: AllocatorConfig
 
-    def refocus(self, view: View) -> Allocation:
+    def refocus(self, view: Observation) -> Allocation:
         candidates = self.scores(view)
         chance = generator_for("closed loop", view.document_id, view.lod_map.cursor, view.seed)
         return allocate(view.lod_map, candidates, view.budget, self.allocator, view.recent, chance)
 
 
-def recency_scores(view: View) -> Candidates:
+def recency_scores(view: Observation) -> Candidates:
     """All alike, so that the allocator does what the budget demands, oldest first."""
     return view.candidates()
 
 
-def random_scores(view: View) -> Candidates:
+def random_scores(view: Observation) -> Candidates:
     candidates = view.candidates()
     chance = generator_for("random policy", view.document_id, view.lod_map.cursor, view.seed)
     return replace(candidates, score_A=chance.normal(size=len(candidates)))
 
 
-def attention_scores(view: View) -> Candidates:
+def attention_scores(view: Observation) -> Candidates:
     """Log of the attention mass that the last K tokens pay a span, standardised.
 
     To mean 0 and variance 1 among expands and among collapses: tokens draw so much more than the gist of as
@@ -133,7 +126,7 @@ def attention_scores(view: View) -> Candidates:
     return replace(candidates, score_A=score_A)
 
 
-def similarity_scores(view: View) -> Candidates:
+def similarity_scores(view: Observation) -> Candidates:
     """Largest cosine of a node's gist with one of the last complete blocks', standardised over candidates.
 
     Gists are taken less the mean of their level, without which all of a document's are much alike.
@@ -152,7 +145,7 @@ def similarity_scores(view: View) -> Candidates:
     return _retrieved(view, candidates, similarity_A)
 
 
-def word_scores(view: View) -> Candidates:
+def word_scores(view: Observation) -> Candidates:
     """Rare words that a node's span shares with the last complete blocks, standardised over candidates."""
     tokens_T, candidates = view.document.tokens_T.cpu().numpy(), view.candidates()
     lod_map, block = view.lod_map, view.lod_map.tree.block_size
@@ -163,7 +156,7 @@ def word_scores(view: View) -> Candidates:
     return _retrieved(view, candidates, shared_A)
 
 
-def _retrieved(view: View, candidates: Candidates, likeness_A: FloatArray) -> Candidates:
+def _retrieved(view: Observation, candidates: Candidates, likeness_A: FloatArray) -> Candidates:
     """Likeness as a value of detail, in its own standard deviations, less the price.
 
     The least alike is worth 0 and nothing is worth less, so that what stands in full gives way only to what
@@ -182,64 +175,11 @@ def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
     return torch.nn.functional.normalize(complete_Md - complete_Md.mean(dim=0), dim=1)
 
 
-def lensnet_scores(scorer: LensNetScorer) -> Callable[[View], Candidates]:
-    def scores(view: View) -> Candidates:
+def lensnet_scores(scorer: LensNetScorer) -> Callable[[Observation], Candidates]:
+    def scores(view: Observation) -> Candidates:
         scores_N = scorer.scores(
             view.lod_map, view.document.embeddings, budget=view.budget, protected_tail=view.protected_tail
         )
         return view.candidates(scores_N)
 
     return scores
-
-
-@dataclass(frozen=True)
-class Hindsight:
-    """Scores that know what comes next: exact effects on the next K tokens, in nats per token.
-
-    Every collapse is a candidate; of the expands, those which a cheap estimate (nothing but the edit and the
-    tokens read is recomputed) likes best, up to `max_candidates` altogether.
-    """
-
-    max_candidates: int
-    literal: bool = False
-
-    def __call__(self, view: View) -> Candidates:
-        candidates = view.candidates()
-        values = self.values_of_detail(view, candidates)
-        if self.literal:
-            return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
-        room = view.budget - view.lod_map.num_entries
-        return less_price(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
-
-    def values_of_detail(self, view: View, candidates: Candidates) -> dict[Action, float]:
-        """Measured value of detail per action, nats per token over the next K tokens."""
-        block = view.lod_map.tree.block_size
-        trajectory = Trajectory(view.lod_map, (view.lod_map.cursor,), block)
-        baseline = view.reader.read(view.lod_map, block)
-        every = [candidates.actions.action(i) for i in range(len(candidates))]
-        collapses = [action for action in every if action.kind == "collapse"]
-        expands = [action for action in every if action.kind == "expand"]
-        num_expands = max(1, self.max_candidates - len(collapses))
-        if len(expands) > num_expands:
-            rough = _values(view, trajectory, expands, baseline, window=0)
-            expands = sorted(expands, key=lambda action: -rough[action])[:num_expands]
-        return _values(view, trajectory, [*expands, *collapses], baseline, window=None)
-
-
-def _values(
-    view: View, trajectory: Trajectory, actions: Sequence[Action], baseline: Baseline, window: int | None
-) -> dict[Action, float]:
-    edits = [action_edit(trajectory, action) for action in actions]
-    measured = measure_edits(
-        view.reader.model, view.document, trajectory, edits, baseline, view.batching, window=window
-    )
-    signs = (-1.0 if action.kind == "expand" else 1.0 for action in actions)
-    return {
-        action: sign * float(delta_H.mean())
-        for action, sign, delta_H in zip(actions, signs, measured.deltas, strict=True)
-    }
-
-
-def _literal(action: Action, value: float) -> float:
-    """Target utility of `datasets/sql/targets/literal.sql` from a value of detail."""
-    return max(0.0, value) if action.kind == "expand" else -max(0.0, value)

@@ -4,7 +4,8 @@ A file that takes a number reads it with `getvariable` and has a default, so tha
 `mctrace sql --file`; those that read `scores` need `add_scores` first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,26 @@ def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> No
         f"unnest(${place}::{kind}[])" for place, kind in enumerate(columns.values(), start=1)
     )
     connection.execute(f"insert into scores select {unnested}", values)
+
+
+_VIEWS = {"run_id": ("trajectories", "runs"), "trajectory_id": ("trajectories", "effects")}
+"""the views that a column narrows; all that speaks of labels stands on them"""
+
+
+@contextmanager
+def narrowed(connection: duckdb.DuckDBPyConnection, column: str, values: Sequence[str]) -> Iterator[None]:
+    """For as long as this lasts every view of `connection` sees only rows whose `column` ("run_id" or
+    "trajectory_id") is one of `values`.
+
+    A temporary view stands before one of the same name, also for the views and macros built upon it.
+    """
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values) or "null"
+    for view in _VIEWS[column]:
+        connection.execute(
+            f"create temp view {view} as select * from memory.main.{view} where {column} in ({listed})"
+        )
+    try:
+        yield
+    finally:
+        for view in _VIEWS[column]:
+            connection.execute(f"drop view temp.{view}")

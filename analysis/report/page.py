@@ -46,7 +46,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Fact:
+class KeyFigure:
     """One number of the line of numbers that opens a section."""
 
     name: str
@@ -61,7 +61,7 @@ class Section:
     """names it in links within the page"""
     title: str
     paragraphs: Sequence[str]
-    facts: Sequence[Fact] = ()
+    facts: Sequence[KeyFigure] = ()
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()

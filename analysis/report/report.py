@@ -8,26 +8,31 @@ from pathlib import Path
 
 import duckdb
 
-from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.questions.scope import narrowed
-from mctrace.analysis.report.page import Fact, Page, Section, render_pages
-from mctrace.analysis.report.sections.checkpoints import checkpoint_section
+from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
+from mctrace.analysis.report.formatting import counted
+from mctrace.analysis.report.page import KeyFigure, Page, Section, render_pages
+from mctrace.analysis.report.sections.checkpoint_comparison import checkpoint_section
 from mctrace.analysis.report.sections.closed_loop import closed_loop_sections
-from mctrace.analysis.report.sections.collection import collection_section
+from mctrace.analysis.report.sections.collection_run import collection_section
 from mctrace.analysis.report.sections.controls import control_sections
 from mctrace.analysis.report.sections.gists import gist_sections
-from mctrace.analysis.report.sections.horizon import horizon_section
-from mctrace.analysis.report.sections.origin import origin_section
-from mctrace.analysis.report.sections.runs import evaluation_section, training_section
-from mctrace.analysis.report.sections.scorers import scorer_section
+from mctrace.analysis.report.sections.scorer_agreement import scorer_section
 from mctrace.analysis.report.sections.signal import signal_section
 from mctrace.analysis.report.sections.snapshots import snapshot_section
 from mctrace.analysis.report.sections.store import store_facts, store_section
 from mctrace.analysis.report.sections.targets import target_section
-from mctrace.analysis.report.sections.values import distance_section, top_section, value_section
-from mctrace.analysis.report.sections.versions import version_section
-from mctrace.analysis.report.wording import counted
-from mctrace.analysis.snapshots.scoring import MOST_RANKED, Scorer, open_scorers, scored, scorer_agreement
+from mctrace.analysis.report.sections.training_run import evaluation_section, training_section
+from mctrace.analysis.report.sections.value_by_horizon import horizon_section
+from mctrace.analysis.report.sections.value_by_origin import origin_section
+from mctrace.analysis.report.sections.value_of_detail import distance_section, top_section, value_section
+from mctrace.analysis.report.sections.version_comparison import version_section
+from mctrace.analysis.snapshots.scoring import (
+    MOST_RANKED,
+    NamedCheckpoint,
+    open_checkpoints,
+    score_snapshots,
+    scorer_agreement,
+)
 from mctrace.analysis.snapshots.view import SnapshotView, find_snapshots, read_snapshots
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.provenance import Provenance, mixture_in
@@ -62,7 +67,7 @@ class ReportParts:
 class _Judged:
     """Snapshots that the checkpoints scored, and how well the scores agree with what was measured."""
 
-    scorers: list[Scorer]
+    scorers: list[NamedCheckpoint]
     snapshots: list[SnapshotView]
     agreement: list[Row]
     judged_on: str
@@ -121,7 +126,7 @@ def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime
 
 
 def _overview(
-    connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[Fact]
+    connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[KeyFigure]
 ) -> Page:
     half = (horizons["shortest_horizon"] or 0) // 2
     trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
@@ -143,7 +148,9 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
         return _Judged([], [], scorer_agreement(connection, []), said + left_out)
     rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
-    snapshots = scored(version, read_snapshots(connection, version.location, ids, with_text=False), scorers)
+    snapshots = score_snapshots(
+        version, read_snapshots(connection, version.location, ids, with_text=False), scorers
+    )
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
     said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
     kinds = list(dict.fromkeys(map(Provenance.of, rows)))
@@ -154,18 +161,18 @@ def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: 
 
 def _fitting_scorers(
     connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts
-) -> tuple[list[Scorer], str]:
+) -> tuple[list[NamedCheckpoint], str]:
     """The checkpoints that all learned from some kind of labels this version holds, and a sentence on those
     left out. One that was asked for by name is refused rather than left out."""
     of_runs = [(run / BEST).resolve() for run in parts.runs if (run / BEST).is_dir()]
     named = [folder.resolve() for folder in parts.checkpoints]
-    scorers = open_scorers(list(dict.fromkeys([*named, *of_runs])))
+    scorers = open_checkpoints(list(dict.fromkeys([*named, *of_runs])))
     kinds = list(dict.fromkeys(map(Provenance.of, run_analysis(connection, "held_out"))))
     at = f"{version.location.uri} at version {version.version}"
     if named and not kinds:
         raise InputError(f"{at} has no labels to judge {named[0]} on: run 'mctrace collect'")
-    fitting: list[Scorer] = []
-    others: list[Scorer] = []
+    fitting: list[NamedCheckpoint] = []
+    others: list[NamedCheckpoint] = []
     for scorer in scorers:
         shared = [kind for kind in kinds if scorer.fits(kind)]
         if not shared and scorer.folder in named:
@@ -181,7 +188,7 @@ def _fitting_scorers(
     return fitting, left_out
 
 
-def _all_fit(scorers: Sequence[Scorer], kind: Provenance) -> bool:
+def _all_fit(scorers: Sequence[NamedCheckpoint], kind: Provenance) -> bool:
     return all(scorer.fits(kind) for scorer in scorers)
 
 
@@ -189,14 +196,14 @@ def _snapshot_section(
     connection: duckdb.DuckDBPyConnection,
     version: StoreVersion,
     parts: ReportParts,
-    scorers: list[Scorer],
+    scorers: list[NamedCheckpoint],
 ) -> Section:
     ids = [found for name in parts.snapshots for found in find_snapshots(connection, name)]
     if not ids:
         ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
     snapshots = read_snapshots(connection, version.location, list(dict.fromkeys(ids)), with_text=True)
     fitting = [one for one in snapshots if _all_fit(scorers, one.provenance)]
-    by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
+    by_id = {one.snapshot_id: one for one in score_snapshots(version, fitting, scorers)}
     return snapshot_section(
         [by_id.get(one.snapshot_id, one) for one in snapshots], chosen=bool(parts.snapshots)
     )

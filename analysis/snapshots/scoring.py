@@ -26,7 +26,7 @@ _BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class Scorer:
+class NamedCheckpoint:
     """A checkpoint with the name it has on a page."""
 
     name: str
@@ -39,17 +39,17 @@ class Scorer:
         return not what_differs(self.info, kind)
 
 
-def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
+def open_checkpoints(folders: Sequence[Path]) -> list[NamedCheckpoint]:
     """The checkpoints in `folders`, each under a name of its own. Raises InputError for what is none."""
     names = [name_of_checkpoint(folder) for folder in folders]
     return [
-        Scorer(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
+        NamedCheckpoint(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
         for name, folder in zip(names, folders, strict=True)
     ]
 
 
-def scored(
-    version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[Scorer]
+def score_snapshots(
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[NamedCheckpoint]
 ) -> list[SnapshotView]:
     """The snapshots with the signed score of each entry by each checkpoint, at the size they have.
 
@@ -66,7 +66,7 @@ def scored(
 
 
 def _score_entries(
-    version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: Scorer
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: NamedCheckpoint
 ) -> list[npt.NDArray[np.float64]]:
     """Scores [N] of each snapshot."""
     arrays = DocumentArrays(version, tuple({snapshot.provenance for snapshot in snapshots}))

@@ -12,8 +12,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.questions.scope import narrowed
+from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
 from mctrace.context.actions import Action, legal_actions
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.analysis.report.figures import BLUE, GREY, Axis, figure, intervals, plain
+from mctrace.analysis.report.formatting import MISSING, count, nats, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.wording import MISSING, count, nats, percent, text
 from mctrace.train.run_files import CLOSED_LOOP_FILE
 
 _TITLE = "Closed loop: what the contexts were worth"

@@ -16,8 +16,8 @@ from mctrace.analysis.report.figures import (
     plain,
     points,
 )
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent, text
 
 
 def control_sections(connection: duckdb.DuckDBPyConnection) -> list[Section]:

@@ -4,8 +4,7 @@ import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import GREY, ORANGE, PURPLE, Axis, Trace, figure, intervals, strokes
-from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.wording import (
+from mctrace.analysis.report.formatting import (
     count,
     counted,
     group_name,
@@ -15,6 +14,7 @@ from mctrace.analysis.report.wording import (
     short_hash,
     text,
 )
+from mctrace.analysis.report.page import Plot, Section, Table
 
 _COLORS = (GREY, PURPLE, ORANGE)
 

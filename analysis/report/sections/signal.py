@@ -14,9 +14,9 @@ from mctrace.analysis.report.figures import (
     line,
     reference,
 )
+from mctrace.analysis.report.formatting import count, counted, group_name, number, percent
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, group_name, number, percent
 
 SHARE_BY_CHANCE = 0.0455003
 """of a normal distribution beyond two standard deviations"""

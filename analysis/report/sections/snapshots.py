@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mctrace.analysis.report.formatting import count, counted, nats, number, text
 from mctrace.analysis.report.page import Section
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, nats, number, text
-from mctrace.analysis.snapshots.text import visible
 from mctrace.analysis.snapshots.view import ActionView, SnapshotView, SpanView
+from mctrace.analysis.snapshots.visible_text import visible
 
 
 def snapshot_section(snapshots: Sequence[SnapshotView], chosen: bool) -> Section:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mctrace.analysis.questions.catalogue import Row
-from mctrace.analysis.report.page import Fact, Section, Table
-from mctrace.analysis.report.wording import MISSING, count, counted, short_hash, text
+from mctrace.analysis.report.formatting import MISSING, count, counted, short_hash, text
+from mctrace.analysis.report.page import KeyFigure, Section, Table
 
 NO_LABELS = "There are no labels in this version of the store, so there is nothing to show here."
 
@@ -30,18 +30,18 @@ def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
     )
 
 
-def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[Fact]:
+def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[KeyFigure]:
     """The size of a store in a line of numbers."""
 
     def total(column: str) -> str:
         return count(sum(run[column] for run in runs))
 
     return [
-        Fact("documents", count(sum(split["num_documents"] for split in splits))),
-        Fact("snapshots", total("num_snapshots")),
-        Fact("actions measured", total("num_effects")),
-        Fact("labels", total("num_labels")),
-        Fact("horizon, tokens", _range(horizons["shortest_horizon"], horizons["longest_horizon"])),
+        KeyFigure("documents", count(sum(split["num_documents"] for split in splits))),
+        KeyFigure("snapshots", total("num_snapshots")),
+        KeyFigure("actions measured", total("num_effects")),
+        KeyFigure("labels", total("num_labels")),
+        KeyFigure("horizon, tokens", _range(horizons["shortest_horizon"], horizons["longest_horizon"])),
     ]
 
 

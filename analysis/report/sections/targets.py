@@ -4,10 +4,10 @@ import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import GREEN, PURPLE, Axis, bars, figure, line
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.sections.values import bin_name, bin_span, bin_width
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent
+from mctrace.analysis.report.sections.value_of_detail import bin_name, bin_span, bin_width
 
 _COLORS = {"literal": PURPLE, "priced": GREEN}
 

@@ -8,13 +8,12 @@ import torch
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.analysis.closed_loop.loop import Loop, place_loop, run_policy
+from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight
 from mctrace.analysis.closed_loop.policies import (
-    ORACLE_ALLOCATOR,
-    Hindsight,
+    Observation,
     Policy,
-    Scored,
-    View,
-    Window,
+    ScoredPolicy,
+    TokenWindow,
     attention_scores,
     random_scores,
     recency_scores,
@@ -22,7 +21,7 @@ from mctrace.analysis.closed_loop.policies import (
     word_scores,
 )
 from mctrace.analysis.closed_loop.reader import Reader
-from mctrace.analysis.closed_loop.results import as_json, share_of_gain, summarise
+from mctrace.analysis.closed_loop.summary import as_json, share_of_gain, summarise
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.measuring.naive import naive_delta_nll, naive_nll
@@ -52,13 +51,13 @@ def document(model) -> DocumentTree:
     return DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))
 
 
-def view_at(model, document, cursor: int = 200, budget: int = 48) -> View:
+def view_at(model, document, cursor: int = 200, budget: int = 48) -> Observation:
     lod_map = random_map(
         TREE, 40, cursor, target_length=budget, protected_tail=TAIL, num_iterations=3,
         generator=np.random.default_rng(0),
     )  # fmt: skip
     reader = Reader(model, document)
-    return View("d", document, reader, lod_map, budget, TAIL, NOTHING_RECENT, Batching(2048), seed=0)
+    return Observation("d", document, reader, lod_map, budget, TAIL, NOTHING_RECENT, Batching(2048), seed=0)
 
 
 def test_reading_on_kept_keys_and_values_equals_a_plain_pass_after_every_edit(model, document):
@@ -94,15 +93,15 @@ def test_reading_the_same_context_again_runs_no_more_than_what_is_read(model, do
 
 
 POLICIES: dict[str, Policy] = {
-    "full": Window(everything=True),
-    "lod0": Window(),
-    "recency": Scored(recency_scores, AllocatorConfig()),
-    "random": Scored(random_scores, AllocatorConfig()),
-    "attention": Scored(attention_scores, AllocatorConfig()),
-    "similarity": Scored(similarity_scores, AllocatorConfig()),
-    "words": Scored(word_scores, AllocatorConfig()),
-    "hindsight": Scored(Hindsight(10), ORACLE_ALLOCATOR),
-    "literal_hindsight": Scored(Hindsight(10, literal=True), ORACLE_ALLOCATOR),
+    "full": TokenWindow(everything=True),
+    "lod0": TokenWindow(),
+    "recency": ScoredPolicy(recency_scores, AllocatorConfig()),
+    "random": ScoredPolicy(random_scores, AllocatorConfig()),
+    "attention": ScoredPolicy(attention_scores, AllocatorConfig()),
+    "similarity": ScoredPolicy(similarity_scores, AllocatorConfig()),
+    "words": ScoredPolicy(word_scores, AllocatorConfig()),
+    "hindsight": ScoredPolicy(Hindsight(10), ORACLE_ALLOCATOR),
+    "literal_hindsight": ScoredPolicy(Hindsight(10, literal=True), ORACLE_ALLOCATOR),
 }
 
 
@@ -141,7 +140,7 @@ def test_steps_are_those_of_a_loop_written_by_hand(model, document, runs):
     lod_map, recent = recency_map_within(TREE, 52, 208, 48, TAIL), NOTHING_RECENT
     for step in runs["random"]:
         lod_map = lod_map.extended(step.cursor)
-        view = View("d", document, reader, lod_map, 48, TAIL, recent, Batching(2048), seed=0)
+        view = Observation("d", document, reader, lod_map, 48, TAIL, recent, Batching(2048), seed=0)
         generator = generator_for("closed loop", "d", step.cursor, 0)
         done = allocate(lod_map, random_scores(view), 48, config, recent, generator)
         lod_map, recent = done.lod_map, done.recent

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mctrace.analysis.questions.catalogue import Row, add_scores, read_analysis, run_analysis
-from mctrace.analysis.questions.scope import narrowed
+from mctrace.analysis.questions.catalogue import Row, add_scores, narrowed, read_analysis, run_analysis
 from mctrace.datasets.derived.derive import Derivation, Recipe, derive
 from mctrace.datasets.sql.connection import connect, run_user_sql
 from mctrace.datasets.store.store import Store

@@ -5,8 +5,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mctrace.analysis.questions.catalogue import run_analysis
-from mctrace.analysis.questions.scope import narrowed
+from mctrace.analysis.questions.catalogue import narrowed, run_analysis
 from mctrace.datasets.sql.connection import connect
 from tests.analysis.synthetic import BY_HAND, Measured, Trajectory, add_trajectories, write_store
 

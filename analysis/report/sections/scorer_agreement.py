@@ -14,8 +14,8 @@ from mctrace.analysis.report.figures import (
     plain,
     strokes,
 )
+from mctrace.analysis.report.formatting import MISSING, count, counted, number
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.wording import MISSING, count, counted, number
 from mctrace.train.evaluation.statistics import Interval, bootstrap_interval
 
 SCOPES = {"kind": "among actions of one kind", "snapshot": "among all actions of a snapshot"}

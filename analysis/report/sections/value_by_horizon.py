@@ -6,9 +6,9 @@ import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, Trace, figure, line
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent
 from mctrace.analysis.report.page import Plot, Section
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent
 
 
 def horizon_section(connection: duckdb.DuckDBPyConnection) -> Section:

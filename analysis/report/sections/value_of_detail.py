@@ -14,9 +14,9 @@ from mctrace.analysis.report.figures import (
     line,
     strokes,
 )
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent, text
 
 _VALUE = "value of detail, nats per token"
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from mctrace.analysis.questions.catalogue import Row
 from mctrace.analysis.report.figures import BLUE, ORANGE, Axis, figure, line, plain, points
+from mctrace.analysis.report.formatting import MISSING, count, counted, group_name, nats, number, text
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.run_folder import TrainingCurves, read_training_curves
-from mctrace.analysis.report.sections.scorers import SCOPES
-from mctrace.analysis.report.wording import MISSING, count, counted, group_name, nats, number, text
-from mctrace.analysis.snapshots.scoring import Scorer
+from mctrace.analysis.report.run_results import TrainingCurves, read_training_curves
+from mctrace.analysis.report.sections.scorer_agreement import SCOPES
+from mctrace.analysis.snapshots.scoring import NamedCheckpoint
 from mctrace.analysis.snapshots.view import SnapshotView
 from mctrace.train.evaluation.statistics import bootstrap_interval
 
@@ -22,7 +22,11 @@ _MOST_POINTS = 3000
 
 
 def checkpoint_section(
-    first: Scorer, second: Scorer, agreement: Sequence[Row], snapshots: Sequence[SnapshotView], judged_on: str
+    first: NamedCheckpoint,
+    second: NamedCheckpoint,
+    agreement: Sequence[Row],
+    snapshots: Sequence[SnapshotView],
+    judged_on: str,
 ) -> Section:
     """`agreement` has the rows of scorer_agreement.sql, `snapshots` both checkpoints' scores."""
     notes = []
@@ -58,7 +62,7 @@ def paired_differences(agreement: Sequence[Row], scope: str, first: str, second:
     return {document: by_scorer[first][document] - by_scorer[second][document] for document in shared}
 
 
-def _difference_table(first: Scorer, second: Scorer, agreement: Sequence[Row]) -> Table:
+def _difference_table(first: NamedCheckpoint, second: NamedCheckpoint, agreement: Sequence[Row]) -> Table:
     columns = ["Difference", "Interval", "Documents", "First is ahead in"]
     cells = []
     for scope, name in SCOPES.items():
@@ -85,7 +89,9 @@ def _difference_table(first: Scorer, second: Scorer, agreement: Sequence[Row]) -
     )
 
 
-def _score_plots(first: Scorer, second: Scorer, snapshots: Sequence[SnapshotView]) -> list[Plot]:
+def _score_plots(
+    first: NamedCheckpoint, second: NamedCheckpoint, snapshots: Sequence[SnapshotView]
+) -> list[Plot]:
     """For each kind of action: score against value for both, over measured actions."""
     kinds = sorted(
         {(a.action.kind, a.action.entry_level) for s in snapshots for a in s.actions if a.measured}
@@ -95,7 +101,7 @@ def _score_plots(first: Scorer, second: Scorer, snapshots: Sequence[SnapshotView
 
 
 def _score_plot(
-    kind: str, level: int, scorers: tuple[Scorer, Scorer], snapshots: Sequence[SnapshotView]
+    kind: str, level: int, scorers: tuple[NamedCheckpoint, NamedCheckpoint], snapshots: Sequence[SnapshotView]
 ) -> Plot | None:
     found = [
         (snapshot, action)
@@ -130,7 +136,7 @@ def _score_plot(
     )
 
 
-def _curve_plots(first: Scorer, second: Scorer) -> list[Plot]:
+def _curve_plots(first: NamedCheckpoint, second: NamedCheckpoint) -> list[Plot]:
     curves: dict[str, TrainingCurves] = {}
     for scorer in (first, second):
         found = read_training_curves(scorer.folder.parent)
@@ -162,8 +168,8 @@ def _curve_plot(metric: str, reading: str, curves: Mapping[str, TrainingCurves])
     )
 
 
-def _description_table(first: Scorer, second: Scorer) -> Table:
-    def rows(scorer: Scorer) -> list[str]:
+def _description_table(first: NamedCheckpoint, second: NamedCheckpoint) -> Table:
+    def rows(scorer: NamedCheckpoint) -> list[str]:
         info = scorer.info
         return [
             str(scorer.folder),
@@ -180,6 +186,6 @@ def _description_table(first: Scorer, second: Scorer) -> Table:
     return Table("What they are", ["", first.name, second.name], cells)
 
 
-def _dataset(scorer: Scorer) -> str:
+def _dataset(scorer: NamedCheckpoint) -> str:
     dataset = scorer.info.dataset
     return f"{text(dataset.get('uri'))} at version {text(dataset.get('version'))}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mctrace.analysis.snapshots.text import excerpt, visible
+from mctrace.analysis.snapshots.visible_text import excerpt, visible
 
 LETTERS = "na\u00efve \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469"
 

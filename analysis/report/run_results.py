@@ -43,7 +43,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutScores:
     """What an evaluation found, in the order in which the file gives it."""
 
     checkpoints: tuple[str, ...]
@@ -85,7 +85,7 @@ def read_training_curves(folder: Path) -> TrainingCurves | None:
     return TrainingCurves(curves, max(steps, default=0), num_unreadable)
 
 
-def read_held_out(folder: Path) -> HeldOut | None:
+def read_held_out(folder: Path) -> HeldOutScores | None:
     """The scores in the run's evaluation file, None where there is no such file."""
     try:
         content = (folder / EVALUATION_FILE).read_text(encoding="utf-8", errors="replace")
@@ -93,7 +93,7 @@ def read_held_out(folder: Path) -> HeldOut | None:
         return None
     found = _parse(content)
     if not isinstance(found, dict):
-        return HeldOut((), None, None, None, (), num_unreadable=1)
+        return HeldOutScores((), None, None, None, (), num_unreadable=1)
     scores: list[Score] = []
     num_unreadable = 0
     for scorer, metrics in _items(found.get("scorers")):
@@ -104,7 +104,7 @@ def read_held_out(folder: Path) -> HeldOut | None:
             else:
                 scores.append(score)
     checkpoints = found.get("checkpoints", found.get("checkpoint"))
-    return HeldOut(
+    return HeldOutScores(
         tuple(
             str(name) for name in (checkpoints if isinstance(checkpoints, list) else [checkpoints]) if name
         ),

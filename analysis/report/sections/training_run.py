@@ -14,9 +14,9 @@ from mctrace.analysis.report.figures import (
     line,
     plain,
 )
+from mctrace.analysis.report.formatting import MISSING, count, counted, number, text
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.run_folder import Curve, Score, read_held_out, read_training_curves
-from mctrace.analysis.report.wording import MISSING, count, counted, number, text
+from mctrace.analysis.report.run_results import Curve, Score, read_held_out, read_training_curves
 from mctrace.train.run_files import EVALUATION_FILE, METRICS_FILE
 
 MOST_POINTS = 1000

@@ -4,9 +4,9 @@ import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, bars, figure
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent, text
 
 _UNKNOWN = "unknown"
 _MOST_SOURCES = 25

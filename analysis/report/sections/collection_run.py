@@ -7,8 +7,8 @@ from typing import Any
 import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.report.page import Fact, Section, Table
-from mctrace.analysis.report.wording import MISSING, count, group_name, number, percent, short_hash, text
+from mctrace.analysis.report.formatting import MISSING, count, group_name, number, percent, short_hash, text
+from mctrace.analysis.report.page import KeyFigure, Section, Table
 
 _FIDELITY = {
     "Actions": "num_actions",
@@ -29,11 +29,11 @@ def collection_section(connection: duckdb.DuckDBPyConnection) -> Section:
         f"Run {run['run_id']}",
         [_sentence(run)],
         facts=[
-            Fact("documents", count(run["num_documents"])),
-            Fact("snapshots", count(run["num_snapshots"])),
-            Fact("actions measured", count(run["num_effects"])),
-            Fact("labels", count(run["num_labels"])),
-            Fact("noise floor, nats/token", _noise_floor(checks)),
+            KeyFigure("documents", count(run["num_documents"])),
+            KeyFigure("snapshots", count(run["num_snapshots"])),
+            KeyFigure("actions measured", count(run["num_effects"])),
+            KeyFigure("labels", count(run["num_labels"])),
+            KeyFigure("noise floor, nats/token", _noise_floor(checks)),
         ],
         tables=[
             *_fidelity_table(checks),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.analysis.report.run_folder import Score, read_held_out, read_training_curves
-from mctrace.analysis.report.sections.runs import MOST_POINTS, evaluation_section, training_section
+from mctrace.analysis.report.run_results import Score, read_held_out, read_training_curves
+from mctrace.analysis.report.sections.training_run import MOST_POINTS, evaluation_section, training_section
 from mctrace.train.loop.telemetry import JsonlSink
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mctrace.analysis.closed_loop.told import AskedFact, asked_facts, told_scores
+from mctrace.analysis.closed_loop.oracles import AskedFact, asked_facts, recall_oracle_scores
 from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
 from mctrace.collect.corpus.recall import recall_texts
 from mctrace.context.allocator_candidates import candidates_of
@@ -42,7 +42,9 @@ def wanted(facts: list[AskedFact], levels: list[int], budget: int) -> tuple[set[
     def candidates(score_N=None):
         return candidates_of(lod_map, 4, score_N)
 
-    scored = told_scores(facts, SimpleNamespace(candidates=candidates, lod_map=lod_map, budget=budget))
+    scored = recall_oracle_scores(
+        facts, SimpleNamespace(candidates=candidates, lod_map=lod_map, budget=budget)
+    )
     index_A, wish_A = scored.actions.index_A, np.where(scored.is_expand_A, 1, -1) * scored.score_A
     return (
         set(index_A[scored.is_expand_A & (wish_A > 0)].tolist()),

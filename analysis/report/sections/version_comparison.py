@@ -15,9 +15,9 @@ from mctrace.analysis.report.figures import (
     reference,
     strokes,
 )
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, percent
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.signal import SHARE_BY_CHANCE, doubling
-from mctrace.analysis.report.wording import count, counted, group_name, nats, percent
 
 _COLORS = (ORANGE, BLUE)
 _COUNTS = {
