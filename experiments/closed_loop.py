@@ -25,9 +25,9 @@ import torch
 
 from experiments.edit_choices import half_collapsed, summarise_halves, summarise_swaps, swaps
 from experiments.exhaustive_allocator import best_edits, total_wish
+from mctrace.analysis.closed_loop.documents import held_out_documents
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import resolve_model
-from mctrace.cli.closed_loop_command import held_out_documents
 from mctrace.cli.config import load_config
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.on_policy import embed_document
@@ -184,7 +184,9 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     done = {row["document_id"]: row for row in map(json.loads, lines)}
     rows = []
-    for document, loop in held_out_documents(config, source, "test"):
+    for document, loop in held_out_documents(
+        source, config.corpus, config.tree, config.closed_loop, "test", config.store.uri
+    ):
         identity = document.document_id
         if identity not in done:
             tree = embed_document(model, gistnet, document, config.tree)

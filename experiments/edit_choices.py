@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from mctrace.analysis.closed_loop.loop import Loop
+from mctrace.analysis.closed_loop.context_reader import ContextReader
+from mctrace.analysis.closed_loop.documents import Loop
 from mctrace.analysis.closed_loop.oracles import Hindsight
 from mctrace.analysis.closed_loop.policies import Observation
-from mctrace.analysis.closed_loop.reader import Reader
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.cli.config import PipelineConfig
@@ -94,7 +94,7 @@ def swaps(
     tree, tail = config.tree, config.collect.protected_tail
     budget = config.closed_loop.w_max - tree.block_size
     lod_map = recency_map_within(tree, loop.start, loop.first_cursor, budget, tail)
-    reader = Reader(model, document)
+    reader = ContextReader(model, document)
     view = Observation(document_id, document, reader, lod_map, budget, tail, NOTHING_RECENT, batching, 0)
     values = Hindsight(config.closed_loop.max_candidates).values_of_detail(view, view.candidates())
     expands = _best(values, "expand", 1)

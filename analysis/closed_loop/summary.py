@@ -1,4 +1,4 @@
-"""What a closed loop found: one table of policies, with intervals paired by document.
+"""Summary of a closed loop: one table of policies, with intervals paired by document.
 
 A difference is taken within each document before documents are resampled, so that what makes one document
 harder than another cancels. The share of hindsight's gain is a ratio of sums, resampled with its documents.
@@ -20,7 +20,7 @@ _NUM_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class PolicySummary:
-    """One policy over some documents. Losses in nats per token; a figure is None where nothing defines it."""
+    """One policy over some documents. Losses in nats per token; None where a figure is not defined."""
 
     nll: Interval
     """over the K tokens after each refocus"""
@@ -30,7 +30,7 @@ class PolicySummary:
     """recency's `nll` less this one's, paired: positive is better than recency"""
     less_than_recency_horizon: Interval
     less_than_recency_later: Interval | None
-    """the same over the tokens of the horizon behind those K; None where there are none"""
+    """the same over the horizon's tokens after those K; None where there are none"""
     share_of_hindsight: Interval | None
     """gain over recency as a share of hindsight's; None without hindsight, or where it gains nothing"""
     edits: float
@@ -38,22 +38,22 @@ class PolicySummary:
     swaps: float
     """edits per refocus beyond those that the budget demands"""
     residency: float | None
-    """share of the old blocks shown as tokens that a refocus leaves so"""
+    """share of the old blocks shown as tokens that a refocus leaves as tokens"""
     budget_use: float
     """positions after a refocus as a share of the budget"""
     seconds: float
-    """per refocus, median: policy and allocator, without reading what follows"""
+    """median per refocus, of policy and allocator; without reading what follows"""
     less_than_others: Mapping[str, Interval]
-    """by every other policy but recency: its `nll` less this one's, paired"""
+    """for every other policy but recency: its `nll` less this one's, paired"""
 
 
 def summarise(
     rows: Iterable[Mapping[str, Any]], budget: int, seed: int, *, block_size: int, horizon: int
 ) -> dict[str, dict[str, PolicySummary]]:
-    """Group -> policy -> summary: every corpus by itself, "all", "all recall" and "all other" documents.
+    """Group -> policy -> summary: each corpus, and "all", "all recall" and "all other" documents.
 
-    A group that holds nothing but a smaller one's documents is left out. Only documents that every policy has
-    run on count, so that all are compared on the same ones.
+    A group with the same documents as a smaller one is left out. Only documents that every policy has run on
+    count, so that all are compared on the same ones.
     """
     rows = list(rows)
     corpora = {corpus_of(row["source"]) for row in rows}
@@ -73,7 +73,7 @@ def summarise(
 
 
 def corpus_of(source: str) -> str:
-    """The corpus that a source is from: what stands before its first slash."""
+    """The corpus of a source: the part before its first slash."""
     return source.split("/")[0]
 
 
@@ -91,7 +91,7 @@ def share_of_gain(gain_D: FloatArray, ceiling_D: FloatArray, seed: int) -> Inter
 
 
 def as_json(summaries: Mapping[str, Mapping[str, PolicySummary]]) -> dict[str, Any]:
-    """The same as plain JSON."""
+    """The summaries as plain JSON."""
     return {
         group: {name: asdict(summary) for name, summary in policies.items()}
         for group, policies in summaries.items()

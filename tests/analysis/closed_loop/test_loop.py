@@ -1,4 +1,4 @@
-"""The closed loop on a tiny model: reading equals plain passes, policies keep the rules, hindsight knows."""
+"""The closed loop on a tiny model: reading equals plain passes, budgets hold, hindsight is exact."""
 
 import dataclasses
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
-from mctrace.analysis.closed_loop.loop import Loop, place_loop, run_policy
+from mctrace.analysis.closed_loop.context_reader import ContextReader
+from mctrace.analysis.closed_loop.documents import Loop, place_loop
+from mctrace.analysis.closed_loop.loop import run_policy
 from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight
 from mctrace.analysis.closed_loop.policies import (
     Observation,
@@ -20,7 +22,6 @@ from mctrace.analysis.closed_loop.policies import (
     similarity_scores,
     word_scores,
 )
-from mctrace.analysis.closed_loop.reader import Reader
 from mctrace.analysis.closed_loop.summary import as_json, share_of_gain, summarise
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
@@ -56,12 +57,12 @@ def view_at(model, document, cursor: int = 200, budget: int = 48) -> Observation
         TREE, 40, cursor, target_length=budget, protected_tail=TAIL, num_iterations=3,
         generator=np.random.default_rng(0),
     )  # fmt: skip
-    reader = Reader(model, document)
+    reader = ContextReader(model, document)
     return Observation("d", document, reader, lod_map, budget, TAIL, NOTHING_RECENT, Batching(2048), seed=0)
 
 
-def test_reading_on_kept_keys_and_values_equals_a_plain_pass_after_every_edit(model, document):
-    reader = Reader(model, document)
+def test_reading_on_cached_keys_and_values_equals_a_plain_pass_after_every_edit(model, document):
+    reader = ContextReader(model, document)
     lod_map = recency_map_within(TREE, 16, 160, 60, TAIL)
     generator = np.random.default_rng(0)
     num_whole = 0
@@ -77,14 +78,14 @@ def test_reading_on_kept_keys_and_values_equals_a_plain_pass_after_every_edit(mo
     assert reader.num_entries_run < 0.9 * num_whole
 
 
-def test_reading_the_same_context_again_runs_no_more_than_what_is_read(model, document):
-    reader = Reader(model, document)
+def test_reading_the_same_context_again_runs_only_the_tokens_read(model, document):
+    reader = ContextReader(model, document)
     lod_map = recency_map_within(TREE, 16, 160, 60, TAIL)
     first_H = reader.read(lod_map, 12).nll_H
     before = reader.num_entries_run
     torch.testing.assert_close(reader.read(lod_map, 12).nll_H, first_H)
     assert reader.num_entries_run == before + 12
-    # Another start moves every position, so nothing can be kept.
+    # Another start moves every position, so nothing can be reused.
     moved = LODMap.of_tokens(TREE, 120, 160)
     torch.testing.assert_close(
         reader.read(moved, 12).nll_H, naive_nll(model, document, moved, 12), atol=1e-4, rtol=0
@@ -125,7 +126,7 @@ def test_every_policy_keeps_to_the_budget_at_the_same_places(runs):
 
 
 def test_losses_are_the_model_s_own(model, document, runs):
-    """Of the two policies whose maps can be told without asking them."""
+    """For the two policies whose maps are known in advance."""
     for name, start in (("full", 52), ("lod0", None)):
         for step in runs[name]:
             first = start if start is not None else step.cursor - 48
@@ -135,7 +136,7 @@ def test_losses_are_the_model_s_own(model, document, runs):
 
 
 def test_steps_are_those_of_a_loop_written_by_hand(model, document, runs):
-    reader, loop, config = Reader(model, document), place_loop(240, CONFIG, TREE), AllocatorConfig()
+    reader, loop, config = ContextReader(model, document), place_loop(240, CONFIG, TREE), AllocatorConfig()
     assert loop is not None
     lod_map, recent = recency_map_within(TREE, 52, 208, 48, TAIL), NOTHING_RECENT
     for step in runs["random"]:
@@ -181,7 +182,7 @@ def test_hindsight_takes_every_collapse_and_the_expands_that_look_best(model, do
     assert all(some[action] == pytest.approx(every[action], abs=1e-4) for action in some)
 
 
-def test_attention_scores_are_standardised_and_see_no_token_that_is_still_to_come(model, document):
+def test_attention_scores_are_standardised_and_see_no_later_token(model, document):
     view = view_at(model, document)
     candidates = attention_scores(view)
     for alike_A in (candidates.is_expand_A, ~candidates.is_expand_A):
@@ -195,9 +196,7 @@ def test_attention_scores_are_standardised_and_see_no_token_that_is_still_to_com
 
 
 @pytest.mark.parametrize("scores", [similarity_scores, word_scores])
-def test_retrieval_brings_back_what_reads_like_the_tail_and_sees_no_token_that_is_still_to_come(
-    model, scores
-):
+def test_retrieval_finds_what_resembles_the_tail_and_sees_no_later_token(model, scores):
     tokens_T = torch.randint(0, VOCABULARY, (240,), generator=torch.Generator().manual_seed(3))
     tokens_T[20:24] = tokens_T[156:160]
     lod_map = LODMap(TREE, 0, 160, np.array([1] * 30 + [0] * 10, dtype=np.uint8))
@@ -209,13 +208,13 @@ def test_retrieval_brings_back_what_reads_like_the_tail_and_sees_no_token_that_i
         found.append(scores(view))
     np.testing.assert_allclose(found[0].score_A, found[1].score_A, atol=1e-9)
     roomy = dataclasses.replace(view, budget=lod_map.num_entries + 400)
-    assert (scores(roomy).score_A >= 0).all()  # nothing is given up while there is room
+    assert (scores(roomy).score_A >= 0).all()  # nothing is collapsed while there is room
     expand_score_A = np.where(found[0].is_expand_A, found[0].score_A, -np.inf)
     best = found[0].actions.action(int(np.argmax(expand_score_A)))
     assert best == Action("expand", Node(1, 5))
 
 
-def test_a_loop_stands_at_the_end_of_a_document_or_nowhere():
+def test_a_loop_is_placed_at_the_end_of_a_document_or_nowhere():
     assert place_loop(240, CONFIG, TREE) == Loop(52, 212, 5, 4)
     assert place_loop(243, CONFIG, TREE) == Loop(52, 212, 5, 4)
     # The context would span no more tokens than the budget has positions.
@@ -247,7 +246,7 @@ def test_the_table_by_hand():
         row("d2", "hindsight", [8.0, 8.0]),
         row("d1", "lens", [2.0, 2.0]),
         row("d2", "lens", [8.5, 8.5]),
-        # A document that one policy has not run on counts for none.
+        # A document that one policy has not run on is left out.
         row("d3", "recency", [100.0]),
     ]
     (found,) = summarise(rows, budget=40, seed=0, block_size=4, horizon=8).values()
@@ -269,7 +268,7 @@ def test_the_table_by_hand():
     assert as_json({"all": found})["all"]["lens"]["nll"]["mean"] == 5.25
 
 
-def test_every_corpus_is_told_apart_and_together():
+def test_corpora_are_summarised_apart_and_together():
     rows = [
         row(d, p, [1.0], s) for d, s in (("d1", "a/x"), ("d2", "recall:a/x")) for p in ("recency", "lod0")
     ]

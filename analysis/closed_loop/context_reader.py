@@ -1,8 +1,8 @@
-"""Reading a document through a context that changes: the loss of what follows, on kept keys and values.
+"""Incremental reader of an edited context: the loss of what follows, on cached keys and values.
 
 An edit moves no other entry's position, so the keys and values of everything before the first edited entry
-stay what they were; only the rest runs again. What a read returns equals a plain forward pass over the whole
-context (`collect/measuring/naive.py`), which the tests hold it against.
+stay valid; only the rest runs again. A read equals a plain forward pass over the whole context
+(`collect/measuring/naive.py`), as the tests check.
 
 Shapes: N entries, L entries that run, H tokens whose loss is read.
 """
@@ -18,13 +18,13 @@ from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.working_context import gather_embeddings
 
 
-class Reader:
-    """Reads one document; keeps the keys and values of the context it read last."""
+class ContextReader:
+    """Reads one document and caches the keys and values of the context it read last."""
 
     def __init__(self, model: EvaluatedModel, document: DocumentTree) -> None:
         self.model, self.document = model, document
         self.num_entries_run = 0
-        """entries that went through the model so far"""
+        """entries run through the model so far"""
         self._start: int | None = None
         self._entries: Entries | None = None
         self._cache = KeyValues()
@@ -54,7 +54,7 @@ class Reader:
         return Baseline(nll_1H[0], self._cache)
 
     def _num_kept(self, entries: Entries, start: int) -> int:
-        """Leading entries that the last context had too, at the same positions."""
+        """Number of leading entries that the last context shares, at the same positions."""
         if self._entries is None or self._start != start:
             return 0
         num_both = min(len(entries), len(self._entries))

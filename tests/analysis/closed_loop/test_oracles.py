@@ -1,4 +1,4 @@
-"""The policy that is told what is asked for: it finds facts' tokens and shows them while awaited."""
+"""The recall oracle finds the tokens of facts and shows them while they are awaited."""
 
 import sysconfig
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_facts_are_found_where_their_tokens_are():
 
 
 def wanted(facts: list[AskedFact], levels: list[int], budget: int) -> tuple[set[int], set[int]]:
-    """Blocks that the policy wants to expand, and those it gives up for them."""
+    """Blocks that the policy wants to expand, and those it wants to collapse for them."""
     lod_map = LODMap(TREE, 0, 4 * len(levels), np.array(levels, dtype=np.uint8))
 
     def candidates(score_N=None):
@@ -56,9 +56,9 @@ LEVELS = [1, 1, 1, 1, 0, 0, 0, 0]
 NUM_ENTRIES = 4 + 16
 
 
-def test_what_is_awaited_is_wanted_and_the_oldest_text_makes_room():
+def test_awaited_facts_are_expanded_and_the_oldest_text_makes_room():
     facts = [AskedFact(range(5, 7), range(30, 40)), AskedFact(range(9, 10), range(33, 40))]
     assert wanted(facts, LEVELS, NUM_ENTRIES) == ({1}, {4})
-    assert wanted(facts[1:], LEVELS, NUM_ENTRIES) == (set(), set()), "its question has not been asked yet"
+    assert wanted(facts[1:], LEVELS, NUM_ENTRIES) == (set(), set()), "not asked yet"
     across = [AskedFact(range(7, 9), range(30, 40))]
     assert wanted(across, LEVELS, NUM_ENTRIES) == ({1, 2}, {4, 5})
