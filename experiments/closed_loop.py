@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from experiments.edit_choices import half_collapsed, summarise_halves, summarise_swaps, swaps
-from experiments.exhaustive_allocator import best_edits, total_wish
+from experiments.exhaustive_allocator import compare_greedy
+from experiments.result_files import RESULTS, interval, write_results
 from mctrace.analysis.closed_loop.documents import held_out_documents
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import resolve_model
@@ -33,16 +33,13 @@ from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.on_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.collect.running.worker import load_checked_gistnet
-from mctrace.context.allocator import AllocatorConfig, allocate
-from mctrace.context.allocator_candidates import candidates_of
-from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import TreeShape
+from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import open_store
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "closed_loop.toml"
-RESULT = HERE / "results" / "closed-loop.json"
+RESULT = RESULTS / "closed-loop.json"
 RECALL, PLAIN = ("recall:pydoc-topics", "recall:stdlib"), ("pydoc-topics", "stdlib")
 CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
 """those of few documents first: what they lack, the loop takes from the next"""
@@ -55,6 +52,8 @@ AFFORDABLE = ("recency", "words", "told")
 """policies beside the checkpoints on fresh documents: a ceiling costs a hundred times as much"""
 LEADER = "dual_cross_attention-value"
 """the run whose network leads where labels are collected on-policy"""
+_KEPT = ("split", "corpus", "model", "gists", "block_size", "closed_loop", "allocator")
+"""settings of a closed loop that its summary keeps"""
 ON_VALUE = ("linear-value", LEADER, "on-policy")
 
 
@@ -205,28 +204,6 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     }
 
 
-def greed(config: AllocatorConfig, num_cases: int = 400) -> dict[str, float]:
-    """What the greedy allocator reaches of the best total of scores, over random scores of spread 1."""
-    tree = TreeShape(4, 2)
-    reached, best_of = [], []
-    for seed in range(num_cases):
-        generator = np.random.default_rng(seed)
-        levels = np.repeat(generator.permutation([2, 1, 0]), 4).astype(np.uint8)
-        lod_map = LODMap(tree, 0, 48, levels)
-        candidates = candidates_of(lod_map, 0)
-        candidates.score_A[:] = generator.normal(size=len(candidates))
-        budget = lod_map.num_entries - int(generator.integers(0, 4))
-        done = allocate(lod_map, candidates, budget, config)
-        reached.append(total_wish(done.edits, candidates))
-        best_of.append(total_wish(best_edits(lod_map, candidates, budget, config.num_edits), candidates))
-    optimal = np.isclose(reached, best_of)
-    return {
-        "num_cases": num_cases,
-        "share_of_best": float(np.sum(reached) / np.sum(best_of)),
-        "share_optimal": float(optimal.mean()),
-    }
-
-
 def run(name: str, folder: Path) -> dict[str, Any]:
     """All of it; every step is taken over from an earlier run where it is done."""
     scale, started = SCALES[name], time.perf_counter()
@@ -244,10 +221,13 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     answer = evaluate(scale, folder, checkpoints)
     by_value = [checkpoint for checkpoint in checkpoints if checkpoint.parent.name in ON_VALUE]
     return {
-        "loop": answer,
-        "fresh": confirm(scale, folder, by_value),
+        "loop": summary(answer),
+        "fresh": summary(confirm(scale, folder, by_value)),
         "edit_choices": choices,
-        "greed": {"its thresholds": greed(AllocatorConfig()), "no thresholds": greed(NO_THRESHOLDS)},
+        "greed": {
+            "its thresholds": compare_greedy(AllocatorConfig()),
+            "no thresholds": compare_greedy(NO_THRESHOLDS),
+        },
         "measured": measured(folder),
         "scale": {"name": name, **asdict(scale)},
         "machine": {
@@ -258,14 +238,38 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def summary(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a closed loop's answer that the page needs, a line for each policy of a group."""
+    return {
+        **{name: answer[name] for name in _KEPT},
+        "groups": {
+            group: {
+                "num_documents": max(found["nll"]["num_documents"] for found in policies.values()),
+                "policies": {name: _policy_summary(name, found) for name, found in policies.items()},
+            }
+            for group, policies in answer["groups"].items()
+        },
+    }
+
+
+def _policy_summary(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    intervals = ("nll", "less_than_recency", "less_than_recency_later", "share_of_hindsight")
+    numbers = ("edits", "swaps", "residency", "budget_use", "seconds")
+    kept: dict[str, Any] = {key: interval(found[key]) for key in intervals}
+    kept |= {key: found[key] for key in numbers}
+    if name == LEADER:
+        others = found["less_than_others"].items()
+        kept["less_than_others"] = {other: interval(gain) for other, gain in others}
+    return kept
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="small")
     parser.add_argument("--folder", type=Path, default=Path("runs/closed-loop"))
     arguments = parser.parse_args()
     result = run(arguments.scale, arguments.folder)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_results(RESULT, result)
     print(json.dumps(result))
 
 

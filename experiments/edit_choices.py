@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.result_files import interval
 from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.analysis.closed_loop.documents import Loop
 from mctrace.analysis.closed_loop.oracles import Hindsight
@@ -125,14 +126,14 @@ def _apart(tree: TreeShape, one: Action, other: Action) -> bool:
 def summarise_halves(
     by_document: Mapping[str, Mapping[str, Mapping[str, float]]], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Choice -> horizon -> interval over documents."""
+    """Choice -> horizon -> [mean, low, high] over documents."""
     table: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for document, choices in by_document.items():
         for choice, costs in choices.items():
             for horizon, cost in costs.items():
                 table[choice][horizon][document] = cost
     return {
-        choice: {horizon: asdict(bootstrap_interval(costs, seed)) for horizon, costs in found.items()}
+        choice: {horizon: _interval(costs, seed) for horizon, costs in found.items()}
         for choice, found in table.items()
     }
 
@@ -151,7 +152,11 @@ def summarise_swaps(by_document: Mapping[str, Sequence[Mapping[str, float]]], se
         "mean_together": float(together.mean()),
         "mean_absolute_gap": float(np.abs(together - sums).mean()),
         "correlation": float(np.corrcoef(together, sums)[0, 1]),
-        "greedy_by_sums": asdict(bootstrap_interval(greedy, seed)),
-        "best_together": asdict(bootstrap_interval(best, seed)),
-        "lost_by_greed": asdict(bootstrap_interval(lost, seed)),
+        "greedy_by_sums": _interval(greedy, seed),
+        "best_together": _interval(best, seed),
+        "lost_by_greed": _interval(lost, seed),
     }
+
+
+def _interval(by_document: Mapping[str, float], seed: int) -> list[float] | None:
+    return interval(asdict(bootstrap_interval(by_document, seed)))

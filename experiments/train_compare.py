@@ -12,7 +12,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from typing import Any, get_args
 import torch
 from rich.console import Console
 
+from experiments.result_files import RESULTS, interval, write_results
 from mctrace.cli.config import PipelineConfig, StoreConfig
 from mctrace.cli.evaluate_command import evaluate_checkpoints
 from mctrace.cli.train_command import train_run
@@ -30,8 +31,11 @@ from mctrace.errors import InputError
 from mctrace.train.config import TrainConfig, small_preset
 from mctrace.train.networks.config import NetworkName
 from mctrace.train.objectives.config import ObjectiveConfig, ObjectiveName
+from mctrace.train.run_files import EVALUATION_FILE
 
-RESULTS = Path(__file__).parent / "results"
+RESULT = RESULTS / "train-compare.json"
+METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
+"""shown on the page, and kept in the results"""
 TARGETS = ("value", "priced", "literal")
 
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -128,11 +132,26 @@ def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequ
             continue
         config = PipelineConfig(store=StoreConfig(store), train=replace(small_preset(), target=target))
         evaluate_checkpoints(config, checkpoints, None, split, False, quiet)
-        judged[target] = json.loads((checkpoints[0].parent / "evaluation.json").read_text())
+        judged[target] = summary(json.loads((checkpoints[0].parent / EVALUATION_FILE).read_text()))
     return {
         "store": store, "split": split, "seeds": seeds, "kinds": kinds, "left_out": left_out,
         "judged": judged, "seconds": time.perf_counter() - started,
     }  # fmt: skip
+
+
+def summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an evaluation that the page needs: [mean, low, high] of METRICS by scorer."""
+    scorers = evaluation["scorers"]
+    estimates = [estimate for metrics in scorers.values() for estimate in metrics.values()]
+    return {
+        **{name: evaluation[name] for name in ("version", "dataset", "target", "target_hash", "kinds")},
+        "num_snapshots": evaluation["num_snapshots"],
+        "num_documents": max(estimate["num_documents"] for estimate in estimates),
+        "scorers": {
+            name: {metric: interval(metrics[metric]) for metric in METRICS if metric in metrics}
+            for name, metrics in scorers.items()
+        },
+    }
 
 
 def main() -> None:
@@ -151,8 +170,7 @@ def main() -> None:
     result = compare(
         arguments.store, arguments.out, arguments.seeds, arguments.split, arguments.jobs, arguments.skip
     )
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "train-compare.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_results(RESULT, result)
     print(json.dumps({key: result[key] for key in ("store", "split", "seeds", "left_out", "seconds")}))
 
 
