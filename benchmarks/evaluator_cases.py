@@ -1,4 +1,4 @@
-"""What the evaluator benchmark measures: a base model, a text of tokens, and named LOD maps over it."""
+"""Cases of the evaluator benchmark: a base model, a text of tokens, and named LOD maps over it."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +19,7 @@ HORIZON = 128
 PROTECTED_TAIL = 128
 STRIDE = 32
 RANDOM_1B = "random-1b"
-"""a Llama of 1.2 billion random parameters: speed does not depend on what the weights say"""
+"""a Llama of 1.2 billion random parameters: speed does not depend on the weights"""
 
 _TEXTS = (
     "_pydecimal.py", "turtle.py", "typing.py", "argparse.py", "tarfile.py", "inspect.py",
@@ -28,8 +28,8 @@ _TEXTS = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """A trajectory by name: `level0` shows N tokens as they are, `recency` 7,072 tokens ever coarser."""
+class EvaluatorCase:
+    """A trajectory by name: `level0` shows N tokens at level 0, `recency` 7,072 tokens ever coarser."""
 
     map: str
     num_tokens: int
@@ -43,12 +43,12 @@ class Case:
 
 
 FULL = tuple(
-    Case(name, num_tokens, num_cursors)
+    EvaluatorCase(name, num_tokens, num_cursors)
     for name, num_tokens in (("level0", 512), ("level0", 1024), ("level0", 4096), ("recency", 7072))
     for num_cursors in (1, 8, 32)
 )
-QUICK = (Case("level0", 512, 1), Case("level0", 512, 8), Case("recency", 7072, 1))
-GPU = (Case("level0", 1024, 8), Case("level0", 8192, 8), Case("level0", 8192, 32))
+QUICK = (EvaluatorCase("level0", 512, 1), EvaluatorCase("level0", 512, 8), EvaluatorCase("recency", 7072, 1))
+GPU = (EvaluatorCase("level0", 1024, 8), EvaluatorCase("level0", 8192, 8), EvaluatorCase("level0", 8192, 32))
 
 
 def make_model(name: str, dtype: str, device: str) -> FrozenCausalLM:

@@ -1,6 +1,6 @@
-"""A synthetic store of the size that a cluster leaves after a night: a million effects of 128 tokens each.
+"""Synthetic store of the SQL benchmark, as large as a cluster's night: a million effects of 128 tokens each.
 
-Shaped like the real thing after `mctrace compact`: contexts of 12,672 tokens at K = 32 (4 level-2 gists,
+Shaped like a real store after `mctrace compact`: contexts of 12,672 tokens at K = 32 (4 level-2 gists,
 224 level-1 gists, 44 blocks of tokens), 250 actions each, a heavy tail of values, drop controls, joint edits,
 attention, some windowed trajectories with audits, and groups of variants for preference pairs.
 """
@@ -40,7 +40,7 @@ PROVENANCE = {
 
 @dataclass(frozen=True)
 class Size:
-    """How large a store is; the defaults make a million effects."""
+    """Size of a store; the defaults make a million effects."""
 
     documents: int = 400
     trajectories_per_document: int = 10
@@ -68,7 +68,7 @@ def legal_actions() -> Actions:
 
 
 def build(folder: str, size: Size) -> Store:
-    """Writes the store; the same for the same size."""
+    """Write the store; the same size gives the same store."""
     store, generator = create_store(folder), np.random.default_rng(0)
     store.commit([_run(store), _vocabulary(store)])
     store.commit(list(_documents(store, size, generator)))
@@ -254,7 +254,7 @@ def _document(number: int) -> str:
 
 
 def _hash(name: str) -> str:
-    """Ids as long and as little compressible as real ones."""
+    """An id as long and as incompressible as a real one."""
     return sha256(name.encode()).hexdigest()
 
 

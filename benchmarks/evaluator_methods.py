@@ -1,4 +1,4 @@
-"""Ways to get the same labels, each as somebody would run it, and a stopwatch for them."""
+"""Methods that give the same labels, each as somebody would run it, and their stopwatch."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from mctrace.context.working_context import gather_embeddings
 
 
 @dataclass
-class Bench:
+class ModelBench:
     """The model under test, its device's best matrix-multiply rate so far, and a stopwatch for both."""
 
     model: FrozenCausalLM
@@ -37,7 +37,7 @@ class Bench:
         self.shapes = sorted({tuple(m.weight.shape) for m in layers})  # type: ignore[misc]
 
     def seconds(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        """Wall time of `work` and what it gave; a GPU is waited for."""
+        """Wall time of `work` and its result, after the GPU is done."""
         self._wait()
         started = time.perf_counter()
         result = work()
@@ -46,7 +46,7 @@ class Bench:
 
     @torch.inference_mode()
     def try_gemm(self, num_rows: int = 2048) -> None:
-        """Keeps the best rate seen for a batch of entries times each of the model's own weight shapes."""
+        """Measure a batch of entries times each of the model's weight shapes, and keep the best rate."""
         network = self.model.network
         for out_dim, in_dim in self.shapes:
             entries = torch.randn(num_rows, in_dim, dtype=network.dtype, device=network.device)
@@ -59,14 +59,14 @@ class Bench:
             torch.cuda.synchronize(self.model.device)
 
 
-def naive_label(bench: Bench, document: DocumentTree, snapshot: LODMap, action: Action) -> Tensor:
+def naive_label(bench: ModelBench, document: DocumentTree, snapshot: LODMap, action: Action) -> Tensor:
     """Two passes over everything: one label and its baseline."""
     after_H = naive_nll(bench.model, document, apply_action(snapshot, action), HORIZON)
     return after_H - naive_nll(bench.model, document, snapshot, HORIZON)
 
 
 def exact_labels(
-    bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
+    bench: ModelBench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
 ) -> Sequence[Tensor]:
     edits = [action_edit(trajectory, action) for action in actions]
     baseline = measure_baseline(bench.model, document, trajectory)
@@ -76,22 +76,22 @@ def exact_labels(
 
 @torch.inference_mode()
 def prefix_losses(
-    bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
+    bench: ModelBench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
 ) -> None:
-    """What one would write with transformers alone: one cache per snapshot, cropped at each edit.
+    """The method written with transformers alone: one cache per snapshot, cropped at each edit.
 
-    The edits come last to first, so that what an edit needs is still in the cache and nothing is copied.
+    Edits come last to first, so that each finds its prefix in the cache and nothing is copied.
     """
     network, cache = bench.model.network, DynamicCache(config=bench.model.network.config)
-    _stock(network, document, trajectory, 0, trajectory.context, cache)
+    _transformers_nll(network, document, trajectory, 0, trajectory.context, cache)
     for action in sorted(actions, key=lambda action: TREE.span(action.node)[0], reverse=True):
         edited = apply_action(trajectory.context, action)
         crop = edited.entries.index_of_token(TREE.span(action.node)[0])
         cache.crop(crop - cache.get_seq_length())
-        _stock(network, document, trajectory, crop, edited, cache)
+        _transformers_nll(network, document, trajectory, crop, edited, cache)
 
 
-def _stock(
+def _transformers_nll(
     network: Any,
     document: DocumentTree,
     trajectory: Trajectory,
@@ -120,11 +120,11 @@ def snapshots_of(trajectory: Trajectory) -> list[tuple[Trajectory, list[Action]]
     return [(snapshot, snapshot.legal_actions(PROTECTED_TAIL)) for snapshot in snapshots]
 
 
-def work_of(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> Work:
+def work_of(bench: ModelBench, trajectory: Trajectory, actions: Sequence[Action]) -> Work:
     edits: list[Edit] = [action_edit(trajectory, action) for action in actions]
     passes = plan_passes(trajectory, edits, None, bench.model.batch_tokens)
     return sum((p.work for p in passes), start=baseline_pass(trajectory).work)
 
 
-def flops_of(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> float:
+def flops_of(bench: ModelBench, trajectory: Trajectory, actions: Sequence[Action]) -> float:
     return bench.model.size.flops(work_of(bench, trajectory, actions))

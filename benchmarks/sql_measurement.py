@@ -1,8 +1,7 @@
-"""One measurement in a process of its own, so that its peak memory is its own: `python -m benchmarks.sql_one
-JSON`.
+"""One measurement of the SQL benchmark: `python -m benchmarks.sql_measurement JSON`.
 
-Two threads and 4 GB, as on a small machine. Prints one JSON object: seconds of each repetition, the peak of
-the process's memory, and the answer.
+A process of its own, so that its peak memory is its own; two threads and 4 GB, as on a small machine. Prints
+one JSON object: seconds of each repetition, the peak of the process's memory, and the answer.
 """
 
 import json
@@ -19,11 +18,11 @@ import duckdb
 LIMITS = {"threads": 2, "memory_limit": "4GB"}
 
 _OF_ONE_SNAPSHOT = ("snapshot_row", "snapshot_actions")
-"""Analyses that nobody asks of a whole store: reports and `mctrace show` narrow them to what they show."""
+"""Analyses of single snapshots: reports and `mctrace show` narrow them to what they show."""
 
 
 def main() -> None:
-    """Runs what the JSON argument asks for."""
+    """Run the measurement that the JSON argument describes."""
     asked = json.loads(sys.argv[1])
     run = {
         "ours": _ours,
