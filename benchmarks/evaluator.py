@@ -34,12 +34,12 @@ from benchmarks.evaluator_cases import (
     RANDOM_1B,
     STRIDE,
     TREE,
-    EvaluatorCase,
+    Case,
     make_documents,
     make_model,
 )
 from benchmarks.evaluator_methods import (
-    ModelBench,
+    Bench,
     exact_labels,
     flops_of,
     naive_label,
@@ -63,7 +63,7 @@ WINDOWS = (0, 32, 64, 128, 256)
 
 @dataclass
 class Timings:
-    """Timings of one case, one value a round: seconds per trajectory by method, rates, differences in nats."""
+    """Timings of one case, one value a round: seconds a trajectory by method, rates, differences in nats."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     flops_per_s: list[float] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Timings:
 
 
 def measure_case(
-    bench: ModelBench, document: DocumentTree, case: EvaluatorCase, num_rounds: int, num_sampled: int
+    bench: Bench, document: DocumentTree, case: Case, num_rounds: int, num_sampled: int
 ) -> dict[str, Any]:
     """One row of the table: seconds per label of the exact methods, scaled to the whole trajectory."""
     trajectory = case.trajectory()
@@ -100,7 +100,7 @@ def measure_case(
 
 
 def _time_round(
-    bench: ModelBench,
+    bench: Bench,
     document: DocumentTree,
     trajectory: Trajectory,
     sampled: Sequence[Action],
@@ -133,9 +133,9 @@ def _time_round(
 
 
 def measure_windowed(
-    bench: ModelBench,
+    bench: Bench,
     documents: Sequence[DocumentTree],
-    case: EvaluatorCase,
+    case: Case,
     windows: Sequence[int],
     num_actions: int,
 ) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def _label(delta_H: Tensor) -> float:
 
 def run(model_name: str, dtype: str, device: str, quick: bool) -> Iterator[dict[str, Any]]:
     """All cases of a mode. Yields the result so far after each, so that an interrupted run keeps it."""
-    bench, started = ModelBench(make_model(model_name, dtype, device)), time.perf_counter()
+    bench, started = Bench(make_model(model_name, dtype, device)), time.perf_counter()
     rows: list[dict[str, Any]] = []
     windowed: list[dict[str, Any]] = []
 
@@ -208,7 +208,7 @@ def run(model_name: str, dtype: str, device: str, quick: bool) -> Iterator[dict[
     for num_tokens, num_cursors, num_documents in (
         ((512, 1, 4),) if quick else ((8192, 8, 1),) if on_gpu else ((1024, 8, 4), (4096, 8, 2))
     ):
-        case = EvaluatorCase("level0", num_tokens, num_cursors)
+        case = Case("level0", num_tokens, num_cursors)
         num_needed = num_tokens + STRIDE * num_cursors + HORIZON
         documents = make_documents(bench.model, model_name, num_documents, num_needed)
         windows, num_actions = ((0, 64), 32) if quick else (WINDOWS, 104)

@@ -28,7 +28,7 @@ _TEXTS = (
 
 
 @dataclass(frozen=True)
-class EvaluatorCase:
+class Case:
     """A trajectory by name: `level0` shows N tokens at level 0, `recency` 7,072 tokens ever coarser."""
 
     map: str
@@ -43,12 +43,12 @@ class EvaluatorCase:
 
 
 FULL = tuple(
-    EvaluatorCase(name, num_tokens, num_cursors)
+    Case(name, num_tokens, num_cursors)
     for name, num_tokens in (("level0", 512), ("level0", 1024), ("level0", 4096), ("recency", 7072))
     for num_cursors in (1, 8, 32)
 )
-QUICK = (EvaluatorCase("level0", 512, 1), EvaluatorCase("level0", 512, 8), EvaluatorCase("recency", 7072, 1))
-GPU = (EvaluatorCase("level0", 1024, 8), EvaluatorCase("level0", 8192, 8), EvaluatorCase("level0", 8192, 32))
+QUICK = (Case("level0", 512, 1), Case("level0", 512, 8), Case("recency", 7072, 1))
+GPU = (Case("level0", 1024, 8), Case("level0", 8192, 8), Case("level0", 8192, 32))
 
 
 def make_model(name: str, dtype: str, device: str) -> FrozenCausalLM:

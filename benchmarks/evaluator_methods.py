@@ -25,7 +25,7 @@ from mctrace.context.working_context import gather_embeddings
 
 
 @dataclass
-class ModelBench:
+class Bench:
     """The model under test, its device's best matrix-multiply rate so far, and a stopwatch for both."""
 
     model: FrozenCausalLM
@@ -59,14 +59,14 @@ class ModelBench:
             torch.cuda.synchronize(self.model.device)
 
 
-def naive_label(bench: ModelBench, document: DocumentTree, snapshot: LODMap, action: Action) -> Tensor:
+def naive_label(bench: Bench, document: DocumentTree, snapshot: LODMap, action: Action) -> Tensor:
     """Two passes over everything: one label and its baseline."""
     after_H = naive_nll(bench.model, document, apply_action(snapshot, action), HORIZON)
     return after_H - naive_nll(bench.model, document, snapshot, HORIZON)
 
 
 def exact_labels(
-    bench: ModelBench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
+    bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
 ) -> Sequence[Tensor]:
     edits = [action_edit(trajectory, action) for action in actions]
     baseline = measure_baseline(bench.model, document, trajectory)
@@ -76,7 +76,7 @@ def exact_labels(
 
 @torch.inference_mode()
 def prefix_losses(
-    bench: ModelBench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
+    bench: Bench, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
 ) -> None:
     """The method written with transformers alone: one cache per snapshot, cropped at each edit.
 
@@ -120,11 +120,11 @@ def snapshots_of(trajectory: Trajectory) -> list[tuple[Trajectory, list[Action]]
     return [(snapshot, snapshot.legal_actions(PROTECTED_TAIL)) for snapshot in snapshots]
 
 
-def work_of(bench: ModelBench, trajectory: Trajectory, actions: Sequence[Action]) -> Work:
+def work_of(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> Work:
     edits: list[Edit] = [action_edit(trajectory, action) for action in actions]
     passes = plan_passes(trajectory, edits, None, bench.model.batch_tokens)
     return sum((p.work for p in passes), start=baseline_pass(trajectory).work)
 
 
-def flops_of(bench: ModelBench, trajectory: Trajectory, actions: Sequence[Action]) -> float:
+def flops_of(bench: Bench, trajectory: Trajectory, actions: Sequence[Action]) -> float:
     return bench.model.size.flops(work_of(bench, trajectory, actions))
