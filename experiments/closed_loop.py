@@ -1,12 +1,13 @@
 """`make closed-loop`: does a LensNet that learns counterfactual delta-NLL make better working contexts?
 
 From nothing to the table: collect labels on recall documents, sources and prose; train each network on each
-target; let them edit the working contexts of held-out documents beside the other policies; collect where one
-of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
-against priced, joint against single (`edit_choices.py`), and how much the greedy allocator loses.
+target; run the closed loop of all of them and the other policies on held-out documents; collect on-policy
+labels with one of them, train again on both, and run the loop again. Two comparisons need labels alone:
+literal against priced and joint against single edits (`edit_choices.py`). The greedy allocator is compared
+with an exhaustive one (`exhaustive_allocator.py`).
 
-Everything goes through the console script and goes on where it stopped; `--scale full` asks for more of it.
-Results are one JSON object in benchmarks/results/, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
+Every step runs through the console script and resumes where it stopped; `--scale` says how much of it.
+results/closed-loop.json keeps a summary, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
 """
 
 import argparse
@@ -42,16 +43,16 @@ CONFIG = HERE / "closed_loop.toml"
 RESULT = RESULTS / "closed-loop.json"
 RECALL, PLAIN = ("recall:pydoc-topics", "recall:stdlib"), ("pydoc-topics", "stdlib")
 CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
-"""those of few documents first: what they lack, the loop takes from the next"""
+"""smallest first: the share that a corpus cannot fill goes to the next"""
 NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("value", "priced", "literal")
 REGULARISED = ("--set", "train.network.dropout=0.3", "--set", "train.optimiser.weight_decay=1.0")
-"""fewer than two hundred documents are few: with less, networks are at their best after half of the steps"""
+"""for fewer than two hundred documents: with less, networks are at their best after half of the steps"""
 AFFORDABLE = ("recency", "words", "told")
-"""policies beside the checkpoints on fresh documents: a ceiling costs a hundred times as much"""
+"""policies beside the checkpoints on fresh documents; hindsight costs a hundred times as much"""
 LEADER = "dual_cross_attention-value"
-"""the run whose network leads where labels are collected on-policy"""
+"""the run whose network collects the on-policy labels"""
 _KEPT = ("split", "corpus", "model", "gists", "block_size", "closed_loop", "allocator")
 """settings of a closed loop that its summary keeps"""
 ON_VALUE = ("linear-value", LEADER, "on-policy")
@@ -59,25 +60,25 @@ ON_VALUE = ("linear-value", LEADER, "on-policy")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """Sizes of the experiment's steps."""
 
     collected: tuple[int, int]
-    """recall documents whose contexts are measured, and plain ones"""
+    """documents with labels: recall documents, plain ones"""
     led: tuple[int, int]
-    """the same where a LensNet leads"""
+    """the same for on-policy labels"""
     actions: int
-    """measured per context"""
+    """actions measured per context"""
     steps: int
-    """of the optimiser, per network"""
+    """optimiser steps per network"""
     documents: int
-    """held-out ones in the loop"""
+    """held-out documents in the loop"""
     fresh: int
-    """held-out ones besides, for the learned policies: nobody has looked at those and chosen settings"""
+    """further held-out documents, for the learned policies: no setting was chosen on them"""
     refocuses: int
     candidates: int
     """actions that hindsight measures exactly at a refocus"""
     choice_documents: int
-    """held-out ones for the questions that need labels alone"""
+    """held-out documents for the comparisons that need labels alone"""
 
 
 SCALES = {
@@ -89,14 +90,14 @@ SCALES = {
 
 
 def mctrace(*arguments: str) -> None:
-    """Runs the console script; its output is this one's."""
+    """Run the console script with this process's output."""
     command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
     print("$ mctrace", *arguments, flush=True)
     subprocess.run(command, check=True)
 
 
 def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
-    """Labels of documents of all corpora; with `lensnet` where that checkpoint leads."""
+    """Collect labels on documents of all corpora; on-policy labels of that checkpoint with `lensnet`."""
     policy = []
     if lensnet:
         policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
@@ -113,7 +114,7 @@ def corpora(paths: Sequence[str]) -> list[str]:
 
 
 def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
-    """A checkpoint of the network on the target; a run that was interrupted goes on."""
+    """Train the network on the target and return its best checkpoint; an interrupted run resumes."""
     run = folder / name
     if not (run / f"step_{scale.steps:07d}").is_dir():
         begun = "--resume" if any(run.glob("step_*")) else "--overwrite"
@@ -131,7 +132,7 @@ def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping
 
 
 def confirm(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
-    """The policies that a user could have, on documents after those, which no setting was chosen by."""
+    """The closed loop of affordable policies on later documents, on which no setting was chosen."""
     flags = [*loop_flags(scale), "--set", f"closed_loop.documents={scale.fresh}"]
     flags += ["--set", f"closed_loop.skip={scale.documents}"]
     flags += ["--set", f"closed_loop.policies={json.dumps(AFFORDABLE)}"]
@@ -139,7 +140,7 @@ def confirm(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[
 
 
 def run_loop(folder: Path, out: str, flags: Sequence[str], checkpoints: Sequence[Path]) -> Mapping[str, Any]:
-    """What `mctrace evaluate --closed-loop` writes into the folder `out`; rows that are there stay."""
+    """The answer of `mctrace evaluate --closed-loop` in the folder `out`; rows that are there stay."""
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
         *corpora(CORPORA), "--out", str(folder / out), *flags, *map(str, checkpoints),
@@ -157,8 +158,8 @@ def loop_flags(scale: Scale) -> list[str]:
     return [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
 
 
-def measured(folder: Path) -> dict[str, dict[str, int]]:
-    """How much there was to train on: contexts as planned, and contexts to which a LensNet had led."""
+def count_labels(folder: Path) -> dict[str, dict[str, int]]:
+    """Size of the training split: labels of fixed policies (`planned`) and on-policy ones (`led`)."""
     rows = fetch_rows(
         connect(open_store(str(folder / "store")).at()),
         """select if(policy = 'lensnet', 'led', 'planned') as kind, count(distinct document_id) as documents,
@@ -205,7 +206,7 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
-    """All of it; every step is taken over from an earlier run where it is done."""
+    """Run every step that an earlier run has not finished, and return the results."""
     scale, started = SCALES[name], time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     choices = edit_choices(scale, folder)
@@ -228,7 +229,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
             "its thresholds": compare_greedy(AllocatorConfig()),
             "no thresholds": compare_greedy(NO_THRESHOLDS),
         },
-        "measured": measured(folder),
+        "measured": count_labels(folder),
         "scale": {"name": name, **asdict(scale)},
         "machine": {
             "system": platform.platform(), "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""From the closed loop's JSON file to experiments/CLOSED_LOOP.md."""
+"""Page of the closed-loop experiment: results/closed-loop.json to CLOSED_LOOP.md."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

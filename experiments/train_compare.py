@@ -1,8 +1,6 @@
-"""Each network, objective and target on the same labels, judged on the same held-out documents.
+"""`make compare`: networks, objectives and targets on the same labels and the same held-out documents.
 
-    make compare
-
-Trains every combination under the small preset, judges all of one target together with the baselines, and
+Trains every combination under the small preset, evaluates all of one target together with the baselines, and
 writes experiments/results/train-compare.json; `experiments.train_compare_page` makes a page of it.
 Combinations whose data the store lacks (no variants: no pairs) are left out and named; pairs and the target
 `value` do not go together.
@@ -46,13 +44,13 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "budget specification": {"budget": "specification"},
     "units entries": {"units": "entries"},
 }
-"""Ways the counterfactual objective can be put, tried with the default network under `priced`, whose scores
-have signs to balance and to keep legal"""
+"""variations of the counterfactual objective, tried with the default network under `priced`: its scores have
+signs to balance and to keep legal"""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One training run: its kind's name is shared by its seeds."""
+    """One training run; runs that differ only by seed share a `kind`."""
 
     target: str
     kind: str
@@ -85,14 +83,13 @@ def _combination(
 
 
 _stopped: list[str] = []
-"""the run in which this process was told to stop, if any"""
+"""name of the run in which this process was interrupted, if any"""
 
 
 def train_one(store: str, out: Path, one: Combination) -> str | None:
-    """Trains what `out` lacks; returns why the store's data cannot do it, None where it was done.
+    """Train the run that `out` lacks. Returns why the store's data cannot train it, None where it did.
 
-    Whoever stops one run means all of them, those that this process was given already included; the same
-    command goes on.
+    Interrupting one run interrupts all, those queued in this process included; the same command resumes.
     """
     if _stopped:
         raise KeyboardInterrupt
@@ -110,8 +107,10 @@ def train_one(store: str, out: Path, one: Combination) -> str | None:
 
 
 def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequence[str]) -> dict[str, Any]:
-    """Every kind but those in `skip`, `jobs` runs at once on a thread each; what is in `out` already is not
-    trained again."""
+    """Train and evaluate every kind but those in `skip`, `jobs` runs at once with one thread each.
+
+    Finished runs in `out` are not trained again.
+    """
     quiet, started = Console(quiet=True), time.perf_counter()
     kinds: dict[str, list[str]] = {}
     folders: dict[str, list[Path]] = {target: [] for target in TARGETS}

@@ -1,4 +1,4 @@
-"""From `results/train-compare.json` to experiments/TRAINING.md: held-out metrics of every combination."""
+"""Page of the training comparison: results/train-compare.json to TRAINING.md."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

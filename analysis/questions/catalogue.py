@@ -1,7 +1,8 @@
-"""The analyses that ship with mctrace: one .sql file each, beside this module, over the views of a store.
+"""Catalogue of the analyses: one .sql file each, beside this module, over the views of a store.
 
-A file that takes a number reads it with `getvariable` and has a default, so that each also runs as it is with
-`mctrace sql --file`; those that read `scores` need `add_scores` first.
+An analysis reads its parameters with `getvariable` and has defaults, so that it also runs unchanged with
+`mctrace sql --file`; those that read `scores` need `add_scores` first. `narrowed` restricts all of them to
+one run or a few trajectories.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,12 @@ Row = dict[str, Any]
 
 
 def read_analysis(name: str) -> str:
-    """The text of the shipped analysis `name`, without the .sql."""
+    """SQL text of the analysis `name` (the file name without .sql)."""
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
 
 
 def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: int) -> list[Row]:
-    """The rows of a shipped analysis; `variables` are what its header calls variables."""
+    """Rows of the analysis `name`; its header lists the `variables`."""
     for variable, value in variables.items():
         connection.execute(f"set variable {variable} = $1", [value])
     try:
@@ -34,7 +35,7 @@ def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: 
 
 
 def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
-    """Makes the table `scores` of this connection: one row per scorer, snapshot and action."""
+    """Create the table `scores` of this connection: one row per scorer, snapshot and action."""
     columns = {
         "scorer": "varchar",
         "snapshot_id": "varchar",
@@ -53,15 +54,15 @@ def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> No
 
 
 _VIEWS = {"run_id": ("trajectories", "runs"), "trajectory_id": ("trajectories", "effects")}
-"""the views that a column narrows; all that speaks of labels stands on them"""
+"""base views that a column narrows; every view and macro over labels is built on them"""
 
 
 @contextmanager
 def narrowed(connection: duckdb.DuckDBPyConnection, column: str, values: Sequence[str]) -> Iterator[None]:
-    """For as long as this lasts every view of `connection` sees only rows whose `column` ("run_id" or
-    "trajectory_id") is one of `values`.
+    """Restrict every view of `connection` to rows whose `column` is one of `values` inside the context.
 
-    A temporary view stands before one of the same name, also for the views and macros built upon it.
+    `column` is "run_id" or "trajectory_id". A temporary view hides the one of the same name, also from the
+    views and macros built on it.
     """
     listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values) or "null"
     for view in _VIEWS[column]:

@@ -1,4 +1,4 @@
-"""How numbers and names are written on a page."""
+"""Formatting of numbers and names on a page."""
 
 import math
 from typing import Any
@@ -12,13 +12,13 @@ def count(value: int | None) -> str:
 
 
 def counted(value: int, noun: str) -> str:
-    """A number of things: `1 label`, `2 labels`, `3 trajectories`."""
+    """A count with its noun: `1 label`, `2 labels`, `3 trajectories`."""
     nouns = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{value:,} {noun if value == 1 else nouns}"
 
 
 def nats(value: float | None) -> str:
-    """Nats per token with its sign, to four places."""
+    """Nats per token, signed, with four decimals."""
     if value is None or not math.isfinite(value):
         return MISSING
     return _minus(f"{value:+.4f}") if value else "0"
@@ -39,12 +39,12 @@ def _minus(written: str) -> str:
 
 
 def text(value: Any) -> str:
-    """Whatever is there, or a dash."""
+    """The value as text, a dash for nothing."""
     return MISSING if value is None or value == "" else str(value)
 
 
 def short_hash(value: str | None) -> str:
-    """Enough of a hash to tell two apart."""
+    """The first eight characters of a hash."""
     return text(value)[:8]
 
 

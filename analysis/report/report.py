@@ -1,4 +1,4 @@
-"""The report: one version of a store, training runs and checkpoints if any, as pages of one file."""
+"""The report on one version of a store, training runs and checkpoints: pages of one HTML file."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -44,19 +44,19 @@ from mctrace.train.serving.learned_from import refuse_unlearned
 NUM_PICKED = 12
 """snapshots shown where none is named"""
 MOST_JUDGED = 96
-"""snapshots on which checkpoints are held against measured values"""
+"""snapshots on which checkpoints are compared with measured values"""
 MOST_RUNS = 8
 """collection runs with a page of their own, the newest"""
 
 
 @dataclass(frozen=True)
 class ReportParts:
-    """What a report is about besides the store's version."""
+    """Contents of a report besides the store's version."""
 
     runs: Sequence[Path] = ()
-    """training runs' folders; what one lacks is said where it would stand"""
+    """training run folders; a missing file is noted where its plot would be"""
     checkpoints: Sequence[Path] = ()
-    """LensNets to show scores of, besides the runs' own best"""
+    """LensNets whose scores are shown, besides the runs' own best"""
     compared: StoreVersion | None = None
     """another version of the same store"""
     snapshots: Sequence[str] = ()
@@ -65,7 +65,7 @@ class ReportParts:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Snapshots that the checkpoints scored, and how well the scores agree with what was measured."""
+    """Snapshots with the checkpoints' scores, and the scores' agreement with measured values."""
 
     scorers: list[NamedCheckpoint]
     snapshots: list[SnapshotView]
@@ -119,7 +119,7 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
 
 
 def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime) -> str:
-    """The report as HTML text; raises as `report_pages` does."""
+    """The report as the text of an HTML file; raises as `report_pages` does."""
     subtitle = f"{version.location.uri} at version {version.version}, written {written_at:%Y-%m-%d %H:%M %Z}"
     pages = report_pages(version, parts)
     return render_pages("What detail is worth: mctrace report", subtitle.rstrip(), pages)
@@ -141,29 +141,33 @@ def _overview(
 def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts) -> _Judged:
     scorers, left_out = _fitting_scorers(connection, version, parts)
     if not scorers:
-        said = (
+        judged_on = (
             f"Judged on the labels of this version, of at most {MOST_RANKED} trajectories, drawn by a hash "
-            "of their ids; --run and --checkpoint put LensNets beside them."
+            "of their ids; --run and --checkpoint add LensNets."
         )
-        return _Judged([], [], scorer_agreement(connection, []), said + left_out)
+        return _Judged([], [], scorer_agreement(connection, []), judged_on + left_out)
     rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
     snapshots = score_snapshots(
         version, read_snapshots(connection, version.location, ids, with_text=False), scorers
     )
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
-    said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
+    judged_on = (
+        f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
+    )
     kinds = list(dict.fromkeys(map(Provenance.of, rows)))
     if mixture := mixture_in(asdict(Provenance.of_all(kinds))):
-        said += f" They differ in {' and '.join(mixture)}."
-    return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), said + left_out)
+        judged_on += f" They differ in {' and '.join(mixture)}."
+    return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), judged_on + left_out)
 
 
 def _fitting_scorers(
     connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts
 ) -> tuple[list[NamedCheckpoint], str]:
-    """The checkpoints that all learned from some kind of labels this version holds, and a sentence on those
-    left out. One that was asked for by name is refused rather than left out."""
+    """Checkpoints that all learned from one kind of this version's labels, and a sentence on those left out.
+
+    Raises InputError for a checkpoint named by the user that would be left out.
+    """
     of_runs = [(run / BEST).resolve() for run in parts.runs if (run / BEST).is_dir()]
     named = [folder.resolve() for folder in parts.checkpoints]
     scorers = open_checkpoints(list(dict.fromkeys([*named, *of_runs])))

@@ -1,9 +1,9 @@
-"""Reading what a training run and an evaluation left in a folder, without asking much of it.
+"""Tolerant readers of a run folder: training curves and held-out scores.
 
 `metrics.jsonl` has one JSON object a line with any metrics, `{"step": 100, "split": "train", "loss": 0.5}`.
 `evaluation.json` is one object, `{"checkpoints": […], "split": …, "target": …, "num_snapshots": …, "scorers":
 {name: {metric: {"mean": …, "low": …, "high": …, "num_documents": …}}}}`, where all but the scorers and their
-means may be missing, and one `checkpoint` may stand for the list. What does not fit is left out and counted.
+means may be missing, and one `checkpoint` may stand for the list. Malformed entries are left out and counted.
 """
 
 import json
@@ -21,10 +21,10 @@ Curve = list[tuple[int, float | None]]
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """Every metric of a run over its steps."""
+    """Metrics of a run by step."""
 
     curves: Mapping[str, Mapping[str, Curve]]
-    """metric -> split -> curve; only metrics that have a number somewhere"""
+    """metric -> split -> curve; metrics without a single number are left out"""
     last_step: int
     num_unreadable: int
     """lines left out"""
@@ -32,7 +32,7 @@ class TrainingCurves:
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one scorer: the mean over documents with its interval, where there is one."""
+    """One metric of one scorer: the mean over documents, with its interval where there is one."""
 
     scorer: str
     metric: str
@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """What an evaluation found, in the order in which the file gives it."""
+    """Scores of an evaluation, in the file's order."""
 
     checkpoints: tuple[str, ...]
     split: str | None
@@ -56,8 +56,10 @@ class HeldOutScores:
 
 
 def read_training_curves(folder: Path) -> TrainingCurves | None:
-    """The curves in the run's metrics file, None where there is no such file. A step that was written twice,
-    as after a resume, counts as it was written last."""
+    """Curves of the run's metrics file; None where there is no such file.
+
+    Of a step that was written twice, as after a resume, the last line counts.
+    """
     try:
         content = (folder / METRICS_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -86,7 +88,7 @@ def read_training_curves(folder: Path) -> TrainingCurves | None:
 
 
 def read_held_out(folder: Path) -> HeldOutScores | None:
-    """The scores in the run's evaluation file, None where there is no such file."""
+    """Scores of the run's evaluation file; None where there is no such file."""
     try:
         content = (folder / EVALUATION_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,7 +1,7 @@
-"""A document's text as a person may look at it, with nothing hidden in it.
+"""Document text made safe to look at: characters that act rather than show are written out.
 
-Corpus text is data. What would act on a terminal or reorder what stands beside it (escape characters, marks
-of writing direction, half surrogate pairs) is replaced by a visible sign that names it.
+Corpus text is data. Characters that would act on a terminal or reorder their neighbours (escape characters,
+marks of writing direction, half surrogate pairs) are replaced by a visible sign that names them.
 """
 
 import re
@@ -13,8 +13,10 @@ _ACTING = re.compile(r"[^\S\n\t ]|[^\w\s!-~]")
 
 
 def visible(text: str) -> str:
-    """The same text with every character that acts, rather than shows, written out: U+001B as ␛, U+202E as
-    ⟨U+202E⟩; line ends and tabs stay."""
+    """The text with every acting character written out: U+001B as ␛, U+202E as ⟨U+202E⟩.
+
+    Line ends and tabs stay.
+    """
     return _ACTING.sub(lambda match: _sign(match.group()), text)
 
 
@@ -32,7 +34,7 @@ def _sign(character: str) -> str:
 
 
 def excerpt(text: str, width: int) -> str:
-    """One line of at most `width` characters, all visible; the middle is left out where it is long."""
+    """One line of at most `width` visible characters; long text loses its middle."""
     line = " ".join(visible(text).replace("\u200c", "").replace("\u200d", "").split())
     if len(line) <= width:
         return line

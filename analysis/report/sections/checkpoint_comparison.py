@@ -1,4 +1,4 @@
-"""Two checkpoints beside each other on the same labels: differences paired by document, score by score."""
+"""Section that compares two checkpoints on the same labels: score by score, paired by document."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,8 +43,8 @@ def checkpoint_section(
         [
             f"Both scored the same snapshots. {judged_on} A difference is taken within each document before "
             "it is averaged, so what makes a document hard for both does not blur it; the interval comes "
-            "from resampling documents. One that spans zero says that these documents do not tell the two "
-            "apart."
+            "from resampling documents. If it spans zero, these documents do not "
+            "separate the two."
         ],
         plots=[*_score_plots(first, second, snapshots), *_curve_plots(first, second)],
         tables=[_difference_table(first, second, agreement), _description_table(first, second)],
@@ -53,7 +53,7 @@ def checkpoint_section(
 
 
 def paired_differences(agreement: Sequence[Row], scope: str, first: str, second: str) -> dict[str, float]:
-    """Spearman of `first` less that of `second` by document, where both have one."""
+    """Spearman correlation of `first` less that of `second` by document, where both have one."""
     by_scorer: dict[str, dict[str, float]] = {first: {}, second: {}}
     for row in agreement:
         if row["scope"] == scope and row["scorer"] in by_scorer:
@@ -92,7 +92,7 @@ def _difference_table(first: NamedCheckpoint, second: NamedCheckpoint, agreement
 def _score_plots(
     first: NamedCheckpoint, second: NamedCheckpoint, snapshots: Sequence[SnapshotView]
 ) -> list[Plot]:
-    """For each kind of action: score against value for both, over measured actions."""
+    """Score against measured value of both checkpoints, one plot for each kind of action."""
     kinds = sorted(
         {(a.action.kind, a.action.entry_level) for s in snapshots for a in s.actions if a.measured}
     )
@@ -181,9 +181,9 @@ def _description_table(first: NamedCheckpoint, second: NamedCheckpoint) -> Table
             _dataset(scorer),
         ]
 
-    whats = ["Folder", "Network", "Parameters", "Target", "Nats per score unit", "Step", "Data"]
-    cells = [list(row) for row in zip(whats, rows(first), rows(second), strict=True)]
-    return Table("What they are", ["", first.name, second.name], cells)
+    names = ["Folder", "Network", "Parameters", "Target", "Nats per score unit", "Step", "Data"]
+    cells = [list(row) for row in zip(names, rows(first), rows(second), strict=True)]
+    return Table("The two checkpoints", ["", first.name, second.name], cells)
 
 
 def _dataset(scorer: NamedCheckpoint) -> str:

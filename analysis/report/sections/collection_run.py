@@ -1,4 +1,4 @@
-"""One collection run: what measured, what it found out about its own numbers, and document by document."""
+"""Page of one collection run: its settings, the checks of its own numbers, and its documents."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _FIDELITY = {
 
 
 def collection_section(connection: duckdb.DuckDBPyConnection) -> Section:
-    """The run that `connection` is narrowed to."""
+    """Section on the run that `connection` is narrowed to."""
     (run,) = run_analysis(connection, "provenance")
     checks = run_analysis(connection, "run_checks")
     software = _software(run["software"])
@@ -54,8 +54,8 @@ def _sentence(run: Row) -> str:
     return (
         f"Started {when}, {outcome}. Base model {text(run['model_name'])} ({short_hash(run['model_hash'])}), "
         f"gists {text(run['gist_source'])} ({short_hash(run['gist_hash'])}), {text(run['dtype'])}, "
-        f"estimator {text(run['estimator'])}, policies {text(run['policies'])}. Everything on this page is "
-        "of this run alone."
+        f"estimator {text(run['estimator'])}, policies {text(run['policies'])}. This page shows this run "
+        "alone."
     )
 
 
@@ -117,7 +117,7 @@ def _documents_table(rows: list[Row]) -> Table:
         for row in rows
     ]
     return Table(
-        "Documents, those that stand out most first; values in nats per token",
+        "Documents, the widest share of strong labels first; values in nats per token",
         ["Source", "Split", "Policies", *columns],
         cells,
         numeric=frozenset(columns),

@@ -1,4 +1,4 @@
-"""Scorers beside the ceiling: how well each orders actions, next to how far the order lasts at all."""
+"""Section on scorers and their ceiling: how well each orders actions, and how far the order itself lasts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,8 +24,11 @@ _BASELINES = ("recency", "attention mass")
 
 
 def scorer_section(agreement: Sequence[Row], ceilings: Sequence[Row], judged_on: str) -> Section:
-    """`agreement` has the rows of scorer_agreement.sql, `ceilings` those of rank_stability.sql at half the
-    horizon; `judged_on` names the labels the agreement was read on."""
+    """Agreement of scorers with measured values.
+
+    `agreement`: rows of scorer_agreement.sql; `ceilings`: those of rank_stability.sql at half the horizon;
+    `judged_on`: a sentence that names the labels behind the agreement.
+    """
     title = "Scorers beside the ceiling"
     if not agreement:
         return Section("scorers", title, ["No snapshot has the four labels that a ranking takes."])
@@ -34,10 +37,11 @@ def scorer_section(agreement: Sequence[Row], ceilings: Sequence[Row], judged_on:
     notes = [
         f"“{CEILING.capitalize()}” is no scorer: it is how the values over the first half of the horizon "
         "order the same documents' actions by their values over the second half. No scorer sees the future, "
-        "so agreement with one noisy stretch ends about there; were each stretch a lasting value and noise "
-        "of its own, one that knew the lasting value would reach the square root of it." + _read_on(ceilings),
-        "Value of detail is what the order is held against. A net trained on the literal target asks for the "
-        "costliest collapses first, so among collapses it comes out below zero by design.",
+        "so agreement with one noisy stretch ends about there; if each stretch were a lasting value plus "
+        "noise of its own, a scorer that knew the lasting value would reach the square root of it."
+        + _read_on(ceilings),
+        "The order is compared with that by value of detail. A net trained on the literal target asks for "
+        "the costliest collapses first, so among collapses it comes out below zero by design.",
     ]
     if "attention mass" not in names:
         notes.append(

@@ -1,4 +1,4 @@
-"""What a store holds: runs, documents, splits, and the settings that measured them."""
+"""Section on the contents of a store: runs, documents, splits, and the settings that measured them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ NO_LABELS = "There are no labels in this version of the store, so there is nothi
 
 
 def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
-    """The rows of provenance.sql and splits.sql, and the row of horizons.sql."""
+    """From the rows of provenance.sql and splits.sql, and the row of horizons.sql."""
     if not runs:
         return Section(
             "store",
@@ -31,7 +31,7 @@ def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
 
 
 def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[KeyFigure]:
-    """The size of a store in a line of numbers."""
+    """The size of a store as key figures."""
 
     def total(column: str) -> str:
         return count(sum(run[column] for run in runs))
@@ -116,7 +116,7 @@ def _notes(runs: list[Row], horizons: Row) -> list[str]:
         )
     num_failed = sum(run["num_failed"] for run in runs)
     if num_failed:
-        notes.append(f"Tried but not measured, and so without a label: {counted(num_failed, 'action')}.")
+        notes.append(f"Failed, and so without a label: {counted(num_failed, 'action')}.")
     return notes
 
 

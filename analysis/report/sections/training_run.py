@@ -1,4 +1,4 @@
-"""Training curves and held-out evaluation, from a run folder."""
+"""Sections on a training run: its curves and its held-out evaluation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ _SPLIT_COLORS = {"train": BLUE, "validation": ORANGE}
 
 
 def training_section(run: Path | None) -> Section:
-    """The curves of the run in folder `run`, or one sentence that says why there are none."""
+    """Training curves of the run in folder `run`, or a sentence that says why there are none."""
     title = "Training curves"
     if run is None:
         return Section("training", title, ["No training run was given: add one with --run FOLDER."])
@@ -71,7 +71,7 @@ def training_section(run: Path | None) -> Section:
 
 
 def evaluation_section(run: Path | None) -> Section:
-    """The held-out scores in folder `run`, or one sentence that says why there are none."""
+    """Held-out scores in folder `run`, or a sentence that says why there are none."""
     title = "Held-out evaluation"
     if run is None:
         return Section("evaluation", title, ["No training run was given: add one with --run FOLDER."])
@@ -85,7 +85,7 @@ def evaluation_section(run: Path | None) -> Section:
     plots = [_score_plot(metric, scores) for metric, scores in by_metric.items()]
     notes = []
     if held_out.num_unreadable:
-        notes.append(f"Left out, for want of a number: {counted(held_out.num_unreadable, 'score')}.")
+        notes.append(f"Left out, without a number: {counted(held_out.num_unreadable, 'score')}.")
     return Section(
         "evaluation",
         title,
@@ -93,10 +93,11 @@ def evaluation_section(run: Path | None) -> Section:
             f"Checkpoints: {', '.join(held_out.checkpoints) or MISSING}; split: {text(held_out.split)}; "
             f"target: {text(held_out.target)}; snapshots: {count(held_out.num_snapshots)}. Each number is a "
             "mean over documents, and its interval, where there is one, comes from resampling documents.",
-            "Agreement with held-out labels is a first check and not the goal; better working contexts are, "
+            "Agreement with held-out labels is a first check and not the goal: better working contexts are, "
             "and only closed-loop evaluation measures them. Noisy labels keep every scorer's agreement low, "
-            "a perfect one's too: see Signal against noise. The intervals are each scorer's own; whether two "
-            "scorers differ takes a comparison paired by document, as a report on two checkpoints has it.",
+            "a perfect one's too: see Signal against noise. The intervals are each scorer's own; to decide "
+            "whether two scorers differ takes a comparison paired by document, as in a report on two "
+            "checkpoints.",
         ],
         plots=plots[:4],
         folded_plots=plots[4:],
@@ -106,7 +107,7 @@ def evaluation_section(run: Path | None) -> Section:
 
 
 def _ordered(metrics: Sequence[str]) -> list[str]:
-    """Those with a reading first, in its order; the rest by name."""
+    """Metrics with a reading first, in the order of the readings; the rest by name."""
     known = list(_READINGS)
     return sorted(metrics, key=lambda name: (known.index(name) if name in known else len(known), name))
 
@@ -134,7 +135,7 @@ def _curve_plot(name: str, curves: Mapping[str, Curve]) -> Plot:
     return Plot(
         name,
         figure(traces, Axis("step"), Axis(""), height=260),
-        _READINGS.get(name, "This number as the run reported it, step by step."),
+        _READINGS.get(name, "The number that the run reported, step by step."),
         f"{' and '.join(sizes)} points"
         + (f", thinned to at most {count(MOST_POINTS)} a line" if thinned else ""),
     )

@@ -1,4 +1,4 @@
-"""How value spreads over the horizon: how it decays with lag, and what a longer horizon does to labels."""
+"""Section on value over the horizon: its decay with lag, and the effect of a longer horizon on labels."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from mctrace.analysis.report.sections.store import NO_LABELS
 
 
 def horizon_section(connection: duckdb.DuckDBPyConnection) -> Section:
-    """Needs nothing measured again: every effect is kept token by token."""
+    """Value by lag and by horizon, from effects stored token by token."""
     title = "Over the horizon"
     lags, horizons = run_analysis(connection, "value_by_lag"), run_analysis(connection, "value_by_horizon")
     if not lags:
@@ -22,8 +22,8 @@ def horizon_section(connection: duckdb.DuckDBPyConnection) -> Section:
         title,
         [
             "Effects are kept token by token; here are those of at most 300 trajectories, drawn by a hash of "
-            "their ids. Where value sits near the cursor a short horizon sees it all; where it does not "
-            "decay, longer horizons average noise away and lose nothing."
+            "their ids. Where value lies near the cursor a short horizon captures all of it; where it "
+            "does not decay, longer horizons average noise away and lose nothing."
         ],
         plots=[_lag_plot(lags), _size_plot(horizons)],
     )
@@ -49,8 +49,8 @@ def _lag_plot(rows: list[Row]) -> Plot:
             Axis("tokens after the cursor", is_log=True, tickvals=ticks),
             Axis("mean value of detail, nats per token"),
         ),
-        "Each dot is the mean over a stretch of the horizon that doubles: a line that falls to zero says "
-        "that what an edit changes is the next few tokens.",
+        "Each dot is the mean over a stretch of the horizon that doubles: a line that falls to zero "
+        "means that an edit changes only the next few tokens.",
         f"{counted(sum(row['num_labels'] for row in rows if row['lag_from'] == 0), 'label')}",
     )
 

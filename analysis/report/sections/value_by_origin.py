@@ -1,4 +1,4 @@
-"""Where value comes from: which documents have it, and at which tokens of the horizon it shows."""
+"""Section on the origin of value: by document source, and by class of the predicted token."""
 
 import duckdb
 
@@ -13,7 +13,7 @@ _MOST_SOURCES = 25
 
 
 def origin_section(connection: duckdb.DuckDBPyConnection) -> Section:
-    """By source and by class of the predicted token."""
+    """Value by source and by token class."""
     title = "Where value comes from"
     sources = run_analysis(connection, "value_by_source")
     if not sources:

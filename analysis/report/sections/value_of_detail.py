@@ -1,4 +1,4 @@
-"""Value of detail: its distribution by action and level, against distance, and the most valuable labels."""
+"""Sections on value of detail: by action and level, by distance, and the most valuable labels."""
 
 import duckdb
 
@@ -93,8 +93,8 @@ def top_section(connection: duckdb.DuckDBPyConnection) -> Section:
         title,
         [
             f"The {counted(len(rows), 'action')} with the highest value of detail, each at the cursor where "
-            "it is highest. They are here because they came out high, so measured again most would come "
-            "out lower.",
+            "it is highest. They were picked for coming out high, so most would come out lower if measured "
+            "again.",
             "Value and standard error in nats per token, distance to the cursor and cursor in tokens; a "
             "node is level:index, and the last column says at how many cursors the action was read.",
         ],
@@ -132,8 +132,8 @@ def _spread_plot(rows: list[Row]) -> Plot:
             legend=False,
         ),
         "The dot is the median, the thick bar the middle half, the thin one the middle 90%, the grey "
-        "stroke the mean; a mean to the right of the dot says that a few actions are worth far more than "
-        "the rest.",
+        "stroke the mean; a mean to the right of the dot means that a few actions are worth far more "
+        "than the rest.",
         _counts(rows),
     )
 
@@ -176,7 +176,7 @@ def bin_width(bins: list[Row]) -> float:
 
 
 def bin_span(bins: list[Row]) -> tuple[float, float]:
-    """From the first bar to the last, with zero in sight, nats per token."""
+    """Range from the first bar to the last that includes zero, nats per token."""
     margin = 0.75 * bin_width(bins)
     centres = [0.0, *(row["bin_centre"] for row in bins)]
     return min(centres) - margin, max(centres) + margin
@@ -217,7 +217,7 @@ def _distance_plot(name: str, rows: list[Row]) -> Plot:
             height=300,
         ),
         "Dots are medians and bars the middle half of the actions at that distance; where a bar spans zero, "
-        "distance alone does not say whether detail helps.",
+        "distance alone does not decide whether detail helps.",
         _counts(rows),
     )
 

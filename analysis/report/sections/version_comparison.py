@@ -1,4 +1,4 @@
-"""Two versions of a store beside each other: how much each holds, and how their labels look."""
+"""Section that compares two versions of a store: how much each holds, and the distribution of its labels."""
 
 import duckdb
 
@@ -34,7 +34,7 @@ _COUNTS = {
 def version_section(
     earlier: duckdb.DuckDBPyConnection, later: duckdb.DuckDBPyConnection, names: tuple[str, str]
 ) -> Section:
-    """Two connections to versions of one store; `names` says which version each is."""
+    """Compare versions of one store over two connections; `names` are their names on the page."""
     connections = dict(zip(names, (earlier, later), strict=True))
     distributions = {name: run_analysis(found, "value_distribution") for name, found in connections.items()}
     plots = []
@@ -45,8 +45,9 @@ def version_section(
         f"{names[0].capitalize()} and {names[1]} of the store",
         [
             "A version holds everything that was committed until then, so a later one contains an earlier "
-            "one unless parts were left out. Where more labels change a number, the difference is what "
-            "sampling did to it; where they come from other gists, models or policies, it is those.",
+            "one unless parts were left out. Where further labels of the same kind change a number, "
+            "the difference is sampling; labels from other gists, models or policies bring differences of "
+            "their own.",
         ],
         plots=plots,
         tables=[_count_table(connections), *([_value_table(distributions)] if plots else [])],
