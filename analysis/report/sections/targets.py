@@ -30,9 +30,9 @@ def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
         [
             "A target is the utility that a loss is given, and a choice: both are computed from the same "
             "labels. The literal one is what an expand gains, max(0, −ΔNLL), and minus what a collapse "
-            "costs, −max(0, ΔNLL), so that the collapse that hurts most gets the lowest score of all. The priced one is "
-            "the value of detail less what its positions cost in that snapshot, cut to the sign of the "
-            "action, so that cheap collapses get the lowest scores.",
+            "costs, −max(0, ΔNLL), so that the collapse that hurts most gets the lowest score of all. The "
+            "priced one is the value of detail less what its positions cost in that snapshot, clipped to "
+            "the sign of the action, so that cheap collapses get the lowest scores.",
             "This does not show which of them trains the better controller; that takes closed-loop "
             "evaluation.",
         ],
