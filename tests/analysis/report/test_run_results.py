@@ -1,4 +1,4 @@
-"""Reading a run folder: what the trainer writes, and whatever else may lie there."""
+"""Readers of a run folder: files that the trainer writes, and malformed ones."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def test_reads_what_the_trainer_writes(tmp_path: Path) -> None:
     assert (found.last_step, found.num_unreadable) == (20, 0)
 
 
-def test_counts_lines_it_cannot_read_and_goes_on(tmp_path: Path) -> None:
+def test_unreadable_lines_are_counted(tmp_path: Path) -> None:
     write_metrics(
         tmp_path, '{"step": 1, "loss": 1}', "", "[3]", '{"loss": 2}', "nonsense", '{"step": 2, "los'
     )
@@ -40,14 +40,14 @@ def test_counts_lines_it_cannot_read_and_goes_on(tmp_path: Path) -> None:
     assert (found.curves, found.num_unreadable) == ({"loss": {"train": [(1, 1.0)]}}, 4)
 
 
-def test_a_step_written_again_counts_as_written_last(tmp_path: Path) -> None:
+def test_the_last_line_of_a_step_counts(tmp_path: Path) -> None:
     write_metrics(tmp_path, '{"step": 2, "loss": 1}', '{"step": 1, "loss": 3}', '{"step": 2, "loss": 5}')
     found = read_training_curves(tmp_path)
     assert found is not None
     assert found.curves["loss"]["train"] == [(1, 3.0), (2, 5.0)]
 
 
-def test_leaves_out_what_has_no_number_anywhere(tmp_path: Path) -> None:
+def test_metrics_without_a_number_are_left_out(tmp_path: Path) -> None:
     write_metrics(tmp_path, '{"step": 1, "loss": NaN, "note": "x", "flag": true, "mse": null}')
     found = read_training_curves(tmp_path)
     assert found is not None
@@ -100,7 +100,7 @@ def test_an_evaluation_without_scores_is_one_sentence(tmp_path: Path, content: s
     assert not section.plots
 
 
-def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     assert read_training_curves(tmp_path) is None
     assert read_held_out(tmp_path) is None
     for section in (training_section(tmp_path), evaluation_section(tmp_path)):

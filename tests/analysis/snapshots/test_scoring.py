@@ -1,4 +1,4 @@
-"""Checkpoints beside measured values."""
+"""Scores of checkpoints on measured snapshots."""
 
 import dataclasses
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_values_are_priced_by_the_actions_that_a_snapshot_has(
     assert set(edits) == {found.action for found in one.actions}
 
 
-def test_checkpoints_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
+def test_checkpoints_of_one_name_are_named_by_their_folders(tmp_path: Path) -> None:
     folders = [write_checkpoint(tmp_path / name / "run" / "best") for name in ("one", "two")]
     assert [scorer.name for scorer in open_checkpoints(folders)] == [str(folder) for folder in folders]
     assert open_checkpoints(folders[:1])[0].name == "run"
@@ -135,12 +135,12 @@ def test_agreement_is_a_rank_correlation_by_document(
     assert not [row for row in rows if row["scorer"] == "attention mass"]
 
 
-def test_without_scores_the_baselines_are_judged_on_everything(connection: Connection) -> None:
+def test_without_scores_the_baselines_are_judged_on_all_labels(connection: Connection) -> None:
     rows = scorer_agreement(connection, [])
     assert {row["scorer"] for row in rows} == {"recency"}
 
 
-def test_scorers_stand_beside_the_ceiling(connection: Connection) -> None:
+def test_the_scorer_section_shows_the_ceiling(connection: Connection) -> None:
     ceilings = run_analysis(connection, "rank_stability", half_horizon=16)
     section = scorer_section(scorer_agreement(connection, []), ceilings, "Judged on all.")
     kind = section.plots[0].figure["data"]

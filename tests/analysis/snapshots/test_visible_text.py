@@ -1,4 +1,4 @@
-"""Corpus text made fit to be looked at."""
+"""Corpus text made safe to look at."""
 
 import pytest
 
@@ -19,7 +19,7 @@ LETTERS = "na\u00efve \u0645\u0631\u062d\u0628\u0627 \U0001f468\u200d\U0001f469"
         ("no\u00a0break", "no\u00a0break"),
     ],
 )  # fmt: skip
-def test_what_acts_is_named_and_what_shows_stays(text: str, shown: str) -> None:
+def test_acting_characters_are_written_out_and_others_stay(text: str, shown: str) -> None:
     assert visible(text) == shown
     visible(text).encode()
 

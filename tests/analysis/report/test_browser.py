@@ -1,5 +1,5 @@
-"""The report in a real browser: plots are drawn, pointing at things tells numbers, nothing is wider than a
-phone, and whatever the corpus says stays text.
+"""The report in a real browser: plots are drawn, hovering shows numbers, pages fit a phone, and text from the
+corpus stays text.
 
 Needs chromium on the PATH: skipped without it on a person's machine, failed without it where CI is set.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from mctrace.analysis.report.report import ReportParts, build_report
 from mctrace.datasets.store.store import Store
-from tests.analysis.browser import Chromium, Tab, opened
+from tests.analysis.report.browser import Chromium, Tab, opened
 from tests.analysis.synthetic import ODD_SOURCE, write_checkpoint, write_run
 
 TEXT_COLORS = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 231, 235)"}
@@ -104,7 +104,7 @@ def test_every_page_is_drawn_in_the_readers_colours_and_fits(
         assert {url.split(":")[0] for url in tab.requests} <= {"file", "data", "blob"}
 
 
-def test_pointing_at_a_mark_tells_its_numbers(tab: Tab) -> None:
+def test_hovering_a_mark_shows_its_numbers(tab: Tab) -> None:
     tab.wait_for(DRAWN)
     tab.hover("document.querySelector('#signal .canvas .point')")
     said = tab.wait_for("document.querySelector('#signal .hoverlayer .hovertext')?.textContent")
@@ -112,7 +112,7 @@ def test_pointing_at_a_mark_tells_its_numbers(tab: Tab) -> None:
     assert "% of labels" in said
 
 
-def test_the_reader_may_choose_the_other_colours(tab: Tab) -> None:
+def test_the_reader_can_switch_the_colour_scheme(tab: Tab) -> None:
     tab.wait_for(DRAWN)
     assert tab.run("document.querySelector('button.scheme').textContent") == "Dark"
     tab.click("document.querySelector('button.scheme')")
@@ -122,7 +122,7 @@ def test_the_reader_may_choose_the_other_colours(tab: Tab) -> None:
     assert tab.run("document.querySelector('button.scheme').textContent") == "Light"
 
 
-def test_pointing_at_a_span_tells_what_was_measured(tab: Tab) -> None:
+def test_hovering_a_span_shows_its_measured_values(tab: Tab) -> None:
     go_to(tab, "snapshots")
     # The held-out document comes first: b, whose level-1 gist 4 was worth 1 nat.
     tab.hover(SPAN.format(1))
@@ -137,7 +137,7 @@ def test_pointing_at_a_span_tells_what_was_measured(tab: Tab) -> None:
     tab.wait_for(f"{DETAIL}.includes('level-1 gist 5')")
 
 
-def test_what_is_pointed_at_can_be_kept_and_coloured_by_something_else(tab: Tab) -> None:
+def test_a_span_can_be_pinned_and_coloured_by_another_measure(tab: Tab) -> None:
     go_to(tab, "snapshots")
     tab.click(SPAN.format(1))
     tab.hover("document.querySelector('h1')")
@@ -168,7 +168,7 @@ def test_actions_sort_by_any_column_and_lead_to_their_span(tab: Tab) -> None:
     assert "Collapse into level-2 gist 1" in tab.run(DETAIL)
 
 
-def test_a_corpus_that_says_script_is_shown_and_not_run(tab: Tab) -> None:
+def test_a_script_in_the_corpus_is_shown_and_not_run(tab: Tab) -> None:
     go_to(tab, "snapshots")
     titles = tab.run("[...document.querySelectorAll('.chooser option')].map((one) => one.textContent)")
     assert "⟨U+202E⟩gnp.exe" in titles[0]

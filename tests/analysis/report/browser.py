@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven through the pipe it listens on: no driver, no package, no port.
+"""Headless Chromium driven through its DevTools pipe: no driver, no package, no port.
 
 Messages of the DevTools protocol go to its file descriptor 3 and come from 4, each a JSON object and a NUL.
 """
@@ -49,7 +49,7 @@ class Chromium:
         self.events: list[dict[str, Any]] = []
 
     def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """The answer to one command; what happens meanwhile is kept in `events`."""
+        """The answer to one command; events that arrive meanwhile are kept in `events`."""
         self._last_id += 1
         message = {"id": self._last_id, "method": method, "params": parameters}
         if session:
@@ -85,7 +85,7 @@ class Chromium:
 
 
 def _pipe() -> tuple[int, int]:
-    """Ends that are none of the numbers the browser's own are to have."""
+    """A pipe whose file descriptors do not collide with the browser's 3 and 4."""
     ends = []
     for end in os.pipe():
         ends.append(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10))
@@ -115,7 +115,7 @@ class Tab:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Its value as soon as it is true."""
+        """The value of the expression as soon as it is true."""
         deadline = time.monotonic() + TIMEOUT
         while not (value := self.run(expression)):
             assert time.monotonic() < deadline, f"never became true: {expression}"
@@ -123,7 +123,7 @@ class Tab:
         return value
 
     def middle_of(self, expression: str) -> tuple[float, float]:
-        """Where in the window the element is that `expression` gives, after scrolling to it."""
+        """Coordinates of the element that `expression` gives, after scrolling to it."""
         x, y = self.run(
             f"(() => {{ const found = {expression}; found.scrollIntoView({{block: 'center'}}); "
             "const box = (found.getClientRects()[0] ?? found.getBoundingClientRect()); "
@@ -132,7 +132,7 @@ class Tab:
         return x, y
 
     def hover(self, expression: str) -> None:
-        """Moves the mouse onto an element, as a hand does: from beside it."""
+        """Move the mouse onto an element from beside it."""
         x, y = self.middle_of(expression)
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + 2, y=y + 1)
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
@@ -152,13 +152,13 @@ class Tab:
 
     @property
     def complaints(self) -> list[str]:
-        """What the page wrote to the console, threw, or was refused."""
+        """Console messages, exceptions and refused requests of the page."""
         found = self._events("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [json.dumps(event)[:500] for event in found]
 
     @property
     def requests(self) -> list[str]:
-        """What the page asked a network, a disk or anybody for."""
+        """URLs that the page requested."""
         return [event["request"]["url"] for event in self._events("Network.requestWillBeSent")]
 
 

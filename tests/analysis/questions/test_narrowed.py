@@ -1,4 +1,4 @@
-"""A part of a store, asked with the questions of the whole."""
+"""Analyses restricted to a part of a store."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_trajectories_by_name_and_none(connection: duckdb.DuckDBPyConnection) ->
     assert count(connection) == 12
 
 
-def test_what_fails_inside_leaves_the_whole(connection: duckdb.DuckDBPyConnection) -> None:
+def test_an_error_inside_restores_the_views(connection: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(RuntimeError), narrowed(connection, "trajectory_id", ["trajectory-b"]):
         raise RuntimeError
     assert count(connection) == 12
