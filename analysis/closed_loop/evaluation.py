@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
-from mctrace.analysis.closed_loop.contenders import Contender, make_contenders
 from mctrace.analysis.closed_loop.documents import Loop, held_out_documents
-from mctrace.analysis.closed_loop.loop import run_policy
-from mctrace.analysis.closed_loop.rows import append_row, make_row, read_rows
+from mctrace.analysis.closed_loop.policy_registry import NamedPolicy, make_policies
+from mctrace.analysis.closed_loop.policy_run import run_policy
+from mctrace.analysis.closed_loop.rows_file import append_row, make_row, read_rows
 from mctrace.analysis.closed_loop.summary import PolicySummary, as_json, summarise
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import ModelSource, resolve_model
@@ -72,8 +72,8 @@ def evaluate_closed_loop(
     source = resolve_model(task.model.name, task.model.revision)
     check_architecture(source.config, "cpu", torch.float32)
     provenance = provenance_of(source, task.model, task.gists, task.tree)
-    contenders = list(
-        make_contenders(source, provenance, task.loop, task.allocator, task.protected_tail, task.checkpoints)
+    policies = list(
+        make_policies(source, provenance, task.loop, task.allocator, task.protected_tail, task.checkpoints)
     )
     documents = held_out_documents(source, task.corpus, task.tree, task.loop, task.split, task.store_uri)
     if len(documents) < task.loop.documents:
@@ -86,9 +86,9 @@ def evaluate_closed_loop(
     except OSError as error:
         raise InputError(f"the results folder {folder} cannot be made: {error.strerror}") from error
     rows: list[Mapping[str, Any]] = []
-    progress.start("closed loop", len(documents) * len(contenders), "runs")
+    progress.start("closed loop", len(documents) * len(policies), "runs")
     try:
-        for row in _rows(task, source, provenance, documents, contenders, folder / CLOSED_LOOP_ROWS_FILE):
+        for row in _rows(task, source, provenance, documents, policies, folder / CLOSED_LOOP_ROWS_FILE):
             rows.append(row)
             progress.advance(1, str(row["policy"]))
     finally:
@@ -107,7 +107,7 @@ def _rows(
     source: ModelSource,
     provenance: Provenance,
     documents: Sequence[tuple[Document, Loop]],
-    contenders: Sequence[Contender],
+    policies: Sequence[NamedPolicy],
     file: Path,
 ) -> Iterator[Mapping[str, Any]]:
     """A row for every document and policy: from `file` where it is there, else run and appended to it."""
@@ -117,17 +117,17 @@ def _rows(
     batching = Batching(model.batch_tokens if task.batch_tokens == "auto" else task.batch_tokens)
     for document, loop in documents:
         tree = None
-        for contender in contenders:
-            row = done.get((contender.key, document.document_id))
+        for named in policies:
+            row = done.get((named.key, document.document_id))
             if row is None:
                 tree = tree or embed_document(model, gistnet, document, task.tree)
                 steps = run_policy(
-                    contender.policy, model, document.document_id, tree, loop, task.tree, task.loop,
+                    named.policy, model, document.document_id, tree, loop, task.tree, task.loop,
                     task.protected_tail, batching,
                 )  # fmt: skip
-                row = make_row(contender.key, document.document_id, document.source, contender.name, steps)
+                row = make_row(named.key, document.document_id, document.source, named.name, steps)
                 append_row(file, row)
-            yield {**row, "policy": contender.name}
+            yield {**row, "policy": named.name}
 
 
 def _answer(

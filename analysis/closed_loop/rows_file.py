@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mctrace.analysis.closed_loop.loop import RefocusRecord
+from mctrace.analysis.closed_loop.policy_run import RefocusRecord
 from mctrace.errors import InputError
 
 _KEYS = {"key", "document_id", "source", "refocuses"}

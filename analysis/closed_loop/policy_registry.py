@@ -29,7 +29,7 @@ from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
 
 
 @dataclass(frozen=True)
-class Contender:
+class NamedPolicy:
     """A policy with its name and a hash of everything that its rows depend on."""
 
     name: str
@@ -37,34 +37,34 @@ class Contender:
     key: str
 
 
-def make_contenders(
+def make_policies(
     source: ModelSource,
     provenance: Provenance,
     config: ClosedLoopConfig,
     allocator: AllocatorConfig,
     protected_tail: int,
     checkpoints: Sequence[Path],
-) -> Iterator[Contender]:
+) -> Iterator[NamedPolicy]:
     """The policies of `config.policies`, then one for each checkpoint folder.
 
     Raises ConfigError when two have the same name, InputError for a checkpoint trained on labels of another
     base model, GistNet or tree.
     """
 
-    def contender(name: str, policy: Policy, identity: str) -> Contender:
-        return Contender(name, policy, _key(identity, provenance, config, allocator, protected_tail))
+    def named(name: str, policy: Policy, identity: str) -> NamedPolicy:
+        return NamedPolicy(name, policy, _key(identity, provenance, config, allocator, protected_tail))
 
     baselines = _baselines(source, config, allocator)
     names = set(config.policies)
     for name in dict.fromkeys(config.policies):
-        yield contender(name, baselines[name], name)
+        yield named(name, baselines[name], name)
     for folder in checkpoints:
         name = name_of_checkpoint(folder)
         if name in names:
             raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
         names.add(name)
         scorer = load_scorer(folder, provenance, balances=config.rebalance)
-        yield contender(name, ScoredPolicy(lensnet_scores(scorer), allocator), scorer.checkpoint_hash)
+        yield named(name, ScoredPolicy(lensnet_scores(scorer), allocator), scorer.checkpoint_hash)
 
 
 def _baselines(
