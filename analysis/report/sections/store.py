@@ -14,12 +14,12 @@ def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
     if not runs:
         return Section(
             "store",
-            "What this store holds",
+            "Contents of the store",
             ["This version of the store is empty: no run has committed anything to it yet."],
         )
     return Section(
         "store",
-        "What this store holds",
+        "Contents of the store",
         [
             "An action is an expand (a gist becomes its children) or a collapse (siblings become their "
             "gist). Measuring one gives an effect: the change in the frozen model's loss on the tokens "

@@ -14,7 +14,7 @@ _MOST_SOURCES = 25
 
 def origin_section(connection: duckdb.DuckDBPyConnection) -> Section:
     """Value by source and by token class."""
-    title = "Where value comes from"
+    title = "Origin of value"
     sources = run_analysis(connection, "value_by_source")
     if not sources:
         return Section("origin", title, [NO_LABELS])

@@ -123,7 +123,7 @@ def _spread_plot(rows: list[Row]) -> Plot:
         strokes("mean", names, [row["mean"] for row in rows], hover),
     ]
     return Plot(
-        "Where the value of detail lies",
+        "Distribution of the value of detail",
         figure(
             traces,
             Axis(_VALUE),
