@@ -1,17 +1,17 @@
-"""`make bench-evaluator`: what a label costs, and against what people would otherwise run.
+"""`make bench-evaluator`: the cost of a label, against the alternatives.
 
-The same labels five ways, interleaved in one process: (a) naive, a full forward pass per action and
+The same labels by five methods, interleaved in one process: (a) naive, a full forward pass per action and
 snapshot; (b) prefix, a leave-one-out on transformers' own cache of a snapshot, cropped at every edit;
 (c) one_cursor and (d) exact, this evaluator one snapshot at a time and for all cursors at once; (e) windowed.
 
-Slow ways are timed on a seeded subset of the actions and scaled by planned FLOPs; every time is a median over
-rounds. Rates are held against the best float32 matrix-multiply rate found in the same run over the model's
-own layer shapes. The last line printed is one JSON object, which is also written to benchmarks/results/.
+Slow methods are timed on a seeded subset of the actions and scaled by planned FLOPs; every time is a median
+over rounds. Rates are compared with the best float32 matrix-multiply rate found in the same run over the
+model's own layer shapes. The last line printed is one JSON object, which is also written to
+benchmarks/results/.
 """
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -38,7 +38,7 @@ from benchmarks.evaluator_cases import (
     make_documents,
     make_model,
 )
-from benchmarks.evaluator_ways import (
+from benchmarks.evaluator_methods import (
     Bench,
     exact_labels,
     flops_of,
@@ -47,6 +47,7 @@ from benchmarks.evaluator_ways import (
     snapshots_of,
     work_of,
 )
+from benchmarks.machine import processor_name
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.agreement import Pair, compare
@@ -62,7 +63,7 @@ WINDOWS = (0, 32, 64, 128, 256)
 
 @dataclass
 class Timings:
-    """Of one case, a value per round: seconds for the whole trajectory by way, rates, differences in nats."""
+    """Timings of one case, one value a round: seconds a trajectory by method, rates, differences in nats."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     flops_per_s: list[float] = field(default_factory=list)
@@ -72,7 +73,7 @@ class Timings:
 def measure_case(
     bench: Bench, document: DocumentTree, case: Case, num_rounds: int, num_sampled: int
 ) -> dict[str, Any]:
-    """One row of the table: seconds per label of the exact ways, scaled to the whole trajectory."""
+    """One row of the table: seconds per label of the exact methods, scaled to the whole trajectory."""
     trajectory = case.trajectory()
     actions = trajectory.legal_actions(PROTECTED_TAIL)
     num_labels = sum(len(legal) for _, legal in snapshots_of(trajectory))
@@ -107,7 +108,7 @@ def _time_round(
     generator: np.random.Generator,
     timings: Timings,
 ) -> None:
-    """Every way once: at a random cursor where a way knows only one, on a subset scaled by planned FLOPs."""
+    """Each method once: at a random cursor where it takes only one, on a subset scaled by planned FLOPs."""
     early = [a for a in sampled if is_legal_at(a, TREE, trajectory.first_cursor, PROTECTED_TAIL)]
     cursor, action = int(generator.choice(trajectory.cursors)), early[int(generator.integers(len(early)))]
     snapshot = Trajectory(trajectory.head.extended(cursor), (cursor,), HORIZON)
@@ -132,9 +133,13 @@ def _time_round(
 
 
 def measure_windowed(
-    bench: Bench, documents: Sequence[DocumentTree], case: Case, windows: Sequence[int], num_actions: int
+    bench: Bench,
+    documents: Sequence[DocumentTree],
+    case: Case,
+    windows: Sequence[int],
+    num_actions: int,
 ) -> list[dict[str, Any]]:
-    """The windowed estimator beside the exact one on the same actions of several documents."""
+    """The windowed estimator against the exact one on the same actions of several documents."""
     seconds: dict[int | None, list[float]] = {window: [] for window in (None, *windows)}
     pairs: dict[int, list[Pair]] = {window: [] for window in windows}
     trajectory = case.trajectory()
@@ -176,7 +181,7 @@ def _label(delta_H: Tensor) -> float:
 
 
 def run(model_name: str, dtype: str, device: str, quick: bool) -> Iterator[dict[str, Any]]:
-    """All cases of a mode; after each the result so far, so that a run that is cut off keeps what it has."""
+    """All cases of a mode. Yields the result so far after each, so that an interrupted run keeps it."""
     bench, started = Bench(make_model(model_name, dtype, device)), time.perf_counter()
     rows: list[dict[str, Any]] = []
     windowed: list[dict[str, Any]] = []
@@ -198,7 +203,7 @@ def run(model_name: str, dtype: str, device: str, quick: bool) -> Iterator[dict[
     exact_labels(bench, document, warm_up, warm_up.legal_actions(PROTECTED_TAIL)[:2])
     for case in cases:
         num_sampled = 4 if case.num_tokens > 2000 else 8
-        rows.append(_said(measure_case(bench, document, case, 2 if quick else 3, num_sampled)))
+        rows.append(_printed(measure_case(bench, document, case, 2 if quick else 3, num_sampled)))
         yield result(False)
     for num_tokens, num_cursors, num_documents in (
         ((512, 1, 4),) if quick else ((8192, 8, 1),) if on_gpu else ((1024, 8, 4), (4096, 8, 2))
@@ -207,34 +212,28 @@ def run(model_name: str, dtype: str, device: str, quick: bool) -> Iterator[dict[
         num_needed = num_tokens + STRIDE * num_cursors + HORIZON
         documents = make_documents(bench.model, model_name, num_documents, num_needed)
         windows, num_actions = ((0, 64), 32) if quick else (WINDOWS, 104)
-        windowed += map(_said, measure_windowed(bench, documents, case, windows, num_actions))
+        windowed += map(_printed, measure_windowed(bench, documents, case, windows, num_actions))
         yield result(False)
     yield result(True)
 
 
-def _said(row: dict[str, Any]) -> dict[str, Any]:
-    """The row itself, printed so that a long run shows where it is."""
+def _printed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, after printing it as progress of a long run."""
     shown = {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
     print(json.dumps(shown), flush=True)
     return row
 
 
 def result_name(result: dict[str, Any]) -> str:
-    """File name of a result, without its ending: a CPU's and a GPU's lie side by side."""
+    """File name of a result without its suffix; CPU and GPU results have names of their own."""
     return f"evaluator-{result['model']}-{result['dtype']}-{result['machine']['kind']}"
 
 
 def _machine(model: FrozenCausalLM) -> dict[str, Any]:
-    if model.device.type == "cuda":
-        name = torch.cuda.get_device_name(model.device)
-    else:
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        name = next(
-            (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
-        )
+    is_gpu = model.device.type == "cuda"
     return {
         "kind": model.device.type,
-        "device": name,
+        "device": torch.cuda.get_device_name(model.device) if is_gpu else processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

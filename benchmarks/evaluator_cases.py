@@ -1,4 +1,4 @@
-"""What the evaluator benchmark measures: a base model, a text of tokens, and named LOD maps over it."""
+"""Cases of the evaluator benchmark: a base model, a text of tokens, and named LOD maps over it."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +19,7 @@ HORIZON = 128
 PROTECTED_TAIL = 128
 STRIDE = 32
 RANDOM_1B = "random-1b"
-"""a Llama of 1.2 billion random parameters: speed does not depend on what the weights say"""
+"""a Llama of 1.2 billion random parameters: speed does not depend on the weights"""
 
 _TEXTS = (
     "_pydecimal.py", "turtle.py", "typing.py", "argparse.py", "tarfile.py", "inspect.py",
@@ -29,7 +29,7 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A trajectory by name: `level0` shows N tokens as they are, `recency` 7,072 tokens ever coarser."""
+    """A trajectory by name: `level0` shows N tokens at level 0, `recency` 7,072 tokens ever coarser."""
 
     map: str
     num_tokens: int

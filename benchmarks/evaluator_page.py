@@ -1,4 +1,4 @@
-"""From the evaluator benchmark's JSON files to benchmarks/EVALUATOR.md and its plots."""
+"""Page and plots of the evaluator benchmark: results/evaluator-*.json to benchmarks/EVALUATOR.md."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.evaluator import result_name
 
 HERE = Path(__file__).parent
-WAYS = {
+METHODS = {
     "naive": "naive: a full pass per label",
     "prefix": "a cropped cache, per snapshot",
     "one_cursor": "exact, one cursor at a time",
@@ -52,14 +52,14 @@ def _case_rows(cases: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
         "N",
         "R",
         "labels",
-        *WAYS,
+        *METHODS,
         "exact against naive",
         "against cache",
         "MFU",
         "largest difference",
     ]
     for case in cases:
-        seconds = [f"{case['seconds_per_label'][way]:.3g} s" for way in WAYS]
+        seconds = [f"{case['seconds_per_label'][method]:.3g} s" for method in METHODS]
         yield [
             case["map"],
             f"{case['N']:,}",
@@ -100,7 +100,7 @@ def _windowed_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 
 def _share(value: float | None) -> str:
-    """A rank correlation has no value where every label is the same."""
+    """A share or correlation; "-" where every label is the same and there is none."""
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -111,13 +111,13 @@ def _table(rows: Iterator[list[str]]) -> str:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Seconds per label by case and way; rank correlation against speed of the windowed estimator."""
+    """Seconds per label by case and method; rank correlation against speed of the windowed estimator."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     costs, fidelity = figure.subplots(1, 2, width_ratios=(3, 2))
     cases = result["cases"]
-    for offset, (way, label) in zip((-0.3, -0.1, 0.1, 0.3), WAYS.items(), strict=True):
+    for offset, (method, label) in zip((-0.3, -0.1, 0.1, 0.3), METHODS.items(), strict=True):
         places = [i + offset for i in range(len(cases))]
-        costs.bar(places, [c["seconds_per_label"][way] for c in cases], width=0.19, label=label)
+        costs.bar(places, [c["seconds_per_label"][method] for c in cases], width=0.19, label=label)
     costs.set_yscale("log")
     costs.set_ylabel("seconds per label")
     names = [f"{c['map']}\nN {c['N']}\nR {c['R']}" for c in cases]

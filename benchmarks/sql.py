@@ -1,17 +1,16 @@
-"""`make bench-sql`: what views, derivations and analyses cost, and against what people would otherwise write.
+"""`make bench-sql`: the cost of views, derivations and analyses, against SQL over bare Parquet files.
 
 On a synthetic store of a million effects of 128 tokens, and a derived dataset of ten million labels of it,
 the same questions go to mctrace's views and to the bare Parquet files in SQL that an expert wrote for them
 (`sql_questions.py`). Each side runs in processes of its own, in turns, with two threads and 4 GB. Both must
-answer alike. The last line printed is one JSON object, which is also written to benchmarks/results/; a ratio
-above 1 says how much slower we are.
+give the same answer. The last line printed is one JSON object, which is also written to benchmarks/results/;
+a ratio above 1 says how much slower mctrace is.
 """
 
 import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from typing import Any
 
 import duckdb
 
+from benchmarks.machine import processor_name
 from benchmarks.sql_questions import COPIES, DERIVATIONS, QUESTIONS
-from benchmarks.sql_store import QUICK, Size, build
+from benchmarks.sql_synthetic_store import QUICK, Size, build
 from mctrace.analysis.questions import catalogue
 from mctrace.datasets.derived.derive import Derivation, Recipe, derive
 from mctrace.datasets.store.schemas import TABLES
@@ -34,7 +34,7 @@ REPEATS = 3
 
 
 @dataclass(frozen=True)
-class Bench:
+class SqlBench:
     """The store under test and where scratch files go."""
 
     store: Store
@@ -43,12 +43,12 @@ class Bench:
     rounds: int
 
     def run(self, side: str, sql: str = "", dataset: str | None = None, **asked: Any) -> dict[str, Any]:
-        """One measurement in a process of its own; its first repetition warms the caches and is left out."""
+        """One measurement in a process of its own, without its first repetition, which warms the caches."""
         asked = {
             "side": side, "sql": sql, "dataset": dataset, "store": self.store.location.uri, "version":
             self.version, "scratch": str(self.folder), "repeats": REPEATS, **asked,
         }  # fmt: skip
-        command = [sys.executable, "-m", "benchmarks.sql_one", json.dumps(asked)]
+        command = [sys.executable, "-m", "benchmarks.sql_measurement", json.dumps(asked)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{side} {asked.get('name', sql)}: {done.stderr}")
@@ -57,7 +57,7 @@ class Bench:
         return answer
 
     def bare_sql(self, sql: str, dataset: str | None = None) -> str:
-        """`{table}` replaced by that table's files, `{columns}` by all that a derived label has."""
+        """`sql` with every `{table}` replaced by the list of that table's files."""
         version = self.store.at(self.version).read_through(dataset)
         for table in TABLES:
             sql = sql.replace("{" + table + "}", str(version.table_files(table)))
@@ -65,9 +65,9 @@ class Bench:
 
 
 def compare(
-    bench: Bench, name: str, ours: dict[str, Any], bare: dict[str, Any], check: bool = True
+    bench: SqlBench, name: str, ours: dict[str, Any], bare: dict[str, Any], check: bool = True
 ) -> dict[str, Any]:
-    """Runs both in turns; the ratio is of the medians over all repetitions of all rounds."""
+    """Run both sides in turns; the ratio is of medians over all repetitions of all rounds."""
     seconds: dict[str, list[float]] = {"ours": [], "bare": []}
     peaks: dict[str, float] = {}
     for number in range(bench.rounds):
@@ -78,7 +78,7 @@ def compare(
             seconds[side] += done["seconds"]
             peaks[side] = max(peaks.get(side, 0), done["peak_mb"])
             answers[side] = done["answer"]
-        if check and not _alike(answers["ours"], answers["bare"]):
+        if check and not _is_same(answers["ours"], answers["bare"]):
             raise SystemExit(f"{name}: the answers differ\n{answers['ours']}\n{answers['bare']}")
     found = {side: statistics.median(values) for side, values in seconds.items()}
     ratio = found["ours"] / found["bare"]
@@ -94,16 +94,16 @@ def compare(
     }  # fmt: skip
 
 
-def _alike(ours: Any, bare: Any) -> bool:
+def _is_same(ours: Any, bare: Any) -> bool:
     if isinstance(ours, list) and isinstance(bare, list):
-        return len(ours) == len(bare) and all(map(_alike, ours, bare))
+        return len(ours) == len(bare) and all(map(_is_same, ours, bare))
     if isinstance(ours, (int, float)) and isinstance(bare, (int, float)):
         return math.isclose(ours, bare, rel_tol=1e-6, abs_tol=1e-9)
     return bool(ours == bare)
 
 
-def run(bench: Bench) -> dict[str, Any]:
-    """Every comparison and every analysis; progress is printed as it comes."""
+def run(bench: SqlBench) -> dict[str, Any]:
+    """Every comparison and every analysis, with progress printed."""
     result: dict[str, Any] = {}
     for question in QUESTIONS:
         ours = {"side": "ours", "sql": question.ours, "dataset": question.dataset}
@@ -144,7 +144,7 @@ def main() -> None:
         store = build(f"{scratch}/store", size)
         version = store.at()
         part = derive(store, version, "ten_million", Derivation(Recipe("copies.sql", COPIES)))
-        bench = Bench(store, store.ledger.version(), Path(scratch), arguments.rounds)
+        bench = SqlBench(store, store.ledger.version(), Path(scratch), arguments.rounds)
         (num_effects,) = duckdb.execute(
             f"select count(*) from read_parquet({version.table_files('effects')})"
         ).fetchone() or (0,)
@@ -153,21 +153,13 @@ def main() -> None:
             **run(bench), "num_effects": num_effects,
             "num_materialised_labels": part.num_rows["derived_labels"],
             "rounds": arguments.rounds, "threads": 2, "memory_limit": "4GB", "quick": arguments.quick,
-            "machine": {"processor": _processor(), "cores": os.cpu_count(), "duckdb": duckdb.__version__},
+            "machine": {"processor": processor_name(), "cores": os.cpu_count(), "duckdb": duckdb.__version__},
         }  # fmt: skip
     if arguments.out or not arguments.quick:
         out = arguments.out or RESULTS / "sql.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
-
-
-def _processor() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next(
-        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The same questions twice: to mctrace's views, and to the bare Parquet files by someone who knows them well.
+"""The questions of the SQL benchmark, each twice: over mctrace's views and over bare Parquet files.
 
-The bare SQL is what an expert writes against this very store: file lists by hand, only the columns and joins
-that the question needs, and what is true of the answer (legality, audits) as lean as it can be said. Both
-must answer alike.
+The bare SQL is what an expert writes for this very store: file lists by hand, only the columns and joins that
+the question needs, and the rules of a label (legality, audits) in their leanest form. Both must give the same
+answer.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ ONCE = """
 
 
 def _labels(columns: str) -> str:
-    """CTEs, the last of which, cut, has a row per label with `columns`."""
+    """CTEs of which the last, `cut`, has one row per label with `columns`."""
     return f"""with {SPOTS}, {ONCE},
     cut as (
         select e.*, s.cursor, {columns}
@@ -49,12 +49,12 @@ LABELS = _labels(
     "e.cursor_delta_nll[list_position(s.cursors, s.cursor)] as mean, "
     "e.cursor_stderr[list_position(s.cursors, s.cursor)] as stderr"
 )
-"""At the collected horizon the means that this store's effects keep are all that is needed."""
+"""At the collected horizon the means that are stored beside the effects suffice."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One comparison. `bare` has the files of a table in {table}; `dataset` is read through by ours."""
+    """One comparison. In `bare` {table} stands for a table's files; `ours` reads through `dataset`."""
 
     name: str
     ours: str
@@ -149,4 +149,4 @@ DERIVATIONS = (
         dataset="ten_million",
     ),
 )
-"""Datasets made by `derive`, which also checks, prices and hashes what it made, against a bare COPY."""
+"""Datasets made by `derive`, which also checks, prices and hashes them, against a bare COPY."""

@@ -1,8 +1,8 @@
-"""`make bench-store`: how small a trace store is, and how quick to write, open and read.
+"""`make bench-store`: the size of a trace store, and the speed of writing, opening and reading it.
 
-Against the naive record of the specification, every embedding of every snapshot: in bytes; and in reading
-speed, as one np.memmap and as Parquet read by pyarrow.dataset, in one process. "Cold" begins with the files
-dropped from the page cache and nothing in memory, "warm" is the epoch after.
+Compared with the naive record of the specification, every embedding of every snapshot: in bytes; and in
+reading speed, as one np.memmap and as Parquet read by pyarrow.dataset, in one process. "Cold" begins with the
+files dropped from the page cache and nothing in memory, "warm" is the epoch after.
 
 The last line printed is one JSON object, which is also written to benchmarks/results/.
 """
@@ -10,7 +10,6 @@ The last line printed is one JSON object, which is also written to benchmarks/re
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.machine import processor_name
 from benchmarks.store_cases import (
     HORIZON,
     LEVEL0,
@@ -36,7 +36,7 @@ from benchmarks.store_cases import (
     TREE,
     VOCABULARY,
     WIDTH,
-    Case,
+    StoreCase,
     make_store,
     write_trajectory,
 )
@@ -54,12 +54,12 @@ from mctrace.train.networks.registry import build_network
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 8
-_TINY = Case("tiny", (0, 0, 6), 2)
-"""For stores of very many parts."""
+_TINY = StoreCase("tiny", (0, 0, 6), 2)
+"""for stores of very many parts"""
 
 
-def size_of(folder: Path, case: Case, num_documents: int, per_document: int) -> dict[str, Any]:
-    """Bytes per snapshot by kind of part, against the naive record's."""
+def size_of(folder: Path, case: StoreCase, num_documents: int, per_document: int) -> dict[str, Any]:
+    """Bytes per snapshot by kind of part, against those of the naive record."""
     store = make_store(folder, case, num_documents, per_document)
     parts = [committed.part for committed in store.at().parts]
     num_snapshots = num_documents * per_document * case.num_cursors
@@ -84,7 +84,7 @@ def size_of(folder: Path, case: Case, num_documents: int, per_document: int) -> 
 
 
 def time_ledger(folder: Path, counts: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Commit and opening at so many parts: small ones with real files, committed 64 at once."""
+    """Time of a commit and of opening at several numbers of parts: small ones, committed 64 at once."""
     store, random = make_store(folder, _TINY, 1), np.random.default_rng(1)
     rows, number = [], 0
     for count in counts:
@@ -104,7 +104,7 @@ def time_ledger(folder: Path, counts: tuple[int, ...]) -> list[dict[str, Any]]:
 
 
 def _time_commits(store: Store, prefix: str) -> dict[str, float]:
-    """Milliseconds of a commit of one part: by a driver at work, and by one that has just started."""
+    """Milliseconds of committing one part: in a running driver, and in one that has just started."""
     fresh = [seconds(lambda i=i: open_store(store.location.uri).commit([_bare_part(f"{prefix}-f{i}")]))
              for i in range(3)]  # fmt: skip
     warm = [seconds(lambda i=i: store.commit([_bare_part(f"{prefix}-w{i}")])) for i in range(9)]
@@ -121,12 +121,12 @@ def _time_commits(store: Store, prefix: str) -> dict[str, float]:
 
 
 def _bare_part(part_id: str) -> Part:
-    """A row that names no file: the ledger's own share."""
+    """A part without files, to time the ledger alone."""
     return Part(part_id, "run", "run", f"parts/run/xx/{part_id}", (), {})
 
 
 def _time_opening(folder: Path) -> dict[str, float]:
-    """Seconds until a version's parts are known, until views stand, and of a first question."""
+    """Seconds to read a version's parts, to create the views, and of a first query."""
     ledger, views, query = [], [], []
     for _ in range(3):
         started = time.perf_counter()
@@ -153,9 +153,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 class Readers:
-    """One epoch of the same snapshots in three ways: batches of context embeddings with their targets."""
+    """Three readers of the same epoch: batches of context embeddings with their targets."""
 
-    def __init__(self, folder: Path, case: Case, num_documents: int) -> None:
+    def __init__(self, folder: Path, case: StoreCase, num_documents: int) -> None:
         self.store_folder = folder / "store"
         make_store(self.store_folder, case, num_documents)
         data = self._open()
@@ -216,12 +216,12 @@ class Readers:
 
     def time(self) -> list[dict[str, Any]]:
         rows = []
-        ways = {"store": self.from_store, "memmap": self.from_memmap, "pyarrow.dataset": self.from_pyarrow}
-        for name, way in ways.items():
+        readers = {"store": self.from_store, "memmap": self.from_memmap, "pyarrow.dataset": self.from_pyarrow}
+        for name, read in readers.items():
             drop_page_cache(self.store_folder, self.array, self.parquet)
             for state, epoch in (("cold", 0), ("warm", 1)):
                 started, num_bytes = time.perf_counter(), 0
-                for embeddings in way(epoch):
+                for embeddings in read(epoch):
                     num_bytes += embeddings.nbytes
                     embeddings.sum()  # a mapped page is read only when it is used
                 took = time.perf_counter() - started
@@ -231,7 +231,7 @@ class Readers:
         return rows
 
     def trainer_speed(self, device: str) -> float:
-        """Snapshots per second that a training step of the default LensNet eats."""
+        """Snapshots per second that a training step of the default LensNet consumes."""
         assert self.data is not None
         network = build_network(TrainConfig().network, WIDTH).to(device)
         optimiser = torch.optim.AdamW(network.parameters())
@@ -249,7 +249,7 @@ class Readers:
 
 
 def drop_page_cache(*places: Path) -> None:
-    """Asks the kernel to forget the files' pages, so that the next read is the disk's."""
+    """Drop the files from the page cache, so that the next read comes from the disk."""
     os.sync()
     for place in places:
         for file in [place] if place.is_file() else place.rglob("*"):
@@ -273,12 +273,12 @@ def run(folder: Path, *, quick: bool) -> dict[str, Any]:
     ledger = time_ledger(folder / "ledger", (200, 1000) if quick else (1000, 10_000))
     readers = Readers(folder, SMALL if quick else LEVEL0, 5 if quick else 15)
     reading = readers.time()
-    eaten = readers.trainer_speed(device)
+    consumed = readers.trainer_speed(device)
     by_way = {(row["reader"], row["cache"]): row["snapshots_per_s"] for row in reading}
     return {
         "sizes": sizes, "ledger": ledger, "reading": reading, "batch_size": BATCH,
-        "trainer_snapshots_per_s": eaten,
-        "reader_over_trainer": {cache: by_way["store", cache] / eaten for cache in ("cold", "warm")},
+        "trainer_snapshots_per_s": consumed,
+        "reader_over_trainer": {cache: by_way["store", cache] / consumed for cache in ("cold", "warm")},
         "store_over_memmap": {c: by_way["store", c] / by_way["memmap", c] for c in ("cold", "warm")},
         "store_over_pyarrow": {
             c: by_way["store", c] / by_way["pyarrow.dataset", c] for c in ("cold", "warm")
@@ -290,13 +290,14 @@ def run(folder: Path, *, quick: bool) -> dict[str, Any]:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next(
-        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor()
-    )
     versions = {package: version(package) for package in ("torch", "duckdb", "deltalake", "zarr", "pyarrow")}
-    found = {"kind": device, "cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-             "load_average": os.getloadavg()[0]}  # fmt: skip
+    found = {
+        "kind": device,
+        "cpu": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+    }
     return {**found, **({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}), **versions}
 
 

@@ -1,7 +1,7 @@
-"""Stores of known size for the store's benchmark: random numbers in the shapes of real measurements.
+"""Stores of known size for the store benchmark: random numbers in the shapes of real measurements.
 
-Losses and gists of a language model are as good as random to a compressor, so that sizes carry over; the
-shapes are SmolLM2-135M's.
+To a compressor the losses and gists of a language model are as good as random, so sizes carry over; the
+shapes are those of SmolLM2-135M.
 """
 
 from collections.abc import Iterator
@@ -35,11 +35,11 @@ COMMON = {
     "block_size": TREE.block_size,
     "max_level": TREE.max_level,
 }
-SPLITS = ("train", "train", "train", "validation", "test")
+_SPLIT_CYCLE = ("train", "train", "train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Case:
+class StoreCase:
     """A kind of context. `level_blocks`: blocks of the head at levels 2, 1 and 0, oldest first."""
 
     name: str
@@ -57,19 +57,21 @@ class Case:
         return self.trajectory().end
 
 
-LEVEL0 = Case("8,192 entries, all tokens", (0, 0, 256))
-MIXED = Case("8,192 entries, a quarter of the blocks gists", (0, 96, 253))
-RECENCY = Case("8,192 tokens ever coarser, 318 entries", (192, 56, 8))
-SMALL = Case("1,024 entries, all tokens", (0, 0, 32))
+LEVEL0 = StoreCase("8,192 entries, all tokens", (0, 0, 256))
+MIXED = StoreCase("8,192 entries, a quarter of the blocks gists", (0, 96, 253))
+RECENCY = StoreCase("8,192 tokens ever coarser, 318 entries", (192, 56, 8))
+SMALL = StoreCase("1,024 entries, all tokens", (0, 0, 32))
 
 
-def make_store(folder: Path, case: Case, num_documents: int, per_document: int = 1) -> Store:
+def make_store(folder: Path, case: StoreCase, num_documents: int, per_document: int = 1) -> Store:
     """A store of `num_documents` documents with `per_document` trajectories each, every action measured."""
     store, random = create_store(str(folder)), np.random.default_rng(0)
     store.commit([_run(store), _embeddings(store, random)])
     for number in range(num_documents):
         document = f"document{number:06}"
-        parts = [write_document(store, document, case.num_tokens, SPLITS[number % len(SPLITS)], random)]
+        parts = [
+            write_document(store, document, case.num_tokens, _SPLIT_CYCLE[number % len(_SPLIT_CYCLE)], random)
+        ]
         parts += [
             write_trajectory(store, f"{document}-{i}", document, case, random) for i in range(per_document)
         ]
@@ -108,7 +110,7 @@ def write_document(
 
 
 def write_trajectory(
-    store: Store, trajectory_id: str, document_id: str, case: Case, random: np.random.Generator
+    store: Store, trajectory_id: str, document_id: str, case: StoreCase, random: np.random.Generator
 ) -> Part:
     trajectory = case.trajectory()
     effects = list(_effects(trajectory, trajectory_id, random))

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mctrace.analysis.report.run_folder import EVALUATION_FILE
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.output import print_table
 from mctrace.cli.reading import open_version
@@ -31,6 +30,7 @@ from mctrace.train.loop.checkpoint import CheckpointInfo, load_checkpoint
 from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
 from mctrace.train.loop.data_loader import Source
 from mctrace.train.loop.trainer import resolve_device, uses_bfloat16
+from mctrace.train.run_files import EVALUATION_FILE
 from mctrace.train.serving.learned_from import refuse_unlearned
 
 _EVERY_PAIR = 1_000_000

@@ -19,8 +19,9 @@ from mctrace.cli.config import PipelineConfig
 from mctrace.cli.gist_tables import print_judgement
 from mctrace.cli.progress import make_progress
 from mctrace.cli.train_command import claim_run_folder
-from mctrace.collect.corpus.documents import SPLITS, Document
+from mctrace.collect.corpus.documents import Document
 from mctrace.collect.corpus.sources import Skipped
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import InputError
 from mctrace.gists.evaluation.held_out import Diversity, HeldOut, Measured, evaluate_document
@@ -38,8 +39,7 @@ from mctrace.ranges import check_choice
 from mctrace.train.loop.checkpoint_folders import keeping_last, write_folder
 from mctrace.train.loop.telemetry import JsonlSink, TensorBoardSink, Value
 from mctrace.train.loop.trainer import FitResult, fit_module
-
-METRICS_FILE = "metrics.jsonl"
+from mctrace.train.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
 
 def train_gists(
@@ -86,7 +86,7 @@ def train_gists(
         }
         write_folder(folder, partial(_fill, network, record))
 
-    with JsonlSink(out / METRICS_FILE) as jsonl, TensorBoardSink(out / "tensorboard") as board:
+    with JsonlSink(out / METRICS_FILE) as jsonl, TensorBoardSink(out / TENSORBOARD_FOLDER) as board:
         progress.start("training", settings.optimiser.total_steps, "steps")
         result = fit_module(
             network,

@@ -126,9 +126,9 @@ def evaluate(
              "--skip-damaged": skip_damaged},
             "only for judging by the store's labels, which --closed-loop does not read; leave it out",
         )  # fmt: skip
-        from mctrace.cli.closed_loop_command import evaluate_closed_loop
+        from mctrace.cli.closed_loop_command import closed_loop_command
 
-        evaluate_closed_loop(settings, checkpoints or [], split, out, as_json, console)
+        closed_loop_command(settings, checkpoints or [], split, out, as_json, console)
         return
     refuse_given(
         {"--corpus": corpus, "--model": model, "--dtype": dtype, "--device": device, "--out": out},

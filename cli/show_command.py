@@ -10,10 +10,10 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mctrace.analysis.report.wording import MISSING, count, counted, nats, number
+from mctrace.analysis.report.formatting import MISSING, count, counted, nats, number
 from mctrace.analysis.snapshots.planned_edits import planned_edits
-from mctrace.analysis.snapshots.text import excerpt, visible
 from mctrace.analysis.snapshots.view import ActionView, SnapshotView, SpanView, find_snapshots, read_snapshots
+from mctrace.analysis.snapshots.visible_text import excerpt, visible
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.reading import open_version
 from mctrace.context.actions import Action
@@ -81,9 +81,12 @@ def show_snapshot(config: PipelineConfig, request: ShowRequest, console: Console
 def _with_scores(version: StoreVersion, snapshot: SnapshotView, checkpoints: Sequence[Path]) -> SnapshotView:
     if not checkpoints:
         return snapshot
-    from mctrace.analysis.snapshots.scoring import open_scorers, scored  # torch takes seconds to import
+    from mctrace.analysis.snapshots.scoring import (  # torch takes seconds to import
+        open_checkpoints,
+        score_snapshots,
+    )
 
-    return scored(version, [snapshot], open_scorers(checkpoints))[0]
+    return score_snapshots(version, [snapshot], open_checkpoints(checkpoints))[0]
 
 
 def _print_header(snapshot: SnapshotView, others: Sequence[str], console: Console) -> None:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from mctrace.analysis.report.run_folder import METRICS_FILE
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.earlier_run import CONFIG_FILE, EarlierRun, find_earlier_run
 from mctrace.cli.progress import make_progress
@@ -38,6 +37,7 @@ from mctrace.train.loop.telemetry import JsonlSink, Sink, TensorBoardSink, Wandb
 from mctrace.train.loop.trainer import FitResult
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
+from mctrace.train.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
 
 def train_run(
@@ -208,7 +208,7 @@ def _sinks(
     with ExitStack() as open_sinks:
         sinks: list[Sink] = [
             open_sinks.enter_context(JsonlSink(out / METRICS_FILE, after_step=after)),
-            open_sinks.enter_context(TensorBoardSink(out / "tensorboard", after_step=after)),
+            open_sinks.enter_context(TensorBoardSink(out / TENSORBOARD_FOLDER, after_step=after)),
             SignAlert(warn, config.alert_evaluations),
         ]
         if config.wandb != "off":
@@ -268,7 +268,8 @@ def _say_how_it_ended(result: FitResult, config: TrainConfig, out: Path, console
         console.print(
             f"Best at step {result.best_step} of {result.num_steps}: "
             + ", ".join(f"{name} {value:.4g}" for name, value in _headline(result.best).items())
-            + f" on validation\nCheckpoint {out / BEST}; metrics {out / METRICS_FILE}, {out / 'tensorboard'}",
+            + f" on validation\nCheckpoint {out / BEST}; metrics {out / METRICS_FILE}, "
+            + f"{out / TENSORBOARD_FOLDER}",
             highlight=False,
         )
 

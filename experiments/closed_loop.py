@@ -1,12 +1,13 @@
 """`make closed-loop`: does a LensNet that learns counterfactual delta-NLL make better working contexts?
 
 From nothing to the table: collect labels on recall documents, sources and prose; train each network on each
-target; let them edit the working contexts of held-out documents beside the other policies; collect where one
-of them leads, train again on both, and look whether that helps. Then what needs labels alone: literal
-against priced, joint against single (`edit_choices.py`), and how much the greedy allocator loses.
+target; run the closed loop of all of them and the other policies on held-out documents; collect on-policy
+labels with one of them, train again on both, and run the loop again. Two comparisons need labels alone:
+literal against priced and joint against single edits (`edit_choices.py`). The greedy allocator is compared
+with an exhaustive one (`exhaustive_allocator.py`).
 
-Everything goes through the console script and goes on where it stopped; `--scale full` asks for more of it.
-Results are one JSON object in benchmarks/results/, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
+Every step runs through the console script and resumes where it stopped; `--scale` says how much of it.
+results/closed-loop.json keeps a summary, from which `closed_loop_page.py` makes CLOSED_LOOP.md.
 """
 
 import argparse
@@ -20,65 +21,64 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from experiments.edit_choices import half_collapsed, summarise_halves, summarise_swaps, swaps
-from experiments.exhaustive_allocator import best_edits, total_wish
+from experiments.exhaustive_allocator import compare_greedy
+from experiments.result_files import RESULTS, interval, write_results
+from mctrace.analysis.closed_loop.documents import held_out_documents
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import resolve_model
-from mctrace.cli.closed_loop_command import held_out_documents
 from mctrace.cli.config import load_config
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.on_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.collect.running.worker import load_checked_gistnet
-from mctrace.context.allocator import AllocatorConfig, allocate
-from mctrace.context.allocator_candidates import candidates_of
-from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import TreeShape
+from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import open_store
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "closed_loop.toml"
-RESULT = HERE / "results" / "closed-loop.json"
+RESULT = RESULTS / "closed-loop.json"
 RECALL, PLAIN = ("recall:pydoc-topics", "recall:stdlib"), ("pydoc-topics", "stdlib")
 CORPORA = ("recall:pydoc-topics", "pydoc-topics", "recall:stdlib", "stdlib")
-"""those of few documents first: what they lack, the loop takes from the next"""
+"""smallest first: the share that a corpus cannot fill goes to the next"""
 NO_THRESHOLDS = AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
 NETWORKS = ("linear", "dual_cross_attention")
 TARGETS = ("value", "priced", "literal")
 REGULARISED = ("--set", "train.network.dropout=0.3", "--set", "train.optimiser.weight_decay=1.0")
-"""fewer than two hundred documents are few: with less, networks are at their best after half of the steps"""
+"""for fewer than two hundred documents: with less, networks are at their best after half of the steps"""
 AFFORDABLE = ("recency", "words", "told")
-"""policies beside the checkpoints on fresh documents: a ceiling costs a hundred times as much"""
+"""policies beside the checkpoints on fresh documents; hindsight costs a hundred times as much"""
 LEADER = "dual_cross_attention-value"
-"""the run whose network leads where labels are collected on-policy"""
+"""the run whose network collects the on-policy labels"""
+_KEPT = ("split", "corpus", "model", "gists", "block_size", "closed_loop", "allocator")
+"""settings of a closed loop that its summary keeps"""
 ON_VALUE = ("linear-value", LEADER, "on-policy")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything."""
+    """Sizes of the experiment's steps."""
 
     collected: tuple[int, int]
-    """recall documents whose contexts are measured, and plain ones"""
+    """documents with labels: recall documents, plain ones"""
     led: tuple[int, int]
-    """the same where a LensNet leads"""
+    """the same for on-policy labels"""
     actions: int
-    """measured per context"""
+    """actions measured per context"""
     steps: int
-    """of the optimiser, per network"""
+    """optimiser steps per network"""
     documents: int
-    """held-out ones in the loop"""
+    """held-out documents in the loop"""
     fresh: int
-    """held-out ones besides, for the learned policies: nobody has looked at those and chosen settings"""
+    """further held-out documents, for the learned policies: no setting was chosen on them"""
     refocuses: int
     candidates: int
     """actions that hindsight measures exactly at a refocus"""
     choice_documents: int
-    """held-out ones for the questions that need labels alone"""
+    """held-out documents for the comparisons that need labels alone"""
 
 
 SCALES = {
@@ -90,14 +90,14 @@ SCALES = {
 
 
 def mctrace(*arguments: str) -> None:
-    """Runs the console script; its output is this one's."""
+    """Run the console script with this process's output."""
     command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
     print("$ mctrace", *arguments, flush=True)
     subprocess.run(command, check=True)
 
 
 def collect(scale: Scale, folder: Path, *, lensnet: Path | None = None) -> None:
-    """Labels of documents of all corpora; with `lensnet` where that checkpoint leads."""
+    """Collect labels on documents of all corpora; on-policy labels of that checkpoint with `lensnet`."""
     policy = []
     if lensnet:
         policy = ["--set", 'collect.policies=["lensnet"]', "--set", f"collect.lensnet_checkpoint={lensnet}"]
@@ -114,7 +114,7 @@ def corpora(paths: Sequence[str]) -> list[str]:
 
 
 def train(scale: Scale, folder: Path, name: str, network: str, target: str) -> Path:
-    """A checkpoint of the network on the target; a run that was interrupted goes on."""
+    """Train the network on the target and return its best checkpoint; an interrupted run resumes."""
     run = folder / name
     if not (run / f"step_{scale.steps:07d}").is_dir():
         begun = "--resume" if any(run.glob("step_*")) else "--overwrite"
@@ -132,7 +132,7 @@ def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping
 
 
 def confirm(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
-    """The policies that a user could have, on documents after those, which no setting was chosen by."""
+    """The closed loop of affordable policies on later documents, on which no setting was chosen."""
     flags = [*loop_flags(scale), "--set", f"closed_loop.documents={scale.fresh}"]
     flags += ["--set", f"closed_loop.skip={scale.documents}"]
     flags += ["--set", f"closed_loop.policies={json.dumps(AFFORDABLE)}"]
@@ -140,7 +140,7 @@ def confirm(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[
 
 
 def run_loop(folder: Path, out: str, flags: Sequence[str], checkpoints: Sequence[Path]) -> Mapping[str, Any]:
-    """What `mctrace evaluate --closed-loop` writes into the folder `out`; rows that are there stay."""
+    """The answer of `mctrace evaluate --closed-loop` in the folder `out`; rows that are there stay."""
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
         *corpora(CORPORA), "--out", str(folder / out), *flags, *map(str, checkpoints),
@@ -158,8 +158,8 @@ def loop_flags(scale: Scale) -> list[str]:
     return [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
 
 
-def measured(folder: Path) -> dict[str, dict[str, int]]:
-    """How much there was to train on: contexts as planned, and contexts to which a LensNet had led."""
+def count_labels(folder: Path) -> dict[str, dict[str, int]]:
+    """Size of the training split: labels of fixed policies (`planned`) and on-policy ones (`led`)."""
     rows = fetch_rows(
         connect(open_store(str(folder / "store")).at()),
         """select if(policy = 'lensnet', 'led', 'planned') as kind, count(distinct document_id) as documents,
@@ -184,7 +184,9 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     done = {row["document_id"]: row for row in map(json.loads, lines)}
     rows = []
-    for document, loop in held_out_documents(config, source, "test"):
+    for document, loop in held_out_documents(
+        source, config.corpus, config.tree, config.closed_loop, "test", config.store.uri
+    ):
         identity = document.document_id
         if identity not in done:
             tree = embed_document(model, gistnet, document, config.tree)
@@ -203,30 +205,8 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     }
 
 
-def greed(config: AllocatorConfig, num_cases: int = 400) -> dict[str, float]:
-    """What the greedy allocator reaches of the best total of scores, over random scores of spread 1."""
-    tree = TreeShape(4, 2)
-    reached, best_of = [], []
-    for seed in range(num_cases):
-        generator = np.random.default_rng(seed)
-        levels = np.repeat(generator.permutation([2, 1, 0]), 4).astype(np.uint8)
-        lod_map = LODMap(tree, 0, 48, levels)
-        candidates = candidates_of(lod_map, 0)
-        candidates.score_A[:] = generator.normal(size=len(candidates))
-        budget = lod_map.num_entries - int(generator.integers(0, 4))
-        done = allocate(lod_map, candidates, budget, config)
-        reached.append(total_wish(done.edits, candidates))
-        best_of.append(total_wish(best_edits(lod_map, candidates, budget, config.num_edits), candidates))
-    optimal = np.isclose(reached, best_of)
-    return {
-        "num_cases": num_cases,
-        "share_of_best": float(np.sum(reached) / np.sum(best_of)),
-        "share_optimal": float(optimal.mean()),
-    }
-
-
 def run(name: str, folder: Path) -> dict[str, Any]:
-    """All of it; every step is taken over from an earlier run where it is done."""
+    """Run every step that an earlier run has not finished, and return the results."""
     scale, started = SCALES[name], time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     choices = edit_choices(scale, folder)
@@ -242,11 +222,14 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     answer = evaluate(scale, folder, checkpoints)
     by_value = [checkpoint for checkpoint in checkpoints if checkpoint.parent.name in ON_VALUE]
     return {
-        "loop": answer,
-        "fresh": confirm(scale, folder, by_value),
+        "loop": summary(answer),
+        "fresh": summary(confirm(scale, folder, by_value)),
         "edit_choices": choices,
-        "greed": {"its thresholds": greed(AllocatorConfig()), "no thresholds": greed(NO_THRESHOLDS)},
-        "measured": measured(folder),
+        "greed": {
+            "its thresholds": compare_greedy(AllocatorConfig()),
+            "no thresholds": compare_greedy(NO_THRESHOLDS),
+        },
+        "measured": count_labels(folder),
         "scale": {"name": name, **asdict(scale)},
         "machine": {
             "system": platform.platform(), "threads": torch.get_num_threads(),
@@ -256,14 +239,38 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def summary(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a closed loop's answer that the page needs, a line for each policy of a group."""
+    return {
+        **{name: answer[name] for name in _KEPT},
+        "groups": {
+            group: {
+                "num_documents": max(found["nll"]["num_documents"] for found in policies.values()),
+                "policies": {name: _policy_summary(name, found) for name, found in policies.items()},
+            }
+            for group, policies in answer["groups"].items()
+        },
+    }
+
+
+def _policy_summary(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    intervals = ("nll", "less_than_recency", "less_than_recency_later", "share_of_hindsight")
+    numbers = ("edits", "swaps", "residency", "budget_use", "seconds")
+    kept: dict[str, Any] = {key: interval(found[key]) for key in intervals}
+    kept |= {key: found[key] for key in numbers}
+    if name == LEADER:
+        others = found["less_than_others"].items()
+        kept["less_than_others"] = {other: interval(gain) for other, gain in others}
+    return kept
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="small")
     parser.add_argument("--folder", type=Path, default=Path("runs/closed-loop"))
     arguments = parser.parse_args()
     result = run(arguments.scale, arguments.folder)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_results(RESULT, result)
     print(json.dumps(result))
 
 

@@ -1,7 +1,7 @@
-"""From the closed loop's JSON file to experiments/CLOSED_LOOP.md."""
+"""Page of the closed-loop experiment: results/closed-loop.json to CLOSED_LOOP.md."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,10 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def _groups(groups: Mapping[str, Any], kind: str = "") -> Iterator[str]:
-    for group, policies in groups.items():
-        num_documents = max(summary["nll"]["num_documents"] for summary in policies.values())
-        yield f"## {kind}{group}: {num_documents} documents\n"
-        yield _policies(policies)
-        yield _against(policies)
+    for group, found in groups.items():
+        yield f"## {kind}{group}: {found['num_documents']} documents\n"
+        yield _policies(found["policies"])
+        yield _against(found["policies"])
 
 
 def _trained_on(measured: Mapping[str, int]) -> str:
@@ -98,7 +97,7 @@ def _policies(policies: Mapping[str, Any]) -> str:
     rows = [
         [
             name,
-            f"{summary['nll']['mean']:.4f}",
+            f"{summary['nll'][0]:.4f}",
             _signed(summary["less_than_recency"]),
             _share(summary["share_of_hindsight"]),
             _signed(summary["less_than_recency_later"]),
@@ -130,14 +129,16 @@ def _swaps(swaps: Mapping[str, Any]) -> str:
     )
 
 
-def _signed(interval: Mapping[str, float]) -> str:
-    return f"{interval['mean']:+.4f} [{interval['low']:+.4f}, {interval['high']:+.4f}]"
+def _signed(interval: Sequence[float]) -> str:
+    mean, low, high = interval
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def _share(interval: Mapping[str, float] | None) -> str:
-    return (
-        "" if interval is None else f"{interval['mean']:.0%} [{interval['low']:.0%}, {interval['high']:.0%}]"
-    )
+def _share(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return ""
+    mean, low, high = interval
+    return f"{mean:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

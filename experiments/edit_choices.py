@@ -1,13 +1,13 @@
-"""What choosing edits by exact labels is worth: literal against priced, and joint against single.
+"""Edits chosen by exact labels: literal against priced targets, joint against single effects.
 
-Two questions that need labels but no network, on held-out documents:
+Two comparisons on held-out documents that need labels but no network:
 
 - Half of a context's blocks have to collapse. A perfect learner of `literal` collapses the costliest half,
   one of `value` or `priced` the cheapest. Both choose by labels of one horizon and are judged on it and on
-  the next one, which they have not seen; beside them the oldest half and a random half.
-- Labels are measured one edit at a time, the allocator does several at once. How far is the effect of a swap
+  the next one, which they have not seen, beside the oldest half and a random half.
+- Labels are measured one edit at a time, the allocator makes several at once. How far is the effect of a swap
   (an expand and a collapse together) from the sum of its two effects, and how much does the greedy oracle
-  lose by believing in the sum?
+  lose by trusting the sum?
 """
 
 from collections import defaultdict
@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mctrace.analysis.closed_loop.loop import Loop
-from mctrace.analysis.closed_loop.policies import Hindsight, View
-from mctrace.analysis.closed_loop.reader import Reader
+from experiments.result_files import interval
+from mctrace.analysis.closed_loop.context_reader import ContextReader
+from mctrace.analysis.closed_loop.documents import Loop
+from mctrace.analysis.closed_loop.oracles import Hindsight
+from mctrace.analysis.closed_loop.policies import Observation
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.cli.config import PipelineConfig
@@ -37,9 +39,9 @@ from mctrace.train.evaluation.statistics import bootstrap_interval
 
 CONTEXT_TOKENS = 512
 HORIZON = 64
-"""tokens that labels are measured on, and again as many that nobody chose by"""
-BEST = 3
-"""expands and collapses of which every swap is measured together"""
+"""tokens whose loss the labels measure; as many after them are held out"""
+NUM_BEST = 3
+"""expands and collapses whose swaps are all measured"""
 
 
 def half_collapsed(
@@ -49,7 +51,7 @@ def half_collapsed(
     config: PipelineConfig,
     batching: Batching,
 ) -> Mapping[str, Mapping[str, float]]:
-    """Choice -> nats per token that collapsing that half costs on the labels' horizon and on the next."""
+    """Choice -> cost of collapsing that half, nats per token: on the labels' horizon and on the next."""
     tree, tail = config.tree, config.collect.protected_tail
     cursor = (len(document.tokens_T) - 2 * HORIZON) // tree.block_size * tree.block_size
     head = LODMap.of_tokens(tree, cursor - CONTEXT_TOKENS, cursor)
@@ -60,12 +62,12 @@ def half_collapsed(
     singles = measure_edits(model, document, trajectory, edits, baseline, batching).deltas
     costs = np.array([float(delta_H[:HORIZON].mean()) for delta_H in singles])
     num_half = len(collapses) // 2
-    chance = generator_for("half", document_id)
+    generator = generator_for("half", document_id)
     halves = {
         "literal: the costliest half": np.argsort(-costs, kind="stable")[:num_half],
         "value and priced: the cheapest half": np.argsort(costs, kind="stable")[:num_half],
         "the oldest half": np.arange(num_half),
-        "a random half": chance.permutation(len(collapses))[:num_half],
+        "a random half": generator.permutation(len(collapses))[:num_half],
     }
     joint = [joint_edit(trajectory, [collapses[i] for i in sorted(half)]) for half in halves.values()]
     deltas = measure_edits(model, document, trajectory, joint, baseline, batching).deltas
@@ -93,8 +95,8 @@ def swaps(
     tree, tail = config.tree, config.collect.protected_tail
     budget = config.closed_loop.w_max - tree.block_size
     lod_map = recency_map_within(tree, loop.start, loop.first_cursor, budget, tail)
-    reader = Reader(model, document)
-    view = View(document_id, document, reader, lod_map, budget, tail, NOTHING_RECENT, batching, 0)
+    reader = ContextReader(model, document)
+    view = Observation(document_id, document, reader, lod_map, budget, tail, NOTHING_RECENT, batching, 0)
     values = Hindsight(config.closed_loop.max_candidates).values_of_detail(view, view.candidates())
     expands = _best(values, "expand", 1)
     collapses = _best(values, "collapse", -1)
@@ -112,7 +114,7 @@ def swaps(
 
 def _best(values: Mapping[Action, float], kind: str, sign: int) -> list[Action]:
     actions = [action for action in values if action.kind == kind]
-    return sorted(actions, key=lambda action: -sign * values[action])[:BEST]
+    return sorted(actions, key=lambda action: -sign * values[action])[:NUM_BEST]
 
 
 def _apart(tree: TreeShape, one: Action, other: Action) -> bool:
@@ -124,20 +126,20 @@ def _apart(tree: TreeShape, one: Action, other: Action) -> bool:
 def summarise_halves(
     by_document: Mapping[str, Mapping[str, Mapping[str, float]]], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Choice -> horizon -> interval over documents."""
+    """Choice -> horizon -> [mean, low, high] over documents."""
     table: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for document, choices in by_document.items():
         for choice, costs in choices.items():
             for horizon, cost in costs.items():
                 table[choice][horizon][document] = cost
     return {
-        choice: {horizon: asdict(bootstrap_interval(costs, seed)) for horizon, costs in found.items()}
+        choice: {horizon: _interval(costs, seed) for horizon, costs in found.items()}
         for choice, found in table.items()
     }
 
 
 def summarise_swaps(by_document: Mapping[str, Sequence[Mapping[str, float]]], seed: int) -> dict[str, Any]:
-    """The additivity gap over all swaps, and per document what believing in sums costs the greedy oracle."""
+    """Additivity gap over all swaps, and per document what trusting sums costs the greedy oracle."""
     found = {document: swaps for document, swaps in by_document.items() if swaps}
     together = np.array([swap["together"] for swaps in found.values() for swap in swaps])
     sums = np.array([swap["sum"] for swaps in found.values() for swap in swaps])
@@ -150,7 +152,11 @@ def summarise_swaps(by_document: Mapping[str, Sequence[Mapping[str, float]]], se
         "mean_together": float(together.mean()),
         "mean_absolute_gap": float(np.abs(together - sums).mean()),
         "correlation": float(np.corrcoef(together, sums)[0, 1]),
-        "greedy_by_sums": asdict(bootstrap_interval(greedy, seed)),
-        "best_together": asdict(bootstrap_interval(best, seed)),
-        "lost_by_greed": asdict(bootstrap_interval(lost, seed)),
+        "greedy_by_sums": _interval(greedy, seed),
+        "best_together": _interval(best, seed),
+        "lost_by_greed": _interval(lost, seed),
     }
+
+
+def _interval(by_document: Mapping[str, float], seed: int) -> list[float] | None:
+    return interval(asdict(bootstrap_interval(by_document, seed)))

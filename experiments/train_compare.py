@@ -1,8 +1,6 @@
-"""Each network, objective and target on the same labels, judged on the same held-out documents.
+"""`make compare`: networks, objectives and targets on the same labels and the same held-out documents.
 
-    make compare
-
-Trains every combination under the small preset, judges all of one target together with the baselines, and
+Trains every combination under the small preset, evaluates all of one target together with the baselines, and
 writes experiments/results/train-compare.json; `experiments.train_compare_page` makes a page of it.
 Combinations whose data the store lacks (no variants: no pairs) are left out and named; pairs and the target
 `value` do not go together.
@@ -12,7 +10,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +21,7 @@ from typing import Any, get_args
 import torch
 from rich.console import Console
 
+from experiments.result_files import RESULTS, interval, write_results
 from mctrace.cli.config import PipelineConfig, StoreConfig
 from mctrace.cli.evaluate_command import evaluate_checkpoints
 from mctrace.cli.train_command import train_run
@@ -30,8 +29,11 @@ from mctrace.errors import InputError
 from mctrace.train.config import TrainConfig, small_preset
 from mctrace.train.networks.config import NetworkName
 from mctrace.train.objectives.config import ObjectiveConfig, ObjectiveName
+from mctrace.train.run_files import EVALUATION_FILE
 
-RESULTS = Path(__file__).parent / "results"
+RESULT = RESULTS / "train-compare.json"
+METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
+"""shown on the page, and kept in the results"""
 TARGETS = ("value", "priced", "literal")
 
 VARIATIONS: dict[str, dict[str, Any]] = {
@@ -42,13 +44,13 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "budget specification": {"budget": "specification"},
     "units entries": {"units": "entries"},
 }
-"""Ways the counterfactual objective can be put, tried with the default network under `priced`, whose scores
-have signs to balance and to keep legal"""
+"""variations of the counterfactual objective, tried with the default network under `priced`: its scores have
+signs to balance and to keep legal"""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One training run: its kind's name is shared by its seeds."""
+    """One training run; runs that differ only by seed share a `kind`."""
 
     target: str
     kind: str
@@ -81,14 +83,13 @@ def _combination(
 
 
 _stopped: list[str] = []
-"""the run in which this process was told to stop, if any"""
+"""name of the run in which this process was interrupted, if any"""
 
 
 def train_one(store: str, out: Path, one: Combination) -> str | None:
-    """Trains what `out` lacks; returns why the store's data cannot do it, None where it was done.
+    """Train the run that `out` lacks. Returns why the store's data cannot train it, None where it did.
 
-    Whoever stops one run means all of them, those that this process was given already included; the same
-    command goes on.
+    Interrupting one run interrupts all, those queued in this process included; the same command resumes.
     """
     if _stopped:
         raise KeyboardInterrupt
@@ -106,8 +107,10 @@ def train_one(store: str, out: Path, one: Combination) -> str | None:
 
 
 def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequence[str]) -> dict[str, Any]:
-    """Every kind but those in `skip`, `jobs` runs at once on a thread each; what is in `out` already is not
-    trained again."""
+    """Train and evaluate every kind but those in `skip`, `jobs` runs at once with one thread each.
+
+    Finished runs in `out` are not trained again.
+    """
     quiet, started = Console(quiet=True), time.perf_counter()
     kinds: dict[str, list[str]] = {}
     folders: dict[str, list[Path]] = {target: [] for target in TARGETS}
@@ -128,11 +131,26 @@ def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequ
             continue
         config = PipelineConfig(store=StoreConfig(store), train=replace(small_preset(), target=target))
         evaluate_checkpoints(config, checkpoints, None, split, False, quiet)
-        judged[target] = json.loads((checkpoints[0].parent / "evaluation.json").read_text())
+        judged[target] = summary(json.loads((checkpoints[0].parent / EVALUATION_FILE).read_text()))
     return {
         "store": store, "split": split, "seeds": seeds, "kinds": kinds, "left_out": left_out,
         "judged": judged, "seconds": time.perf_counter() - started,
     }  # fmt: skip
+
+
+def summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an evaluation that the page needs: [mean, low, high] of METRICS by scorer."""
+    scorers = evaluation["scorers"]
+    estimates = [estimate for metrics in scorers.values() for estimate in metrics.values()]
+    return {
+        **{name: evaluation[name] for name in ("version", "dataset", "target", "target_hash", "kinds")},
+        "num_snapshots": evaluation["num_snapshots"],
+        "num_documents": max(estimate["num_documents"] for estimate in estimates),
+        "scorers": {
+            name: {metric: interval(metrics[metric]) for metric in METRICS if metric in metrics}
+            for name, metrics in scorers.items()
+        },
+    }
 
 
 def main() -> None:
@@ -151,8 +169,7 @@ def main() -> None:
     result = compare(
         arguments.store, arguments.out, arguments.seeds, arguments.split, arguments.jobs, arguments.skip
     )
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "train-compare.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_results(RESULT, result)
     print(json.dumps({key: result[key] for key in ("store", "split", "seeds", "left_out", "seconds")}))
 
 

@@ -1,4 +1,4 @@
-"""From `results/train-compare.json` to experiments/TRAINING.md: held-out metrics of every combination."""
+"""Page of the training comparison: results/train-compare.json to TRAINING.md."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from experiments.train_compare import METRICS, RESULT
+
 HERE = Path(__file__).parent
-METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
 
 _INTRO = """# Networks, objectives and targets on the same labels
 
@@ -23,14 +24,11 @@ are; and noisy labels keep everybody's agreement low.
 def page(result: Mapping[str, Any]) -> str:
     """The whole page as Markdown."""
     first = next(iter(result["judged"].values()))
-    documents = max(
-        estimate["num_documents"] for scorer in first["scorers"].values() for estimate in scorer.values()
-    )
     parts = [
         _INTRO.format(
             split=result["split"],
             snapshots=first["num_snapshots"],
-            documents=documents,
+            documents=first["num_documents"],
             seeds=result["seeds"],
         )
     ]
@@ -53,11 +51,11 @@ def _rows(target: str, judged: Mapping[str, Any], kinds: Mapping[str, Sequence[s
             yield [f"*{name}*", *(_cell([scorer], metric) for metric in METRICS)]
 
 
-def _cell(scorers: Sequence[Mapping[str, Any]], metric: str) -> str:
+def _cell(scorers: Sequence[Mapping[str, Sequence[float]]], metric: str) -> str:
     found = [scorer[metric] for scorer in scorers if metric in scorer]
     if not found:
         return ""
-    mean, low, high = (fmean(one[key] for one in found) for key in ("mean", "low", "high"))
+    mean, low, high = map(fmean, zip(*found, strict=True))
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -68,7 +66,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> None:
-    result = json.loads((HERE / "results" / "train-compare.json").read_text())
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
     (HERE / "TRAINING.md").write_text(page(result), encoding="utf-8")
 
 

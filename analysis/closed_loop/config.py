@@ -1,4 +1,4 @@
-"""What a person can choose about closed-loop evaluation."""
+"""The section `closed_loop` of pipeline.toml."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ BASELINES = (
     "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     "literal_hindsight",
 )  # fmt: skip
-"""Policies that need no checkpoint, as `closed_loop_policies.py` describes them."""
+"""Policies that need no checkpoint; `policies.py` describes them."""
 
 
 @dataclass(frozen=True)
 class ClosedLoopConfig:
-    """A loop over held-out documents. Sized for two cores by default; everything can be larger."""
+    """A closed loop over held-out documents. The defaults suit two cores."""
 
     policies: tuple[str, ...] = (
         "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
@@ -33,7 +33,7 @@ class ClosedLoopConfig:
     documents: int = 24
     """held-out documents, spread evenly over the corpus paths"""
     skip: int = 0
-    """as many left out before those: fresh ones confirm what was chosen while looking at the first"""
+    """held-out documents left out before those: fresh ones confirm settings chosen on the first"""
     rebalance: bool = False
     """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter"""
     seed: int = 0

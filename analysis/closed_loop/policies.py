@@ -1,4 +1,4 @@
-"""Who decides what a working context shows: the policies that closed-loop evaluation compares.
+"""Policies of closed-loop evaluation: each decides at every refocus what the working context shows.
 
 `lod0` shows the newest tokens that fit and nothing else; `full` shows everything as tokens, over any budget.
 The others leave edits to the focus allocator and differ in how they score:
@@ -8,13 +8,13 @@ The others leave edits to the focus allocator and differ in how they score:
     attention          the base model's attention to a span from the last K tokens, its logarithm standardised
     similarity         cosine of a span's gist with those of what was read last: retrieval, nothing learned
     words              rare words that a span shares with what was read last: the same, without any model
-    told               facts that are asked for, shown until answered: what recall could gain (`told.py`)
+    told               facts that are asked for, shown until answered: perfect retrieval (`oracles.py`)
     lensnet            a checkpoint's scores
     hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
     literal_hindsight  the same effects under the target `literal`: what its perfect learner would do
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,13 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mctrace.analysis.closed_loop.reader import Reader
+from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
-from mctrace.collect.planning.edits import action_edit
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline
 from mctrace.collect.planning.on_policy import LensNetScorer
 from mctrace.collect.planning.word_overlap import overlaps
-from mctrace.context.actions import Action
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
@@ -37,21 +35,16 @@ from mctrace.context.trajectory import Trajectory
 from mctrace.seeding import generator_for
 
 _NUM_TAIL = 5
-"""complete blocks before the cursor that say what is being read, as many as a LensNet sees of level 1"""
-
-ORACLE_ALLOCATOR = AllocatorConfig(
-    expand_threshold=1e-9, collapse_threshold=1e-9, cooldown=0, reversal_threshold=1e-9, reversal_steps=0
-)
-"""For scores that are known rather than guessed: whatever gains is done, and undone when that gains."""
+"""complete blocks before the cursor that are retrieval's query, as many as a LensNet sees of level 1"""
 
 
 @dataclass(frozen=True)
-class View:
-    """What a policy sees at a refocus: the context with all tokens so far, and what it may become."""
+class Observation:
+    """Input of a policy at a refocus: the context with all tokens so far, and its limits."""
 
     document_id: str
     document: DocumentTree
-    reader: Reader
+    reader: ContextReader
     lod_map: LODMap
     budget: int
     """positions after the refocus"""
@@ -65,65 +58,74 @@ class View:
 
 
 class Policy(Protocol):
-    """Decides once every K tokens."""
+    """Chooses the edits of one refocus."""
 
-    def refocus(self, view: View) -> Allocation: ...
+    def refocus(self, observation: Observation) -> Allocation: ...
 
 
 @dataclass(frozen=True)
-class Window:
-    """Tokens only: the newest `budget`, or all of them."""
+class TokenWindow:
+    """Shows tokens only: the newest `budget`, or all of them."""
 
     everything: bool = False
 
-    def refocus(self, view: View) -> Allocation:
-        tree, lod_map = view.lod_map.tree, view.lod_map
+    def refocus(self, observation: Observation) -> Allocation:
+        tree, lod_map = observation.lod_map.tree, observation.lod_map
         start = lod_map.start
         if not self.everything:
-            oldest = lod_map.cursor - view.budget
+            oldest = lod_map.cursor - observation.budget
             start = max(start, -(-oldest // tree.block_size) * tree.block_size)
         tokens = LODMap.of_tokens(tree, start, lod_map.cursor)
-        return Allocation(tokens, (), 0, view.recent)
+        return Allocation(tokens, (), 0, observation.recent)
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Scores, and leaves edits to the focus allocator."""
+class ScoredPolicy:
+    """Scores actions and leaves the choice of edits to the focus allocator."""
 
-    scores: Callable[[View], Candidates]
+    scores: Callable[[Observation], Candidates]
     allocator: AllocatorConfig
 
-    def refocus(self, view: View) -> Allocation:
-        candidates = self.scores(view)
-        chance = generator_for("closed loop", view.document_id, view.lod_map.cursor, view.seed)
-        return allocate(view.lod_map, candidates, view.budget, self.allocator, view.recent, chance)
+    def refocus(self, observation: Observation) -> Allocation:
+        candidates = self.scores(observation)
+        generator = generator_for(
+            "closed loop", observation.document_id, observation.lod_map.cursor, observation.seed
+        )
+        return allocate(
+            observation.lod_map, candidates, observation.budget, self.allocator, observation.recent, generator
+        )
 
 
-def recency_scores(view: View) -> Candidates:
-    """All alike, so that the allocator does what the budget demands, oldest first."""
-    return view.candidates()
+def recency_scores(observation: Observation) -> Candidates:
+    """Equal scores, so that the allocator does what the budget demands, oldest first."""
+    return observation.candidates()
 
 
-def random_scores(view: View) -> Candidates:
-    candidates = view.candidates()
-    chance = generator_for("random policy", view.document_id, view.lod_map.cursor, view.seed)
-    return replace(candidates, score_A=chance.normal(size=len(candidates)))
+def random_scores(observation: Observation) -> Candidates:
+    """Standard normal noise, seeded by document and cursor."""
+    candidates = observation.candidates()
+    generator = generator_for(
+        "random policy", observation.document_id, observation.lod_map.cursor, observation.seed
+    )
+    return replace(candidates, score_A=generator.normal(size=len(candidates)))
 
 
-def attention_scores(view: View) -> Candidates:
+def attention_scores(observation: Observation) -> Candidates:
     """Log of the attention mass that the last K tokens pay a span, standardised.
 
-    To mean 0 and variance 1 among expands and among collapses: tokens draw so much more than the gist of as
-    many that no block of them would ever be wanted less than a gist.
+    Mean 0 and variance 1 among expands and among collapses: tokens draw so much more attention than their
+    gist that no block of them would ever be wanted less than a gist.
     """
-    lod_map = view.lod_map
+    lod_map = observation.lod_map
     block = lod_map.tree.block_size
     before = LODMap(lod_map.tree, lod_map.start, lod_map.cursor - block, lod_map.levels[:-1])
     past = Trajectory(before, (before.cursor,), block)
-    mass_N = measure_baseline(view.reader.model, view.document, past, attention_mass=True).attention_mass_N
+    mass_N = measure_baseline(
+        observation.reader.model, observation.document, past, attention_mass=True
+    ).attention_mass_N
     assert mass_N is not None
-    # The last token has not run; it is protected, so its own mass is never asked for.
-    candidates = view.candidates(np.append(mass_N.double().numpy(), 0.0))
+    # The last token has not run; it is protected, so its mass is never used.
+    candidates = observation.candidates(np.append(mass_N.double().numpy(), 0.0))
     mass_A = candidates.score_A * np.where(candidates.is_expand_A, 1, block)
     score_A = np.log(np.maximum(mass_A, 1e-12))
     for alike_A in (candidates.is_expand_A, ~candidates.is_expand_A):
@@ -133,47 +135,48 @@ def attention_scores(view: View) -> Candidates:
     return replace(candidates, score_A=score_A)
 
 
-def similarity_scores(view: View) -> Candidates:
+def similarity_scores(observation: Observation) -> Candidates:
     """Largest cosine of a node's gist with one of the last complete blocks', standardised over candidates.
 
-    Gists are taken less the mean of their level, without which all of a document's are much alike.
+    The mean of each level is subtracted first: without that all gists of a document are much alike.
     """
-    lod_map = view.lod_map
-    tree, candidates = lod_map.tree, view.candidates()
+    lod_map = observation.lod_map
+    tree, candidates = lod_map.tree, observation.candidates()
     last_block = lod_map.cursor // tree.block_size
     similarity_A = np.zeros(len(candidates))
     for level in range(1, tree.max_level + 1):
         of_level_A = candidates.actions.level_A == level
         if of_level_A.any():
-            nodes_Md = _directions(view.document.embeddings[level], lod_map.cursor // tree.block_size**level)
-            tail_Rd = _directions(view.document.embeddings[1], last_block)[-_NUM_TAIL:]
+            nodes_Md = _directions(
+                observation.document.embeddings[level], lod_map.cursor // tree.block_size**level
+            )
+            tail_Rd = _directions(observation.document.embeddings[1], last_block)[-_NUM_TAIL:]
             cosine_A = nodes_Md[torch.from_numpy(candidates.actions.index_A[of_level_A])] @ tail_Rd.T
             similarity_A[of_level_A] = cosine_A.amax(dim=1).double().numpy()
-    return _retrieved(view, candidates, similarity_A)
+    return _retrieved(observation, candidates, similarity_A)
 
 
-def word_scores(view: View) -> Candidates:
-    """Rare words that a node's span shares with the last complete blocks, standardised over candidates."""
-    tokens_T, candidates = view.document.tokens_T.cpu().numpy(), view.candidates()
-    lod_map, block = view.lod_map, view.lod_map.tree.block_size
+def word_scores(observation: Observation) -> Candidates:
+    """Rare words shared by a node's span and the last complete blocks, standardised over candidates."""
+    tokens_T, candidates = observation.document.tokens_T.cpu().numpy(), observation.candidates()
+    lod_map, block = observation.lod_map, observation.lod_map.tree.block_size
     cursor = lod_map.cursor
     spans = [lod_map.tree.span(candidates.actions.action(i).node) for i in range(len(candidates))]
     read = range(cursor - _NUM_TAIL * block, cursor)
     shared_A = overlaps(tokens_T, range(lod_map.start, cursor), read, spans, block)
-    return _retrieved(view, candidates, shared_A)
+    return _retrieved(observation, candidates, shared_A)
 
 
-def _retrieved(view: View, candidates: Candidates, likeness_A: FloatArray) -> Candidates:
-    """Likeness as a value of detail, in its own standard deviations, less the price.
+def _retrieved(observation: Observation, candidates: Candidates, similarity_A: FloatArray) -> Candidates:
+    """Similarity as a value of detail, in its own standard deviations, less the price.
 
-    The least alike is worth 0 and nothing is worth less, so that what stands in full gives way only to what
-    is more alike.
+    The least similar node is worth 0, so that what is shown as tokens gives way only to what is more similar.
     """
     if not len(candidates):
         return candidates
-    score_A = (likeness_A - likeness_A.min()) / max(float(likeness_A.std()), 1e-12)
-    room = view.budget - view.lod_map.num_entries
-    return less_price(replace(candidates, score_A=score_A), room, view.lod_map.tree.block_size - 1)
+    score_A = (similarity_A - similarity_A.min()) / max(float(similarity_A.std()), 1e-12)
+    room = observation.budget - observation.lod_map.num_entries
+    return less_price(replace(candidates, score_A=score_A), room, observation.lod_map.tree.block_size - 1)
 
 
 def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
@@ -182,64 +185,16 @@ def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
     return torch.nn.functional.normalize(complete_Md - complete_Md.mean(dim=0), dim=1)
 
 
-def lensnet_scores(scorer: LensNetScorer) -> Callable[[View], Candidates]:
-    def scores(view: View) -> Candidates:
+def lensnet_scores(scorer: LensNetScorer) -> Callable[[Observation], Candidates]:
+    """The scores of a checkpoint."""
+
+    def scores(observation: Observation) -> Candidates:
         scores_N = scorer.scores(
-            view.lod_map, view.document.embeddings, budget=view.budget, protected_tail=view.protected_tail
+            observation.lod_map,
+            observation.document.embeddings,
+            budget=observation.budget,
+            protected_tail=observation.protected_tail,
         )
-        return view.candidates(scores_N)
+        return observation.candidates(scores_N)
 
     return scores
-
-
-@dataclass(frozen=True)
-class Hindsight:
-    """Scores that know what comes next: exact effects on the next K tokens, in nats per token.
-
-    Every collapse is a candidate; of the expands, those which a cheap estimate (nothing but the edit and the
-    tokens read is recomputed) likes best, up to `max_candidates` altogether.
-    """
-
-    max_candidates: int
-    literal: bool = False
-
-    def __call__(self, view: View) -> Candidates:
-        candidates = view.candidates()
-        values = self.values_of_detail(view, candidates)
-        if self.literal:
-            return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
-        room = view.budget - view.lod_map.num_entries
-        return less_price(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
-
-    def values_of_detail(self, view: View, candidates: Candidates) -> dict[Action, float]:
-        """Measured value of detail per action, nats per token over the next K tokens."""
-        block = view.lod_map.tree.block_size
-        trajectory = Trajectory(view.lod_map, (view.lod_map.cursor,), block)
-        baseline = view.reader.read(view.lod_map, block)
-        every = [candidates.actions.action(i) for i in range(len(candidates))]
-        collapses = [action for action in every if action.kind == "collapse"]
-        expands = [action for action in every if action.kind == "expand"]
-        num_expands = max(1, self.max_candidates - len(collapses))
-        if len(expands) > num_expands:
-            rough = _values(view, trajectory, expands, baseline, window=0)
-            expands = sorted(expands, key=lambda action: -rough[action])[:num_expands]
-        return _values(view, trajectory, [*expands, *collapses], baseline, window=None)
-
-
-def _values(
-    view: View, trajectory: Trajectory, actions: Sequence[Action], baseline: Baseline, window: int | None
-) -> dict[Action, float]:
-    edits = [action_edit(trajectory, action) for action in actions]
-    measured = measure_edits(
-        view.reader.model, view.document, trajectory, edits, baseline, view.batching, window=window
-    )
-    signs = (-1.0 if action.kind == "expand" else 1.0 for action in actions)
-    return {
-        action: sign * float(delta_H.mean())
-        for action, sign, delta_H in zip(actions, signs, measured.deltas, strict=True)
-    }
-
-
-def _literal(action: Action, value: float) -> float:
-    """Target utility of `datasets/sql/targets/literal.sql` from a value of detail."""
-    return max(0.0, value) if action.kind == "expand" else -max(0.0, value)

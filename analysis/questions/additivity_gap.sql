@@ -1,7 +1,7 @@
 -- additivity_gap: one row per number of actions measured at once: how far a joint edit is from the sum of its single
 -- ones, nats per token at the collected horizon. Sets count once per cursor, unweighted.
 --   mean_abs_joint   mean size of the joint effects: the gap is small or large beside it
---   mean_gap, mean_abs_gap  delta_nll - sum_of_singles; positive: together they hurt more, or help less
+--   mean_gap, mean_abs_gap  delta_nll - sum_of_singles; positive: together they hurt more or help less
 --   sign_agreement   sets whose joint effect and sum have the same sign
 --   pearson          correlation of joint effect and sum; null with fewer than two
 --   slope            regression of the joint effect on the sum: 1 where effects add up

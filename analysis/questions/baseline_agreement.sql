@@ -1,10 +1,10 @@
--- baseline_agreement: how well cheap scores order actions as their measured value does. One row per baseline and scope:
--- Spearman's correlation with the value of detail, among the actions that are ranked together:
+-- baseline_agreement: one row per baseline and scope: agreement of cheap scores with measured values, as Spearman's
+-- correlation with the value of detail among the actions that are ranked together:
 --   kind      the actions of one snapshot that share action and entry_level
 --   snapshot  all actions of one snapshot
 -- The baselines score an action by
 --   recency         minus its distance to the cursor: near text is worth more
---   attention_mass  what the base model's attention pays its entries together; only where it was kept
+--   attention_mass  the base model's attention to its entries together; only where it was kept
 -- Of at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their ids. spearman is the mean
 -- over a document's rankings, then over documents; stderr its standard error over documents, null with one;
 -- num_rankings and num_documents count what was ranked. Rankings of fewer than 4 labels, or of equal values, are left

@@ -1,5 +1,5 @@
--- by_document: one row per document with labels, the widest share of strong labels first, at most 200: how much
--- was measured on it and how far it stands out of the noise. Plain counts, no weights.
+-- by_document: one row per document with labels, the highest share of strong labels first, at most 200: how much
+-- was measured on it and how far its labels exceed the noise. Plain counts, no weights.
 --   share_beyond          labels with |delta_nll| > 2 * stderr
 --   mean_abs_value        mean |value_of_detail|, nats per token
 --   widest_value          the largest |value_of_detail|

@@ -1,10 +1,12 @@
-"""The analyses that ship with mctrace: one .sql file each, beside this module, over the views of a store.
+"""Catalogue of the analyses: one .sql file each, beside this module, over the views of a store.
 
-A file that takes a number reads it with `getvariable` and has a default, so that each also runs as it is with
-`mctrace sql --file`; those that read `scores` need `add_scores` first.
+An analysis reads its parameters with `getvariable` and has defaults, so that it also runs unchanged with
+`mctrace sql --file`; those that read `scores` need `add_scores` first. `narrowed` restricts all of them to
+one run or a few trajectories.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ Row = dict[str, Any]
 
 
 def read_analysis(name: str) -> str:
-    """The text of the shipped analysis `name`, without the .sql."""
+    """SQL text of the analysis `name` (the file name without .sql)."""
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
 
 
 def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: int) -> list[Row]:
-    """The rows of a shipped analysis; `variables` are what its header calls variables."""
+    """Rows of the analysis `name`; its header lists the `variables`."""
     for variable, value in variables.items():
         connection.execute(f"set variable {variable} = $1", [value])
     try:
@@ -33,7 +35,7 @@ def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: 
 
 
 def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
-    """Makes the table `scores` of this connection: one row per scorer, snapshot and action."""
+    """Create the table `scores` of this connection: one row per scorer, snapshot and action."""
     columns = {
         "scorer": "varchar",
         "snapshot_id": "varchar",
@@ -49,3 +51,26 @@ def add_scores(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> No
         f"unnest(${place}::{kind}[])" for place, kind in enumerate(columns.values(), start=1)
     )
     connection.execute(f"insert into scores select {unnested}", values)
+
+
+_VIEWS = {"run_id": ("trajectories", "runs"), "trajectory_id": ("trajectories", "effects")}
+"""base views that a column narrows; every view and macro over labels is built on them"""
+
+
+@contextmanager
+def narrowed(connection: duckdb.DuckDBPyConnection, column: str, values: Sequence[str]) -> Iterator[None]:
+    """Restrict every view of `connection` to rows whose `column` is one of `values` inside the context.
+
+    `column` is "run_id" or "trajectory_id". A temporary view hides the one of the same name, also from the
+    views and macros built on it.
+    """
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values) or "null"
+    for view in _VIEWS[column]:
+        connection.execute(
+            f"create temp view {view} as select * from memory.main.{view} where {column} in ({listed})"
+        )
+    try:
+        yield
+    finally:
+        for view in _VIEWS[column]:
+            connection.execute(f"drop view temp.{view}")

@@ -1,5 +1,5 @@
--- control_points: one row per label whose span was also measured left out, at most 2,000, picked by a hash of what
--- they are: what its text is worth against nothing, and what its gist is. Nats per token, as in controls; num_labels
+-- control_points: one row per label whose span was also measured left out, at most 2,000, drawn by a hash of their
+-- keys: the value of its text against nothing, and of its gist. Nats per token, as in controls; num_labels
 -- counts all there are.
 select
     action,

@@ -1,7 +1,7 @@
 -- gist_damage: one row per entry_level of the text and tenth of the labels whose span was also measured left out
--- (controls): what the gist costs against what the span is worth. The first tenth holds the spans worth least. Nats
+-- (controls): the cost of the gist against the worth of the span. The first tenth holds the spans worth least. Nats
 -- per token at the collected horizon; labels count once each, unweighted.
---   information_value  NLL(nothing there) - NLL(text there): what the span's text is worth
+--   information_value  NLL(nothing there) - NLL(text there): the worth of the span's text
 --   gist_value         NLL(nothing there) - NLL(gist there): negative where the gist is worse than nothing
 --   damage             NLL(gist there) - NLL(text there), the value of detail: information_value - gist_value
 --   share_worse_than_nothing  labels whose gist does worse than leaving the span out

@@ -1,5 +1,5 @@
--- gist_values: one row per GistNet, action and entry_level, over the questions that every GistNet of the store
--- was asked: the same document, LOD map, cursor, action, node, base model, dtype and tree. Values of detail in
+-- gist_values: one row per GistNet, action and entry_level, over the questions measured with every GistNet of the
+-- store: the same document, LOD map, cursor, action, node, base model, dtype and tree. Values of detail in
 -- nats per token at the collected horizon, each label once, unweighted.
 --   gist_name        the source it was collected under; the newest where there are several
 --   baseline_nll     mean loss of the unedited contexts behind these labels, nats per token: lower is better gists

@@ -1,5 +1,5 @@
--- held_out: one row per snapshot with labels on which checkpoints are judged: those of the test split, else of
--- validation, else of whatever there is; in an order that depends on nothing but their ids.
+-- held_out: one row per labelled snapshot on which checkpoints are judged: those of the test split, else of
+-- validation, else of any other split; in an order that depends only on their ids.
 with labelled as (
     select distinct snapshot_id, trajectory_id, coalesce(split, '') as split
     from labels

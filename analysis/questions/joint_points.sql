@@ -1,5 +1,5 @@
--- joint_points: one row per set of actions measured together and cursor, at most 2,000, picked by a hash of what
--- they are: what all did at once, and the sum of what each did alone. Nats per token, as in joint_edits; num_sets
+-- joint_points: one row per set of actions measured together and cursor, at most 2,000, drawn by a hash of
+-- their keys: the joint effect, and the sum of the single effects. Nats per token, as in joint_edits; num_sets
 -- counts all there are.
 select
     source,

@@ -1,7 +1,7 @@
--- literal_against_priced: one row per action: how far the two target definitions agree on the labels that both give a
+-- literal_against_priced: one row per action: agreement of the two target definitions on the labels that both give a
 -- utility. Labels count once each, unweighted.
 --   share_zero_literal, share_zero_priced  labels that a target leaves at zero
---   share_only_literal, share_only_priced  labels that one target moves and the other leaves at zero
+--   share_only_literal, share_only_priced  labels that one target moves from zero and the other does not
 --   spearman   rank correlation of the two utilities among a snapshot's labels of this action, mean over the snapshots
 --              where both vary, of at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their
 --              ids. Below zero for collapses: `literal` puts the costliest collapse lowest, `priced` the cheapest

@@ -1,5 +1,5 @@
--- provenance: one row per collection run, oldest first: what measured it, how, and what it added. Plain counts,
--- no weights. num_effects counts actions measured ('ok'), num_failed those that were tried and not measured;
+-- provenance: one row per collection run, oldest first: its settings and what it added. Plain counts,
+-- no weights. num_effects counts actions measured ('ok'), num_failed those that failed;
 -- num_labels counts effects once per cursor at which they are legal. Horizons are in tokens.
 -- A run that committed trajectories without leaving a row of its own still gets one here, with nulls.
 with trajectory_counts as (

@@ -1,5 +1,5 @@
--- rank_stability: does the order of actions by value of detail last from one stretch of text to the next? One
--- row per scope: Spearman's correlation between the value over the first h tokens after the cursor and over the
+-- rank_stability: one row per scope: how far the order of actions by value of detail lasts from one stretch of
+-- text to the next, as Spearman's correlation between the value over the first h tokens after the cursor and over the
 -- h tokens after those, two disjoint neighbouring horizons. h is the variable `half_horizon` (tokens; unset:
 -- half the shortest horizon collected). The scope says what is ranked together:
 --   kind      the actions of one snapshot that share action and entry_level

@@ -1,12 +1,11 @@
--- scorer_agreement: does a scorer put actions in the order of their measured value of detail? One row per scorer,
--- scope and document: Spearman's correlation of score and value within a ranking, mean over the document's
+-- scorer_agreement: one row per scorer, scope and document: agreement of a scorer's order of actions with the order
+-- by measured value of detail, as Spearman's correlation of score and value within a ranking, mean over the document's
 -- rankings. Reads the table `scores` (scorer, snapshot_id, action, node_level, node_index, score), which
 -- `mctrace report` makes of checkpoints; where it has rows, only its snapshots count, so that all are judged on
 -- the same labels; where it has none, at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of
--- their ids. num_labels and num_rankings count what was ranked. Two scorers that learn nothing stand beside the
--- checkpoints:
+-- their ids. num_labels and num_rankings count what was ranked. Two baselines stand beside the checkpoints:
 --   recency         minus the distance to the cursor
---   attention mass  what the base model's attention pays the action's entries, where that was kept
+--   attention mass  the base model's attention to the action's entries, where that was kept
 -- The scope is what is ranked together, as in rank_stability: kind (the actions of one snapshot that share action
 -- and entry_level) or snapshot (all of them). Rankings of fewer than 4 labels, or of equal values or scores, are
 -- left out. Ties take the mean of their ranks. No weights: a sampled action counts once.

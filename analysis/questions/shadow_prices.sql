@@ -1,8 +1,8 @@
--- shadow_prices: the price of one edit, from snapshot to snapshot: the shadow price times the positions an edit
--- takes, nats per token, so that it compares with a value of detail. One row per 5% of the snapshots: percent
--- of them have a price of at most edit_price. Reads the view priced_target, which `mctrace report` makes of
--- datasets/sql/targets. A snapshot counts once; the price itself was found with weights 1 / inclusion_probability,
--- and is rough where few actions were sampled. num_snapshots have labels, num_without_price no price that
+-- shadow_prices: one row per 5% of the snapshots: percent of them have a price of one edit of at most edit_price:
+-- the shadow price times the positions an edit takes, nats per token, comparable with a value of detail.
+-- Reads the view priced_target, which `mctrace report` makes of datasets/sql/targets. A snapshot counts
+-- once; the price itself was found with weights 1 / inclusion_probability, and is rough where few actions were
+-- sampled. num_snapshots have labels, num_without_price no price that
 -- balances the budget; no rows without any price.
 with prices as (
     select snapshot_id, any_value(shadow_price * positions) as edit_price

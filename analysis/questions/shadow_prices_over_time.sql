@@ -1,7 +1,7 @@
--- shadow_prices_over_time: the price of one edit along a document. One row per stretch of cursor positions, 20 of equal
--- width from the first cursor to the last: the shadow price times the positions an edit takes, nats per token, so that
--- it compares with a value of detail. A snapshot counts once.
---   mean_num_entries   how long the working contexts are there
+-- shadow_prices_over_time: one row per stretch of cursor positions, 20 of equal width from the first cursor to the
+-- last: the price of one edit along a document, which is the shadow price times the positions an edit takes, nats per
+-- token, comparable with a value of detail. A snapshot counts once.
+--   mean_num_entries   mean length of the working contexts there
 --   num_without_price  snapshots for which no price balances the budget; they are left out of the rest
 with prices as (
     select

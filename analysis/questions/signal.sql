@@ -1,11 +1,11 @@
--- signal: how many labels stand out of their own noise. One row per action and entry_level, and one for all
--- (action and entry_level null), at the horizon in the variable `horizon` (tokens; unset: as collected).
+-- signal: one row per action and entry_level, and one for all (both null): how many labels exceed their own noise,
+-- at the horizon in the variable `horizon` (tokens; unset: as collected).
 --   num_beyond         labels with |delta_nll| > 2 * stderr
 --   share_of_labels    num_beyond / num_labels, each label counted once: what a loss is given
 --   share_of_actions   the same with weights 1 / inclusion_probability: all legal actions, sampled or not
 --   median_abs_delta_nll, median_stderr  nats per token, over labels, unweighted
--- stderr takes the horizon's tokens for independent. Were a label nothing but normal noise, about 4.6% would
--- stand out all the same. Labels without a stderr (a horizon of one token) are left out.
+-- stderr takes the horizon's tokens for independent. Labels of pure normal noise would exceed it in about 4.6% of
+-- cases. Labels without a stderr (a horizon of one token) are left out.
 select
     horizon,
     action,

@@ -1,6 +1,7 @@
--- snapshot_actions: one row per label with what the targets make of it and what its controls say. Nats per token, at the collected horizon.
+-- snapshot_actions: one row per label with its utilities under the targets and its controls. Nats per token, at the
+-- collected horizon.
 --   priced, literal     the utility under each target; priced is null where the snapshot has no shadow price
---   edit_price          shadow price times positions: what an edit has to be worth in this snapshot
+--   edit_price          shadow price times positions: the price of an edit in this snapshot
 --   information_value, gist_value  as in controls; null where the span was not measured left out
 -- Reads the views literal_target and priced_target, which `mctrace report` and `mctrace show` make of
 -- datasets/sql/targets.

@@ -1,4 +1,4 @@
--- snapshot_choice: snapshots worth a look, best first, one per document: one row each. Held-out documents come
+-- snapshot_choice: one row per document: its snapshot most worth a look, best first. Held-out documents come
 -- before those of the training split; among equals the snapshot with the most labels beyond two standard errors.
 --   num_beyond     labels with |delta_nll| > 2 * stderr
 --   widest_value   the largest |value_of_detail| of the snapshot, nats per token

@@ -1,4 +1,4 @@
--- snapshot_row: one row per snapshot: where it stands, how its map looks, and what its numbers depend on.
+-- snapshot_row: one row per snapshot: its place, its map, and what its numbers depend on.
 -- levels is the trajectory's map at its first cursor; baseline_nll nats per token over the horizon.
 select
     s.snapshot_id,

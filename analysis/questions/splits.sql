@@ -1,4 +1,4 @@
--- splits: one row per split of the documents, in the order train, validation, test: how much each holds.
+-- splits: one row per split of the documents, in the order train, validation, test: what each holds.
 -- Plain counts, no weights. num_measured_documents counts documents with at least one label.
 select
     d.split,

@@ -1,7 +1,7 @@
 -- target_histogram: one row per target definition, action and non-empty bin of its utilities other than zero,
 -- nats per token. Reads the views literal_target and priced_target, which `mctrace report` makes of
 -- datasets/sql/targets. 40 bins of one width reach from -r to r, where r is the 98th percentile of |utility| over
--- both targets, zeros aside; what is beyond lies in two open end bins, whose outer edge is null. An edge
+-- both targets, zeros aside; values beyond lie in two open end bins, whose outer edge is null. An edge
 -- belongs to the bin above it.
 -- share is of all legal actions of that kind with a utility, zeros among them, weighted by
 -- 1 / inclusion_probability: the bars of an action add up to one less its share of zeros.

@@ -1,6 +1,7 @@
--- value_by_horizon: one row per action, entry_level and horizon of 1, 2, 4, ... tokens up to the collected one: how
--- labels depend on the horizon. From the per-token effects of at most `most_trajectories` trajectories (a variable;
--- 300), drawn by a hash of their ids: nothing is measured again. Labels count once each, unweighted; nats per token.
+-- value_by_horizon: one row per action, entry_level and horizon of 1, 2, 4, ... tokens up to the collected one: the
+-- dependence of labels on the horizon. From the per-token effects of at most `most_trajectories` trajectories (a
+-- variable; 300), drawn by a hash of their ids: nothing is measured again. Labels count once each, unweighted; nats per
+-- token.
 --   mean, spread    of the value of detail, and its standard deviation over labels
 --   median_abs      median size of a value
 --   median_stderr   median standard error over the horizon's tokens; null at a horizon of one

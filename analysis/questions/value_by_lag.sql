@@ -1,5 +1,5 @@
 -- value_by_lag: one row per action, entry_level and stretch of the horizon that doubles, [0, 1), [1, 2), [2, 4), ...
--- tokens after the cursor: how the value of detail decays with lag. Nats per token, from the per-token effects of at
+-- tokens after the cursor: the decay of the value of detail with lag. Nats per token, from the per-token effects of at
 -- most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their ids, weighted by
 -- 1 / inclusion_probability (all legal actions); num_labels is not.
 --   mean      mean value of detail over the stretch's tokens

@@ -1,7 +1,7 @@
 -- value_by_source: one row per document source, those with the largest spread of values first: the value of detail
 -- of its labels, nats per token, at the collected horizon. Mean and spread are weighted by
 -- 1 / inclusion_probability (all legal actions); the counts and share_beyond (labels more than two standard errors
--- from zero) are not. Labels of one document hang together: a source is one draw, not num_labels of them.
+-- from zero) are not. Labels of one document are correlated: a source is one draw, not num_labels of them.
 with moments as (
     select
         source,

@@ -1,13 +1,13 @@
--- value_by_token_class: one row per action, entry_level and class of the tokens that are predicted: for which tokens of
--- the horizon detail makes a difference. From the per-token effects of at most `most_labels` labels (a variable; 20000)
+-- value_by_token_class: one row per action, entry_level and class of the predicted tokens: where in the horizon detail
+-- makes a difference. From the per-token effects of at most `most_labels` labels (a variable; 20000)
 -- of at most `most_trajectories` trajectories (a variable; 300), both drawn by a hash; every token of their horizons
 -- counts once, unweighted. Nats per token.
 --   token_class   word (a new one, or text between spaces), continuation (of a word), number, punctuation, newline,
 --                 space, other; 'unknown' where the store has no vocabulary (before mctrace kept it)
---   num_tokens    how many were looked at
+--   num_tokens    number of tokens read
 --   mean          mean value of detail at such tokens; mean_abs its mean size
 --   share_of_value  their part of the value over all tokens of that action and level
--- Reads document_tokens, which mctrace brings in for queries that name it.
+-- Reads document_tokens, which mctrace loads for queries that name it.
 with numbered as (
     select *, md5(concat_ws(':', snapshot_id, action, node_level, node_index)) as lot
     from drawn_token_effects(coalesce(getvariable('most_trajectories'), 300))

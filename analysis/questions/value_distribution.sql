@@ -1,6 +1,6 @@
--- value_distribution: one row per action and entry_level: where the value of detail lies, nats per token, at
--- the collected horizon. Weighted by 1 / inclusion_probability, so that mean and quantiles speak of all legal
--- actions; min, max and the counts do not. A quantile is the smallest value that at least that share reaches.
+-- value_distribution: one row per action and entry_level: the distribution of the value of detail, nats per token,
+-- at the collected horizon. Mean and quantiles are weighted by 1 / inclusion_probability (all legal actions); min,
+-- max and the counts are not. A quantile is the smallest value that at least that share reaches.
 --   effective_num_labels  (sum of weights)² / sum of squared weights: how many equally weighted labels the
 --                         sampled ones are worth; labels of one document are not independent on top of that
 with weighted as (

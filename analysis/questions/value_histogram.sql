@@ -1,6 +1,6 @@
 -- value_histogram: one row per action, entry_level and non-empty bin of the value of detail, nats per token.
--- 40 bins of one width reach from -r to r, where r is the 98th percentile of |value| over all labels; what is
--- beyond lies in two open end bins, whose outer edge is null. An edge belongs to the bin above it.
+-- 40 bins of one width reach from -r to r, where r is the 98th percentile of |value| over all labels; values
+-- beyond lie in two open end bins, whose outer edge is null. An edge belongs to the bin above it.
 -- share is of the group's legal actions, weighted by 1 / inclusion_probability; num_labels counts labels.
 with scale as (
     select quantile_cont(abs(value_of_detail), 0.98) / 20 as width

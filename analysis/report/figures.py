@@ -1,7 +1,7 @@
 """Figures as plain data for plotly.js: rows in, traces and layout out.
 
-Colours are of middle lightness, to be read on a light page and on a dark one; the page's script adds text and
-grid colours. Words that come from data pass through `plain`, since plotly.js reads a little HTML in labels.
+Colours have a middle lightness that suits a light page and a dark one; the page's script adds text and grid
+colours. Text from data passes through `plain`, since plotly.js interprets some HTML in labels.
 """
 
 import html
@@ -25,7 +25,7 @@ Values = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows; `tickformat` is d3's, e.g. ".0%"."""
+    """Settings of an axis; `tickformat` is d3's, e.g. ".0%"."""
 
     title: str
     tickformat: str = ""
@@ -33,13 +33,13 @@ class Axis:
     is_log: bool = False
     tickvals: Sequence[float] = ()
     span: tuple[float, float] | None = None
-    """first and last value shown; None: as the data asks"""
+    """first and last value shown; None: chosen from the data"""
     top_down: bool = False
     """the first category is on top"""
 
 
 def plain(text: str) -> str:
-    """Text that plotly.js shows as it is."""
+    """Text escaped so that plotly.js shows it unchanged."""
     return html.escape(text, quote=False)
 
 
@@ -71,8 +71,11 @@ def line(
     markers: bool = True,
     ends: tuple[Values, Values] | None = None,
 ) -> Trace:
-    """A line through points; None in `y` breaks it. `hover` has one text a point; `ends` are where its
-    vertical bars begin and end; `style` tells lines of one colour apart."""
+    """A line through points; None in `y` breaks it.
+
+    `hover` has one text a point, `ends` the lower and upper ends of its vertical bars; `style` distinguishes
+    lines of one colour.
+    """
     trace: Trace = {
         "type": "scatter",
         "mode": "lines+markers" if markers else "lines",
@@ -178,7 +181,7 @@ def points(
 
 
 def _in_two_lines(labels: Sequence[str]) -> list[str]:
-    """Row labels that leave a phone some width for the plot: what follows a colon stands below."""
+    """Row labels broken after a colon, so that a phone has width left for the plot."""
     return [plain(label).replace(": ", ":<br>", 1) for label in labels]
 
 
@@ -217,7 +220,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         layout["tickmode"] = "array"
         layout["tickvals"] = list(axis.tickvals)
         if len(axis.tickvals) > _MOST_LEVEL_TICKS:
-            # Left to plotly.js, labels that turn when there is no room change the room, and so on.
+            # plotly.js would turn labels for lack of room, which changes the room, and so on.
             layout["tickangle"] = -45
     if axis.top_down:
         layout["autorange"] = "reversed"

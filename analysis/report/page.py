@@ -1,6 +1,6 @@
-"""Pages as values, and their rendering into one self-contained HTML file.
+"""Page model and its rendering into one self-contained HTML file.
 
-Whatever comes from a store or a run folder is data: it reaches the page through Jinja's autoescaping or as
+Text from a store or a run folder is data: it reaches the page through Jinja's autoescaping or as
 escaped JSON. The file's content policy allows its own scripts by their hash, and no request at all.
 """
 
@@ -25,14 +25,14 @@ _ASSETS = Path(__file__).with_name("assets")
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot with the two things every reader needs beside it."""
+    """One plot with its reading and its sample size."""
 
     title: str
     figure: Figure
     reading: str
     """one sentence: how to read it"""
     counted: str
-    """what n is, e.g. "62 labels, 4 documents" """
+    """sample size, e.g. "62 labels, 4 documents" """
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Fact:
-    """One number of the line of numbers that opens a section."""
+class KeyFigure:
+    """One of the numbers in the row that opens a section."""
 
     name: str
     value: str
@@ -55,40 +55,40 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter of a page; shows what it has, in this order."""
+    """One chapter of a page, shown in the order of its fields."""
 
     key: str
-    """names it in links within the page"""
+    """link target within the page"""
     title: str
     paragraphs: Sequence[str]
-    facts: Sequence[Fact] = ()
+    facts: Sequence[KeyFigure] = ()
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     folded: Mapping[str, str] = field(default_factory=dict)
-    """long texts by title, closed until a reader opens them"""
+    """long texts by title, collapsed at first"""
     folded_plots: Sequence[Plot] = ()
-    """plots that most readers skip, closed until a reader opens them"""
+    """secondary plots, collapsed at first"""
     snapshots: Sequence[Mapping[str, Any]] = ()
-    """for the viewer of single snapshots (`snapshots.js`), as plain data: see `snapshot_section.py`"""
+    """for the viewer of single snapshots (`snapshots.js`), as plain data: see `sections/snapshots.py`"""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Sections that are shown together, one page at a time."""
+    """Sections shown together; the reader sees one page at a time."""
 
     key: str
-    """names it in links; letters, digits and dashes"""
+    """link target; letters, digits and dashes"""
     title: str
     sections: Sequence[Section]
     group: str = ""
-    """pages of one group stand together behind its name in the list of pages"""
+    """heading under which the list of pages shows it"""
 
 
 def render_pages(title: str, subtitle: str, pages: Sequence[Page]) -> str:
-    """All pages as one HTML file's text, styles, scripts and plotly.js inlined.
+    """Render all pages into the text of one HTML file with styles, scripts and plotly.js inlined.
 
-    A number that is not finite is left out.
+    Numbers that are not finite are left out.
     """
     environment = Environment(
         loader=FileSystemLoader(_ASSETS),
@@ -112,7 +112,7 @@ def render_pages(title: str, subtitle: str, pages: Sequence[Page]) -> str:
 
 
 def _scripts(sections: Sequence[Section]) -> dict[str, str]:
-    """What these sections need, in the order in which it runs; plotly.js only where there are plots."""
+    """Scripts that the sections need, in the order of execution; plotly.js only where there are plots."""
     names = ["pages.js"]
     has_plots = any(section.plots or section.folded_plots for section in sections)
     if has_plots:
@@ -124,8 +124,11 @@ def _scripts(sections: Sequence[Section]) -> dict[str, str]:
 
 
 def clean(value: Any) -> Any:
-    """The same nested lists and dictionaries as JSON and UTF-8 can hold them: None for a number that is not
-    finite, a question mark for half a surrogate pair (which some browsers do not survive)."""
+    """Nested lists and dictionaries made fit for JSON and UTF-8.
+
+    A number that is not finite becomes None, half a surrogate pair (which crashes some browsers) a question
+    mark.
+    """
     if isinstance(value, dict):
         return {key: clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

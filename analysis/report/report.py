@@ -1,4 +1,4 @@
-"""The report: one version of a store, training runs and checkpoints if any, as pages of one file."""
+"""The report on one version of a store, training runs and checkpoints: pages of one HTML file."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -8,26 +8,31 @@ from pathlib import Path
 
 import duckdb
 
-from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.questions.scope import narrowed
-from mctrace.analysis.report.page import Fact, Page, Section, render_pages
-from mctrace.analysis.report.sections.checkpoints import checkpoint_section
+from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
+from mctrace.analysis.report.formatting import counted
+from mctrace.analysis.report.page import KeyFigure, Page, Section, render_pages
+from mctrace.analysis.report.sections.checkpoint_comparison import checkpoint_section
 from mctrace.analysis.report.sections.closed_loop import closed_loop_sections
-from mctrace.analysis.report.sections.collection import collection_section
+from mctrace.analysis.report.sections.collection_run import collection_section
 from mctrace.analysis.report.sections.controls import control_sections
 from mctrace.analysis.report.sections.gists import gist_sections
-from mctrace.analysis.report.sections.horizon import horizon_section
-from mctrace.analysis.report.sections.origin import origin_section
-from mctrace.analysis.report.sections.runs import evaluation_section, training_section
-from mctrace.analysis.report.sections.scorers import scorer_section
+from mctrace.analysis.report.sections.scorer_agreement import scorer_section
 from mctrace.analysis.report.sections.signal import signal_section
 from mctrace.analysis.report.sections.snapshots import snapshot_section
 from mctrace.analysis.report.sections.store import store_facts, store_section
 from mctrace.analysis.report.sections.targets import target_section
-from mctrace.analysis.report.sections.values import distance_section, top_section, value_section
-from mctrace.analysis.report.sections.versions import version_section
-from mctrace.analysis.report.wording import counted
-from mctrace.analysis.snapshots.scoring import MOST_RANKED, Scorer, open_scorers, scored, scorer_agreement
+from mctrace.analysis.report.sections.training_run import evaluation_section, training_section
+from mctrace.analysis.report.sections.value_by_horizon import horizon_section
+from mctrace.analysis.report.sections.value_by_origin import origin_section
+from mctrace.analysis.report.sections.value_of_detail import distance_section, top_section, value_section
+from mctrace.analysis.report.sections.version_comparison import version_section
+from mctrace.analysis.snapshots.scoring import (
+    MOST_RANKED,
+    NamedCheckpoint,
+    open_checkpoints,
+    score_snapshots,
+    scorer_agreement,
+)
 from mctrace.analysis.snapshots.view import SnapshotView, find_snapshots, read_snapshots
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.provenance import Provenance, mixture_in
@@ -39,19 +44,19 @@ from mctrace.train.serving.learned_from import refuse_unlearned
 NUM_PICKED = 12
 """snapshots shown where none is named"""
 MOST_JUDGED = 96
-"""snapshots on which checkpoints are held against measured values"""
+"""snapshots on which checkpoints are compared with measured values"""
 MOST_RUNS = 8
 """collection runs with a page of their own, the newest"""
 
 
 @dataclass(frozen=True)
 class ReportParts:
-    """What a report is about besides the store's version."""
+    """Contents of a report besides the store's version."""
 
     runs: Sequence[Path] = ()
-    """training runs' folders; what one lacks is said where it would stand"""
+    """training run folders; a missing file is noted where its plot would be"""
     checkpoints: Sequence[Path] = ()
-    """LensNets to show scores of, besides the runs' own best"""
+    """LensNets whose scores are shown, besides the runs' own best"""
     compared: StoreVersion | None = None
     """another version of the same store"""
     snapshots: Sequence[str] = ()
@@ -60,9 +65,9 @@ class ReportParts:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Snapshots that the checkpoints scored, and how well the scores agree with what was measured."""
+    """Snapshots with the checkpoints' scores, and the scores' agreement with measured values."""
 
-    scorers: list[Scorer]
+    scorers: list[NamedCheckpoint]
     snapshots: list[SnapshotView]
     agreement: list[Row]
     judged_on: str
@@ -114,14 +119,14 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
 
 
 def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime) -> str:
-    """The report as HTML text; raises as `report_pages` does."""
+    """The report as the text of an HTML file; raises as `report_pages` does."""
     subtitle = f"{version.location.uri} at version {version.version}, written {written_at:%Y-%m-%d %H:%M %Z}"
     pages = report_pages(version, parts)
     return render_pages("What detail is worth: mctrace report", subtitle.rstrip(), pages)
 
 
 def _overview(
-    connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[Fact]
+    connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[KeyFigure]
 ) -> Page:
     half = (horizons["shortest_horizon"] or 0) // 2
     trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
@@ -136,36 +141,40 @@ def _overview(
 def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts) -> _Judged:
     scorers, left_out = _fitting_scorers(connection, version, parts)
     if not scorers:
-        said = (
+        judged_on = (
             f"Judged on the labels of this version, of at most {MOST_RANKED} trajectories, drawn by a hash "
-            "of their ids; --run and --checkpoint put LensNets beside them."
+            "of their ids; --run and --checkpoint add LensNets."
         )
-        return _Judged([], [], scorer_agreement(connection, []), said + left_out)
+        return _Judged([], [], scorer_agreement(connection, []), judged_on + left_out)
     rows = [row for row in run_analysis(connection, "held_out") if _all_fit(scorers, Provenance.of(row))]
     ids = [row["snapshot_id"] for row in rows[:MOST_JUDGED]]
-    snapshots = scored(version, read_snapshots(connection, version, ids, with_text=False), scorers)
+    snapshots = score_snapshots(version, read_snapshots(connection, version, ids, with_text=False), scorers)
     of_all = f" of {len(rows):,}" if len(ids) < len(rows) else ""
-    said = f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
+    judged_on = (
+        f"Judged on {counted(len(ids), 'snapshot')}{of_all} of the {rows[0]['split'] or 'only'} split."
+    )
     kinds = list(dict.fromkeys(map(Provenance.of, rows)))
     if mixture := mixture_in(asdict(Provenance.of_all(kinds))):
-        said += f" They differ in {' and '.join(mixture)}."
-    return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), said + left_out)
+        judged_on += f" They differ in {' and '.join(mixture)}."
+    return _Judged(scorers, snapshots, scorer_agreement(connection, snapshots), judged_on + left_out)
 
 
 def _fitting_scorers(
     connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts
-) -> tuple[list[Scorer], str]:
-    """The checkpoints that all learned from some kind of labels this version holds, and a sentence on those
-    left out. One that was asked for by name is refused rather than left out."""
+) -> tuple[list[NamedCheckpoint], str]:
+    """Checkpoints that all learned from one kind of this version's labels, and a sentence on those left out.
+
+    Raises InputError for a checkpoint named by the user that would be left out.
+    """
     of_runs = [(run / BEST).resolve() for run in parts.runs if (run / BEST).is_dir()]
     named = [folder.resolve() for folder in parts.checkpoints]
-    scorers = open_scorers(list(dict.fromkeys([*named, *of_runs])))
+    scorers = open_checkpoints(list(dict.fromkeys([*named, *of_runs])))
     kinds = list(dict.fromkeys(map(Provenance.of, run_analysis(connection, "held_out"))))
     at = f"{version.location.uri} at version {version.version}"
     if named and not kinds:
         raise InputError(f"{at} has no labels to judge {named[0]} on: run 'mctrace collect'")
-    fitting: list[Scorer] = []
-    others: list[Scorer] = []
+    fitting: list[NamedCheckpoint] = []
+    others: list[NamedCheckpoint] = []
     for scorer in scorers:
         shared = [kind for kind in kinds if scorer.fits(kind)]
         if not shared and scorer.folder in named:
@@ -181,7 +190,7 @@ def _fitting_scorers(
     return fitting, left_out
 
 
-def _all_fit(scorers: Sequence[Scorer], kind: Provenance) -> bool:
+def _all_fit(scorers: Sequence[NamedCheckpoint], kind: Provenance) -> bool:
     return all(scorer.fits(kind) for scorer in scorers)
 
 
@@ -189,14 +198,14 @@ def _snapshot_section(
     connection: duckdb.DuckDBPyConnection,
     version: StoreVersion,
     parts: ReportParts,
-    scorers: list[Scorer],
+    scorers: list[NamedCheckpoint],
 ) -> Section:
     ids = [found for name in parts.snapshots for found in find_snapshots(connection, name)]
     if not ids:
         ids = [row["snapshot_id"] for row in run_analysis(connection, "snapshot_choice")[:NUM_PICKED]]
     snapshots = read_snapshots(connection, version, list(dict.fromkeys(ids)), with_text=True)
     fitting = [one for one in snapshots if _all_fit(scorers, one.provenance)]
-    by_id = {one.snapshot_id: one for one in scored(version, fitting, scorers)}
+    by_id = {one.snapshot_id: one for one in score_snapshots(version, fitting, scorers)}
     return snapshot_section(
         [by_id.get(one.snapshot_id, one) for one in snapshots], chosen=bool(parts.snapshots)
     )

@@ -1,4 +1,4 @@
-"""What the focus allocator would do with a snapshot's actions, at the size it has now."""
+"""Edits that the focus allocator would make in a snapshot, at the snapshot's present size."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,8 +15,8 @@ def planned_edits(
     """For every action "expand", "collapse", "keep", or "unknown" where nothing scores it.
 
     Scores are those of the snapshot's first checkpoint. Without one they are the measured values under the
-    priced target in units of `utility_scale` (nats per unit), what a perfect network would give.
-    Nothing is left to chance.
+    priced target in units of `utility_scale` (nats per unit), as a perfect network would give them. The
+    temperature is 0, so that the result is deterministic.
     """
     scores = _scores(snapshot, utility_scale)
     candidates = candidates_of(snapshot.lod_map, snapshot.protected_tail).rescored(scores)

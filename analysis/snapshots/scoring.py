@@ -1,4 +1,4 @@
-"""Checkpoints beside measured values: the one place where `analysis/` asks a LensNet for scores."""
+"""Scores of checkpoints on measured snapshots: the one place where `analysis/` runs a LensNet on labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.serving.learned_from import refuse_unlearned, what_differs
 
 MOST_RANKED = 300
-"""trajectories whose labels are ranked where nobody scored any"""
+"""trajectories whose labels are ranked when no snapshots are scored"""
 _BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """A checkpoint with the name it has on a page."""
+class NamedCheckpoint:
+    """A checkpoint with its name on a page."""
 
     name: str
     folder: Path
@@ -35,23 +35,23 @@ class Scorer:
     info: CheckpointInfo
 
     def fits(self, kind: Provenance) -> bool:
-        """Whether this checkpoint's scores mean something there."""
+        """True where the checkpoint learned from this kind of labels."""
         return not what_differs(self.info, kind)
 
 
-def open_scorers(folders: Sequence[Path]) -> list[Scorer]:
-    """The checkpoints in `folders`, each under a name of its own. Raises InputError for what is none."""
+def open_checkpoints(folders: Sequence[Path]) -> list[NamedCheckpoint]:
+    """The checkpoints in `folders` under distinct names. Raises InputError for a folder that holds none."""
     names = [name_of_checkpoint(folder) for folder in folders]
     return [
-        Scorer(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
+        NamedCheckpoint(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
         for name, folder in zip(names, folders, strict=True)
     ]
 
 
-def scored(
-    version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[Scorer]
+def score_snapshots(
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorers: Sequence[NamedCheckpoint]
 ) -> list[SnapshotView]:
-    """The snapshots with the signed score of each entry by each checkpoint, at the size they have.
+    """The snapshots with every checkpoint's signed scores, at their present size.
 
     Raises InputError where a checkpoint was trained on labels of another base model, GistNet or tree.
     """
@@ -66,7 +66,7 @@ def scored(
 
 
 def _score_entries(
-    version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: Scorer
+    version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: NamedCheckpoint
 ) -> list[npt.NDArray[np.float64]]:
     """Scores [N] of each snapshot."""
     arrays = DocumentArrays(version, tuple({snapshot.provenance for snapshot in snapshots}))
@@ -84,7 +84,7 @@ def _score_entries(
 
 
 def scorer_agreement(connection: duckdb.DuckDBPyConnection, snapshots: Sequence[SnapshotView]) -> list[Row]:
-    """The rows of `scorer_agreement.sql` for these snapshots' scores; without any, of a sample."""
+    """Rows of `scorer_agreement.sql` for these snapshots' scores; without snapshots, for a sample."""
     add_scores(
         connection,
         [

@@ -1,7 +1,7 @@
-"""One snapshot as a person looks at it: its spans in order with their text, and every legal action on them.
+"""View of one snapshot: its spans in order with their text, and every legal action on them.
 
-A span is what one edit can reach: a gist, or the tokens of one block. Both `mctrace show` and the report's
-pages of snapshots are made of these values.
+A span is the unit of an edit: a gist, or the tokens of one block. Both `mctrace show` and the report's
+pages of snapshots are made from these values.
 """
 
 from collections import defaultdict
@@ -12,8 +12,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.questions.scope import narrowed
+from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
 from mctrace.context.actions import Action, legal_actions
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
@@ -27,7 +26,7 @@ from mctrace.errors import InputError, StoreError
 
 @dataclass(frozen=True)
 class MeasuredValue:
-    """What was measured of an action, nats per token; see `snapshot_actions.sql` for each number."""
+    """Measured numbers of an action, nats per token; `snapshot_actions.sql` defines each."""
 
     delta_nll: float
     stderr: float | None
@@ -50,10 +49,10 @@ class ActionView:
     end_token: int
     distance_to_cursor: int
     positions: int
-    """that an expand costs or a collapse frees"""
+    """positions that an expand costs or a collapse frees"""
     measured: MeasuredValue | None
     scores: Mapping[str, float]
-    """by scorer, score units; a collapse's is the mean over its entries, as an allocator aggregates"""
+    """by scorer, in score units; a collapse has the mean over its entries, as in the allocator"""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class SpanView:
 
 @dataclass(frozen=True)
 class SnapshotView:
-    """A working context at one cursor with everything that is known of it."""
+    """A working context at one cursor with its labels and scores."""
 
     snapshot_id: str
     run_id: str
@@ -83,7 +82,7 @@ class SnapshotView:
     policy: str
     lod_map: LODMap
     protected_tail: int
-    """tokens at the end that its actions leave alone"""
+    """tokens at the end that never collapse"""
     horizon: int
     baseline_nll: float | None
     edit_price: float | None
@@ -95,7 +94,7 @@ class SnapshotView:
     spans: tuple[SpanView, ...]
     actions: tuple[ActionView, ...]
     text_problem: str
-    """why there is no text; empty where there is"""
+    """reason for missing text; empty where there is text"""
 
     @property
     def provenance(self) -> Provenance:
@@ -110,7 +109,7 @@ class SnapshotView:
         return list(self.actions[0].scores) if self.actions else []
 
     def text_of(self, action: ActionView) -> str:
-        """The text an action is about."""
+        """The text of the spans that an action affects."""
         return "".join(
             span.text
             for span in self.spans
@@ -118,7 +117,7 @@ class SnapshotView:
         )
 
     def with_scores(self, scores_N: Mapping[str, npt.NDArray[np.float64]]) -> "SnapshotView":
-        """The same snapshot with scores by scorer, one per entry of the map."""
+        """The snapshot with these scores by scorer, one per entry of the map [N]."""
         of_actions = {name: action_scores(self, values) for name, values in scores_N.items()}
         return replace(
             self,
@@ -141,8 +140,11 @@ def action_scores(snapshot: SnapshotView, scores_N: npt.NDArray[np.float64]) -> 
 
 
 def find_snapshots(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
-    """Ids of the snapshots that `name` means: an id, or the beginning of a trajectory's id with or without a
-    cursor behind a colon. Raises InputError when there is none, or more than one trajectory."""
+    """Ids of the snapshots that `name` denotes.
+
+    `name` is an id, or the beginning of a trajectory's id, with or without a colon and a cursor. Raises
+    InputError when there is no such snapshot, or more than one such trajectory.
+    """
     start, colon, cursor = name.partition(":")
     rows = fetch_rows(
         connection,
@@ -233,7 +235,7 @@ def _view(row: Row, labels: list[Row], version: StoreVersion, token_texts: Token
 
 
 def _parent(tree: TreeShape, level: int, index: int) -> Node:
-    """The node that a span's collapse makes: a block's own gist, or the parent of a gist."""
+    """The node that a span collapses into: a block's own gist, or the parent of a gist."""
     return Node(1, index) if level == 0 else Node(level + 1, index // tree.block_size)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.evaluator_cases import RANDOM_1B, TREE, Case, make_model
-from benchmarks.evaluator_ways import Bench
+from benchmarks.evaluator_methods import Bench
 from benchmarks.gpu_kit.context import Context
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree

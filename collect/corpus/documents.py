@@ -18,9 +18,9 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.source_text import SourceText, UnreadableTextError
 from mctrace.collect.corpus.sources import Skipped
 from mctrace.collect.corpus.tokenising import encode_pieces
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import InputError
 
-SPLITS = ("train", "validation", "test")
 BETWEEN_SPLITS = "near-duplicates of documents in two splits"
 """Why a document is left out that can be on neither side of a split."""
 _SHINGLE = 8

@@ -19,9 +19,10 @@ from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.map_policies import recency_map_within
-from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
+from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
+from mctrace.context.refocus import refocus_steps
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
 from mctrace.datasets.store.parts import part_digest
@@ -99,8 +100,20 @@ class OnPolicyMaps:
     ) -> LODMap:
         """The map at `cursor` after some refocuses from a recency map; chance, if any, comes from `key`."""
         first = max(start + tree.block_size, cursor - self._config.num_refocuses * tree.block_size)
-        head = recency_map_within(tree, start, first, self._config.budget, self._config.protected_tail)
-        return led_by(self._scorer, self._document_tree(document, tree), head, cursor, self._config, *key)
+        config, embeddings = self._config, self._document_tree(document, tree).embeddings
+
+        def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
+            scores_N = self._scorer.scores(
+                lod_map, embeddings, budget=config.budget, protected_tail=config.protected_tail
+            )
+            candidates = candidates_of(lod_map, config.protected_tail, scores_N)
+            generator = generator_for("allocator", recent.step, *key)
+            return allocate(lod_map, candidates, config.budget, config.allocator, recent, generator)
+
+        lod_map = recency_map_within(tree, start, first, config.budget, config.protected_tail)
+        for _, allocation in refocus_steps(lod_map, cursor, refocus):
+            lod_map = allocation.lod_map
+        return lod_map
 
     def _document_tree(self, document: Document, tree: TreeShape) -> DocumentTree:
         if self._tree is None or self._tree[0] != document.document_id:
@@ -114,30 +127,3 @@ def embed_document(
     """A document as the model sees it: its tokens and the embeddings of every level."""
     tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
     return DocumentTree(tokens_T, build_tree(gistnet, model.embed(tokens_T), tree))
-
-
-def led_by(
-    scorer: LensNetScorer,
-    document: DocumentTree,
-    head: LODMap,
-    cursor: int,
-    config: OnPolicyConfig,
-    *key: str | int,
-) -> LODMap:
-    """The map that `head` has become at `cursor`, refocused once every K tokens on the way."""
-    lod_map, recent = head, NOTHING_RECENT
-    for step, at in enumerate(range(head.cursor + head.tree.block_size, cursor + 1, head.tree.block_size)):
-        lod_map = lod_map.extended(at)
-        scores_N = scorer.scores(
-            lod_map, document.embeddings, budget=config.budget, protected_tail=config.protected_tail
-        )
-        done = allocate(
-            lod_map,
-            candidates_of(lod_map, config.protected_tail, scores_N),
-            config.budget,
-            config.allocator,
-            recent,
-            generator_for("allocator", step, *key),
-        )
-        lod_map, recent = done.lod_map, done.recent
-    return lod_map

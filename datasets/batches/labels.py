@@ -20,10 +20,9 @@ from mctrace.datasets.sql.merging import Merge
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Mix, Provenance, refuse_mixture
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, StoreError
-
-SPLITS = ("train", "validation", "test")
 
 Item = TypeVar("Item")
 

@@ -19,7 +19,6 @@ from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.contexts import Context, padded, unlabelled_batch
 from mctrace.datasets.batches.document_arrays import DocumentArrays
 from mctrace.datasets.batches.labels import (
-    SPLITS,
     StoredMap,
     of_split,
     read_maps,
@@ -29,6 +28,7 @@ from mctrace.datasets.batches.pair_batch import PairBatch
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.sql.sandbox import check_condition
 from mctrace.datasets.store.provenance import Mix
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
 

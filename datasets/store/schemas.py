@@ -9,6 +9,9 @@ COLUMNS_VERSION = 3
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
+SPLITS = ("train", "validation", "test")
+"""values of the columns `split`"""
+
 _TOKENS = pa.int64()
 _NATS = pa.list_(pa.float32())
 

@@ -1,4 +1,4 @@
-"""Stores whose numbers the tests know by hand; nobody writes to them."""
+"""Shared read-only stores whose numbers are worked out by hand."""
 
 from collections.abc import Iterator
 
@@ -17,14 +17,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def connection(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Shared: whoever sets a variable of it resets it."""
+    """Shared: a test that sets a variable resets it."""
     with connect(store.at()) as connected:
         yield connected
 
 
 @pytest.fixture(scope="session")
 def stores_without_labels(tmp_path_factory: pytest.TempPathFactory) -> list[Store]:
-    """An empty one, one with a document that nobody measured, one where all measuring failed."""
+    """An empty store, one with an unmeasured document, one where every measurement failed."""
     bare = Trajectory("bare", "train", [])
     failed = Trajectory("failed", "train", [Measured("expand", 1, 4, None)])
     folder = tmp_path_factory.mktemp("without-labels")

@@ -108,7 +108,7 @@ def write_store(
 
 
 def byte_vocabulary() -> dict[str, list[Row]]:
-    """Every id is the byte of its number; from 128 on a byte is a part of a character."""
+    """Vocabulary in which every id is the byte of its number; from 128 on bytes are parts of characters."""
     ids = [{"tokenizer_hash": TOKENIZER_HASH, "token_id": i} for i in range(256)]
     return {
         "vocabulary": [{**key, "text": chr(i) if i < 128 else "\ufffd"} for i, key in enumerate(ids)],
@@ -122,7 +122,7 @@ def add_trajectories(
     run_id: str,
     vocabulary: dict[str, list[Row]] | None = None,
 ) -> None:
-    """Commits one more run, as one version: its documents, its trajectories and what was measured."""
+    """Commit one more run as one version: its documents, trajectories and measurements."""
 
     def part(name: str, kind: str, tables: dict[str, list[Row]], arrays: dict[str, np.ndarray] | None = None):
         name = f"{run_id} {name}"
@@ -252,7 +252,7 @@ def _num_tokens(trajectory: Trajectory) -> int:
 
 
 def write_run(folder: Path) -> Path:
-    """A training run's folder with a few steps and an evaluation, names and numbers awkward."""
+    """A training run folder with a few steps and an evaluation, with awkward names and numbers."""
     nan = float("nan")
     steps: list[Row] = [
         {"step": 10, "split": "train", "loss": 1.0, "L_reg": 0.5, "<b>bold</b>": 1.0},

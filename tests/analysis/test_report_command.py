@@ -1,4 +1,4 @@
-"""`mctrace report`: one file, whole or not at all, and mistakes told in a line."""
+"""`mctrace report`: one file, written atomically, and one-line errors."""
 
 import io
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_writes_one_file_and_says_where(config: PipelineConfig, console: Console
     assert console.file.getvalue().startswith(f"wrote {out} (")
 
 
-def test_reads_the_version_it_is_asked_for(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
+def test_reads_the_requested_version(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     write_report(config, ReportRequest(out, version=0), console)
     assert "is empty" in out.read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_an_earlier_report_stays_whole_when_writing_fails(
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("report.html", "earlier")]
 
 
-def test_mistakes_are_named(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_errors(config: PipelineConfig, console: Console, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
         write_report(config, ReportRequest(tmp_path / "r.html", runs=[tmp_path / "nowhere"]), console)
     with pytest.raises(InputError, match="is a folder"):

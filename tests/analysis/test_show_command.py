@@ -70,7 +70,7 @@ def test_text_has_a_line_of_its_own_where_a_terminal_is_narrow(config: PipelineC
     assert max(map(len, lines[place - 1 : place + 1])) <= 90
 
 
-def test_values_stand_above_their_blocks(config: PipelineConfig) -> None:
+def test_values_are_drawn_above_their_blocks(config: PipelineConfig) -> None:
     lines = shown(config, ShowRequest("trajectory-a")).splitlines()
     helps = next(line for line in lines if line.startswith("value +"))[16:]
     hurts = next(line for line in lines if line.startswith("value −"))[16:]
@@ -80,7 +80,7 @@ def test_values_stand_above_their_blocks(config: PipelineConfig) -> None:
     assert hurts[7] == "▅"
 
 
-def test_all_actions_measured_or_not_with_what_would_be_done(config: PipelineConfig, tmp_path: Path) -> None:
+def test_all_actions_with_their_planned_edits(config: PipelineConfig, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "net" / "best")
     request = ShowRequest("trajectory-a:64", checkpoints=[checkpoint], actions=True)
     said = shown(config, request)
@@ -112,7 +112,7 @@ def test_json_has_everything(
     assert found["actions"][-2]["measured"] is None
 
 
-def test_mistakes_are_told(config: PipelineConfig, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_errors(config: PipelineConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no snapshot 'nowhere'"):
         shown(config, ShowRequest("nowhere"))
     with pytest.raises(InputError, match="is not a LensNet checkpoint"):
@@ -122,7 +122,7 @@ def test_mistakes_are_told(config: PipelineConfig, tmp_path: Path) -> None:
         shown(config, ShowRequest("trajectory-a", checkpoints=[other]))
 
 
-def test_a_store_from_before_the_vocabulary_shows_numbers_and_says_what_helps(tmp_path: Path) -> None:
+def test_a_store_without_a_vocabulary_shows_numbers_and_the_remedy(tmp_path: Path) -> None:
     store = write_store(tmp_path / "older", BY_HAND, words=[])
     said = shown(
         replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri)), ShowRequest("trajectory-a")
@@ -135,7 +135,7 @@ def test_a_store_from_before_the_vocabulary_shows_numbers_and_says_what_helps(tm
     assert "8 of 12 legal actions measured" in said
 
 
-def test_a_snapshot_without_a_measured_action_is_shown_all_the_same(tmp_path: Path) -> None:
+def test_a_snapshot_without_measured_actions_is_shown(tmp_path: Path) -> None:
     failed = Trajectory("failed", "train", [Measured("expand", 1, 4, None)])
     store = write_store(tmp_path / "store", [failed])
     config = replace(PipelineConfig(), store=StoreConfig(uri=store.location.uri))

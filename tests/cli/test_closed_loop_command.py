@@ -1,4 +1,4 @@
-"""`mctrace evaluate --closed-loop`: one JSON object, a table, rows taken over, and clear refusals."""
+"""`mctrace evaluate --closed-loop`: one JSON object, a table, rows reused, and clear refusals."""
 
 import asyncio
 import json
@@ -71,7 +71,7 @@ def test_policies_and_a_checkpoint_in_one_table_and_nothing_runs_twice(run, tmp_
     rows = (folder / "closed_loop.jsonl").read_bytes()
     assert rows.count(b"\n") == 20
 
-    # As if killed in the middle of the last line.
+    # A run killed in the middle of the last line.
     (folder / "closed_loop.jsonl").write_bytes(rows[:-30])
     code, out, _ = run(tmp_path, "runs/lens/best", "--closed-loop")
     assert code == 0
@@ -91,7 +91,7 @@ def test_other_conditions_are_other_rows(run, tmp_path):
     rows = tmp_path / "here" / "closed_loop.jsonl"
     assert len(rows.read_text().splitlines()) == 2
 
-    # A line that is broken, and not because it was the last when something was killed.
+    # A broken line that is not the last one of a killed run.
     for broken in (b'{"key": "a', b'{"key": "\xff"}', b'{"key": "a"}', b"[]"):
         rows.write_bytes(rows.read_bytes().splitlines()[0] + b"\n" + broken + b"\n")
         code, _, err = run(tmp_path, "--closed-loop", "--out", "here", **few)
@@ -101,7 +101,7 @@ def test_other_conditions_are_other_rows(run, tmp_path):
 
 
 def test_documents_that_were_skipped_are_left_to_the_first_loop(run, tmp_path):
-    """A corpus that is shorter than its share is made up for alike in both loops."""
+    """A corpus that cannot fill its share is made up for in the same way in both loops."""
     corpora = [part for module in (json, asyncio) for part in ("--corpus", str(Path(module.__file__).parent))]
     met = {}
     for name, documents, skip in (("both", 5, 0), ("first", 3, 0), ("fresh", 2, 3)):
@@ -120,7 +120,7 @@ def test_documents_that_were_skipped_are_left_to_the_first_loop(run, tmp_path):
     assert "left out by closed_loop.skip" in err
 
 
-def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint):
+def test_on_policy_labels_are_collected_with_a_checkpoint(run, tmp_path, checkpoint):
     settings = {"collect.policies": ("lensnet",), "corpus.limit": 4, "collect.trajectories_per_document": 1}
     led = {**settings, "collect.lensnet_checkpoint": str(checkpoint)}
     loop, rebalanced = ({**led, key: True} for key in ("closed_loop.rebalance", "collect.lensnet_rebalance"))
@@ -131,7 +131,7 @@ def test_labels_are_collected_where_a_checkpoint_leads(run, tmp_path, checkpoint
     assert rows == [{"policy": "lensnet", "cursors": 1}]
     code, out, _ = run(tmp_path, "--no-ray", command="collect", **led)
     assert "Nothing to measure" in out
-    # What a closed loop does with scores is its own affair; the policy has a key for it.
+    # The closed loop has its own key for rebalancing; the policy's is another.
     assert "Nothing to measure" in run(tmp_path, "--no-ray", command="collect", **loop)[1]
     code, out, _ = run(tmp_path, command="plan", **rebalanced)
     assert code == 0

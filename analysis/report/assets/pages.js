@@ -21,7 +21,7 @@
     else window.scrollTo(0, 0);
   }
 
-  // Scrolls the list of pages, and it alone, as far as it takes to see the link.
+  // Scrolls the list of pages, and nothing else, far enough to show the link.
   function reveal(link) {
     const list = link.parentElement;
     const box = link.getBoundingClientRect();

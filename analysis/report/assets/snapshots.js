@@ -1,10 +1,10 @@
 "use strict";
 // The viewer of single snapshots: strips of the LOD map, the document's text with a colour for each span, the
-// numbers of whatever is pointed at, and a table of actions. Text is only ever set as text, never as HTML.
+// numbers of the span under the pointer, and a table of actions. Text is only ever set as text, never as HTML.
 (() => {
   const SVG = Object.assign(document.createElement("template"), { innerHTML: "<svg></svg>" }).content.firstChild
     .namespaceURI; // not written out, so that the whole file names no address
-  const PREVIEW = 220; // characters of a gist of gists that are shown until its whole text is asked for
+  const PREVIEW = 220; // characters shown of a gist of gists, until its whole text is asked for
 
   function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
@@ -24,7 +24,7 @@
   }
   const plain = (value) => (value == null ? "–" : signed(value).replace("+", ""));
 
-  // Colours span the middle 95% of the sizes; what is beyond is as strong as the end. They grow with the square
+  // Colours span the middle 95% of the sizes; larger ones get the strongest colour. They grow with the square
   // root: values have a heavy tail, and beside one of 0.4 nats all others would look like nothing.
   function scaleOf(values) {
     const sizes = values.filter((value) => value != null).map(Math.abs).sort((a, b) => a - b);
@@ -157,7 +157,7 @@
       );
     }
 
-    // The action whose number colours a span: by choice, or what the span itself asks for.
+    // The action whose number colours a span: the chosen kind, or the one that suits the span.
     actionOf(span, edit = this.state.edit) {
       const { actions } = this.snapshot;
       const expand = span.expand == null ? null : actions[span.expand];
@@ -179,7 +179,7 @@
     paint() {
       this.paintStrips();
       this.paintText();
-      this.tell(this.pinned);
+      this.describe(this.pinned);
     }
 
     paintStrips() {
@@ -262,9 +262,9 @@
       };
       part.addEventListener("pointerover", (event) => {
         const place = placeOf(event);
-        if (place != null) this.tell(place);
+        if (place != null) this.describe(place);
       });
-      part.addEventListener("pointerleave", () => this.tell(this.pinned));
+      part.addEventListener("pointerleave", () => this.describe(this.pinned));
       part.addEventListener("click", (event) => {
         const place = placeOf(event);
         this.pin(place === this.pinned ? null : place, part === this.strips);
@@ -274,7 +274,7 @@
     pin(place, scroll = false) {
       this.pinned = place;
       this.mark();
-      this.tell(place);
+      this.describe(place);
       if (scroll && place != null) {
         const found = this.text.children[place];
         this.text.scrollTop = found.offsetTop - this.text.offsetTop - this.text.clientHeight / 3;
@@ -287,8 +287,8 @@
       for (const found of this.root.querySelectorAll(`[data-span="${this.pinned}"]`)) found.classList.add("pinned");
     }
 
-    // The numbers of one span; without one, how to read the page.
-    tell(place) {
+    // The numbers of one span; without one, a hint on how to read the page.
+    describe(place) {
       this.detail.classList.toggle("empty", place == null);
       if (place == null) {
         const hint = "Point at a span for its numbers; click to keep them. Blue: detail helps. Orange: the coarse form does better.";

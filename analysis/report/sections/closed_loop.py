@@ -1,4 +1,4 @@
-"""What a closed loop found, from the JSON file it left in a run folder."""
+"""Section on a closed loop, from its JSON file in a run folder."""
 
 import json
 import math
@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.analysis.report.figures import BLUE, GREY, Axis, figure, intervals, plain
+from mctrace.analysis.report.formatting import MISSING, count, nats, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.run_folder import CLOSED_LOOP_FILE
-from mctrace.analysis.report.wording import MISSING, count, nats, percent, text
+from mctrace.train.run_files import CLOSED_LOOP_FILE
 
-_TITLE = "Closed loop: what the contexts were worth"
+_TITLE = "Closed loop: the worth of the contexts"
 _COLUMNS = ("NLL", "Better than recency", "Of hindsight's gain", "Swaps", "Residency", "Budget", "ms")
 
 
 def closed_loop_sections(run: Path | None) -> list[Section]:
-    """The table and one plot per corpus; nothing where the run has no closed loop, a word where its file is
-    damaged."""
+    """A table and a plot per group; nothing without a closed loop, a sentence where its file is damaged."""
     if run is None or not (run / CLOSED_LOOP_FILE).is_file():
         return []
     found = _read(run)
@@ -27,8 +26,10 @@ def closed_loop_sections(run: Path | None) -> list[Section]:
 
 
 def _unreadable(run: Path) -> Section:
-    said = f"{run / CLOSED_LOOP_FILE} is damaged: the same `mctrace evaluate --closed-loop` writes it again."
-    return Section("closed-loop", _TITLE, [said])
+    sentence = (
+        f"{run / CLOSED_LOOP_FILE} is damaged: the same `mctrace evaluate --closed-loop` writes it again."
+    )
+    return Section("closed-loop", _TITLE, [sentence])
 
 
 def _section(found: Mapping[str, Any]) -> Section:
@@ -42,8 +43,8 @@ def _section(found: Mapping[str, Any]) -> Section:
             f"{text(settings.get('w_max'))} positions over {text(settings.get('window'))} tokens, "
             f"{text(settings.get('refocuses'))} times a document. What counts is the frozen model's "
             f"loss on the next {text(found.get('block_size'))} tokens. Differences are paired by document.",
-            "Hindsight is a ceiling and not a policy: it measures edits exactly on the very tokens it is "
-            f"then scored on, {text(settings.get('max_candidates'))} candidates a refocus. literal_hindsight "
+            "Hindsight is a ceiling and not a policy: it measures edits exactly on the very tokens that then "
+            f"judge it, {text(settings.get('max_candidates'))} candidates a refocus. literal_hindsight "
             "has the same labels and does what a perfect learner of the target literal would do.",
         ],
         plots=[plot for group, policies in groups.items() if (plot := _plot(group, _mapping(policies)))],

@@ -1,4 +1,4 @@
-"""What beside labels tells worth from damage: spans left out altogether, and edits done together."""
+"""Sections on control measurements: spans left out altogether, and edits made together."""
 
 import duckdb
 
@@ -16,12 +16,12 @@ from mctrace.analysis.report.figures import (
     plain,
     points,
 )
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent, text
 
 
 def control_sections(connection: duckdb.DuckDBPyConnection) -> list[Section]:
-    """A section for each kind of side measurement that this version holds."""
+    """One section for each kind of control measurement that this version holds."""
     controls = run_analysis(connection, "control_points")
     joints = run_analysis(connection, "joint_points")
     sections = []
@@ -38,9 +38,9 @@ def _control_section(rows: list[Row], tenths: list[Row]) -> Section:
         "controls",
         "Worth of the text, damage of the gist",
         [
-            "A label compares a span's text with its gist. Leaving the span out altogether tells the two "
-            "apart: what the text is worth against nothing, and what the gist is. Value of detail is the "
-            f"first less the second. Here {percent(worse)} of gists did worse than nothing."
+            "A label compares a span's text with its gist. Leaving the span out altogether separates the "
+            "two: the worth of the text against nothing, and that of the gist. Value of detail is the first "
+            f"less the second. Here {percent(worse)} of gists did worse than nothing."
         ],
         plots=[_control_plot(rows), _damage_plot(tenths)],
     )
@@ -177,8 +177,7 @@ def _joint_plot(rows: list[Row]) -> Plot:
             Axis("joint effect, nats per token"),
             height=400,
         ),
-        "On the dashed line edits do not interact; above it, doing them together costs more than their sum "
-        "says.",
+        "On the dashed line edits do not interact; above it, making them together costs more than their sum.",
         _shown_of(len(rows), rows[0]["num_sets"], "set"),
     )
 

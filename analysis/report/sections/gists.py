@@ -1,11 +1,10 @@
-"""GistNets side by side: the same questions, asked with each of the store's kinds of gists."""
+"""Section that compares GistNets: the same questions, measured with each of the store's kinds of gists."""
 
 import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import GREY, ORANGE, PURPLE, Axis, Trace, figure, intervals, strokes
-from mctrace.analysis.report.page import Plot, Section, Table
-from mctrace.analysis.report.wording import (
+from mctrace.analysis.report.formatting import (
     count,
     counted,
     group_name,
@@ -15,12 +14,13 @@ from mctrace.analysis.report.wording import (
     short_hash,
     text,
 )
+from mctrace.analysis.report.page import Plot, Section, Table
 
 _COLORS = (GREY, PURPLE, ORANGE)
 
 
 def gist_sections(connection: duckdb.DuckDBPyConnection) -> list[Section]:
-    """The comparison, or nothing for a store whose labels come from one GistNet."""
+    """The comparison; no section for a store whose labels come from one GistNet."""
     num_gistnets = connection.execute("select count(distinct gist_hash) from labels").fetchall()[0][0]
     if num_gistnets < 2:
         return []
@@ -43,9 +43,8 @@ def gist_sections(connection: duckdb.DuckDBPyConnection) -> list[Section]:
             title,
             [
                 f"The labels come from {num_gistnets} GistNets. Here stand only questions each was asked: "
-                "the same document, LOD map, cursor and action. A label measures what a span is worth and "
-                "what its gist breaks; where better gists stand, less of it is damage, and values move "
-                "towards zero.",
+                "the same document, LOD map, cursor and action. A label measures the worth of a span and the "
+                "damage of its gist; with better gists less of it is damage, and values move towards zero.",
                 "The base loss is that of the unedited contexts, which hold gists themselves: lower means "
                 "that the base model reads these gists better.",
             ],

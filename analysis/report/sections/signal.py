@@ -1,4 +1,4 @@
-"""Signal against noise: how many labels stand out of their own noise, and whether their order lasts."""
+"""Section on signal against noise: how many labels exceed their own noise, and how far their order lasts."""
 
 import duckdb
 
@@ -14,9 +14,9 @@ from mctrace.analysis.report.figures import (
     line,
     reference,
 )
+from mctrace.analysis.report.formatting import count, counted, group_name, number, percent
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, group_name, number, percent
 
 SHARE_BY_CHANCE = 0.0455003
 """of a normal distribution beyond two standard deviations"""
@@ -30,7 +30,7 @@ _FIRST_HORIZON = 16
 
 
 def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Section:
-    """`horizons` is the row of horizons.sql."""
+    """Signal by horizon and stability of ranks; `horizons` is the row of horizons.sql."""
     longest = horizons["shortest_horizon"]
     by_horizon = [
         row
@@ -50,7 +50,7 @@ def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Sect
         "Signal against noise",
         [
             "A label is a mean over the horizon's tokens, in nats per token, and its standard error over "
-            "those tokens says how far it may be off. Read this first: differences smaller than the noise "
+            "those tokens says how far off it may be. Read this first: differences smaller than the noise "
             "mean little, whatever the other sections show.",
             _headline(collected[0]),
         ],
@@ -59,7 +59,7 @@ def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Sect
         notes=[
             "The standard error takes the tokens of a horizon for independent; where neighbouring tokens "
             "move together it is too small, and too many labels seem to stand out.",
-            "A label that stands out says that the edit moved the loss, not that this node was the one to "
+            "A label that stands out means that the edit moved the loss, not that this node was the one to "
             "pick: a shift that all actions share, such as that of gists the model cannot read, stands out "
             "as well. The second plot is about the order among actions, which is what a scorer has to "
             "learn.",
@@ -114,7 +114,7 @@ def _share_plot(rows: list[Row]) -> Plot:
             height=380,
         ),
         "The higher above the dashed line, the more labels of that kind differ from zero by more than "
-        "noise; a line that rises says that longer horizons pay.",
+        "noise; a line that rises means that longer horizons pay.",
         f"{counted(last[0]['num_labels'], 'label')} at each horizon, from "
         f"{counted(last[0]['num_documents'], 'document')}",
     )

@@ -1,22 +1,22 @@
-"""Single snapshots: the document's text with each span's level and measured value, scores beside it."""
+"""Section on single snapshots: the document's text with level, measured value and scores of each span."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from mctrace.analysis.report.formatting import count, counted, nats, number, text
 from mctrace.analysis.report.page import Section
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.wording import count, counted, nats, number, text
-from mctrace.analysis.snapshots.text import visible
 from mctrace.analysis.snapshots.view import ActionView, SnapshotView, SpanView
+from mctrace.analysis.snapshots.visible_text import visible
 
 
 def snapshot_section(snapshots: Sequence[SnapshotView], chosen: bool) -> Section:
-    """`chosen` tells whether the reader named the snapshots, or they were picked (`snapshot_choice.sql`)."""
+    """A viewer of snapshots; `chosen`: named by the user, not picked by `snapshot_choice.sql`."""
     title = "Single snapshots"
     if not snapshots:
         return Section("snapshots", title, [NO_LABELS])
     picked = (
-        "They were asked for by name."
+        "They were named on the command line."
         if chosen
         else "One a document, picked for having many labels beyond two standard errors: they show what "
         "strong labels look like, not what labels look like on average. Held-out documents come first."
@@ -26,15 +26,15 @@ def snapshot_section(snapshots: Sequence[SnapshotView], chosen: bool) -> Section
         title,
         [
             f"{counted(len(snapshots), 'working context')} as the base model saw them, oldest text first: "
-            "tokens as they are, gists as the text they stand for (in italics). Colour is what was measured: "
-            f"blue where detail helps, orange where the coarse form does better. {picked}"
+            "tokens as they are, gists as the text they stand for (in italics). Colour shows the measured "
+            f"value: blue where detail helps, orange where the coarse form does better. {picked}"
         ],
         snapshots=[_plain(snapshot) for snapshot in snapshots],
     )
 
 
 def _plain(snapshot: SnapshotView) -> dict[str, Any]:
-    """What `snapshots.js` reads; null where there is no number."""
+    """A snapshot as `snapshots.js` reads it; null where there is no number."""
     where = snapshot.lod_map
     return {
         "id": snapshot.snapshot_id,
@@ -58,7 +58,7 @@ def _plain(snapshot: SnapshotView) -> dict[str, Any]:
 
 
 def _short(snapshot_id: str) -> str:
-    """Enough of the id to name it on the command line, with its cursor."""
+    """The beginning of the id, enough for the command line, with its cursor."""
     trajectory, _, cursor = snapshot_id.partition(":")
     return f"{trajectory[:10]}:{cursor}"
 

@@ -1,25 +1,25 @@
-"""What a store holds: runs, documents, splits, and the settings that measured them."""
+"""Section on the contents of a store: runs, documents, splits, and the settings that measured them."""
 
 from typing import Any
 
 from mctrace.analysis.questions.catalogue import Row
-from mctrace.analysis.report.page import Fact, Section, Table
-from mctrace.analysis.report.wording import MISSING, count, counted, short_hash, text
+from mctrace.analysis.report.formatting import MISSING, count, counted, short_hash, text
+from mctrace.analysis.report.page import KeyFigure, Section, Table
 
 NO_LABELS = "There are no labels in this version of the store, so there is nothing to show here."
 
 
 def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
-    """The rows of provenance.sql and splits.sql, and the row of horizons.sql."""
+    """From the rows of provenance.sql and splits.sql, and the row of horizons.sql."""
     if not runs:
         return Section(
             "store",
-            "What this store holds",
+            "Contents of the store",
             ["This version of the store is empty: no run has committed anything to it yet."],
         )
     return Section(
         "store",
-        "What this store holds",
+        "Contents of the store",
         [
             "An action is an expand (a gist becomes its children) or a collapse (siblings become their "
             "gist). Measuring one gives an effect: the change in the frozen model's loss on the tokens "
@@ -30,18 +30,18 @@ def store_section(runs: list[Row], splits: list[Row], horizons: Row) -> Section:
     )
 
 
-def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[Fact]:
-    """The size of a store in a line of numbers."""
+def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[KeyFigure]:
+    """The size of a store as key figures."""
 
     def total(column: str) -> str:
         return count(sum(run[column] for run in runs))
 
     return [
-        Fact("documents", count(sum(split["num_documents"] for split in splits))),
-        Fact("snapshots", total("num_snapshots")),
-        Fact("actions measured", total("num_effects")),
-        Fact("labels", total("num_labels")),
-        Fact("horizon, tokens", _range(horizons["shortest_horizon"], horizons["longest_horizon"])),
+        KeyFigure("documents", count(sum(split["num_documents"] for split in splits))),
+        KeyFigure("snapshots", total("num_snapshots")),
+        KeyFigure("actions measured", total("num_effects")),
+        KeyFigure("labels", total("num_labels")),
+        KeyFigure("horizon, tokens", _range(horizons["shortest_horizon"], horizons["longest_horizon"])),
     ]
 
 
@@ -116,7 +116,7 @@ def _notes(runs: list[Row], horizons: Row) -> list[str]:
         )
     num_failed = sum(run["num_failed"] for run in runs)
     if num_failed:
-        notes.append(f"Tried but not measured, and so without a label: {counted(num_failed, 'action')}.")
+        notes.append(f"Failed, and so without a label: {counted(num_failed, 'action')}.")
     return notes
 
 

@@ -1,19 +1,19 @@
-"""Literal against priced targets: what each definition makes of the same labels."""
+"""Section on literal and priced targets: the utilities that each derives from the same labels."""
 
 import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import GREEN, PURPLE, Axis, bars, figure, line
+from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.report.sections.values import bin_name, bin_span, bin_width
-from mctrace.analysis.report.wording import count, counted, group_name, nats, number, percent
+from mctrace.analysis.report.sections.value_of_detail import bin_name, bin_span, bin_width
 
 _COLORS = {"literal": PURPLE, "priced": GREEN}
 
 
 def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
-    """Compares the targets that ship."""
+    """Comparison of the targets that ship."""
     title = "Literal against priced targets"
     utilities = run_analysis(connection, "target_utilities")
     if not utilities:
@@ -28,12 +28,12 @@ def target_section(connection: duckdb.DuckDBPyConnection) -> Section:
         "targets",
         title,
         [
-            "A target is what a loss is given, and a choice: both are computed from the same labels. The "
-            "literal one is what an expand gains, max(0, −ΔNLL), and minus what a collapse costs, −max(0, "
-            "ΔNLL), so that the collapse that hurts most gets the lowest score of all. The priced one is "
-            "the value of detail less what its positions cost in that snapshot, cut to the sign of the "
-            "action, so that cheap collapses get the lowest scores.",
-            "Which of them trains the better controller is not to be seen here; that takes closed-loop "
+            "A target is the utility that a loss is given, and a choice: both are computed from the same "
+            "labels. The literal one is what an expand gains, max(0, −ΔNLL), and minus what a collapse "
+            "costs, −max(0, ΔNLL), so that the collapse that hurts most gets the lowest score of all. The "
+            "priced one is the value of detail less what its positions cost in that snapshot, clipped to "
+            "the sign of the action, so that cheap collapses get the lowest scores.",
+            "This does not show which of them trains the better controller; that takes closed-loop "
             "evaluation.",
         ],
         plots=[
@@ -93,7 +93,7 @@ def _price_plot(rows: list[Row]) -> Plot:
     shares = [row["percent"] / 100 for row in rows]
     num_priced = rows[0]["num_snapshots"] - rows[0]["num_without_price"]
     return Plot(
-        "What an edit has to be worth",
+        "The price of an edit",
         figure(
             [
                 line(
@@ -130,7 +130,7 @@ def _price_by_cursor_plot(rows: list[Row]) -> Plot:
         ends=([row["p25"] for row in rows], [row["p75"] for row in rows]),
     )
     return Plot(
-        "What an edit has to be worth, along a document",
+        "The price of an edit along a document",
         figure(
             [trace],
             Axis("cursor, tokens"),
@@ -138,8 +138,8 @@ def _price_by_cursor_plot(rows: list[Row]) -> Plot:
             height=300,
             legend=False,
         ),
-        "Dots are the medians of snapshots at cursors around there, bars their middle half: a price that "
-        "rises says that contexts get more crowded with what matters.",
+        "Dots are the medians of snapshots at cursors around there, bars their middle half: a rising price "
+        "means that contexts fill up with what matters.",
         counted(sum(row["num_snapshots"] for row in rows), "snapshot"),
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmarks.evaluator_cases import PROTECTED_TAIL, Case
-from benchmarks.evaluator_ways import Bench, flops_of, naive_label, snapshots_of, work_of
+from benchmarks.evaluator_methods import Bench, flops_of, naive_label, snapshots_of, work_of
 from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.labelling import (
     difference,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from benchmarks.evaluator_cases import PROTECTED_TAIL, Case
-from benchmarks.evaluator_ways import Bench
+from benchmarks.evaluator_methods import Bench
 from benchmarks.gpu_kit.context import Context
 from benchmarks.gpu_kit.labelling import fast_labels, spread_actions
 from benchmarks.gpu_kit.llama import make_bench, make_document

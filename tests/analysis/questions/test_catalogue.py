@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mctrace.analysis.questions.catalogue import Row, add_scores, read_analysis, run_analysis
-from mctrace.analysis.questions.scope import narrowed
+from mctrace.analysis.questions.catalogue import Row, add_scores, narrowed, read_analysis, run_analysis
 from mctrace.datasets.derived.derive import Derivation, Recipe, derive
 from mctrace.datasets.sql.connection import connect, run_user_sql
 from mctrace.datasets.store.store import Store
@@ -94,7 +93,7 @@ def test_signal(connection: Connection, horizon: int) -> None:
     assert picked(collapses, "num_beyond", "share_of_labels") == [1, 0.5]
 
 
-def test_signal_medians_are_of_the_labels_as_they_are(connection: Connection) -> None:
+def test_signal_medians_are_unweighted(connection: Connection) -> None:
     collapse = pick(run_analysis(connection, "signal"), action="collapse", entry_level=0)
     # |delta_nll| is 1/2 and 0. The first one's tokens lie 1/4 to either side: a standard error of 1/4 / √31.
     assert collapse["median_abs_delta_nll"] == 0.25
@@ -132,7 +131,7 @@ def test_rank_stability_is_averaged_over_documents(tmp_path: Path) -> None:
     assert snapshot["stderr"] == pytest.approx(1)
 
 
-def test_a_horizon_that_was_not_measured_is_no_shorter_mean(connection: Connection) -> None:
+def test_a_horizon_beyond_the_measured_one_is_no_shorter_mean(connection: Connection) -> None:
     with pytest.raises(StoreError, match="horizon 64 is outside 1 to 32"):
         run_analysis(connection, "rank_stability", half_horizon=32)
 
@@ -153,7 +152,7 @@ def test_rank_stability_needs_more_than_a_dataset_keeps(tmp_path: Path) -> None:
         "value_by_horizon",
     ],
 )  # fmt: skip
-def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, name: str) -> None:
+def test_large_stores_are_sampled_by_trajectory(tmp_path: Path, name: str) -> None:
     generator = np.random.default_rng(1)
     many = [
         Trajectory(str(i), "train", [
@@ -174,7 +173,7 @@ def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, n
     assert len(chosen) == 2
 
     def answer(**variables: int) -> list[Row]:
-        """Without the last bits of sums, which depend on the order of threads."""
+        """Rounded: the last bits of sums depend on the order of threads."""
         return [
             {column: round(value, 9) if isinstance(value, float) else value for column, value in row.items()}
             for row in run_analysis(connection, name, **variables)
@@ -188,7 +187,7 @@ def test_large_stores_are_asked_about_a_sample_of_trajectories(tmp_path: Path, n
         assert len(drawn_from(connection, 2)) == 2
 
 
-def test_a_dataset_s_sample_is_of_what_it_has_labels_of(tmp_path: Path) -> None:
+def test_a_dataset_is_sampled_among_its_own_labels(tmp_path: Path) -> None:
     measured = [Measured("expand", 1, 4 + i, 1 + i / 8) for i in range(4)]
     measured += [Measured("collapse", 1, 8 + i, i / 8) for i in range(4)]
     store = write_store(tmp_path / "store", [Trajectory(str(i), "train", measured) for i in range(9)])
@@ -216,7 +215,7 @@ def test_value_distribution(connection: Connection) -> None:
     ]  # fmt: skip
 
 
-def test_a_quantile_stands_exactly_at_its_share(tmp_path: Path) -> None:
+def test_a_quantile_lies_exactly_at_its_share(tmp_path: Path) -> None:
     measured = [Measured("expand", 1, 4 + i, (i + 1) / 4, probability=0.3) for i in range(4)]
     store = write_store(tmp_path / "four", [Trajectory("four", "train", measured)])
     (row,) = run_analysis(connect(store.at()), "value_distribution")
@@ -322,7 +321,7 @@ def test_top_labels(connection: Connection) -> None:
         1, 0.5, 0.5, 0.25, 0.25, 0.0625, 0, 0, -0.125, -0.25,
     ]  # fmt: skip
     assert picked(rows[0], "action", "node_level", "node_index", "split") == ["expand", 1, 4, "test"]
-    # Equal at both cursors: the first stands.
+    # Equal at both cursors: the first counts.
     assert picked(rows[0], "cursor", "distance_to_cursor", "num_cursors", "stderr") == [64, 44, 2, 0]
     assert {row["source"] for row in rows[1:3]} == {SCRIPT_SOURCE}
 
@@ -368,7 +367,7 @@ def test_value_by_horizon(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("horizon", [2, 16, 32])
-def test_value_by_horizon_says_what_labels_at_that_horizon_say(connection: Connection, horizon: int) -> None:
+def test_value_by_horizon_agrees_with_labels_at_that_horizon(connection: Connection, horizon: int) -> None:
     for row in run_analysis(connection, "value_by_horizon"):
         if row["horizon"] == horizon:
             (expected,) = connection.execute(
@@ -516,13 +515,13 @@ def test_value_by_token_class(tmp_path: Path) -> None:
         assert row["share_of_value"] == pytest.approx(sum(theirs) / 24)
 
 
-def test_value_by_token_class_takes_as_many_labels_as_it_is_told(connection: Connection) -> None:
+def test_value_by_token_class_takes_most_labels(connection: Connection) -> None:
     rows = run_analysis(connection, "value_by_token_class", most_labels=3)
     assert sum(row["num_tokens"] for row in rows) == 3 * 32
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_nothing_to_analyse_is_no_error(stores_without_labels: list[Store], name: str) -> None:
+def test_a_store_without_labels_is_no_error(stores_without_labels: list[Store], name: str) -> None:
     for store in stores_without_labels:
         with connect(store.at()) as connection:
             add_scores(connection, [])
@@ -530,13 +529,13 @@ def test_nothing_to_analyse_is_no_error(stores_without_labels: list[Store], name
 
 
 @pytest.mark.parametrize("name", [name for name in ANALYSES if name not in READ_TARGETS | READ_SCORES])
-def test_runs_as_it_is_where_users_run_sql(store: Store, name: str) -> None:
+def test_every_analysis_runs_in_the_users_sandbox(store: Store, name: str) -> None:
     answer = run_user_sql(connect(store.at()), read_analysis(name))
     assert answer.num_rows > 0 or name in READ_WHAT_THIS_STORE_LACKS
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_says_on_top_what_a_row_means(name: str) -> None:
+def test_every_header_says_what_a_row_means(name: str) -> None:
     first, *_ = read_analysis(name).splitlines()
     assert first.startswith(f"-- {name}: ")
     assert " row" in read_analysis(name).split("\n\n")[0]

@@ -1,4 +1,4 @@
-"""The page: every section, nothing but data from the data, nothing from elsewhere."""
+"""The report: every section, data never becomes markup, nothing is fetched."""
 
 import json
 import math
@@ -35,13 +35,13 @@ TITLES = {
         "Value of detail by level and action",
         "Value of detail against distance",
         "Over the horizon",
-        "Where value comes from",
+        "Origin of value",
         "Most valuable labels",
     ],
     "Targets": ["Literal against priced targets"],
     "Snapshots": ["Single snapshots"],
     "Comparison": ["Version 0 and version 1 of the store"],
-    "Store": ["What this store holds"],
+    "Store": ["Contents of the store"],
     "run-1": ["Run run-1", "Signal against noise", "Value of detail by level and action"],
     "training": ["Training curves", "Held-out evaluation"],
 }
@@ -102,7 +102,7 @@ def test_pages_and_sections_come_in_reading_order(pages: list[Page]) -> None:
     assert all(section.plots or section.tables or section.snapshots for section in all_sections(pages))
 
 
-def test_every_plot_says_how_to_read_it_and_what_n_is(pages: list[Page]) -> None:
+def test_every_plot_has_a_reading_and_a_sample_size(pages: list[Page]) -> None:
     for plot in all_plots(pages):
         assert plot.reading.endswith("."), plot.title
         assert re.search(r"\d", plot.counted), plot.title
@@ -113,7 +113,7 @@ def test_plotly_accepts_every_figure(pages: list[Page]) -> None:
         assert go.Figure(plot.figure).data, plot.title
 
 
-def test_signal_comes_first_and_with_its_numbers(pages: list[Page]) -> None:
+def test_signal_comes_first_with_its_numbers(pages: list[Page]) -> None:
     signal = pages[0].sections[0]
     assert [(fact.name, fact.value) for fact in signal.facts][1:4] == [
         ("snapshots", "3"), ("actions measured", "10"), ("labels", "12"),
@@ -128,7 +128,7 @@ def test_signal_comes_first_and_with_its_numbers(pages: list[Page]) -> None:
     assert stability.figure["data"][0]["y"] == pytest.approx([0.8])
 
 
-def test_a_store_without_labels_is_said_in_a_sentence_each(stores_without_labels: list[Store]) -> None:
+def test_without_labels_every_section_is_one_sentence(stores_without_labels: list[Store]) -> None:
     for store in stores_without_labels:
         pages = {page.key: page for page in report_pages(store.at(), ReportParts())}
         assert list(pages)[:5] == ["signal", "values", "targets", "snapshots", "store"]
@@ -149,7 +149,7 @@ def test_an_empty_store_says_so(stores_without_labels: list[Store]) -> None:
     assert failed.notes == ["Tried but not measured, and so without a label: 1 action."]
 
 
-def test_a_page_per_run_speaks_of_that_run_alone(tmp_path: Path) -> None:
+def test_a_run_has_a_page_with_its_own_numbers_only(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", BY_HAND)
     add_trajectories(store, [Trajectory("d", "train", [Measured("expand", 1, 4, 0.5)])], "run-2")
     pages = {page.title: page for page in report_pages(store.at(), ReportParts())}
@@ -160,7 +160,7 @@ def test_a_page_per_run_speaks_of_that_run_alone(tmp_path: Path) -> None:
     assert pages["run-1"].group == "Collection runs"
 
 
-def test_versions_stand_beside_each_other(tmp_path: Path) -> None:
+def test_two_versions_are_compared(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", BY_HAND)
     add_trajectories(store, [Trajectory("d", "train", [Measured("expand", 1, 4, 0.5)])], "run-2")
     (section,) = next(
@@ -198,7 +198,7 @@ def test_a_checkpoint_of_other_labels_is_refused(store: Store, tmp_path: Path) -
         report_pages(store.at(), ReportParts(checkpoints=[other]))
 
 
-def test_checkpoints_are_judged_on_what_all_of_them_learned_from(store: Store, tmp_path: Path) -> None:
+def test_checkpoints_are_judged_on_labels_that_all_learned_from(store: Store, tmp_path: Path) -> None:
     mixed = write_checkpoint(tmp_path / "mixed" / "best", gist_hash="mean+other")
     own = write_checkpoint(tmp_path / "own" / "best")
     pages = {page.key: page for page in report_pages(store.at(), ReportParts(checkpoints=[mixed, own]))}
@@ -206,7 +206,7 @@ def test_checkpoints_are_judged_on_what_all_of_them_learned_from(store: Store, t
     assert pages["snapshots"].sections[0].snapshots[0]["scorers"] == ["mixed", "own"]
 
 
-def test_a_checkpoint_by_name_needs_labels(tmp_path: Path) -> None:
+def test_a_named_checkpoint_needs_labels(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "best")
     with pytest.raises(InputError, match="has no labels to judge"):
         report_pages(write_store(tmp_path / "empty", []).at(), ReportParts(checkpoints=[checkpoint]))
@@ -223,7 +223,7 @@ def test_a_run_trained_on_other_labels_keeps_its_page_and_gives_no_scores(
     assert "has no metrics.jsonl" in pages["training-1"].sections[0].paragraphs[0]
 
 
-def test_text_of_a_snapshot_is_data_in_a_script_that_cannot_end_early(page: str) -> None:
+def test_snapshot_text_cannot_end_its_script_element(page: str) -> None:
     assert "window.hacked=1<" not in page
     (viewer,) = [text for text in Elements(page).inside("script") if text.startswith("[")]
     shown = {snapshot["title"].split(" · ")[0]: snapshot for snapshot in json.loads(viewer)}
@@ -231,7 +231,7 @@ def test_text_of_a_snapshot_is_data_in_a_script_that_cannot_end_early(page: str)
     assert text.startswith("<script>window.hacked=1</script>␀␛[31m⟨U+202E⟩\U0001f984")
 
 
-def test_words_from_the_corpus_stay_words(page: str) -> None:
+def test_text_from_the_corpus_never_becomes_markup(page: str) -> None:
     elements = Elements(page)
     cells = "".join(elements.inside("bdi"))
     assert SCRIPT_SOURCE in cells
@@ -240,19 +240,19 @@ def test_words_from_the_corpus_stay_words(page: str) -> None:
     assert not [tag for tag, attributes in elements.tags if "onerror" in attributes or tag == "img"]
 
 
-def test_words_from_a_run_folder_stay_words(page: str) -> None:
+def test_text_from_a_run_folder_never_becomes_markup(page: str) -> None:
     assert "<b>bold" not in page
     assert "</script><i>" not in page
     elements = Elements(page)
     assert "runs/</script><i>/best" in "".join(elements.inside("bdi"))
-    # Inside a figure they are escaped once more, because plotly.js reads HTML in its labels.
+    # Inside a figure they are escaped twice, because plotly.js interprets HTML in its labels.
     figures = [json.loads(text) for text in elements.inside("script") if text.startswith("{")]
     names = {trace["name"] for figure in figures for trace in figure["data"]}
     assert "&lt;/script&gt;&lt;i&gt;" in names
     assert "&lt;b&gt;bold&lt;/b&gt;" in {row for figure in figures for row in figure["data"][0]["y"]}
 
 
-def test_scripts_of_its_own_and_none_from_elsewhere(page: str) -> None:
+def test_all_scripts_are_inlined(page: str) -> None:
     elements = Elements(page)
     scripts = [attributes for tag, attributes in elements.tags if tag == "script"]
     assert all(set(attributes) <= {"type"} for attributes in scripts)
@@ -260,7 +260,7 @@ def test_scripts_of_its_own_and_none_from_elsewhere(page: str) -> None:
     assert page.count("* plotly.js v") == 1
 
 
-def test_nothing_is_fetched_from_anywhere(page: str) -> None:
+def test_nothing_is_fetched(page: str) -> None:
     elements = Elements(page)
     for tag, attributes in elements.tags:
         for name, value in attributes.items():
@@ -308,7 +308,7 @@ def test_half_a_surrogate_pair_becomes_a_question_mark(page: str) -> None:
     assert clean({"a": ["\ud800", "\U0001f984"]}) == {"a": ["?", "\U0001f984"]}
 
 
-def test_a_label_that_is_no_number_crashes_nothing(tmp_path: Path) -> None:
+def test_a_label_that_is_not_finite_does_not_fail(tmp_path: Path) -> None:
     odd = [Measured("expand", 1, 0, math.nan), Measured("expand", 1, 1, math.inf)]
     trajectory = replace(BY_HAND[0], measured=[*BY_HAND[0].measured, *odd])
     store = write_store(tmp_path / "store", [trajectory])

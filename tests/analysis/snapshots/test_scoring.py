@@ -1,4 +1,4 @@
-"""Checkpoints beside measured values."""
+"""Scores of checkpoints on measured snapshots."""
 
 import dataclasses
 from dataclasses import replace
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mctrace.analysis.questions.catalogue import run_analysis
-from mctrace.analysis.report.sections.checkpoints import checkpoint_section, paired_differences
-from mctrace.analysis.report.sections.scorers import scorer_section
+from mctrace.analysis.report.sections.checkpoint_comparison import checkpoint_section, paired_differences
+from mctrace.analysis.report.sections.scorer_agreement import scorer_section
 from mctrace.analysis.snapshots.planned_edits import planned_edits
-from mctrace.analysis.snapshots.scoring import open_scorers, scored, scorer_agreement
+from mctrace.analysis.snapshots.scoring import open_checkpoints, score_snapshots, scorer_agreement
 from mctrace.analysis.snapshots.view import read_snapshots
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.batches.collate import make_batch
@@ -32,9 +32,9 @@ def checkpoints(tmp_path: Path) -> list[Path]:
 
 
 def test_scores_are_those_of_a_training_batch(store: Store, connection: Connection, checkpoints) -> None:
-    (scorer,) = open_scorers(checkpoints[:1])
+    (scorer,) = open_checkpoints(checkpoints[:1])
     views = read_snapshots(connection, store.at(), IDS, with_text=False)
-    found = scored(store.at(), views, [scorer])
+    found = score_snapshots(store.at(), views, [scorer])
     data = open_training_data(store.at(), "literal", 1.0)
     labelled = {s.snapshot_id: s for split in data.splits.values() for s in split}
     assert set(labelled) == set(IDS)
@@ -55,27 +55,27 @@ def test_scores_are_those_of_a_training_batch(store: Store, connection: Connecti
 def test_values_are_priced_by_the_actions_that_a_snapshot_has(
     store: Store, connection: Connection, tmp_path
 ) -> None:
-    (scorer,) = open_scorers([write_checkpoint(tmp_path / "values" / "best", target="value")])
+    (scorer,) = open_checkpoints([write_checkpoint(tmp_path / "values" / "best", target="value")])
     views = read_snapshots(connection, store.at(), IDS, with_text=False)
     protected = [dataclasses.replace(view, protected_tail=12) for view in views]
     free = [dataclasses.replace(view, protected_tail=0) for view in views]
     prices = []
     for some in (views, protected, free):
-        found = scored(store.at(), some, [scorer])
+        found = score_snapshots(store.at(), some, [scorer])
         prices.append([one.actions[0].scores["values"] for one in found])
     assert {view.protected_tail for view in views} != {12}
     assert prices[1] != prices[2]
-    one = scored(store.at(), views, [scorer])[0]
+    one = score_snapshots(store.at(), views, [scorer])[0]
     edits = planned_edits(
         one, 0.25, AllocatorConfig(expand_threshold=0, collapse_threshold=0, reversal_threshold=0)
     )
     assert set(edits) == {found.action for found in one.actions}
 
 
-def test_checkpoints_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
+def test_checkpoints_of_one_name_are_named_by_their_folders(tmp_path: Path) -> None:
     folders = [write_checkpoint(tmp_path / name / "run" / "best") for name in ("one", "two")]
-    assert [scorer.name for scorer in open_scorers(folders)] == [str(folder) for folder in folders]
-    assert open_scorers(folders[:1])[0].name == "run"
+    assert [scorer.name for scorer in open_checkpoints(folders)] == [str(folder) for folder in folders]
+    assert open_checkpoints(folders[:1])[0].name == "run"
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_checkpoints_of_one_name_are_called_by_their_folders(tmp_path: Path) -> 
 def test_a_checkpoint_of_other_labels_is_refused(
     store: Store, connection: Connection, tmp_path: Path, changes, what: str
 ) -> None:
-    (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", **changes)])
+    (scorer,) = open_checkpoints([write_checkpoint(tmp_path / "best", **changes)])
     views = read_snapshots(connection, store.at(), IDS[:1], with_text=False)
     with pytest.raises(InputError, match=f"trained on labels of another {what}"):
-        scored(store.at(), views, [scorer])
+        score_snapshots(store.at(), views, [scorer])
 
 
 def test_a_checkpoint_of_a_mixture_scores_each_kind_of_it(
     store: Store, connection: Connection, tmp_path: Path
 ) -> None:
-    (scorer,) = open_scorers([write_checkpoint(tmp_path / "best", gist_hash="mean+other")])
+    (scorer,) = open_checkpoints([write_checkpoint(tmp_path / "best", gist_hash="mean+other")])
     (view,) = read_snapshots(connection, store.at(), IDS[:1], with_text=False)
-    (found,) = scored(store.at(), [view], [scorer])
+    (found,) = score_snapshots(store.at(), [view], [scorer])
     assert found.scorers == [scorer.name]
     assert scorer.fits(replace(view, gist_hash="other").provenance)
     assert not scorer.fits(replace(view, gist_hash="third").provenance)
@@ -135,12 +135,12 @@ def test_agreement_is_a_rank_correlation_by_document(
     assert not [row for row in rows if row["scorer"] == "attention mass"]
 
 
-def test_without_scores_the_baselines_are_judged_on_everything(connection: Connection) -> None:
+def test_without_scores_the_baselines_are_judged_on_all_labels(connection: Connection) -> None:
     rows = scorer_agreement(connection, [])
     assert {row["scorer"] for row in rows} == {"recency"}
 
 
-def test_scorers_stand_beside_the_ceiling(connection: Connection) -> None:
+def test_the_scorer_section_shows_the_ceiling(connection: Connection) -> None:
     ceilings = run_analysis(connection, "rank_stability", half_horizon=16)
     section = scorer_section(scorer_agreement(connection, []), ceilings, "Judged on all.")
     kind = section.plots[0].figure["data"]
@@ -165,8 +165,8 @@ def test_differences_are_paired_by_document() -> None:
 def test_two_checkpoints_have_a_section_of_their_own(
     store: Store, connection: Connection, checkpoints
 ) -> None:
-    scorers = open_scorers(checkpoints)
-    views = scored(store.at(), read_snapshots(connection, store.at(), IDS, with_text=False), scorers)
+    scorers = open_checkpoints(checkpoints)
+    views = score_snapshots(store.at(), read_snapshots(connection, store.at(), IDS, with_text=False), scorers)
     section = checkpoint_section(*scorers, scorer_agreement(connection, views), views, "Judged on three.")
     assert section.title == "first and second"
     assert [plot.title for plot in section.plots] == [

@@ -1,4 +1,4 @@
-"""One snapshot as values: its spans, their text, and what was measured on them."""
+"""The view of a snapshot: its spans, their text, and measured values."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_spans_tile_the_context_with_their_text(snapshot: SnapshotView) -> None:
     assert snapshot.text_problem == ""
 
 
-def test_every_legal_action_is_there_and_knows_what_was_measured(snapshot: SnapshotView) -> None:
+def test_every_legal_action_has_its_measured_value(snapshot: SnapshotView) -> None:
     found = {(a.action.kind, a.action.node.level, a.action.node.index): a for a in snapshot.actions}
     expands = [("expand", 2, 0), *(("expand", 1, index) for index in range(4, 8))]
     # Blocks 14 and 15 lie in the protected tail of 8 tokens.
@@ -75,14 +75,14 @@ def test_spans_name_their_actions(snapshot: SnapshotView) -> None:
     assert [collapse for _, collapse in named[-2:]] == [None, None]
 
 
-def test_a_later_cursor_has_grown_at_level_0(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_later_cursor_adds_tokens_at_level_0(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     early, late = read(store, connection, "trajectory-b:64", "trajectory-b:68")
     assert (early.lod_map.cursor, late.lod_map.cursor) == (64, 68)
     assert len(late.spans) == len(early.spans) + 1
     assert len(late.actions) == len(early.actions) + 1  # block 14 has left the tail
 
 
-def test_the_plan_is_the_allocators_at_the_present_size(snapshot: SnapshotView) -> None:
+def test_planned_edits_are_the_allocators_at_the_present_size(snapshot: SnapshotView) -> None:
     config = AllocatorConfig(expand_threshold=0.0, collapse_threshold=0.0, reversal_threshold=0.0)
     plan = planned_edits(snapshot, 0.01, config)
     for found in snapshot.actions:
@@ -95,7 +95,7 @@ def test_the_plan_is_the_allocators_at_the_present_size(snapshot: SnapshotView) 
     assert set(planned_edits(snapshot, None, config).values()) == {"unknown"}
 
 
-def test_a_checkpoints_scores_make_the_plan(snapshot: SnapshotView) -> None:
+def test_planned_edits_follow_a_checkpoints_scores(snapshot: SnapshotView) -> None:
     wants_nothing = snapshot.with_scores({"net": np.zeros(37)})
     assert set(planned_edits(wants_nothing, 0.01, AllocatorConfig()).values()) == {"keep"}
 
@@ -140,14 +140,14 @@ def test_snapshots_are_found_by_id_and_by_its_beginning(connection: duckdb.DuckD
         ("", "several trajectories"),
     ],
 )
-def test_a_name_that_means_no_snapshot_says_what_to_do(
+def test_an_unknown_snapshot_is_refused_with_a_remedy(
     connection: duckdb.DuckDBPyConnection, name: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         find_snapshots(connection, name)
 
 
-def test_snapshots_worth_a_look_come_one_a_document_held_out_first(
+def test_chosen_snapshots_are_one_a_document_held_out_first(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     rows = run_analysis(connection, "snapshot_choice")

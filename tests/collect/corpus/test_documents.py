@@ -8,7 +8,6 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.documents import (
-    SPLITS,
     Document,
     Placement,
     SplitAssigner,
@@ -18,6 +17,7 @@ from mctrace.collect.corpus.documents import (
 )
 from mctrace.collect.corpus.source_text import TextInMemory
 from mctrace.collect.corpus.sources import Skipped
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens
 

@@ -17,13 +17,15 @@ from mctrace.collect.planning.on_policy import (
 from mctrace.collect.planning.run_plan import make_plan
 from mctrace.collect.planning.trajectories import MapMaker, plan_document
 from mctrace.collect.running.run_checks import calibration_id
-from mctrace.context.allocator import AllocatorConfig
+from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
+from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError
 from mctrace.gists.network.gistnet import MeanGistNet
+from mctrace.seeding import generator_for
 from mctrace.train.inference import score
 from tests.collect.lensnets import save_random_lensnet
 from tests.collect.making import PROVENANCE, TREE, make_document, small_config
@@ -103,6 +105,20 @@ def test_the_map_it_arrives_at_keeps_budget_and_tail_and_depends_on_the_key_alon
     others = {free.head_map(document, TREE, 0, 160, "key", number) for number in range(1, 8)}
     assert len(others | {one}) > 3
     assert one != recency_map_within(TREE, 0, 160, BUDGET, TAIL)
+
+
+def test_the_map_it_arrives_at_is_that_of_a_loop_written_by_hand(scorer):
+    document, rules = make_document(), AllocatorConfig(temperature=1.0)
+    tree = embed_document(tiny_model(), MeanGistNet(), document, TREE)
+    lod_map, recent = recency_map_within(TREE, 0, 136, BUDGET, TAIL), NOTHING_RECENT
+    for step, cursor in enumerate((140, 144, 148, 152, 156, 160)):
+        lod_map = lod_map.extended(cursor)
+        scores_N = scorer.scores(lod_map, tree.embeddings, budget=BUDGET, protected_tail=TAIL)
+        generator = generator_for("allocator", step, "key", 3)
+        candidates = candidates_of(lod_map, TAIL, scores_N)
+        done = allocate(lod_map, candidates, BUDGET, rules, recent, generator)
+        lod_map, recent = done.lod_map, done.recent
+    assert maps(scorer, temperature=1.0).head_map(document, TREE, 0, 160, "key", 3) == lod_map
 
 
 def test_without_noise_the_key_does_not_matter(scorer):

@@ -1,4 +1,4 @@
-"""What stands beside labels, on a store that has all of it: drops, joint edits, attention, an audited run."""
+"""Control sections on a store that has drops, joint edits, attention and an audited run."""
 
 import tarfile
 from pathlib import Path
@@ -21,7 +21,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
     return {page.key: page for page in report_pages(open_store(str(found.parent)).at(), ReportParts())}
 
 
-def test_worth_and_damage_stand_apart(pages: dict[str, Page]) -> None:
+def test_worth_and_damage_are_separated(pages: dict[str, Page]) -> None:
     (section,) = [section for section in pages["values"].sections if section.key == "controls"]
     *groups, diagonal = section.plots[0].figure["data"]
     assert sum(len(trace["x"]) for trace in groups) > 10
@@ -29,7 +29,7 @@ def test_worth_and_damage_stand_apart(pages: dict[str, Page]) -> None:
     assert "% of gists did worse than nothing" in section.paragraphs[0]
 
 
-def test_joint_edits_stand_against_their_sum(pages: dict[str, Page]) -> None:
+def test_joint_edits_are_compared_with_their_sum(pages: dict[str, Page]) -> None:
     (section,) = [section for section in pages["values"].sections if section.key == "joints"]
     sets, _ = section.plots[0].figure["data"]
     assert len(sets["x"]) == len(sets["y"]) > 1

@@ -1,4 +1,4 @@
-"""Two GistNets in one store: only questions both were asked, each kind's numbers apart."""
+"""Two GistNets in one store: compared only on questions measured with both."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_store_of_one_gistnet_has_no_such_section(connection):
     assert gist_sections(connection) == []
 
 
-def test_only_questions_that_each_was_asked_are_compared(mean_store):
+def test_only_questions_measured_with_each_are_compared(mean_store):
     write_as(mean_store, "better", [Measured("expand", 1, 4, 0.125), Measured("collapse", 1, 8, 0.0625)])
     with connect(mean_store.at()) as connection:
         rows = run_analysis(connection, "gist_values")
@@ -58,7 +58,7 @@ def test_only_questions_that_each_was_asked_are_compared(mean_store):
     assert [cells[1] for cells in section.tables[0].rows].count("better-net (better)") == 2
 
 
-def test_gistnets_that_were_asked_nothing_in_common_are_told_how_to_be(mean_store):
+def test_without_common_questions_the_section_names_the_remedy(mean_store):
     write_as(mean_store, "better", [Measured("expand", 1, 6, 0.125)])
     with connect(mean_store.at()) as connection:
         (section,) = gist_sections(connection)

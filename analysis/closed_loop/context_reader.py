@@ -1,0 +1,78 @@
+"""Incremental reader of an edited context: the loss of what follows, on cached keys and values.
+
+An edit moves no other entry's position, so the keys and values of everything before the first edited entry
+stay valid; only the rest runs again. A read equals a plain forward pass over the whole context
+(`collect/measuring/naive.py`), as the tests check.
+
+Shapes: N entries, L entries that run, H tokens whose loss is read.
+"""
+
+import numpy as np
+import torch
+
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.protocol import EvaluatedModel
+from mctrace.base_model.shared_attention import AttentionPlan, KeyValues, SharedSegment
+from mctrace.collect.measuring.evaluator import Baseline
+from mctrace.context.lod_map import Entries, LODMap
+from mctrace.context.working_context import gather_embeddings
+
+
+class ContextReader:
+    """Reads one document and caches the keys and values of the context it read last."""
+
+    def __init__(self, model: EvaluatedModel, document: DocumentTree) -> None:
+        self.model, self.document = model, document
+        self.num_entries_run = 0
+        """entries run through the model so far"""
+        self._start: int | None = None
+        self._entries: Entries | None = None
+        self._cache = KeyValues()
+
+    @torch.inference_mode()
+    def read(self, lod_map: LODMap, horizon: int) -> Baseline:
+        """Per-token NLL [H] in nats of the `horizon` tokens after the map's cursor, and the cache."""
+        entries = lod_map.extended(lod_map.cursor + horizon).entries
+        first_read, last_run = entries.index_of_token(lod_map.cursor) - 1, len(entries) - 1
+        crop = min(self._num_kept(entries, lod_map.start), first_read)
+        runs, record = entries.sliced(slice(crop, last_run)), KeyValues()
+        plan = AttentionPlan(
+            self._cache,
+            prefix=SharedSegment(0, crop, 0),
+            num_before=len(runs),
+            own_index=crop,
+            later_index=last_run,
+            record=record,
+        )
+        embeddings_Ld = gather_embeddings(runs, self.document.embeddings)
+        position_L = torch.from_numpy(runs.position_N(lod_map.start)).to(embeddings_Ld.device)
+        targets_H = self.document.tokens_T[lod_map.cursor : lod_map.cursor + horizon]
+        nll_1H = self.model.token_nll(embeddings_Ld[None], position_L[None], targets_H, [plan])
+        self.num_entries_run += len(runs)
+        self._start, self._entries = lod_map.start, entries.sliced(slice(0, last_run))
+        self._cache = _followed_by(self._cache, crop, record)
+        return Baseline(nll_1H[0], self._cache)
+
+    def _num_kept(self, entries: Entries, start: int) -> int:
+        """Number of leading entries that the last context shares, at the same positions."""
+        if self._entries is None or self._start != start:
+            return 0
+        num_both = min(len(entries), len(self._entries))
+        differs = (entries.level_N[:num_both] != self._entries.level_N[:num_both]) | (
+            entries.index_N[:num_both] != self._entries.index_N[:num_both]
+        )
+        return int(np.argmax(differs)) if differs.any() else num_both
+
+
+def _followed_by(kept: KeyValues, crop: int, new: KeyValues) -> KeyValues:
+    """The first `crop` entries of `kept`, then `new`."""
+    if not crop:
+        return new
+    layers = {}
+    for layer, (keys, values) in new.layers.items():
+        kept_keys, kept_values = kept.layers[layer]
+        layers[layer] = (
+            torch.cat([kept_keys[:, :, :crop], keys], dim=2),
+            torch.cat([kept_values[:, :, :crop], values], dim=2),
+        )
+    return KeyValues(layers)

@@ -1,0 +1,108 @@
+"""The policies of a closed loop: baselines by name and checkpoints, with a hash of their conditions."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mctrace.analysis.closed_loop.config import ClosedLoopConfig
+from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight, RecallOracle
+from mctrace.analysis.closed_loop.policies import (
+    Policy,
+    ScoredPolicy,
+    TokenWindow,
+    attention_scores,
+    lensnet_scores,
+    random_scores,
+    recency_scores,
+    similarity_scores,
+    word_scores,
+)
+from mctrace.base_model.source import ModelSource
+from mctrace.collect.planning.on_policy import load_scorer
+from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
+from mctrace.context.allocator import AllocatorConfig
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.errors import ConfigError
+from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
+
+
+@dataclass(frozen=True)
+class NamedPolicy:
+    """A policy with its name and a hash of everything that its rows depend on."""
+
+    name: str
+    policy: Policy
+    key: str
+
+
+def make_policies(
+    source: ModelSource,
+    provenance: Provenance,
+    config: ClosedLoopConfig,
+    allocator: AllocatorConfig,
+    protected_tail: int,
+    checkpoints: Sequence[Path],
+) -> Iterator[NamedPolicy]:
+    """The policies of `config.policies`, then one for each checkpoint folder.
+
+    Raises ConfigError when two have the same name, InputError for a checkpoint trained on labels of another
+    base model, GistNet or tree.
+    """
+
+    def named(name: str, policy: Policy, identity: str) -> NamedPolicy:
+        return NamedPolicy(name, policy, _key(identity, provenance, config, allocator, protected_tail))
+
+    baselines = _baselines(source, config, allocator)
+    names = set(config.policies)
+    for name in dict.fromkeys(config.policies):
+        yield named(name, baselines[name], name)
+    for folder in checkpoints:
+        name = name_of_checkpoint(folder)
+        if name in names:
+            raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
+        names.add(name)
+        scorer = load_scorer(folder, provenance, balances=config.rebalance)
+        yield named(name, ScoredPolicy(lensnet_scores(scorer), allocator), scorer.checkpoint_hash)
+
+
+def _baselines(
+    source: ModelSource, config: ClosedLoopConfig, allocator: AllocatorConfig
+) -> dict[str, Policy]:
+    hindsight = Hindsight(config.max_candidates)
+    literal_hindsight = Hindsight(config.max_candidates, literal=True)
+    return {
+        "full": TokenWindow(everything=True),
+        "lod0": TokenWindow(),
+        "recency": ScoredPolicy(recency_scores, allocator),
+        "random": ScoredPolicy(random_scores, allocator),
+        "attention": ScoredPolicy(attention_scores, allocator),
+        "similarity": ScoredPolicy(similarity_scores, allocator),
+        "words": ScoredPolicy(word_scores, allocator),
+        "told": ScoredPolicy(RecallOracle(source.load_tokenizer()), ORACLE_ALLOCATOR),
+        "hindsight": ScoredPolicy(hindsight, ORACLE_ALLOCATOR),
+        "literal_hindsight": ScoredPolicy(literal_hindsight, ORACLE_ALLOCATOR),
+    }
+
+
+def _key(
+    policy: str,
+    provenance: Provenance,
+    config: ClosedLoopConfig,
+    allocator: AllocatorConfig,
+    protected_tail: int,
+) -> str:
+    """Hash of what a row's numbers depend on; which other policies and documents there are is left out."""
+    loop = {
+        name: value for name, value in asdict(config).items() if name not in ("policies", "documents", "skip")
+    }
+    conditions = {
+        "policy": policy,
+        "closed_loop": loop,
+        "allocator": asdict(allocator),
+        "provenance": asdict(provenance),
+        "protected_tail": protected_tail,
+        "evaluator_version": EVALUATOR_VERSION,
+    }
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]

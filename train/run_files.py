@@ -1,0 +1,11 @@
+"""Names of the files in a run folder, shared by whoever writes and whoever reads them."""
+
+METRICS_FILE = "metrics.jsonl"
+"""one JSON object a line: a step's numbers on one split"""
+TENSORBOARD_FOLDER = "tensorboard"
+EVALUATION_FILE = "evaluation.json"
+"""scores of checkpoints and baselines on held-out labels"""
+CLOSED_LOOP_FILE = "closed_loop.json"
+"""summary of a closed loop by group and policy"""
+CLOSED_LOOP_ROWS_FILE = "closed_loop.jsonl"
+"""one line for each document and policy that is done, which a second run takes over"""
