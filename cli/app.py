@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from mctrace.cli.ask_app import ask_app
 from mctrace.cli.collect_app import collect_app
@@ -54,7 +55,9 @@ def main() -> None:
     _quiet_libraries()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except TyperException as error:
+        sys.exit(_refuse_arguments(error))
     except MctraceError as error:
         _complain(str(error))
         sys.exit(1)
@@ -82,9 +85,22 @@ _OF_THE_MACHINE = {
 """What no command can know beforehand: a full disk, a quota, a mode, a path that is too long."""
 
 
+def _refuse_arguments(error: TyperException) -> int:
+    """Says what is wrong with the command line and returns the exit status; no command at all asks for help."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if message.startswith("Usage:"):
+        print(message, file=sys.stderr)
+    else:
+        _complain(f"{message.rstrip('.')} ({context.command_path if context else 'mctrace'} --help)")
+    return error.exit_code
+
+
 def _complain(message: str) -> None:
+    """One line, whatever names and other people's messages are in it."""
+    line = " ".join(message.split()).removesuffix(" ^")
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     errors = Console(stderr=True, soft_wrap=True)
-    errors.print(f"mctrace: {message}", style="red", markup=False, highlight=False)
+    errors.print(f"mctrace: {line}", style="red", markup=False, highlight=False)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
