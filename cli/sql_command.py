@@ -161,7 +161,7 @@ def _write_csv(answer: pa.RecordBatchReader, text: TextIO) -> int:
 
 
 class _Lines:
-    """Ends lines as `tail` and `cut` take them; the writer has to believe in \\r\\n, else it quotes no \\r."""
+    """Ends lines as `tail` and `cut` take them; its writer believes in \\r\\n, else it would quote no \\r."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
