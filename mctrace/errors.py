@@ -5,6 +5,13 @@ also inherits the built-in it specialises, so that library users can catch what 
 Messages say what was wrong, where (file, row, key) and what to do about it.
 """
 
+import re
+
+
+def one_line(error: BaseException) -> str:
+    """What a library said over many lines, or in colours, as one plain line."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).replace("↳", "").split())
+
 
 class MctraceError(Exception):
     """Base of every error that is not a bug in mctrace."""

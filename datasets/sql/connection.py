@@ -203,7 +203,8 @@ def _read_files(
             f"create or replace view stored_{table} as {' union all by name '.join(relations)}"
         )
     except duckdb.Error as error:
-        raise StoreError(f"{version.location.uri} is damaged: {error} ({DAMAGE_REMEDY})") from error
+        what = str(error).partition("\n")[0]
+        raise StoreError(f"{version.location.uri} is damaged: {what} ({DAMAGE_REMEDY})") from error
 
 
 def read_sql(*parts: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import PartFile
+from mctrace.errors import StoreError
 
 _BLOCK = 8 * 2**20
 """Bytes read at once for a hash."""
@@ -13,11 +14,14 @@ _right: set[tuple[str, str, str]] = set()
 
 
 def file_hash(location: Location, place: str) -> str:
-    """sha256 of a file as it is now."""
+    """sha256 of a file as it is now. Raises StoreError when it cannot be read."""
     digest = hashlib.sha256()
-    with location.filesystem.open(location.path(place), "rb") as content:
-        while block := content.read(_BLOCK):
-            digest.update(block)
+    try:
+        with location.filesystem.open(location.path(place), "rb") as content:
+            while block := content.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise StoreError(f"{location.uri}/{place} cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
 
 

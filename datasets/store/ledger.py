@@ -50,7 +50,7 @@ from mctrace.datasets.store.ledger_head import (
 from mctrace.datasets.store.location import Location, sync_file, sync_folder
 from mctrace.datasets.store.parts import Part, PartFile, refuse_missing
 from mctrace.datasets.store.schemas import LEDGER
-from mctrace.errors import StoreError
+from mctrace.errors import StoreError, one_line
 
 RUN_IDS = "run_ids"
 """Commit metadata: the runs whose parts a version added, separated by spaces."""
@@ -317,7 +317,8 @@ class Ledger:
                 self._forget(name)
                 if int(newest.version()) > version:
                     return False
-                raise StoreError(f"cannot commit to the ledger of {self.location.uri}: {error}") from error
+                what = f"cannot commit to the ledger of {self.location.uri}: {one_line(error)}"
+                raise StoreError(what) from error
         self._rows[name] = list(change.rows)
         self._seal(version + 1, heads)
         return True
@@ -359,7 +360,7 @@ class Ledger:
         with contextlib.suppress(OSError):
             problems = chain_problems(self.location, Log.read(self.location))
             found = [f"{place} {what}" for place, what in problems]
-        what = "; ".join(found[:3]) or str(error)
+        what = "; ".join(found[:3]) or one_line(error)
         return StoreError(f"the ledger of {self.location.uri} is damaged: {what} (mctrace verify)")
 
     def _open(self, version: int | None) -> DeltaTable:

@@ -45,9 +45,7 @@ class Location:
                 "environment or in a profile (AWS_ACCESS_KEY_ID, AWS_PROFILE, …)"
             )
         if not uri.strip():
-            raise StoreError(
-                "store.uri is empty: give the folder or URI of a trace store (--store, store.uri)"
-            )
+            raise StoreError("store.uri is empty: give a folder or a URI (--store, or store.uri)")
         try:
             # What another driver wrote a moment ago must be seen: no listing is ever remembered.
             filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
@@ -96,7 +94,10 @@ class Location:
             # One listing names a thousand objects; to ask for each would be a request each.
             found = self.filesystem.find(root, detail=True)
             return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in found.items()}
-        return dict(_sizes_below(root, folder))
+        try:
+            return dict(_sizes_below(root, folder))
+        except PermissionError as error:
+            raise StoreError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """`function` of each item, in order; many at once where each is a round trip to an object store."""

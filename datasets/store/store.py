@@ -21,7 +21,7 @@ from mctrace.datasets.store.parts import STAGING, Part
 from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
 from mctrace.datasets.store.sweep_notices import FOLDER as SWEEPS
 from mctrace.datasets.store.sweep_notices import noticed
-from mctrace.errors import InputError, StoreError
+from mctrace.errors import InputError, StoreError, one_line
 
 DATASET_KIND = "dataset"
 DERIVED_BY = "derived:"
@@ -232,7 +232,7 @@ def create_store(uri: str) -> Store:
         except (OSError, DeltaError) as error:
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(f"cannot create a store at {uri}: {error}") from error
+            raise StoreError(f"cannot create a store at {uri}: {one_line(error)}") from error
     return open_store(uri)
 
 
