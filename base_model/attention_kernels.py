@@ -61,14 +61,24 @@ def varlen_cuda(
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     B, h, L, e = query.shape
-    packed = [part.transpose(1, 2).reshape(-1, part.shape[1], e) for part in (query, key, value)]
-    ends = [
-        torch.arange(0, (B + 1) * length, length, dtype=torch.int32, device=query.device)
-        for length in (L, key.shape[2])
-    ]
-    window = (-1, 0) if causal else (-1, -1)
+    n = key.shape[2]
+    packed_query, packed_key, packed_value = (
+        part.transpose(1, 2).reshape(-1, part.shape[1], e) for part in (query, key, value)
+    )
+    end_query, end_key = (
+        torch.arange(0, (B + 1) * length, length, dtype=torch.int32, device=query.device) for length in (L, n)
+    )
     out, lse = varlen_attn(
-        *packed, *ends, L, key.shape[2], return_aux=AuxRequest(lse=True), scale=scale, window_size=window
+        packed_query,
+        packed_key,
+        packed_value,
+        end_query,
+        end_key,
+        L,
+        n,
+        return_aux=AuxRequest(lse=True),
+        scale=scale,
+        window_size=(-1, 0) if causal else (-1, -1),
     )
     return out.view(B, L, h, e).transpose(1, 2), lse.view(h, B, L).transpose(0, 1)
 

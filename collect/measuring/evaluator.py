@@ -177,7 +177,8 @@ def _run(
         )
     # All rows at once: every copy to a device costs the same, however short.
     whole = rows[0].followed_by(*rows[1:])
-    embeddings_BLd = gather_embeddings(whole, document.embeddings).unflatten(0, (len(rows), -1))
+    embeddings_Md = gather_embeddings(whole, document.embeddings)
+    embeddings_BLd = embeddings_Md.view(len(rows), -1, embeddings_Md.shape[1])
     position_BL = torch.from_numpy(whole.position_N(trajectory.head.start)).view(len(rows), -1)
     first_token = edits[group.members[0]].first_token
     return model.token_nll(
