@@ -86,7 +86,7 @@ _OF_THE_MACHINE = {
 
 
 def _refuse_arguments(error: TyperException) -> int:
-    """Says what is wrong with the command line and returns the exit status; no command at all asks for help."""
+    """Print what is wrong with the command line and return the exit status; without a command, print help."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if message.startswith("Usage:"):
         print(message, file=sys.stderr)
