@@ -46,8 +46,8 @@ from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import ConfigError, InputError, ModelError
 from mctrace.ranges import check_choice
+from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_name
 from mctrace.train.evaluation.statistics import Interval
-from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
 
 ROWS_FILE = "closed_loop.jsonl"
 """One line for each document and policy that is done; what a second run takes over."""
@@ -231,7 +231,7 @@ def _contenders(
         yield Contender(name, known[name], _key(config, provenance, name))
     taken = set(loop.policies)
     for folder in checkpoints:
-        name = name_of_checkpoint(folder)
+        name = checkpoint_name(folder)
         if name in taken:
             raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
         taken.add(name)

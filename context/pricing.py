@@ -13,7 +13,7 @@ import numpy as np
 from mctrace.context.allocator_candidates import Candidates
 
 
-def less_price(candidates: Candidates, room: int, positions: int) -> Candidates:
+def subtract_price(candidates: Candidates, room: int, positions: int) -> Candidates:
     """Candidates scored by values of detail, less the price of the positions that each takes or frees.
 
     `room` is what the working context may grow by (negative: has to shrink by), `positions` what one action

@@ -32,7 +32,7 @@ from mctrace.context.actions import Action
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
-from mctrace.context.pricing import less_price
+from mctrace.context.pricing import subtract_price
 from mctrace.context.trajectory import Trajectory
 from mctrace.seeding import generator_for
 
@@ -173,7 +173,7 @@ def _retrieved(view: View, candidates: Candidates, likeness_A: FloatArray) -> Ca
         return candidates
     score_A = (likeness_A - likeness_A.min()) / max(float(likeness_A.std()), 1e-12)
     room = view.budget - view.lod_map.num_entries
-    return less_price(replace(candidates, score_A=score_A), room, view.lod_map.tree.block_size - 1)
+    return subtract_price(replace(candidates, score_A=score_A), room, view.lod_map.tree.block_size - 1)
 
 
 def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
@@ -209,7 +209,7 @@ class Hindsight:
         if self.literal:
             return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
         room = view.budget - view.lod_map.num_entries
-        return less_price(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
+        return subtract_price(candidates.rescored(values), room, view.lod_map.tree.block_size - 1)
 
     def values_of_detail(self, view: View, candidates: Candidates) -> dict[Action, float]:
         """Measured value of detail per action, nats per token over the next K tokens."""

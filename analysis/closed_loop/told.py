@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from mctrace.analysis.closed_loop.policies import View
 from mctrace.collect.corpus.recall import asked_in
 from mctrace.context.allocator_candidates import Candidates
-from mctrace.context.pricing import less_price
+from mctrace.context.pricing import subtract_price
 
 _AWAITED = 1.0
 _OLDEST, _NEWEST = 0.1, 0.2
@@ -79,4 +79,4 @@ def told_scores(facts: list[AskedFact], view: View) -> Candidates:
 
     values_A = np.array([value(place) for place in range(len(candidates))])
     room = view.budget - view.lod_map.num_entries
-    return less_price(replace(candidates, score_A=values_A), room, tree.block_size - 1)
+    return subtract_price(replace(candidates, score_A=values_A), room, tree.block_size - 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.errors import ModelError
-from mctrace.gists.evaluation.judgement import Judgement, Row
-from mctrace.gists.network.transformer import WEIGHTS
+from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, LossRow
+from mctrace.gists.network.transformer_gistnet import WEIGHTS
 from mctrace.train.evaluation.statistics import Interval
 
 TRAINING = "training.json"
@@ -20,7 +20,7 @@ CARD = "MODEL_CARD.md"
 NOTES = "notes.md"
 
 
-def write_card(folder: Path, judgement: Judgement, answer: Mapping[str, Any]) -> None:
+def write_card(folder: Path, judgement: GistEvaluation, answer: Mapping[str, Any]) -> None:
     """Writes MODEL_CARD.md into `folder`; `answer` is what evaluation.json holds."""
     text = "\n\n".join([*_training(folder, answer), *_table(judgement, answer), *_notes(folder)])
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
@@ -71,7 +71,7 @@ def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
     return [f"Validation loss up to the step that was kept, nats per token: {points}."] if points else []
 
 
-def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:
+def _table(judgement: GistEvaluation, answer: Mapping[str, Any]) -> list[str]:
     settings = answer["settings"]
     counts = ", ".join(f"{count} of {corpus}" for corpus, count in answer["num_documents"].items())
     horizons = settings["horizons"]
@@ -84,7 +84,7 @@ def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:
         f"less deleted @{horizons[-1]}",
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[LossRow]] = {}
     for row in judgement.rows:
         setting = row.setting
         share = f"{setting.share:.0%} {setting.placement} of {setting.context_tokens:,}"
@@ -103,7 +103,7 @@ def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _spans(judgement: Judgement, tolerance: float) -> list[str]:
+def _spans(judgement: GistEvaluation, tolerance: float) -> list[str]:
     lines = ["| corpus | variant | horizon | spans | share |", "| --- | --- | --- | --- | --- |"]
     for row in judgement.spans:
         share = _cell(row.share_within_tolerance, 2)
@@ -111,7 +111,7 @@ def _spans(judgement: Judgement, tolerance: float) -> list[str]:
     return [f"Single level-1 spans that cost less than {tolerance} nats per token:", "\n".join(lines)]
 
 
-def _diversity(judgement: Judgement) -> list[str]:
+def _diversity(judgement: GistEvaluation) -> list[str]:
     lines = ["| corpus | variant | level | neighbours | all pairs |", "| --- | --- | --- | --- | --- |"]
     for row in judgement.diversity:
         cells = [row.corpus, row.variant, str(row.level), _cell(row.neighbours), _cell(row.pairs)]

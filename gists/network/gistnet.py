@@ -57,10 +57,10 @@ def build_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) 
 
     Raises ModelError when the GistNet returns another shape or anything that is not finite.
     """
-    return grow_tree(gistnet, token_embeddings_Td, shape)
+    return differentiable_tree(gistnet, token_embeddings_Td, shape)
 
 
-def grow_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) -> Sequence[Tensor]:
+def differentiable_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) -> Sequence[Tensor]:
     """The same, differentiable: gradients flow from the gists of every level into the GistNet's weights."""
     levels = [token_embeddings_Td]
     width = token_embeddings_Td.shape[1]

@@ -10,7 +10,7 @@ from types import FunctionType
 
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
-from mctrace.gists.network.transformer import TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import TransformerGistNet
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 

@@ -17,14 +17,14 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.errors import InputError
 from mctrace.gists.config import GistTrainConfig
-from mctrace.gists.training.patterns import with_gists
+from mctrace.gists.training.collapsed_maps import with_gists
 from mctrace.seeding import generator_for
 
 IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Window:
+class TrainingWindow:
     """Token ids [T] of a stretch of a document, and the LOD maps over it that are held to its full text.
 
     Losses are read from `first_scored` (a token of the window) on, behind the first gist at the earliest.
@@ -37,7 +37,7 @@ class Window:
 
 def training_windows(
     documents: Sequence[IntArray], tree: TreeShape, config: GistTrainConfig, *, first_step: int = 1
-) -> Iterator[list[Window]]:
+) -> Iterator[list[TrainingWindow]]:
     """The windows of step `first_step`, of the next, and so on without end.
 
     A document is drawn as often as its number of tokens. Raises InputError when none is long enough.
@@ -61,7 +61,7 @@ def training_windows(
 
 def validation_windows(
     documents: Sequence[IntArray], tree: TreeShape, config: GistTrainConfig
-) -> list[Window]:
+) -> list[TrainingWindow]:
     """The same windows at every validation, from documents in turn, as the end of the curriculum has them.
 
     Raises InputError when no document is long enough.
@@ -87,7 +87,7 @@ def validation_windows(
 
 def draw_window(
     document: IntArray, tree: TreeShape, config: GistTrainConfig, step: int, chance: np.random.Generator
-) -> Window:
+) -> TrainingWindow:
     """One window of `document` as the curriculum has it at `step`, with its patterns."""
     objective = config.objective
     progress = min(1.0, step / objective.curriculum_steps) if objective.curriculum_steps else 1.0
@@ -106,7 +106,7 @@ def draw_window(
     # Where every token counts, the newest block stays: something must be left to score.
     num_replaceable = (length - tail) // tree.block_size - (1 if is_near else 0)
     patterns = _patterns(tree, length, num_replaceable, share, is_coarse, config, chance)
-    return Window(tokens_T, patterns, 0 if is_near else length - objective.scored_tokens)
+    return TrainingWindow(tokens_T, patterns, 0 if is_near else length - objective.scored_tokens)
 
 
 def _patterns(

@@ -9,7 +9,7 @@ from mctrace.context.actions import ActionArrays
 from mctrace.context.allocator import AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import Candidates, candidates_of
 from mctrace.context.lod_map import LODMap
-from mctrace.context.pricing import less_price, shadow_price
+from mctrace.context.pricing import shadow_price, subtract_price
 from mctrace.context.tree import TreeShape
 
 TREE = TreeShape(block_size=4, max_level=2)
@@ -44,7 +44,7 @@ def test_the_shadow_price_parts_what_is_worth_its_place_from_what_is_not(gains, 
     found = candidates(gains, costs)
     price = shadow_price(found, room, positions=3)
     assert price >= 0
-    score_A = less_price(found, room, positions=3).score_A
+    score_A = subtract_price(found, room, positions=3).score_A
     np.testing.assert_allclose(score_A, found.score_A - price)
     assert (score_A[: len(gains)] > 1e-9).sum() == wanted
     assert (score_A[len(gains) :] < -1e-9).sum() == sold
@@ -78,5 +78,5 @@ def test_values_alone_collapse_nothing_and_priced_ones_swap_what_pays():
     found = candidates_of(lod_map, 4, value_N)
     budget = lod_map.num_entries
     assert not allocate(lod_map, found, budget, config).edits
-    edits = allocate(lod_map, less_price(found, 0, positions=3), budget, config).edits
+    edits = allocate(lod_map, subtract_price(found, 0, positions=3), budget, config).edits
     assert {(edit.kind, edit.node.index) for edit in edits} == {("expand", 0), ("collapse", 3)}

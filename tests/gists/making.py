@@ -5,7 +5,7 @@ import torch
 
 from mctrace.context.tree import TreeShape
 from mctrace.gists.config import GistObjectiveConfig, GistOptimiserConfig, GistTrainConfig
-from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import GistNetConfig, TransformerGistNet
 from tests.models import VOCABULARY, WIDTH
 
 TREE = TreeShape(4, 2)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mctrace.gists.network.loading import SHIPPED, load_gistnet, shipped_names
-from mctrace.gists.network.transformer import TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import TransformerGistNet
 
 
 def test_one_ships_for_the_demos_model():

@@ -12,9 +12,9 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.contexts import Context, TreeEmbeddings, unlabelled_batch
 from mctrace.errors import InputError
+from mctrace.train.checkpoints.lensnet_checkpoint import describe
 from mctrace.train.config import TrainConfig
 from mctrace.train.inference import rebalance, score
-from mctrace.train.loop.checkpoint import describe
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.serving.scorer import Scorer

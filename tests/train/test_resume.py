@@ -28,12 +28,12 @@ SETTINGS = {
 SLOW = """
 import sys, time
 from mctrace.cli import app
-from mctrace.train.objectives import gradients
-step = gradients.LensNetStep.__call__
+from mctrace.train.objectives.lensnet_gradients import LensNetGradients
+step = LensNetGradients.__call__
 def slow(self, parts):
     time.sleep(0.1)
     return step(self, parts)
-gradients.LensNetStep.__call__ = slow
+LensNetGradients.__call__ = slow
 app.main()
 """
 

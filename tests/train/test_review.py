@@ -18,16 +18,16 @@ from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.batch import scores_of_actions
 from mctrace.datasets.batches.pairs import detail_direction
 from mctrace.train.config import OptimiserConfig, TrainConfig
-from mctrace.train.evaluation.evaluate import evaluate
 from mctrace.train.evaluation.preference_metrics import correlations_of_groups
-from mctrace.train.loop.lensnet_training import Training
+from mctrace.train.evaluation.split_evaluation import evaluate_network
+from mctrace.train.loop.lensnet_training import LensNetTraining
 from mctrace.train.loop.sign_alert import SignAlert
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.objectives.budget import budget_masses
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.counterfactual import budget_loss, counterfactual_loss, illegality_loss
-from mctrace.train.objectives.gradients import Examples
+from mctrace.train.objectives.lensnet_gradients import Examples
 from mctrace.train.objectives.preference import preference_loss
 from mctrace.train.objectives.preference_state import PreferenceState
 from tests.train.pairs import random_pairs
@@ -180,7 +180,7 @@ def training(name, objective):
         network=TINY[name], objective=ObjectiveConfig(objective), optimiser=optimiser, device="cpu",
         eval_interval=80, save_interval=80,
     )  # fmt: skip
-    return Training.of(build_network(config.network, EMBEDDING_DIM), config)
+    return LensNetTraining.of(build_network(config.network, EMBEDDING_DIM), config)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -189,8 +189,8 @@ def test_after_a_little_training_scores_fall_with_delta_nll(make_batch, name):
     batch = make_batch(6, num_snapshots=4, one_action_per_entry=True)
     run = training(name, "counterfactual")
     examples = [Examples(labels=batch)]
-    run.fit(repeat(examples), evaluate=lambda _: {"loss": 0.0}, save=lambda *_: None)
-    found = evaluate(run.network, examples, run.config.objective).scalars()
+    run.run(repeat(examples), evaluate=lambda _: {"loss": 0.0}, save=lambda *_: None)
+    found = evaluate_network(run.network, examples, run.config.objective).scalars()
     assert found["score_delta_nll_expand_mean"] < -0.2
     assert found["utility_correlation_mean"] > 0.3
 
@@ -209,7 +209,7 @@ def test_after_a_little_training_opinions_of_moves_fall_with_what_they_do_to_the
     )
     run = training(name, "preference")
     examples = [Examples(pairs=pairs)]
-    run.fit(repeat(examples), evaluate=lambda _: {"loss": 0.0}, save=lambda *_: None)
+    run.run(repeat(examples), evaluate=lambda _: {"loss": 0.0}, save=lambda *_: None)
     with torch.no_grad():
         correlations = correlations_of_groups(run.network.eval()(pairs.contexts), both_ways)
     assert sum(correlations) / len(correlations) < -0.5
@@ -256,9 +256,9 @@ def test_learning_the_wrong_sign_does_not_pass_in_silence(make_batch):
     run = training("dual_cross_attention", "counterfactual")
     config = replace(run.config, eval_interval=10)
     heard = []
-    replace(run, config=config).fit(
+    replace(run, config=config).run(
         repeat([Examples(labels=upside_down)]),
-        evaluate=lambda net: evaluate(net, [Examples(labels=batch)], config.objective).scalars(),
+        evaluate=lambda net: evaluate_network(net, [Examples(labels=batch)], config.objective).scalars(),
         save=lambda *_: None,
         sinks=[SignAlert(heard.append, patience=3)],
     )

@@ -9,7 +9,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from mctrace.gists.network.loading import load_gistnet
-from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import GistNetConfig, TransformerGistNet
 
 USERS_CODE = '''
 import torch

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mctrace.errors import InputError
-from mctrace.gists.training.patterns import collapse_share
+from mctrace.gists.training.collapsed_maps import collapse_share
 from mctrace.gists.training.windows import training_windows, validation_windows
 from mctrace.seeding import generator_for
 from tests.gists.making import TREE, document, tiny_config

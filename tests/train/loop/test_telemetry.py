@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mctrace.errors import ConfigError
-from mctrace.train.loop.diagnostics import diagnose, histogram
+from mctrace.train.loop.diagnostics import batch_diagnostics, histogram
 from mctrace.train.loop.sign_alert import SignAlert
 from mctrace.train.loop.telemetry import Histogram, JsonlSink, TensorBoardSink, WandbSink
-from mctrace.train.objectives.gradients import Examples, Scored
+from mctrace.train.objectives.lensnet_gradients import Examples, ScoredExamples
 from tests.train.pairs import random_pairs
 
 
@@ -94,7 +94,7 @@ def test_the_alarm_rings_once_per_long_spell_of_the_wrong_sign():
         alert.write(step, "validation", {"utility_correlation": value})
         alert.write(step, "train", {"utility_correlation": -1.0})
     assert len(heard) == 2
-    assert "utility_correlation should be positive and has been -0.2" in heard[0]
+    assert "utility_correlation should be positive, but was -0.2 at step 4" in heard[0]
 
 
 def test_the_alarm_knows_which_sign_each_correlation_should_have():
@@ -110,11 +110,11 @@ def test_diagnostics_of_labels_and_pairs(make_batch):
     batch = make_batch(0)
     scores = batch.target_utilities * 0.5
     examples = Examples(labels=batch, pairs=random_pairs(batch))
-    found = diagnose(Scored(examples, scores, scores))
+    found = batch_diagnostics(ScoredExamples(examples, scores, scores))
     assert found["utility_correlation_min"] <= found["utility_correlation_mean"]
     assert found["utility_correlation_mean"] <= found["utility_correlation_max"]
     assert found["legality_compliance"] == 1.0
     assert sum(found["score_histogram"].counts) == int(batch.entry_mask.sum())
     assert found["score_max"] == pytest.approx(float(scores.max()))
     assert {"adv_delta_mean", "adv_delta_p95", "expansion_mass", "collapse_mass"} <= found.keys()
-    assert diagnose(None) == {}
+    assert batch_diagnostics(None) == {}

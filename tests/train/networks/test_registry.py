@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mctrace.errors import InputError
-from mctrace.train.inference import evaluating, mask_illegal, rebalance, score
+from mctrace.train.inference import evaluation_mode, mask_illegal, rebalance, score
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.dual_cross_attention import tail_matches
 from mctrace.train.networks.lensnet import entry_features
@@ -250,7 +250,7 @@ def test_score_is_legal_without_dropout_and_restores_the_mode(make_batch):
     values = score(network, batch, signed=False)
     assert torch.equal(mask_illegal(values, batch), first)
     assert not torch.equal(values, first)
-    with evaluating(network):
+    with evaluation_mode(network):
         assert not network.training
 
 

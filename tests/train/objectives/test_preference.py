@@ -13,7 +13,7 @@ from mctrace.train.objectives.preference import (
     policy_kl,
     preference_loss,
     preference_strength,
-    preference_values,
+    preference_telemetry,
     rank_hinge,
 )
 from mctrace.train.objectives.preference_state import PreferenceState
@@ -209,7 +209,7 @@ def test_values_under_the_specification_s_names(make_batch):
     pairs = random_pairs(make_batch(3))
     agreeing = torch.zeros(pairs.contexts.levels.shape)
     agreeing[pairs.row[0]] = pairs.direction[0]
-    found = preference_values(agreeing, pairs)
+    found = preference_telemetry(agreeing, pairs)
     assert 0 < found["preference_agreement"] <= 1
     advs = torch.cat([pairs.from_adv_delta, pairs.to_adv_delta])
     assert found["adv_delta_mean"] == pytest.approx(float(advs.mean()))
