@@ -227,9 +227,9 @@ def _contenders(
         "hindsight": Scored(Hindsight(loop.max_candidates), ORACLE_ALLOCATOR),
         "literal_hindsight": Scored(Hindsight(loop.max_candidates, literal=True), ORACLE_ALLOCATOR),
     }
-    for name in dict.fromkeys(loop.policies):
-        yield Contender(name, known[name], _key(config, provenance, name))
-    taken = set(loop.policies)
+    for policy in dict.fromkeys(loop.policies):
+        yield Contender(policy, known[policy], _key(config, provenance, policy))
+    taken: set[str] = set(loop.policies)
     for folder in checkpoints:
         name = checkpoint_name(folder)
         if name in taken:

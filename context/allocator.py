@@ -10,6 +10,7 @@ Shapes: A candidate actions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from mctrace.context.allocator_candidates import Candidates
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.errors import ConfigError, LegalityError
-from mctrace.ranges import check_range
+from mctrace.ranges import NonNegativeFloat, NonNegativeInt, check_range, check_ranges
 
 _EULER_GAMMA = 0.5772156649015329
 """mean of a standard Gumbel variable"""
@@ -27,31 +28,29 @@ _EULER_GAMMA = 0.5772156649015329
 
 @dataclass(frozen=True)
 class AllocatorConfig:
-    """How the allocator reads scores. Thresholds and temperature are in score units."""
+    """Settings of the focus allocator. Thresholds and temperature are in score units."""
 
-    num_edits: int = 4
-    """most edits a step (n_diff); only the budget may ask for more"""
-    expand_threshold: float = 0.2
-    """score from which a gist is expanded"""
-    collapse_threshold: float = 0.2
-    """minus the score from which siblings are collapsed"""
-    cooldown: int = 2
+    section: ClassVar[str] = "allocator"
+
+    num_edits: NonNegativeInt = 4
+    """maximum number of edits per step (n_diff); only the budget may require more"""
+    expand_threshold: NonNegativeFloat = 0.2
+    """lowest score at which a gist is expanded"""
+    collapse_threshold: NonNegativeFloat = 0.2
+    """minus the highest score at which siblings are collapsed"""
+    cooldown: NonNegativeInt = 2
     """steps during which an action on a node is not undone"""
-    reversal_threshold: float = 0.4
-    """takes the thresholds' place for undoing a recent action after its cooldown (hysteresis)"""
-    reversal_steps: int = 8
+    reversal_threshold: NonNegativeFloat = 0.4
+    """threshold for undoing a recent action after its cooldown (hysteresis); at least the other two"""
+    reversal_steps: NonNegativeInt = 8
     """steps for which an action counts as recent"""
-    temperature: float = 0.0
-    """spread of the noise put on scores, for exploration; 0: none"""
+    temperature: NonNegativeFloat = 0.0
+    """scale of the Gumbel noise added to scores, for exploration; 0: none"""
 
     def __post_init__(self) -> None:
-        check_range("allocator.num_edits", self.num_edits, at_least=0)
-        for name in ("expand_threshold", "collapse_threshold", "temperature"):
-            check_range(f"allocator.{name}", getattr(self, name), at_least=0)
-        check_range("allocator.cooldown", self.cooldown, at_least=0)
-        check_range("allocator.reversal_steps", self.reversal_steps, at_least=0)
+        check_ranges(self)
         lowest = max(self.expand_threshold, self.collapse_threshold)
-        check_range("allocator.reversal_threshold", self.reversal_threshold, at_least=lowest)
+        check_range(f"{self.section}.reversal_threshold", self.reversal_threshold, at_least=lowest)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ project that speaks of spans, parents or costs asks this file.
 """
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from mctrace.errors import ConfigError
+from annotated_types import Ge, Le
+
+from mctrace.ranges import check_ranges
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -22,14 +25,15 @@ class Node:
 class TreeShape:
     """Children per node (K) and the coarsest level; the same for every document of a run."""
 
-    block_size: int = 32
-    max_level: int = 2
+    section: ClassVar[str] = "tree"
+
+    block_size: Annotated[int, Ge(2)] = 32
+    """K, children per node"""
+    max_level: Annotated[int, Ge(1), Le(4)] = 2
+    """the coarsest level"""
 
     def __post_init__(self) -> None:
-        if self.block_size < 2:
-            raise ConfigError(f"tree.block_size must be at least 2, got {self.block_size}")
-        if not 1 <= self.max_level <= 4:
-            raise ConfigError(f"tree.max_level must be between 1 and 4, got {self.max_level}")
+        check_ranges(self)
 
     def span_width(self, level: int) -> int:
         """Tokens that one node of `level` stands for."""
