@@ -1,7 +1,7 @@
-"""The judgement as rows: what each variant costs over the full text, with intervals over documents.
+"""Summary of a GistNet evaluation: loss changes by corpus, setting and variant, with bootstrap intervals.
 
-Every interval is a bootstrap over documents, windows of one document averaged first; `versus_deleted` is
-paired, the same documents in both, so that its upper end below zero means better than deletion.
+Intervals are bootstraps over documents, after averaging the windows of each document. `versus_deleted` is
+paired by document: an upper end below zero means better than deletion.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from mctrace.train.evaluation.statistics import Interval, bootstrap_interval
 
 @dataclass(frozen=True)
 class LossRow:
-    """One corpus, setting, variant and horizon: nats per token more than the full text."""
+    """Loss change to the full text of one corpus, setting, variant and horizon, nats per token."""
 
     corpus: str
     setting: GistSetting
@@ -23,12 +23,12 @@ class LossRow:
     horizon: int
     delta_nll: Interval
     versus_deleted: Interval | None
-    """delta_nll less that of deletion, by document; None for deletion itself"""
+    """delta_nll minus that of deletion, paired by document; None for deletion itself"""
 
 
 @dataclass(frozen=True)
 class SpanRow:
-    """Single spans replaced by their gist: the share that costs less than the tolerance."""
+    """Share of single spans whose replacement by their gist costs less than the tolerance."""
 
     corpus: str
     variant: str
@@ -39,7 +39,7 @@ class SpanRow:
 
 @dataclass(frozen=True)
 class DiversityRow:
-    """Mean cosine distance of a document's gists, between neighbours and over all pairs."""
+    """Mean cosine distance of a document's gists: between neighbours and over all pairs."""
 
     corpus: str
     variant: str
@@ -50,7 +50,7 @@ class DiversityRow:
 
 @dataclass(frozen=True)
 class GistEvaluation:
-    """Everything `mctrace gist evaluate` says."""
+    """The result of `mctrace gist evaluate`."""
 
     rows: tuple[LossRow, ...]
     spans: tuple[SpanRow, ...]
@@ -63,7 +63,7 @@ class GistEvaluation:
 def summarise_evaluation(
     found: Iterable[LossChange | Diversity], config: GistEvaluationConfig
 ) -> GistEvaluation:
-    """Sums up what `evaluate_document` measured on every document."""
+    """Summarise the results of `evaluate_document` over all documents."""
     measured: list[LossChange] = []
     diversity: list[Diversity] = []
     for item in found:

@@ -1,9 +1,8 @@
-"""What gists are worth on held-out documents: the frozen model's loss with them, without, and in full.
+"""Loss changes by gists on held-out documents: the frozen model's loss with gists and with deletion.
 
-A case is a window of a document and a LOD map over it. Its losses are read on the horizon behind the map,
-once for each variant: `full` (every token), `deleted` (the map's gists left out, all other positions
-unchanged) and every GistNet given. Every number kept is a difference to `full` on the same tokens, in nats
-per token.
+Losses are measured on the horizon after a window's LOD map, once for each variant: `full` (every token),
+`deleted` (the map's gists left out, all other positions unchanged) and every GistNet. All results are
+differences to `full` on the same tokens, in nats per token.
 
 Shapes: T tokens of a window, H tokens of the horizon, M nodes, d embedding width.
 """
@@ -32,7 +31,7 @@ PLACEMENTS: tuple[Placement, ...] = ("oldest", "random")
 
 @dataclass(frozen=True)
 class HeldOutDocument:
-    """One document nothing was trained on: its identity, the corpus it counts to, and its token ids."""
+    """One held-out document: id, corpus, and token ids."""
 
     document_id: str
     corpus: str
@@ -41,7 +40,7 @@ class HeldOutDocument:
 
 @dataclass(frozen=True)
 class GistSetting:
-    """Which nodes stand as gists: a share of the context's nodes of one level."""
+    """The nodes replaced by gists: a share of the context's nodes of one level."""
 
     level: int
     placement: Placement
@@ -51,18 +50,18 @@ class GistSetting:
 
 @dataclass(frozen=True)
 class LossChange:
-    """One document, setting and variant: the change of the mean loss over the first h tokens, by h."""
+    """Change of the mean loss over the first h tokens of the horizon, by h, of one document and variant."""
 
     document: HeldOutDocument
     setting: GistSetting | None
-    """None: one span alone, a level-1 gist in an otherwise full context"""
+    """None for a single span: one level-1 gist in an otherwise full context"""
     variant: str
     delta_nll: Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How far a document's gists of one level are apart: mean cosine distances, 0 where all are alike."""
+    """Mean cosine distances of a document's gists of one level: between neighbours and over all pairs."""
 
     document: HeldOutDocument
     variant: str
@@ -72,10 +71,10 @@ class Diversity:
 
 
 def evaluation_settings(tree: TreeShape, config: GistEvaluationConfig) -> Iterator[GistSetting]:
-    """Every setting the configuration asks for, less those a context has too few nodes for.
+    """All configured settings for which a context has enough nodes.
 
-    Left out are shares that come to no whole node, or to more than stand before the protected tail, and a
-    random choice that has no choice.
+    Left out are shares that are no whole number of nodes, shares of more nodes than lie before the protected
+    tail, and random placements without alternatives.
     """
     for level in range(1, min(tree.max_level, 2) + 1):
         context_tokens = max(config.context_tokens, 2 * tree.span_width(level))
@@ -97,19 +96,19 @@ def evaluate_document(
     tree: TreeShape,
     config: GistEvaluationConfig,
 ) -> Iterator[LossChange | Diversity]:
-    """Every setting the document is long enough for, on seeded windows that all variants share."""
+    """Results of all settings for which the document is long enough; all variants share seeded windows."""
     by_window: dict[int, list[GistSetting]] = {}
     for setting in evaluation_settings(tree, config):
         by_window.setdefault(setting.context_tokens, []).append(setting)
     for context_tokens, settings in by_window.items():
         for number in range(config.windows_per_document):
-            chance = generator_for(
+            generator = generator_for(
                 "gist evaluation", config.seed, document.document_id, context_tokens, number
             )
-            window = _window(document, context_tokens + max(config.horizons), tree, chance)
+            window = _window(document, context_tokens + max(config.horizons), tree, generator)
             if window is None:
                 continue
-            case = _Case(model, gistnets, document, tree, config, window, context_tokens)
+            evaluation = _WindowEvaluation(model, gistnets, document, tree, config, window, context_tokens)
             for setting in settings:
                 lod_map = collapse_share(
                     tree,
@@ -117,17 +116,17 @@ def evaluate_document(
                     setting.share,
                     setting.placement,
                     setting.level,
-                    chance,
+                    generator,
                     protected_tail=config.protected_tail,
                 )
-                yield from case.measure(setting, lod_map)
+                yield from evaluation.measure(setting, lod_map)
             if context_tokens == config.context_tokens:
-                yield from case.measure_spans(chance)
-                yield from case.diversity()
+                yield from evaluation.measure_spans(generator)
+                yield from evaluation.diversity()
 
 
-class _Case:
-    """One window with its full-text loss and every variant's embeddings, made once for all settings."""
+class _WindowEvaluation:
+    """One window with its full-text loss and all variants' embeddings, computed once for all settings."""
 
     def __init__(
         self,
@@ -150,17 +149,17 @@ class _Case:
 
     def measure(self, setting: GistSetting, lod_map: LODMap) -> Iterator[LossChange]:
         deleted_H = self._nll(lod_map, self._any_embeddings, without_gists=True)
-        yield self._measured(setting, DELETED, deleted_H)
+        yield self._loss_change(setting, DELETED, deleted_H)
         for name, embeddings in self._embeddings.items():
-            yield self._measured(setting, name, self._nll(lod_map, embeddings))
+            yield self._loss_change(setting, name, self._nll(lod_map, embeddings))
 
-    def measure_spans(self, chance: np.random.Generator) -> Iterator[LossChange]:
-        """Single blocks as gists in an otherwise full context."""
+    def measure_spans(self, generator: np.random.Generator) -> Iterator[LossChange]:
+        """Results of single blocks as gists in an otherwise full context."""
         num_blocks = (self._cursor - self._config.protected_tail) // self._tree.block_size
-        for block in chance.permutation(num_blocks)[: self._config.spans_per_document]:
+        for block in generator.permutation(num_blocks)[: self._config.spans_per_document]:
             lod_map = with_gists(self._tree, self._cursor, 1, np.array([block]))
             for name, embeddings in self._embeddings.items():
-                yield self._measured(None, name, self._nll(lod_map, embeddings))
+                yield self._loss_change(None, name, self._nll(lod_map, embeddings))
 
     def diversity(self) -> Iterator[Diversity]:
         for name, embeddings in self._embeddings.items():
@@ -175,7 +174,7 @@ class _Case:
 
     @torch.inference_mode()
     def _nll(self, lod_map: LODMap, embeddings: Sequence[Tensor], *, without_gists: bool = False) -> Tensor:
-        """Loss [H] of the horizon's tokens behind `lod_map`, nats per token, in float32."""
+        """Loss [H] of the horizon's tokens after `lod_map`, nats per token, in float32."""
         horizon = max(self._config.horizons)
         entries = lod_map.extended(self._cursor + horizon).entries
         if without_gists:
@@ -187,7 +186,7 @@ class _Case:
         targets_H = self._tokens_T[self._cursor : self._cursor + horizon].to(logits_HV.device)
         return functional.cross_entropy(logits_HV.float(), targets_H, reduction="none")
 
-    def _measured(self, setting: GistSetting | None, variant: str, nll_H: Tensor) -> LossChange:
+    def _loss_change(self, setting: GistSetting | None, variant: str, nll_H: Tensor) -> LossChange:
         change_H = nll_H - self._full_H
         by_horizon = {h: float(change_H[:h].mean()) for h in self._config.horizons}
         return LossChange(self._document, setting, variant, by_horizon)
@@ -201,10 +200,10 @@ def _tokens_only(entries: Entries) -> Entries:
 
 
 def _window(
-    document: HeldOutDocument, num_tokens: int, tree: TreeShape, chance: np.random.Generator
+    document: HeldOutDocument, num_tokens: int, tree: TreeShape, generator: np.random.Generator
 ) -> Tensor | None:
     num_places = (len(document.tokens) - num_tokens) // tree.block_size + 1
     if num_places < 1:
         return None
-    first = int(chance.integers(num_places)) * tree.block_size
+    first = int(generator.integers(num_places)) * tree.block_size
     return torch.from_numpy(document.tokens[first : first + num_tokens].astype(np.int64))

@@ -1,7 +1,7 @@
-"""The card of a GistNet: what it is, how it was trained and what it is worth, from the files beside it.
+"""Model card of a GistNet, generated from the files in its folder.
 
-`mctrace gist train` leaves training.json in every GistNet's folder, `mctrace gist evaluate --card` adds
-evaluation.json and writes MODEL_CARD.md from the two. Prose in notes.md is quoted.
+`mctrace gist train` writes training.json, `mctrace gist evaluate --card` adds evaluation.json and writes
+MODEL_CARD.md from both. The text of notes.md is appended.
 """
 
 import json
@@ -21,13 +21,13 @@ NOTES = "notes.md"
 
 
 def write_card(folder: Path, judgement: GistEvaluation, answer: Mapping[str, Any]) -> None:
-    """Writes MODEL_CARD.md into `folder`; `answer` is what evaluation.json holds."""
+    """Write MODEL_CARD.md into `folder`; `answer` is the content of evaluation.json."""
     text = "\n\n".join([*_training(folder, answer), *_table(judgement, answer), *_notes(folder)])
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
 
 def read_training(folder: Path) -> Mapping[str, Any] | None:
-    """What training.json says, or None where a GistNet came without; raises ModelError when it is damaged."""
+    """Content of training.json, None when there is none; raises ModelError when it is damaged."""
     path = folder / TRAINING
     if not path.exists():
         return None
@@ -66,7 +66,7 @@ def _training(folder: Path, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
-    """Validation losses by step; GistNets of before they were kept have none."""
+    """Validation losses by step; older GistNets have none."""
     points = ", ".join(f"{point['loss']:.4f} at step {point['step']:,}" for point in curve)
     return [f"Validation loss up to the step that was kept, nats per token: {points}."] if points else []
 

@@ -1,4 +1,4 @@
-"""The layer GistNet is made of: the Llama family's, so that a base model's own can be copied.
+"""GistNet's transformer layer: the Llama family's, so that a base model's weights can be copied.
 
 RMSNorm, rotary attention with grouped keys and values, RMSNorm, gated feed-forward; no biases.
 
@@ -21,12 +21,12 @@ LLAMA_NAMES = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-"""What each part of a layer is called in a Llama model of transformers."""
+"""name of each part of a layer in the Llama models of transformers"""
 
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """What a layer's weights are shaped by."""
+    """Sizes that determine the shapes of a layer's weights."""
 
     width: int
     num_heads: int
@@ -37,7 +37,7 @@ class LayerSizes:
 
 
 class GistLayer(nn.Module):
-    """One pre-norm decoder layer; which position sees which is the caller's mask."""
+    """One pre-norm decoder layer; the caller passes the attention mask."""
 
     def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()

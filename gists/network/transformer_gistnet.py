@@ -1,9 +1,8 @@
 """The trainable GistNet: a small transformer over a block's embeddings, pooled into one.
 
-A gist is a sum of a few weighted means of its children (picks) plus a correction. What weighs and corrects
-ends in zeros, so an untrained network is exactly the mean-pooled gist and training can only be judged against
-it. Its layers have the shape of the Llama family's, so that they can start as copies of a base model's first
-ones.
+A gist is a sum of a few weighted means of its children (picks) plus a correction. The last layers of weights
+and correction are initialised to zero, so an untrained network is exactly the mean-pooled gist. Its layers
+have the Llama family's shape and can be initialised as copies of a base model's first ones.
 
 Shapes: M nodes, K children per node, S = K positions, or K + 1 with a slot, d embedding width of the base
 model, w inner width.
@@ -34,15 +33,15 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class GistNetConfig:
-    """The network's sizes, stored beside its weights."""
+    """Sizes of the network, stored beside its weights."""
 
     embedding_dim: int
     """d, the base model's embedding width"""
     block_size: int = 32
     """K, children per node"""
     pooling: Pooling = "cls"
-    """which outputs the correction is made from: their `mean`, those that the picks' queries attend to
-    (`query`), or that of a learned slot behind the children, which takes part in every layer (`cls`)"""
+    """outputs from which the correction is computed: their `mean`, their pick-weighted mean (`query`), or
+    the output of a learned slot after the children, which takes part in every layer (`cls`)"""
     width: int = 384
     """inner width of the transformer"""
     num_layers: int = 2
@@ -53,7 +52,7 @@ class GistNetConfig:
     rope_theta: float = 10_000.0
     """base of the rotary position embedding"""
     num_picks: int = 4
-    """weighted means of the children whose sum, each with its gain, a gist is made from"""
+    """number of weighted means of the children, each with its gain, that are summed in a gist"""
     num_levels: int = 1
     """1: one set of weights for every level; otherwise one set per level"""
 
@@ -91,12 +90,12 @@ class GistNetConfig:
 
 
 class _Pooler(nn.Module):
-    """Transformer over K children (and a slot): what to pick from them, and a correction to that."""
+    """Transformer over K children (and a slot): weights of the picks, and a correction to their sum."""
 
     centre: Tensor
-    """[w] mean over blocks of what is pooled"""
+    """[w] mean of the pooled outputs over sample blocks"""
     spread: Tensor
-    """[w] and its standard deviation, both taken once, before the base model is asked anything"""
+    """[w] their standard deviation; both are set once, by `calibrate`, before training on the base model"""
 
     def __init__(self, config: GistNetConfig) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class _Pooler(nn.Module):
             self.slot = nn.Parameter(torch.randn(config.width) * 0.02)
         self.layers = nn.ModuleList(GistLayer(config.layer_sizes) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-5)
-        # Each pick reads features of its own, or all would learn the same.
+        # Separate features for each pick, or all would learn the same.
         self.pick_features = nn.Linear(config.width, config.num_picks * _PICK_FEATURES, bias=False)
         self.pick_weight = nn.Parameter(torch.zeros(config.num_picks, _PICK_FEATURES))
         self.gain = nn.Parameter(torch.full((config.num_picks,), 1 / config.num_picks))
@@ -118,12 +117,12 @@ class _Pooler(nn.Module):
         nn.init.zeros_(self.project_out.weight)
 
     def forward(self, children_MKd: Tensor, level: int, input_scale: Tensor) -> Tensor:
-        # Children are read at the scale of the base model's embeddings, and the correction is at their own:
-        # whatever a level's gists grow to, the next level reads them as if they were tokens.
+        # Children are scaled to the base model's embeddings, the correction back to the children's own scale:
+        # whatever the scale of a level's gists, the next level reads them like tokens.
         scale_M11 = children_MKd.std(dim=(1, 2), keepdim=True).clamp(min=1e-6)
         normed_MSw = self.encode(children_MKd * (input_scale / scale_M11), level)
         weight_MK1 = (self.pick_logits(normed_MSw).softmax(dim=1) @ self.gain)[..., None]
-        # What all blocks have in common would drown what tells them apart.
+        # What all blocks have in common would dominate what distinguishes them.
         apart_Mw = (self._pool(normed_MSw, weight_MK1) - self.centre) / self.spread
         correction_Md: Tensor = self.project_out(apart_Mw)
         picked_Md: Tensor = (weight_MK1 * children_MKd).sum(dim=1)
@@ -131,7 +130,7 @@ class _Pooler(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, scaled_MKd: Tensor) -> None:
-        """Takes `centre` and `spread` from sample blocks."""
+        """Set `centre` and `spread` from sample blocks."""
         normed_MSw = self.encode(scaled_MKd, 1)
         weight_MK1 = (self.pick_logits(normed_MSw).softmax(dim=1) @ self.gain)[..., None]
         spread_w, centre_w = torch.std_mean(self._pool(normed_MSw, weight_MK1), dim=0)
@@ -144,7 +143,7 @@ class _Pooler(nn.Module):
         if self.config.pooling == "cls":
             slot_M1w = self.slot.expand(len(hidden_MSw), 1, -1)
             hidden_MSw = torch.cat([hidden_MSw, slot_M1w], dim=1)
-        # Causal, as the layers they may be copied from; the slot comes last and so sees every child.
+        # Causal, like the layers that may be copied; the slot comes last and attends to every child.
         positions = hidden_MSw.shape[1]
         mask_SS = torch.ones(positions, positions, dtype=torch.bool, device=hidden_MSw.device).tril()
         for layer in self.layers:
@@ -153,7 +152,7 @@ class _Pooler(nn.Module):
         return normed_MSw
 
     def pick_logits(self, normed_MSw: Tensor) -> Tensor:
-        """Logits [M, K, picks]: how much each pick wants each child."""
+        """Logits [M, K, picks] of each pick over the children."""
         features = self.pick_features(normed_MSw[:, : self.config.block_size])
         features_MKpf = features.view(*features.shape[:2], *self.pick_weight.shape)
         logits_MKp: Tensor = (features_MKpf * self.pick_weight).sum(dim=-1)
@@ -168,7 +167,7 @@ class _Pooler(nn.Module):
 
 
 class TransformerGistNet(nn.Module):
-    """A GistNet with weights; see `GistNetConfig` for its sizes."""
+    """A GistNet with trainable weights; `GistNetConfig` has its sizes."""
 
     input_scale: Tensor
 
@@ -191,7 +190,7 @@ class TransformerGistNet(nn.Module):
         made_for = (self.config.block_size, self.config.embedding_dim)
         if made_for != (block_size, embedding_dim):
             raise ModelError(
-                f"the GistNet was made for blocks of {made_for[0]} and width {made_for[1]}, "
+                f"the GistNet was trained for blocks of {made_for[0]} and width {made_for[1]}, "
                 f"the run has blocks of {block_size} and a base model of width {embedding_dim}"
             )
 
@@ -201,12 +200,12 @@ class TransformerGistNet(nn.Module):
         return gists_Md.to(children_MKd.dtype)
 
     def pick_logits(self, children_MKd: Tensor) -> list[Tensor]:
-        """Each set of weights' logits [M, K, picks] over children that are tokens."""
+        """Pick logits [M, K, picks] of each set of weights over children that are tokens."""
         scaled_MKd = self._scaled(children_MKd)
         return [pooler.pick_logits(pooler.encode(scaled_MKd, 1)) for pooler in self._typed_poolers()]
 
     def calibrate(self, children_MKd: Tensor) -> None:
-        """Learns from sample blocks of tokens what all have in common, for the corrections to leave out."""
+        """Set the statistics that are subtracted from pooled outputs, from sample blocks of tokens."""
         for pooler in self._typed_poolers():
             pooler.calibrate(self._scaled(children_MKd))
 
@@ -218,9 +217,9 @@ class TransformerGistNet(nn.Module):
         return [pooler for pooler in self.poolers if isinstance(pooler, _Pooler)]
 
     def copy_layers(self, layers: Sequence[Mapping[str, Tensor]]) -> None:
-        """Start from a Llama-like base model's first layers, given by their names there, cut loose from it.
+        """Copy the weights of a Llama-like base model's first layers, given by their names in that model.
 
-        Raises ModelError when they are of another shape.
+        Raises ModelError when a shape differs.
         """
         for pooler in self.poolers:
             for layer, weights in zip(pooler.get_submodule("layers").children(), layers, strict=True):
@@ -234,7 +233,7 @@ class TransformerGistNet(nn.Module):
                     own.data.copy_(given)
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Writes config.json, model.safetensors with the weights in `dtype`, and a manifest of both."""
+        """Write config.json, model.safetensors with the weights in `dtype`, and a manifest of both."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {
             name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()
@@ -245,7 +244,7 @@ class TransformerGistNet(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "TransformerGistNet":
-        """Raises ModelError when the folder does not hold a whole GistNet."""
+        """Load a folder; raises ModelError when it does not hold a complete, undamaged GistNet."""
         try:
             check_manifest(folder, (CONFIG, WEIGHTS))
             network = cls(GistNetConfig(**json.loads((folder / CONFIG).read_text())))

@@ -1,6 +1,6 @@
-"""Which spans of a window stand as gists: the working contexts that training and evaluation look at.
+"""LOD maps with some spans of a window replaced by gists, for training and evaluation.
 
-A window is a stretch of a document seen as one of its own, from token 0. A pattern is its LOD map.
+A window is a section of a document that is treated as a document of its own, starting at token 0.
 """
 
 from typing import Literal
@@ -20,14 +20,14 @@ def collapse_share(
     share: float,
     placement: Placement,
     level: int,
-    chance: np.random.Generator,
+    generator: np.random.Generator,
     *,
     protected_tail: int = 0,
 ) -> LODMap:
     """The map over [0, num_tokens) with `share` of its whole nodes of `level` as gists, at least one.
 
     `oldest` takes them from the start, `random` anywhere before the protected tail (tokens). Raises
-    InputError when no whole node of that level fits.
+    InputError when no whole node of that level lies before it.
     """
     num_nodes = tree.num_complete_nodes(level, num_tokens)
     num_allowed = tree.num_complete_nodes(level, max(0, num_tokens - protected_tail))
@@ -39,12 +39,12 @@ def collapse_share(
     num_chosen = min(max(1, round(share * num_nodes)), num_allowed)
     chosen = np.arange(num_chosen)
     if placement == "random":
-        chosen = chance.permutation(num_allowed)[:num_chosen]
+        chosen = generator.permutation(num_allowed)[:num_chosen]
     return with_gists(tree, num_tokens, level, chosen)
 
 
 def with_gists(tree: TreeShape, num_tokens: int, level: int, nodes: np.ndarray) -> LODMap:
-    """The map over [0, num_tokens) in which just `nodes` (indices at `level`) are gists."""
+    """The map over [0, num_tokens) with `nodes` (indices at `level`) as gists and all else as tokens."""
     levels = LODMap.of_tokens(tree, 0, num_tokens).levels.copy()
     per_node = tree.blocks_per_node(level)
     for node in nodes:

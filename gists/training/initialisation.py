@@ -1,4 +1,4 @@
-"""The network a training run starts from: fresh, with a base model's first layers, or an earlier GistNet."""
+"""Initial network of a training run: untrained, with a base model's first layers, or an earlier GistNet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from mctrace.gists.network.transformer_gistnet import GistNetConfig, Transformer
 
 @dataclass(frozen=True)
 class BaseLayers:
-    """The first layers of a Llama-like base model: its sizes, and each layer's weights by name."""
+    """First layers of a Llama-like base model: its sizes, and each layer's weights by name."""
 
     num_heads: int
     num_kv_heads: int
@@ -35,8 +35,11 @@ def fresh_gistnet(
     base_layers: BaseLayers | None,
     seed: int,
 ) -> TransformerGistNet:
-    """An untrained network, which gives the mean of the children; `embedding_scale` is the standard deviation
-    of the base model's embeddings. `base_layers` must be given when `sizes.copy_layers` asks for them."""
+    """An untrained network, whose gists are the mean of the children.
+
+    `embedding_scale` is the standard deviation of the base model's embeddings; `base_layers` are required
+    with `sizes.copy_layers`.
+    """
     torch.manual_seed(seed)
     config = GistNetConfig(
         embedding_dim,
@@ -68,20 +71,22 @@ def fresh_gistnet(
 
 
 def earlier_gistnet(source: str | Path, *, block_size: int, embedding_dim: int) -> TransformerGistNet:
-    """A trained GistNet to go on from, by folder or shipped name; raises ModelError when it cannot be trained
-    or does not fit."""
+    """A trained GistNet to continue from, by folder or shipped name.
+
+    Raises ModelError when it has no trainable weights or does not fit the tree and the base model.
+    """
     network = load_gistnet(str(source))
     if not isinstance(network, TransformerGistNet):
-        raise ModelError(f"--init {source}: a {type(network).__name__} has no weights to go on from")
+        raise ModelError(f"--init {source}: a {type(network).__name__} has no weights to continue from")
     network.check_fits(block_size, embedding_dim)
     return network.requires_grad_(True)
 
 
 def base_layers(model: FrozenCausalLM, num_layers: int) -> BaseLayers:
-    """The first `num_layers` layers in float32.
+    """The base model's first `num_layers` layers in float32.
 
-    Raises ModelError unless they are of the Llama family's shape: GistNet's layers have no biases, and heads
-    that together are as wide as the embeddings.
+    Raises ModelError unless they have the Llama family's shape: no biases, and heads that together are as
+    wide as the embeddings.
     """
     config = model.network.config.get_text_config()
     layers = getattr(getattr(model.network, "model", None), "layers", ())
@@ -100,8 +105,8 @@ def base_layers(model: FrozenCausalLM, num_layers: int) -> BaseLayers:
     )
     if not is_llama:
         raise ModelError(
-            f"{num_layers} first layers of this {config.model_type} model cannot be copied into a GistNet, "
-            "which needs as many of the Llama family: set gist_train.network.copy_layers = false"
+            f"the first {num_layers} layers of this {config.model_type} model cannot be copied into a "
+            "GistNet, which needs that many layers of the Llama family: set gist_train.network.copy_layers = false"
         )
     return BaseLayers(
         config.num_attention_heads,

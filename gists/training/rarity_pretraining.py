@@ -1,8 +1,8 @@
-"""A quick start for the picks: a block's rarest tokens, learned from the training documents alone.
+"""Pretraining of a GistNet's picks: they learn to select the rarest tokens of a block.
 
-A sum of a block's rarest token embeddings is read by a base model about as well as nothing in the block's
-place, a mean of all of them far worse; and from the mean, training first finds a constant that is ignored,
-which drowns whatever is added to it. So training starts from picks that already say something.
+Replacing a block by the sum of its rarest token embeddings costs about as much loss as deleting it, by the
+mean of all of them far more. Started from the mean, training first converges to a constant gist that the
+model ignores and that hides any signal added to it. So training starts from picks that carry information.
 
 Shapes: M blocks, K tokens per block, p picks, V vocabulary.
 """
@@ -23,7 +23,7 @@ from mctrace.train.config import OptimiserConfig
 from mctrace.train.loop.optimisation_steps import Step, gradients_of, optimisation_steps
 
 _CALIBRATION_BLOCKS = 512
-"""Blocks over which is measured what all have in common."""
+"""number of blocks for `calibrate`"""
 IntArray = npt.NDArray[np.int32]
 
 
@@ -34,7 +34,7 @@ def pretrain_picks(
     config: RarityConfig,
     seed: int,
 ) -> Iterator[Step]:
-    """Trains every level's picks, the first on the rarest token, the next on the next rarest, and so on."""
+    """Train the picks of every level: the first on the rarest token, the next on the next rarest, ..."""
     frequency = document_frequency(documents)
     block_size, num_picks = gistnet.config.block_size, gistnet.config.num_picks
 
@@ -62,7 +62,7 @@ def pretrain_picks(
 
 
 def document_frequency(documents: Sequence[IntArray]) -> Tensor:
-    """In how many documents each token id occurs [largest id + 1]."""
+    """Number of documents in which each token id occurs [largest id + 1]."""
     size = max(int(document.max()) for document in documents) + 1
     counts = np.zeros(size, dtype=np.int64)
     for document in documents:
@@ -71,10 +71,10 @@ def document_frequency(documents: Sequence[IntArray]) -> Tensor:
 
 
 def rarest(tokens_MK: Tensor, frequency_V: Tensor, num_picks: int) -> Tensor:
-    """Where in each block its rarest tokens are [M, p], the rarest first; of equals, the earlier one.
+    """Positions of the rarest tokens of each block [M, p], rarest first, the earlier of equals first.
 
-    A token that comes again in the block counts where it comes first. Blocks with fewer different tokens than
-    picks give repeated tokens to the rest.
+    A repeated token counts at its first position; blocks with fewer distinct tokens than picks fill up with
+    repeated ones.
     """
     block_size = tokens_MK.shape[1]
     known = tokens_MK.clamp(max=len(frequency_V) - 1)
@@ -87,9 +87,9 @@ def rarest(tokens_MK: Tensor, frequency_V: Tensor, num_picks: int) -> Tensor:
 def _blocks(
     documents: Sequence[IntArray], block_size: int, blocks_per_step: int, seed: int
 ) -> Iterator[Tensor]:
-    """Random aligned blocks [M, K] without end."""
+    """Endless random aligned blocks [M, K] of token ids."""
     cut = [d[: len(d) // block_size * block_size].reshape(-1, block_size) for d in documents]
     blocks = np.concatenate(cut).astype(np.int64)
-    chance = generator_for("gist rarity", seed)
+    generator = generator_for("gist rarity", seed)
     while True:
-        yield torch.from_numpy(blocks[chance.integers(len(blocks), size=blocks_per_step)])
+        yield torch.from_numpy(blocks[generator.integers(len(blocks), size=blocks_per_step)])

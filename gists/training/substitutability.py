@@ -1,8 +1,8 @@
-"""Substitutability: how little the frozen model's predictions change when a gist stands in.
+"""Substitutability loss: change of the frozen model's predictions when gists replace their spans.
 
-A window is shown twice: in full (the teacher), and with some nodes replaced by their gists (the student). The
-loss is the mean KL(teacher || student) in nats over the tokens that follow the first gist and are still there
-to be predicted. Gradients flow through the frozen model into the gists and nowhere else.
+The model runs on a window twice: in full (the teacher), and with some nodes replaced by gists (the student).
+The loss is the mean KL(teacher || student) in nats over the tokens after the first gist that are not replaced
+themselves. Gradients flow through the frozen model into the gists only.
 
 Shapes: T tokens of the window, N entries, S predicted tokens, V vocabulary, d embedding width, M nodes.
 """
@@ -22,20 +22,20 @@ from mctrace.context.working_context import gather_embeddings
 from mctrace.gists.config import Match
 
 _CHUNK = 64
-"""Rows of logits whose softmax is held in float32 at once; they fit a CPU's cache."""
+"""rows of logits whose softmax is held in float32 at once; they fit a CPU's cache"""
 
 
 @dataclass(frozen=True)
 class PredictedTokens:
-    """Where the predictions of a working context are read: `entry_S` indexes its entries, each the one before
-    the token `token_S` (of the window) that it predicts."""
+    """Tokens of a working context whose predictions count: `token_S` (offsets in the window), each predicted
+    at the entry `entry_S` before it."""
 
     entry_S: Tensor
     token_S: Tensor
 
 
 def predicted_from(lod_map: LODMap, first_token: int) -> PredictedTokens:
-    """Every token from `first_token` on that is an entry of its own and has an entry before it."""
+    """All tokens from `first_token` on that are entries themselves and have an entry before them."""
     entries = lod_map.entries
     is_read = (entries.level_N == 0) & (entries.first_token_N >= max(first_token, 1))
     is_read[0] = False
@@ -44,7 +44,7 @@ def predicted_from(lod_map: LODMap, first_token: int) -> PredictedTokens:
 
 
 def predicted_after_first_gist(lod_map: LODMap, first_token: int = 0) -> PredictedTokens:
-    """The tokens from `first_token` on that a pattern can change: those behind its first gist, if any."""
+    """The tokens from `first_token` on whose prediction a map can change: those after its first gist."""
     gists = np.flatnonzero(lod_map.entries.level_N > 0)
     first_gist_end = int(lod_map.entries.end_token_N[gists[0]]) if len(gists) else 0
     return predicted_from(lod_map, max(first_token, first_gist_end))
@@ -53,7 +53,7 @@ def predicted_after_first_gist(lod_map: LODMap, first_token: int = 0) -> Predict
 def student_logits(
     model: FrozenModel, tree_embeddings: Sequence[Tensor], lod_map: LODMap, reads: PredictedTokens
 ) -> Tensor:
-    """Logits [S, V] of the frozen model over the map's entries, differentiable in `tree_embeddings`."""
+    """Logits [S, V] of the frozen model on the map's entries, differentiable in `tree_embeddings`."""
     entries = lod_map.entries
     embeddings_ND = gather_embeddings(entries, tree_embeddings)
     device = embeddings_ND.device
@@ -77,10 +77,10 @@ def substitution_loss(student_SV: Tensor, teacher_SV: Tensor, targets_S: Tensor,
 
 
 class _TeacherKL(torch.autograd.Function):
-    """KL(teacher || student) per row in float32; its gradient, p_student - p_teacher, is made on the way.
+    """KL(teacher || student) per row in float32; its gradient, p_student - p_teacher, is computed in forward.
 
-    Only a chunk of rows is ever held in float32, and autograd keeps one tensor of the logits' own dtype
-    instead of the five a composed log-softmax would.
+    Only one chunk of rows is held in float32, and autograd keeps one tensor of the logits' dtype instead of
+    the five of a composed log-softmax.
     """
 
     @staticmethod
@@ -104,7 +104,7 @@ class _TeacherKL(torch.autograd.Function):
 
 
 def neighbour_loss(gists_Md: Tensor, margin: float) -> Tensor:
-    """Mean of max(0, margin - cosine distance) over neighbours: 0 where all are apart by `margin`."""
+    """Mean of max(0, margin - cosine distance) over neighbouring gists [M, d]; 0 if `margin` apart."""
     if len(gists_Md) < 2:
         return gists_Md.new_zeros(())
     distance = 1 - functional.cosine_similarity(gists_Md[1:].float(), gists_Md[:-1].float(), dim=-1)

@@ -148,10 +148,10 @@ def test_exactly_the_maps_that_tile_with_whole_nodes_are_legal(data):
         (0, 8, levels_of(0, 0).reshape(1, 2), "one level for each of its 2 blocks"),
         (0, 8, levels_of(0, 3), "level 3 does not exist, max_level is 2"),
         (0, 7, levels_of(0, 1), "the cursor cuts its last block, which can then only be level 0"),
-        (0, 16, levels_of(2, 2, 2, 1), r"node \(level 2, index 0\) is only partly shown"),
-        (4, 16, levels_of(2, 2, 2), r"node \(level 2, index 0\) is only partly shown"),
-        (0, 24, levels_of(2, 2, 2, 2, 2, 2), r"node \(level 2, index 1\) is only partly shown"),
-        (0, 32, levels_of(1, 1, 2, 2, 2, 2, 1, 1), r"node \(level 2, index 0\) is only partly shown"),
+        (0, 16, levels_of(2, 2, 2, 1), r"node \(level 2, index 0\) is only partly at its level"),
+        (4, 16, levels_of(2, 2, 2), r"node \(level 2, index 0\) is only partly at its level"),
+        (0, 24, levels_of(2, 2, 2, 2, 2, 2), r"node \(level 2, index 1\) is only partly at its level"),
+        (0, 32, levels_of(1, 1, 2, 2, 2, 2, 1, 1), r"node \(level 2, index 0\) is only partly at its level"),
     ],
 )
 def test_an_illegal_map_is_refused_with_the_reason_and_the_span(start, cursor, levels, why):

@@ -19,8 +19,8 @@ HEAD = LODMap(TREE, 16, 48, np.array([2, 2, 2, 2, 1, 0, 0, 0], dtype=np.uint8))
 @pytest.mark.parametrize(
     ("cursors", "horizon", "why"),
     [
-        ((), 8, "the first cursor must be the map's own, 48"),
-        ((44, 48), 8, "the first cursor must be the map's own, 48"),
+        ((), 8, "the first cursor must be the map's cursor 48"),
+        ((44, 48), 8, "the first cursor must be the map's cursor 48"),
         ((48, 48), 8, "must increase strictly"),
         ((48, 56, 52), 8, "must increase strictly"),
         ((48,), 0, "horizon must be at least 1 token, got 0"),

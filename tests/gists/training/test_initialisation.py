@@ -39,5 +39,5 @@ def test_layers_of_another_make_are_refused_with_what_to_set(architecture):
 
 
 def test_more_layers_than_there_are_are_refused():
-    with pytest.raises(ModelError, match="as many of the Llama family"):
+    with pytest.raises(ModelError, match="that many layers of the Llama family"):
         base_layers(tiny_model("llama"), 3)

@@ -52,9 +52,9 @@ def direct_loss(gistnet, model, windows, objective) -> torch.Tensor:
     for window in windows:
         embeddings = differentiable_tree(gistnet, model.embed(window.tokens_T).clone(), TREE)
         teacher_TV = teacher_logits(model, embeddings[0])
-        for pattern in window.patterns:
-            reads = predicted_after_first_gist(pattern, window.first_scored)
-            logits_SV = student_logits(model, embeddings, pattern, reads)
+        for lod_map in window.lod_maps:
+            reads = predicted_after_first_gist(lod_map, window.first_scored)
+            logits_SV = student_logits(model, embeddings, lod_map, reads)
             kl_S = substitution_loss(logits_SV, teacher_TV[reads.token_S - 1], reads.token_S, "kl")
             losses.append(kl_S.mean())
         gists_Md = embeddings[1]
