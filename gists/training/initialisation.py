@@ -106,7 +106,8 @@ def base_layers(model: FrozenCausalLM, num_layers: int) -> BaseLayers:
     if not is_llama:
         raise ModelError(
             f"the first {num_layers} layers of this {config.model_type} model cannot be copied into a "
-            "GistNet, which needs that many layers of the Llama family: set gist_train.network.copy_layers = false"
+            "GistNet, which needs that many layers of the Llama family: set "
+            "gist_train.network.copy_layers = false"
         )
     return BaseLayers(
         config.num_attention_heads,
