@@ -1,4 +1,4 @@
-"""The price of a position: found by trying every price, and what it makes of a choice."""
+"""Shadow price against a search over all prices, and its effect on the allocator's choice."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def candidates(gains: list[float], costs: list[float]) -> Candidates:
 @pytest.mark.parametrize(
     ("gains", "costs", "room", "wanted", "sold"),
     [
-        # One swap is worth it, the next is not.
+        # The first swap is worthwhile, the second is not.
         ([0.5, 0.2], [0.1, 0.3], 0, 1, 1),
         ([0.5, 0.4], [0.1, 0.3], 0, 2, 2),
         # Room for one more, so the first expand is free.
@@ -35,12 +35,12 @@ def candidates(gains: list[float], costs: list[float]) -> Candidates:
         # Over the budget by one collapse.
         ([0.5], [0.1, 0.3], -3, 1, 2),
         ([0.2], [0.1, 0.3], -3, 0, 1),
-        # What helps is done at any price.
+        # Edits with a gain are made at any price.
         ([-0.1], [-0.2, 0.3], 0, 0, 1),
         ([0.3], [], 0, 0, 0),
     ],
 )
-def test_the_shadow_price_parts_what_is_worth_its_place_from_what_is_not(gains, costs, room, wanted, sold):
+def test_the_shadow_price_separates_worthwhile_edits_from_the_others(gains, costs, room, wanted, sold):
     found = candidates(gains, costs)
     price = shadow_price(found, room, positions=3)
     assert price >= 0
@@ -66,12 +66,12 @@ def test_it_is_the_smallest_price_that_fits_or_the_highest_value(gains, costs, r
         assert takes(price) == min(takes(at) for at in tried)
         return
     assert takes(price) <= room
-    # Prices between two neighbouring values ask for the same edits, and any of them may be given.
+    # All prices between two neighbouring values select the same edits; any of them is correct.
     dearer = [worth for worth in [*gains, *costs] if worth > fitting[0]]
     assert price <= max(fitting[0] + 1 / 32, min(dearer, default=fitting[0]))
 
 
-def test_values_alone_collapse_nothing_and_priced_ones_swap_what_pays():
+def test_unpriced_values_collapse_nothing_and_priced_ones_make_profitable_swaps():
     lod_map = LODMap(TREE, 0, 24, np.array([1, 1, 0, 0, 0, 0], dtype=np.uint8))
     value_N = np.array([0.9, 0.1, *[0.3] * 4, *[0.05] * 4, *[0.8] * 4, *[0.8] * 4])
     config = AllocatorConfig(expand_threshold=0.05, collapse_threshold=0.05, reversal_threshold=0.1)

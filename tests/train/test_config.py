@@ -1,4 +1,4 @@
-"""Ranges are checked where the value lives, and the message names the dotted key."""
+"""Ranges of the training configuration; messages name the dotted key."""
 
 import pytest
 

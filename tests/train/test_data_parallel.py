@@ -72,14 +72,14 @@ def test_two_processes_take_the_steps_of_one(folder):
     assert {"chance/0/cpu", "chance/1/cpu"} <= state.keys()
 
 
-def test_one_worker_alone_needs_no_one():
+def test_a_group_of_one_needs_no_communication():
     workers = ProcessGroup()
     assert workers.sum_scalars({"a": torch.tensor(2.0)}) == {"a": torch.tensor(2.0)}
     assert workers.all_gather(3) == [3]
     assert workers.any(True)
 
 
-def test_being_among_workers_that_cannot_be_reached_says_to_use_torchrun(monkeypatch):
+def test_a_world_size_without_addresses_says_to_use_torchrun(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ConfigError, match=r"MASTER_ADDR.*torchrun"), process_group():

@@ -1,4 +1,4 @@
-"""Judging gists: every variant on the same tokens, deletion without moving anyone, sums by document."""
+"""GistNet evaluation: the same tokens for all variants, deletion in place, summaries by document."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from mctrace.gists.evaluation.loss_changes import (
 )
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from mctrace.gists.training.collapsed_maps import with_gists
-from tests.gists.making import TREE, document, tiny_gistnet
+from tests.gists.tiny_models import TREE, document, tiny_gistnet
 from tests.models import tiny_model
 
 CONFIG = GistEvaluationConfig(
@@ -49,15 +49,15 @@ def test_every_setting_has_every_variant_in_every_document(found):
     assert len(cells) == 3 * 3 * len(list(evaluation_settings(TREE, CONFIG)))
 
 
-def test_shares_that_come_to_no_node_or_to_all_are_left_out():
+def test_shares_of_no_node_or_all_nodes_are_left_out():
     settings = list(evaluation_settings(TreeShape(32, 2), GistEvaluationConfig()))
     assert {s.share for s in settings if s.level == 1} == {0.25, 0.5, 0.75}
     assert {(s.share, s.placement) for s in settings if s.level == 2} == {(0.5, "oldest")}
     assert {s.context_tokens for s in settings if s.level == 2} == {2048}
 
 
-def test_deletion_leaves_entries_out_and_moves_no_other():
-    """Against the definition: kept tokens at their own positions, the horizon's mean loss less the full."""
+def test_deletion_removes_entries_and_moves_no_other():
+    """Against the definition: remaining tokens in place, the horizon's mean loss minus the full one."""
     model, config = (
         tiny_model(),
         GistEvaluationConfig(
@@ -126,7 +126,7 @@ def test_intervals_are_over_documents_and_paired_with_deletion(found):
     assert min(paired) <= row.versus_deleted.low <= row.versus_deleted.high <= max(paired)
 
 
-def test_spans_and_diversity_are_summed_up_by_variant(found):
+def test_spans_and_diversity_are_summarised_by_variant(found):
     judgement = summarise_evaluation(found, CONFIG)
     assert {(s.variant, s.horizon) for s in judgement.spans} == {
         (variant, horizon) for variant in ("mean", "trained") for horizon in (4, 8)

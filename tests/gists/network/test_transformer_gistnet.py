@@ -1,4 +1,4 @@
-"""The trainable GistNet: where it starts, what it depends on, and what a folder gives back."""
+"""Trainable GistNet: initial state, dependencies of its gists, round trip through a folder."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CHILDREN_MKd = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(3))
 
 
 def network(config: GistNetConfig = CONFIG, *, trained: bool = True, seed: int = 0) -> TransformerGistNet:
-    """Fresh, or with a last layer that is no longer zero."""
+    """Untrained, or with a last layer that is not zero."""
     torch.manual_seed(seed)
     made = TransformerGistNet(config)
     if trained:
@@ -94,7 +94,7 @@ def test_levels_share_weights_unless_each_has_its_own():
     assert torch.equal(own.gists(CHILDREN_MKd, 2), network(own.config).gists(CHILDREN_MKd, 2))
 
 
-def test_shared_weights_know_the_level_by_an_offset_alone():
+def test_shared_weights_distinguish_levels_by_an_offset_only():
     shared = network()
     assert not torch.equal(shared.gists(CHILDREN_MKd, 1), shared.gists(CHILDREN_MKd, 2))
     shared.poolers[0].level_offset.data.zero_()

@@ -1,4 +1,4 @@
-"""Copied layers compute what the base model's own compute, and models of another make are refused."""
+"""Initialisation: copied layers compute the same as the base model's; other architectures are refused."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_copied_layers_give_the_base_models_own_hidden_states():
         base_layers=base_layers(model, 2),
         seed=0,
     )
-    # Large enough that the two norms' different eps do not show.
+    # Large enough that the different eps of the two norms do not matter.
     embeddings_MKd = 20 * model.embed(torch.arange(48)).clone().view(3, 16, WIDTH)
     with torch.no_grad():
         expected = model.network(inputs_embeds=embeddings_MKd, output_hidden_states=True, use_cache=False)
@@ -33,7 +33,7 @@ def test_copied_layers_give_the_base_models_own_hidden_states():
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt_neox"])
-def test_layers_of_another_make_are_refused_with_what_to_set(architecture):
+def test_layers_of_another_architecture_are_refused_with_the_remedy(architecture):
     with pytest.raises(ModelError, match="copy_layers = false"):
         base_layers(tiny_model(architecture), 2)
 

@@ -1,11 +1,11 @@
-"""The quick start: what rarity is, and that the picks learn it without touching the base model."""
+"""Pretraining of the picks: rarity is defined correctly, and the picks learn it."""
 
 import numpy as np
 import torch
 
 from mctrace.gists.config import RarityConfig
 from mctrace.gists.training.rarity_pretraining import document_frequency, pretrain_picks, rarest
-from tests.gists.making import document, tiny_gistnet
+from tests.gists.tiny_models import document, tiny_gistnet
 from tests.models import tiny_model
 
 DOCUMENTS = [np.array([0, 1, 1, 2]), np.array([0, 1, 3, 0]), np.array([0, 4, 4, 4])]

@@ -1,4 +1,4 @@
-"""The substitution loss against its slow definition, and where its gradient goes."""
+"""Substitution loss against its slow definition, and the path of its gradient."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from mctrace.gists.training.substitutability import (
     substitution_loss,
     teacher_logits,
 )
-from tests.gists.making import TREE, document, tiny_gistnet
+from tests.gists.tiny_models import TREE, document, tiny_gistnet
 from tests.models import tiny_model
 
 
@@ -44,7 +44,7 @@ def test_nll_is_the_cross_entropy_of_the_tokens():
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt_neox"])
-def test_where_nothing_is_replaced_nothing_changes(architecture):
+def test_a_map_without_gists_changes_no_prediction(architecture):
     model = tiny_model(architecture)
     tokens_T = torch.from_numpy(document(40).astype(np.int64))
     embeddings = differentiable_tree(tiny_gistnet(), model.embed(tokens_T).clone(), TREE)

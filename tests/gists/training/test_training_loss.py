@@ -24,14 +24,14 @@ from mctrace.gists.training.substitutability import (
 from mctrace.gists.training.training_loss import gist_loss, validation_loss
 from mctrace.gists.training.windows import training_windows, validation_windows
 from mctrace.train.loop.optimisation_steps import gradients_of, optimisation_steps
-from tests.gists.making import TREE, document, tiny_config, tiny_gistnet
+from tests.gists.tiny_models import TREE, document, tiny_config, tiny_gistnet
 from tests.models import tiny_model
 
 DOCUMENTS = [document(300, seed) for seed in range(4)]
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.05])
-def test_the_surrogates_gradient_is_that_of_the_whole_loss(weight):
+def test_the_surrogate_s_gradient_equals_that_of_the_whole_loss(weight):
     model, config = tiny_model(), tiny_config(neighbour_weight=weight, coarse_share=0.5)
     gistnet = tiny_gistnet(is_trained=True)
     windows = [w for step in islice(training_windows(DOCUMENTS, TREE, config, first_step=9), 2) for w in step]
@@ -47,7 +47,7 @@ def test_the_surrogates_gradient_is_that_of_the_whole_loss(weight):
 
 
 def direct_loss(gistnet, model, windows, objective) -> torch.Tensor:
-    """The objective as its definition reads, everything in one graph."""
+    """The objective as defined, in one graph."""
     losses, apart = [], []
     for window in windows:
         embeddings = differentiable_tree(gistnet, model.embed(window.tokens_T).clone(), TREE)
@@ -79,7 +79,7 @@ def test_training_lowers_the_objective_below_the_means(match, share_left):
     assert all(not parameter.requires_grad for parameter in model.network.parameters())
 
 
-def test_a_run_goes_on_from_an_earlier_gistnet(tmp_path):
+def test_a_run_continues_from_an_earlier_gistnet(tmp_path):
     tiny_gistnet(is_trained=True).save_pretrained(tmp_path, torch.float16)
     network = earlier_gistnet(tmp_path, block_size=4, embedding_dim=32)
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -89,7 +89,7 @@ def test_a_run_goes_on_from_an_earlier_gistnet(tmp_path):
         earlier_gistnet("mean", block_size=4, embedding_dim=32)
 
 
-def test_a_fresh_network_is_made_as_its_sizes_say():
+def test_an_untrained_network_has_the_configured_sizes():
     sizes = GistNetSizes(pooling="query", num_layers=3, copy_layers=False, width=16, num_heads=2)
     made = fresh_gistnet(sizes, block_size=8, embedding_dim=32, embedding_scale=0.5, base_layers=None, seed=1)
     assert (made.config.pooling, made.config.num_layers, made.config.width) == ("query", 3, 16)

@@ -9,7 +9,7 @@ from mctrace.errors import InputError
 from mctrace.gists.training.collapsed_maps import collapse_share
 from mctrace.gists.training.windows import training_windows, validation_windows
 from mctrace.seeding import generator_for
-from tests.gists.making import TREE, document, tiny_config
+from tests.gists.tiny_models import TREE, document, tiny_config
 
 DOCUMENTS = [document(200, seed) for seed in range(4)]
 
@@ -27,7 +27,7 @@ def test_a_steps_windows_depend_on_its_number_alone():
         assert ours.lod_maps == theirs.lod_maps
 
 
-def test_the_tail_and_the_scored_tokens_always_stand_in_full():
+def test_the_tail_and_the_scored_tokens_are_never_replaced():
     windows = [
         window for step in steps(30, first_step=5, coarse_share=0.5, near_share=0.0) for window in step
     ]
@@ -42,7 +42,7 @@ def test_the_tail_and_the_scored_tokens_always_stand_in_full():
     assert levels == {1, 2}
 
 
-def test_a_near_window_scores_everything_behind_the_first_gist():
+def test_a_near_window_scores_everything_after_the_first_gist():
     windows = [window for step in steps(20, first_step=5, near_share=1.0) for window in step]
     assert all(window.first_scored == 0 for window in windows)
     assert any(window.lod_maps[0].levels[-5:].any() for window in windows)
@@ -58,19 +58,19 @@ def test_the_curriculum_goes_from_short_and_few_to_long_and_many():
     assert max(shares) == 1
 
 
-def test_students_of_a_window_see_other_maps():
+def test_students_of_a_window_have_different_maps():
     windows = [window for step in steps(20, first_step=5, coarse_share=0.0) for window in step]
     assert sum(window.lod_maps[0] != window.lod_maps[1] for window in windows) > 30
 
 
-def test_validation_is_the_same_every_time_and_goes_through_the_documents():
+def test_validation_windows_are_fixed_and_take_documents_in_turn():
     once = validation_windows(DOCUMENTS, TREE, tiny_config())
     again = validation_windows(DOCUMENTS, TREE, tiny_config())
     assert len(once) == 6
     assert all(torch.equal(a.tokens_T, b.tokens_T) for a, b in zip(once, again, strict=True))
 
 
-def test_documents_too_short_for_a_window_are_refused_with_what_it_takes():
+def test_documents_too_short_for_a_window_are_refused_with_the_required_length():
     with pytest.raises(InputError, match="no training document has at least 28 tokens"):
         next(training_windows([document(20)], TREE, tiny_config()))
     with pytest.raises(InputError, match="no validation document has at least 28 tokens"):

@@ -1,4 +1,4 @@
-"""A checkpoint comes back bit for bit, or the error says what is wrong with it."""
+"""Checkpoints round-trip bit for bit; damaged ones are refused with the reason."""
 
 import json
 import shutil
@@ -10,30 +10,18 @@ from safetensors.torch import load_file, save_file
 
 from mctrace.datasets.sql.target import Target
 from mctrace.errors import InputError
-from mctrace.train.checkpoints.lensnet_checkpoint import describe, load_checkpoint, save_checkpoint
+from mctrace.train.checkpoints.lensnet_checkpoint import load_checkpoint, save_checkpoint
 from mctrace.train.checkpoints.manifest import MANIFEST
-from mctrace.train.config import TrainConfig
 from mctrace.train.loop.lensnet_training import checkpoint_writer
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
+from tests.train.checkpoints.descriptions import info_for
 
 CONFIGS = [
     NetworkConfig(d_lens=16, num_heads=4),
     NetworkConfig(name="linear"),
     NetworkConfig(name="transformer", d_lens=16, num_heads=4, num_layers=4, head="linear"),
 ]
-
-
-def info_for(network_config):
-    return describe(
-        TrainConfig(network=network_config),
-        embedding_dim=12,
-        block_size=4,
-        max_level=2,
-        utility_scale=0.02,
-        target_sql="",
-        dataset={"uri": "store", "version": 7, "model_hash": "abc"},
-    )
 
 
 @pytest.fixture
@@ -54,7 +42,7 @@ def test_round_trip_is_bit_exact(tmp_path, make_batch, config):
     assert torch.equal(network.eval()(make_batch(0)), loaded(make_batch(0)))
 
 
-def test_writing_again_replaces_and_leaves_nothing_beside(saved):
+def test_writing_again_replaces_and_leaves_no_other_folder(saved):
     other = build_network(CONFIGS[0], 12, seed=4)
     save_checkpoint(saved, other, info_for(CONFIGS[0]))
     loaded, _ = load_checkpoint(saved)
@@ -81,14 +69,14 @@ def test_a_crash_before_the_rename_leaves_the_old_one(saved, monkeypatch):
 
 
 def edit(folder, **changes):
-    """As somebody might who knows what they do: without the manifest, which says what was written."""
+    """Change the description as a user may: without the manifest, which lists the original file."""
     (folder / MANIFEST).unlink(missing_ok=True)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.mark.parametrize(("target", "merge"), [("literal_mine", "largest"), ("priced", "sum")])
-def test_before_texts_said_how_entries_merge_names_did(saved, target, merge):
+def test_merges_of_schema_version_2_follow_from_the_target_s_name(saved, target, merge):
     text = "-- as it was\nselect *, delta_nll as utility from labels"
     edit(saved, schema_version=2, target=target, target_sql=text)
     _, info = load_checkpoint(saved)
@@ -97,7 +85,7 @@ def test_before_texts_said_how_entries_merge_names_did(saved, target, merge):
     assert load_checkpoint(saved)[1].target_sql == text
 
 
-def test_before_networks_said_whether_they_match_the_tail_none_did(tmp_path):
+def test_networks_before_schema_version_4_do_not_match_the_tail(tmp_path):
     config = replace(CONFIGS[0], match_tail=False)
     network = build_network(config, 12, seed=3)
     save_checkpoint(tmp_path / "old", network, info_for(config))
@@ -109,7 +97,7 @@ def test_before_networks_said_whether_they_match_the_tail_none_did(tmp_path):
     assert torch.equal(loaded.slot_SD, network.slot_SD)
 
 
-def test_a_literal_target_of_earlier_is_todays(saved):
+def test_a_literal_target_of_schema_version_2_is_today_s(saved):
     today = Target.named("literal")
     edit(saved, schema_version=2, target="literal", target_sql=today.sql.replace("-- merge: largest\n", ""))
     _, info = load_checkpoint(saved)

@@ -1,4 +1,4 @@
-"""A checkpoint folder knows its own files: a flipped bit is found, and a full disk leaves what was there."""
+"""Manifests and atomic writes: a flipped bit is found, a full disk leaves the previous checkpoint."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from mctrace.train.config import NetworkConfig, TrainConfig
 from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.loop.lensnet_training import LensNetTraining
 from mctrace.train.networks.registry import build_network
-from tests.train.checkpoints.test_lensnet_checkpoint import info_for
+from tests.train.checkpoints.descriptions import info_for
 
 NETWORK = NetworkConfig(d_lens=16, num_heads=4)
 GISTNET = GistNetConfig(embedding_dim=8, block_size=4, width=12, num_heads=2, num_kv_heads=1)
@@ -81,7 +81,7 @@ def test_a_gistnets_files_are_checked_too(tmp_path, name):
         TransformerGistNet.from_pretrained(tmp_path)
 
 
-def test_every_gistnet_that_ships_has_a_manifest():
+def test_every_shipped_gistnet_has_a_manifest():
     for folder in SHIPPED.iterdir():
         listed = json.loads((folder / MANIFEST).read_text())["files"]
         check_manifest(folder, [entry["path"] for entry in listed])
@@ -95,7 +95,7 @@ def test_a_damaged_manifest_is_named(step, content):
         load_checkpoint(step)
 
 
-def test_a_file_that_is_not_listed_or_gone_is_named(step):
+def test_an_unlisted_or_missing_file_is_named(step):
     listed = json.loads((step / MANIFEST).read_text())["files"]
     (step / MANIFEST).write_text(json.dumps({"files": [e for e in listed if e["path"] == "config.json"]}))
     with pytest.raises(InputError, match=r"model\.safetensors is not listed in manifest\.json"):
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_listed_or_gone_is_named(step):
         load_checkpoint(step)
 
 
-def test_a_checkpoint_of_before_manifests_opens_and_says_so_once(step, caplog):
+def test_a_checkpoint_without_a_manifest_opens_with_one_warning(step, caplog):
     identity = checkpoint_hash(step)
     (step / MANIFEST).unlink()
     with caplog.at_level(logging.WARNING):
@@ -118,8 +118,8 @@ def test_a_checkpoint_of_before_manifests_opens_and_says_so_once(step, caplog):
 
 
 @contextmanager
-def no_room_beyond(num_bytes: int) -> Iterator[None]:
-    """No file of this process may grow larger, as where a disk or a quota ends."""
+def file_size_limit(num_bytes: int) -> Iterator[None]:
+    """Limit the size of files that this process writes, as a full disk or quota does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -131,7 +131,7 @@ def no_room_beyond(num_bytes: int) -> Iterator[None]:
 def test_a_full_disk_ends_in_one_line_and_leaves_the_earlier_checkpoint(step):
     before = checkpoint_hash(step)
     with (
-        no_room_beyond(2000),
+        file_size_limit(2000),
         pytest.raises(OutputError, match=f"{step} cannot be written .*is unchanged") as full,
     ):
         save_checkpoint(step, build_network(NETWORK, 12, seed=9), info_for(NETWORK))
@@ -150,7 +150,7 @@ def interrupted(_: Path) -> None:
 
 
 @pytest.mark.parametrize(("fill", "ends"), [(full_disk, OutputError), (interrupted, KeyboardInterrupt)])
-def test_whatever_ends_a_first_write_nothing_is_left(tmp_path, fill: Callable[[Path], None], ends):
+def test_an_interrupted_first_write_leaves_nothing(tmp_path, fill: Callable[[Path], None], ends):
     with pytest.raises(ends):
         write_folder(tmp_path / "best", fill)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Metrics against brute force, undefined ones left out, and intervals over documents."""
+"""Metrics against brute force, handling of undefined ones, and intervals over documents."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def test_kendall_s_tau_is_scipy_s(num_items, num_values):
         assert np.isnan(expected)
 
 
-def test_kendall_s_tau_of_many_actions_takes_no_time_to_speak_of():
+def test_kendall_s_tau_of_many_actions_is_fast():
     rng = np.random.default_rng(0)
     targets = rng.normal(size=200_000)
     above, below = kendall_tau_b(targets + rng.normal(size=200_000), targets)
@@ -133,7 +133,7 @@ def test_documents_are_means_of_their_snapshots_and_pooled_is_over_everything(ma
     assert all(np.isfinite(value) for value in result.scalars().values())
 
 
-def test_metrics_of_signs_are_of_nothing_where_utilities_have_none(make_batch):
+def test_metrics_of_signs_are_undefined_for_unsigned_utilities(make_batch):
     batch = make_batch(0)
     scores = torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(0))
     for signed in (True, False):
@@ -194,11 +194,11 @@ def test_bootstrap_covers_the_mean_is_seeded_and_ignores_order():
         bootstrap_interval({}, seed=0)
 
 
-def test_pairs_are_judged_by_opinion_of_moves_both_ways(make_batch):
+def test_pairs_are_evaluated_by_scores_of_moves_in_both_directions(make_batch):
     pairs = random_pairs(make_batch(0), pairs_per_context=1)
     groups = tuple("group" for _ in pairs.groups)
     pairs = replace(pairs, groups=groups)
-    # each context's scores say of its one move exactly what it does to the loss
+    # each context's scores equal the effect of its one move on the loss
     scores = torch.zeros(pairs.contexts.levels.shape)
     scores[pairs.row] = -pairs.direction * pairs.change[:, None]
     evaluation = MetricAccumulator(ObjectiveConfig("preference"))
@@ -211,7 +211,7 @@ def test_pairs_are_judged_by_opinion_of_moves_both_ways(make_batch):
     assert "L_pref" in result.loss
 
 
-def test_the_ridge_baseline_finds_what_is_linear(make_batch):
+def test_the_ridge_baseline_recovers_linear_targets(make_batch):
     weights = torch.randn(12, generator=torch.Generator().manual_seed(0))
 
     def linear(batch):

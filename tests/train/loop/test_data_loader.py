@@ -1,4 +1,4 @@
-"""Which snapshots each step sees: decided by seed and step alone, shared out without remainder."""
+"""Data loader: examples of each step depend on seed and step alone, and workers share them completely."""
 
 import pytest
 
@@ -23,7 +23,7 @@ CONFIG = TrainConfig(batch_size=4, objective=ObjectiveConfig("mixed"))
 
 
 def seen(source, config, workers, num_steps, done=0):
-    """Per step, the ids of its labelled snapshots and of the contexts it compares."""
+    """For each step, the ids of its labelled snapshots and of the contexts of its pairs."""
     steps = source.steps(config, workers, done)
     found = []
     for _ in range(num_steps):
@@ -44,11 +44,11 @@ def test_an_epoch_sees_everything_once_and_the_next_in_another_order(source):
     assert first != second
 
 
-def test_reading_from_a_later_step_on_sees_what_would_have_come(source):
+def test_starting_at_a_later_step_gives_the_same_batches(source):
     assert seen(source, CONFIG, ProcessGroup(), 3, done=7) == seen(source, CONFIG, ProcessGroup(), 10)[7:]
 
 
-def test_workers_share_each_batch_out_and_parts_cut_it_up(source):
+def test_workers_and_parts_divide_each_batch(source):
     whole = seen(source, CONFIG, ProcessGroup(), 6)
     shares = [seen(source, CONFIG, ProcessGroup(rank, 3), 6) for rank in range(3)]
     for step, (labels, pairs) in enumerate(whole):
@@ -73,7 +73,7 @@ def test_endless_order_without_items_gives_empty_steps():
     ] * 3
 
 
-def test_reading_ahead_gives_the_same_items_and_passes_errors_on():
+def test_prefetching_gives_the_same_items_and_passes_errors_on():
     def items():
         yield from range(5)
         raise ValueError("the disk is gone")
@@ -86,7 +86,7 @@ def test_reading_ahead_gives_the_same_items_and_passes_errors_on():
         assert list(ahead) == [0, 1, 2]
 
 
-def test_reading_ahead_stops_when_nobody_wants_more():
+def test_prefetching_stops_with_its_consumer():
     produced = []
 
     def items():

@@ -1,4 +1,4 @@
-"""Each preference term, values and gradients, against a slow transcription; and its degenerate cases."""
+"""Each preference term, values and gradients, against a slow transcription; degenerate cases."""
 
 import math
 from dataclasses import replace
@@ -205,7 +205,7 @@ def test_degenerate_pairs_give_finite_losses_and_gradients(make_batch, change, s
     assert scores.grad.isfinite().all()
 
 
-def test_values_under_the_specification_s_names(make_batch):
+def test_telemetry_has_the_specification_s_names(make_batch):
     pairs = random_pairs(make_batch(3))
     agreeing = torch.zeros(pairs.contexts.levels.shape)
     agreeing[pairs.row[0]] = pairs.direction[0]

@@ -1,4 +1,4 @@
-"""Where a checkpoint's scores mean something: on each kind of labels that it learned from, and no other."""
+"""A checkpoint is compatible with each kind of labels that it was trained on, and with no other."""
 
 from dataclasses import asdict, replace
 from pathlib import Path

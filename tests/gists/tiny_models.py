@@ -1,4 +1,4 @@
-"""A tiny frozen model, a GistNet for it and a repetitive document, for the tests of training and judging."""
+"""A tiny frozen model, a GistNet for it, and a repetitive document."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ def tiny_gistnet(block_size: int = 4, *, is_trained: bool = False, seed: int = 0
 
 
 def document(num_tokens: int, seed: int = 0) -> np.ndarray:
-    """Token ids that say the same things again, so that what came before is worth something."""
+    """Token ids with repetitions, so that earlier context lowers the loss."""
     chance = np.random.default_rng(seed)
     phrases = chance.integers(0, VOCABULARY, size=(3, 8))
     return np.concatenate([phrases[i] for i in chance.integers(3, size=num_tokens // 8 + 1)])[

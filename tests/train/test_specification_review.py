@@ -1,8 +1,8 @@
-"""What the review found wrong (docs/specification/review.md#findings), and the tests it asks for.
+"""Regression tests for the findings of docs/specification/review.md#findings.
 
-Its five gaps (targets, polarity, legality, budget, end to end), its risks (silent divergence, forward cost)
-and each of its "likely issues" have a test here; where the formula itself is tested elsewhere, this file
-tests what it must lead to.
+Each of its five gaps (targets, polarity, legality, budget, end to end), its risks (silent divergence, forward
+cost) and its "likely issues" has a test here. Where the formula itself is tested elsewhere, this file tests
+its consequences.
 """
 
 import time
@@ -84,7 +84,7 @@ def test_a_better_variant_pulls_scores_towards_its_detail(make_batch, better_is)
 
 
 def test_a_move_that_made_things_worse_is_not_taught(make_batch):
-    """The earlier code taught every variant the best one's map, even where that change had cost loss."""
+    """The reviewed code taught every variant the best one's map, even where that change raised the loss."""
     pairs = random_pairs(make_batch(1))
     worse = replace(pairs, to_adv_delta=pairs.from_adv_delta + 0.2)
     objective = replace(ObjectiveConfig().preference, rank_weight=0.0, budget_weight=0.0)
@@ -96,7 +96,7 @@ def test_a_move_that_made_things_worse_is_not_taught(make_batch):
 
 
 def test_larger_improvements_weigh_more(make_batch):
-    """The earlier code weighed bad contexts up; here a pair weighs what it improved."""
+    """The reviewed code gave bad contexts more weight; here a pair is weighted by its improvement."""
     pairs = random_pairs(make_batch(2), pairs_per_context=1)
     objective = replace(ObjectiveConfig().preference, rank_weight=0.0, budget_weight=0.0, adv_norm_beta=0.0)
     state = PreferenceState(objective)
@@ -196,8 +196,8 @@ def test_after_a_little_training_scores_fall_with_delta_nll(make_batch, name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_after_a_little_training_opinions_of_moves_fall_with_what_they_do_to_the_loss(make_batch, name):
-    """preference_corr_mean < 0: of both ways between two variants the better has the higher opinion."""
+def test_after_a_little_training_scores_of_moves_fall_with_their_change_of_loss(make_batch, name):
+    """preference_corr_mean < 0: of the two moves between variants, the better one scores higher."""
     pairs = random_pairs(make_batch(7, num_snapshots=4), pairs_per_context=1)
     both_ways = replace(
         pairs,
@@ -215,11 +215,11 @@ def test_after_a_little_training_opinions_of_moves_fall_with_what_they_do_to_the
     assert sum(correlations) / len(correlations) < -0.5
 
 
-# What was likely wrong besides, and the risks
+# Likely issues and risks
 
 
 def test_a_collapse_is_scored_as_the_allocator_will_see_it(make_batch):
-    """Per-entry scores and block decisions: one score per group, the mean, and one label for all of it."""
+    """Entry scores and block decisions: one score per group, the mean, and one label for the whole group."""
     batch = make_batch(8)
     scores = torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(0))
     found = scores_of_actions(scores, batch)
@@ -238,7 +238,7 @@ def test_layernorm_stands_before_the_head(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_fixed_snapshot_is_scored_alike_every_time(make_batch, name):
+def test_a_fixed_snapshot_is_scored_equally_every_time(make_batch, name):
     batch = make_batch(9)
     network = build_network(TINY[name], EMBEDDING_DIM, seed=2).eval()
     again = build_network(TINY[name], EMBEDDING_DIM, seed=2).eval()
@@ -247,8 +247,8 @@ def test_a_fixed_snapshot_is_scored_alike_every_time(make_batch, name):
     assert torch.equal(first, again(batch))
 
 
-def test_learning_the_wrong_sign_does_not_pass_in_silence(make_batch):
-    """A run on targets of the opposite sign, judged on the right ones, sets off the alarm."""
+def test_learning_the_wrong_sign_raises_an_alert(make_batch):
+    """A run on targets of the opposite sign, validated on the right ones, raises the alert."""
     batch = make_batch(6, num_snapshots=4, one_action_per_entry=True)
     upside_down = replace(
         batch, target_utilities=-batch.target_utilities, action_utilities=-batch.action_utilities
@@ -267,7 +267,7 @@ def test_learning_the_wrong_sign_does_not_pass_in_silence(make_batch):
 
 @pytest.mark.parametrize(("name", "limit_s"), [("dual_cross_attention", 1.0), ("transformer", 20.0)])
 def test_scoring_8192_entries_stays_cheap(make_batch, name, limit_s):
-    """The guard the review asks for against slow forward passes; `make bench-train` measures exactly."""
+    """The review's guard against slow forward passes; `make bench-train` measures precisely."""
     batch = make_batch(0, num_snapshots=1)
     repeats = -(-8192 // batch.levels.shape[1])
     names = ("context_embeddings", "entry_mask", "levels", "span_width", "distance_to_cursor")
