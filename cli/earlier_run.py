@@ -10,8 +10,8 @@ from rich.console import Console
 
 from mctrace.cli.config import PipelineConfig
 from mctrace.errors import InputError
-from mctrace.train.loop.checkpoint import CheckpointInfo, load_checkpoint
-from mctrace.train.loop.checkpoint_folders import step_folders
+from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint
+from mctrace.train.checkpoints.retention import step_folders
 
 CONFIG_FILE = "config.json"
 """the configuration a run was started with, in its folder"""

@@ -21,17 +21,15 @@ from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Provenance, mixture_in
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
+from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, checkpoint_name, load_checkpoint
 from mctrace.train.config import TrainConfig
-from mctrace.train.evaluation.baselines import attention_scores, noise_scores, recency_scores
-from mctrace.train.evaluation.evaluate import Scorer, judge_all, network_scorer
-from mctrace.train.evaluation.ridge import fit_ridge
+from mctrace.train.device import resolve_device, uses_bfloat16
+from mctrace.train.evaluation.baselines import attention_scores, fit_ridge, noise_scores, recency_scores
+from mctrace.train.evaluation.split_evaluation import ScoreFunction, evaluate_all, score_function
 from mctrace.train.evaluation.statistics import Interval, bootstrap_interval
-from mctrace.train.loop.checkpoint import CheckpointInfo, load_checkpoint
-from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
-from mctrace.train.loop.data_loader import Source
-from mctrace.train.loop.trainer import resolve_device, uses_bfloat16
+from mctrace.train.loop.data_loader import TrainingSource
 from mctrace.train.run_files import EVALUATION_FILE
-from mctrace.train.serving.learned_from import refuse_unlearned
+from mctrace.train.serving.compatibility import check_compatible
 
 _EVERY_PAIR = 1_000_000
 """pairs per group, more than any has: what is judged is not capped as what is learned from"""
@@ -62,15 +60,15 @@ def evaluate_checkpoints(
     _say_mixture(source)
     scorers = _baselines(source, split, config.train)
     for folder, (network, _) in zip(checkpoints, loaded, strict=True):
-        name = name_of_checkpoint(folder)
+        name = checkpoint_name(folder)
         if name in scorers:
             raise InputError(f"two scorers are called {name!r}: move the run in {folder} to another folder")
-        scorers[name] = network_scorer(network.to(device), bfloat16=bfloat16)
-    results = judge_all(
+        scorers[name] = score_function(network.to(device), bfloat16=bfloat16)
+    results = evaluate_all(
         scorers,
         source.validation(split, config.train.batch_size),
         config.train.objective,
-        source.judging_state(split, config.train.objective.preference),
+        source.evaluation_state(split, config.train.objective.preference),
     )
     intervals = {name: _intervals(result.per_document, config.train.seed) for name, result in results.items()}
     one = next(iter(results.values()))
@@ -102,7 +100,7 @@ def evaluate_checkpoints(
         raise InputError(f"the evaluation cannot be kept in {file}: {error.strerror}") from error
 
 
-def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -> Source:
+def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -> TrainingSource:
     """Labels and pairs of the store, whichever there are, in the mixture that the checkpoint learned from.
 
     Raises InputError when there are neither.
@@ -130,7 +128,7 @@ def _source(store: StoreVersion, info: CheckpointInfo, config: PipelineConfig) -
             where=config.train.pairs_where,
             mix=mix,
         )
-    return Source(labels, pairs)
+    return TrainingSource(labels, pairs)
 
 
 def _has_pairs(info: CheckpointInfo) -> bool:
@@ -143,9 +141,9 @@ def _target(info: CheckpointInfo) -> Target:
     return Target(info.target, info.target_sql) if info.target_sql else Target.named(info.target)
 
 
-def _baselines(source: Source, split: str, config: TrainConfig) -> dict[str, Scorer]:
+def _baselines(source: TrainingSource, split: str, config: TrainConfig) -> dict[str, ScoreFunction]:
     """What a network has to beat: the best linear one, recency, attention mass where kept, and noise."""
-    found: dict[str, Scorer] = {}
+    found: dict[str, ScoreFunction] = {}
     if source.labels is not None:
         data = source.labels
         found["ridge"] = fit_ridge(
@@ -163,10 +161,10 @@ def _baselines(source: Source, split: str, config: TrainConfig) -> dict[str, Sco
 
 
 def _check_comparable(
-    info: CheckpointInfo, first: CheckpointInfo, store: StoreVersion, source: Source, folder: Path
+    info: CheckpointInfo, first: CheckpointInfo, store: StoreVersion, source: TrainingSource, folder: Path
 ) -> None:
     at = f"{store.location.uri} at version {store.version}"
-    refuse_unlearned(info, folder, _kinds(source), f"those of {at} have")
+    check_compatible(info, folder, _kinds(source), f"those of {at} have")
     if _target(info).hash != _target(first).hash:
         raise InputError(
             f"{folder} was trained on target {info.target!r} ({_target(info).hash[:8]}), the first "
@@ -174,14 +172,14 @@ def _check_comparable(
         )
 
 
-def _kinds(source: Source) -> tuple[Provenance, ...]:
+def _kinds(source: TrainingSource) -> tuple[Provenance, ...]:
     """What labels and pairs depend on, each kind once."""
     of_labels = source.labels.arrays.kinds if source.labels else ()
     of_pairs = source.pairs.arrays.kinds if source.pairs else ()
     return tuple(dict.fromkeys((*of_labels, *of_pairs)))
 
 
-def _say_mixture(source: Source) -> None:
+def _say_mixture(source: TrainingSource) -> None:
     """On standard error: what was judged on is also in the answer."""
     kinds = _kinds(source)
     if len(kinds) > 1:

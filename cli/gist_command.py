@@ -24,21 +24,21 @@ from mctrace.collect.corpus.sources import Skipped
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import InputError
-from mctrace.gists.evaluation.held_out import Diversity, HeldOut, Measured, evaluate_document
-from mctrace.gists.evaluation.judgement import judge_gists
+from mctrace.gists.evaluation.evaluation_summary import summarise_evaluation
+from mctrace.gists.evaluation.loss_changes import Diversity, HeldOutDocument, LossChange, evaluate_document
 from mctrace.gists.evaluation.model_card import EVALUATION, TRAINING, write_card
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
 from mctrace.gists.network.loading import gistnet_folder, load_gistnet
-from mctrace.gists.network.transformer import TransformerGistNet
-from mctrace.gists.training.gradients import gist_loss, validation_loss
-from mctrace.gists.training.initialisation import earlier_gistnet, fresh_gistnet
-from mctrace.gists.training.rarity import learn_rarity
-from mctrace.gists.training.warm_start import base_layers
+from mctrace.gists.network.transformer_gistnet import TransformerGistNet
+from mctrace.gists.training.initialisation import base_layers, earlier_gistnet, fresh_gistnet
+from mctrace.gists.training.rarity_pretraining import pretrain_picks
+from mctrace.gists.training.training_loss import gist_loss, validation_loss
 from mctrace.gists.training.windows import training_windows, validation_windows
 from mctrace.ranges import check_choice
-from mctrace.train.loop.checkpoint_folders import keeping_last, write_folder
+from mctrace.train.checkpoints.atomic_folder import write_folder
+from mctrace.train.checkpoints.retention import keep_best_and_last
 from mctrace.train.loop.telemetry import JsonlSink, TensorBoardSink, Value
-from mctrace.train.loop.trainer import FitResult, fit_module
+from mctrace.train.loop.training_loop import TrainingResult, train_module
 from mctrace.train.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
 
@@ -69,7 +69,7 @@ def train_gists(
     started = time.perf_counter()
     if init is None and settings.rarity.num_steps:
         progress.start("learning rarity", settings.rarity.num_steps, "steps")
-        for step in learn_rarity(network, model, tokens["train"], settings.rarity, settings.seed):
+        for step in pretrain_picks(network, model, tokens["train"], settings.rarity, settings.seed):
             progress.advance(1, f"loss {step.values['loss']:.4f}")
         progress.stop()
 
@@ -88,13 +88,13 @@ def train_gists(
 
     with JsonlSink(out / METRICS_FILE) as jsonl, TensorBoardSink(out / TENSORBOARD_FOLDER) as board:
         progress.start("training", settings.optimiser.total_steps, "steps")
-        result = fit_module(
+        result = train_module(
             network,
             batches,
             gist_loss(network, model, config.tree, settings.objective),
             settings,
             evaluate=lambda: validation_loss(network, model, config.tree, settings.objective, fixed),
-            save=keeping_last(out, write, settings.keep_last),
+            save=keep_best_and_last(out, write, settings.keep_last),
             sinks=[jsonl, board, curve],
             progress=lambda step: progress.advance(1, f"loss {step.values['loss']:.4f}"),
         )
@@ -124,7 +124,9 @@ def evaluate_gists(
         gistnet.to(model.device)
     messages = Console(stderr=True)  # the judgement alone goes to standard output
     held_out = _held_out(_documents(config, model_source, messages), split, config)
-    judgement = judge_gists(_measure(config, model, gistnet, held_out, messages), config.gist_evaluate)
+    judgement = summarise_evaluation(
+        _measure(config, model, gistnet, held_out, messages), config.gist_evaluate
+    )
     answer = {
         "gistnet": source,
         "gist_hash": gistnet.content_hash,
@@ -213,17 +215,17 @@ def _fill(network: TransformerGistNet, record: Mapping[str, Any], folder: Path) 
     (folder / TRAINING).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _held_out(documents: Sequence[Document], split: str, config: PipelineConfig) -> list[HeldOut]:
+def _held_out(documents: Sequence[Document], split: str, config: PipelineConfig) -> list[HeldOutDocument]:
     """The split's documents that are long enough, at most so many of each corpus, in the corpus's order."""
     settings = config.gist_evaluate
     shortest = settings.context_tokens + max(settings.horizons)
-    kept: dict[str, list[HeldOut]] = {}
+    kept: dict[str, list[HeldOutDocument]] = {}
     for document in documents:
         if document.placement.split == split and document.num_tokens >= shortest:
             corpus = document.source.split("/")[0]
             found = kept.setdefault(corpus, [])
             if len(found) < settings.documents_per_corpus:
-                found.append(HeldOut(document.document_id, corpus, document.tokens))
+                found.append(HeldOutDocument(document.document_id, corpus, document.tokens))
     if not kept:
         raise InputError(
             f"no document of the {split} split has {shortest} tokens, the context and its horizon"
@@ -235,9 +237,9 @@ def _measure(
     config: PipelineConfig,
     model: FrozenCausalLM,
     gistnet: GistNet,
-    held_out: Sequence[HeldOut],
+    held_out: Sequence[HeldOutDocument],
     console: Console,
-) -> Iterator[Measured | Diversity]:
+) -> Iterator[LossChange | Diversity]:
     gistnets: dict[str, GistNet] = {"mean": MeanGistNet()}
     if gistnet.content_hash != "mean":
         gistnets["trained"] = gistnet
@@ -249,11 +251,11 @@ def _measure(
     progress.stop()
 
 
-def _corpora(held_out: Sequence[HeldOut]) -> list[str]:
+def _corpora(held_out: Sequence[HeldOutDocument]) -> list[str]:
     return sorted({document.corpus for document in held_out})
 
 
-def _say_how_it_ended(result: FitResult, out: Path, match: str, console: Console) -> None:
+def _say_how_it_ended(result: TrainingResult, out: Path, match: str, console: Console) -> None:
     values = ", ".join(f"{name} {value:.4g}" for name, value in result.best.items())
     console.print(
         f"Best at step {result.best_step} of {result.num_steps}: {values} on validation ({match}, nats per "

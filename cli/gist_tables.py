@@ -4,11 +4,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mctrace.cli.output import print_table
-from mctrace.gists.evaluation.judgement import Judgement, Row
+from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, LossRow
 from mctrace.train.evaluation.statistics import Interval
 
 
-def print_judgement(judgement: Judgement, split: str, console: Console) -> None:
+def print_judgement(judgement: GistEvaluation, split: str, console: Console) -> None:
     """Three tables: what gists cost, single spans, and diversity."""
     horizons = sorted({row.horizon for row in judgement.rows})
     table = Table(
@@ -44,8 +44,8 @@ def print_judgement(judgement: Judgement, split: str, console: Console) -> None:
     print_table(diversity, console)
 
 
-def _by_variant(rows: tuple[Row, ...]) -> dict[tuple[str, ...], list[Row]]:
-    groups: dict[tuple[str, ...], list[Row]] = {}
+def _by_variant(rows: tuple[LossRow, ...]) -> dict[tuple[str, ...], list[LossRow]]:
+    groups: dict[tuple[str, ...], list[LossRow]] = {}
     for row in rows:
         setting = row.setting
         key = (row.corpus, str(setting.level), f"{setting.share:.0%} {setting.placement}", row.variant)

@@ -23,18 +23,18 @@ from mctrace.datasets.store.provenance import Mix
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
 from mctrace.progress import Progress, Silent
+from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, describe, load_checkpoint
+from mctrace.train.checkpoints.retention import BEST, step_folders
 from mctrace.train.config import TrainConfig
-from mctrace.train.distribution import Workers, joined
-from mctrace.train.evaluation.evaluate import evaluate
-from mctrace.train.loop.checkpoint import CheckpointInfo, checkpoint_writer, describe, load_checkpoint
-from mctrace.train.loop.checkpoint_folders import BEST, step_folders
-from mctrace.train.loop.data_loader import Source, read_ahead
-from mctrace.train.loop.divergence import keep_diverged
-from mctrace.train.loop.lensnet_training import Training
-from mctrace.train.loop.optimisation import DivergenceError, Step
+from mctrace.train.data_parallel import ProcessGroup, process_group
+from mctrace.train.evaluation.split_evaluation import evaluate_network
+from mctrace.train.loop.data_loader import TrainingSource, prefetch
+from mctrace.train.loop.divergence_dump import dump_diverged_batch
+from mctrace.train.loop.lensnet_training import LensNetTraining, checkpoint_writer
+from mctrace.train.loop.optimisation_steps import DivergenceError, Step
 from mctrace.train.loop.sign_alert import SignAlert
 from mctrace.train.loop.telemetry import JsonlSink, Sink, TensorBoardSink, WandbSink
-from mctrace.train.loop.trainer import FitResult
+from mctrace.train.loop.training_loop import TrainingResult
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
 from mctrace.train.run_files import METRICS_FILE, TENSORBOARD_FOLDER
@@ -49,13 +49,13 @@ def train_run(
     resume: bool = False,
     console: Console,
     dataset: str | None = None,
-) -> FitResult:
+) -> TrainingResult:
     """Trains on the train split, validates on the validation split, leaves checkpoints in `out`.
 
     With `resume` a run that is in `out` goes on from its last step checkpoint, under its own configuration
     and on its own version and dataset of the store; where there is none, a run begins.
     """
-    with joined() as workers:
+    with process_group() as workers:
         console = console if workers.is_first else Console(quiet=True)
         earlier = find_earlier_run(out, config, console) if resume else None
         if earlier:
@@ -66,40 +66,44 @@ def train_run(
         info = _describe(config, store, source)
         if earlier is None and workers.is_first:
             claim_run_folder(out, config, overwrite=overwrite or resume)
-        workers.from_first(None)  # nobody writes before the folder is claimed
+        workers.broadcast_first(None)  # nobody writes before the folder is claimed
         _say_what_is_learned(config.train, store, source, info, console)
-        training = Training.of(_network(info, config.train, earlier), config.train, workers)
+        training = LensNetTraining.of(_network(info, config.train, earlier), config.train, workers)
         if earlier:
             training.state.restore(earlier.folder, workers)
-            console.print(f"Going on after step {training.state.fit.step}", highlight=False)
+            console.print(f"Going on after step {training.state.loop.step}", highlight=False)
         result = _fit(training, source, info, out, console)
     _say_how_it_ended(result, config.train, out, console)
     return result
 
 
-def _fit(training: Training, source: Source, info: CheckpointInfo, out: Path, console: Console) -> FitResult:
-    config, workers, done = training.config, training.workers, training.state.fit.step
+def _fit(
+    training: LensNetTraining, source: TrainingSource, info: CheckpointInfo, out: Path, console: Console
+) -> TrainingResult:
+    config, workers, done = training.config, training.workers, training.state.loop.step
     progress: Progress = make_progress(console) if workers.is_first else Silent()
     save = checkpoint_writer(
         out, training.network, info, config.keep_last,
         state=training.state, workers=workers, earlier=step_folders(out) if done else (),
     )  # fmt: skip
-    judging_state = source.judging_state("validation", config.objective.preference)
+    evaluation_state = source.evaluation_state("validation", config.objective.preference)
 
     def validate(network: LensNet) -> Mapping[str, float]:
         examples = source.validation("validation", config.batch_size)
         bfloat16 = training.step.bfloat16
-        return evaluate(network, examples, config.objective, judging_state, bfloat16=bfloat16).scalars()
+        return evaluate_network(
+            network, examples, config.objective, evaluation_state, bfloat16=bfloat16
+        ).scalars()
 
     with (
         asked_to_stop(partial(console.print, highlight=False)) as should_stop,
         _sinks(config, out, done, console, workers) as sinks,
-        read_ahead(source.steps(config, workers, done)) as batches,
+        prefetch(source.steps(config, workers, done)) as batches,
     ):
         progress.start("training", config.optimiser.total_steps, "steps")
         progress.advance(done)
         try:
-            return training.fit(
+            return training.run(
                 batches,
                 evaluate=validate,
                 save=save,
@@ -111,13 +115,13 @@ def _fit(training: Training, source: Source, info: CheckpointInfo, out: Path, co
             if error.batch is None:
                 raise
             batch = cast("Any", error.batch)
-            kept = keep_diverged(out, training.network, batch, workers.rank)
+            kept = dump_diverged_batch(out, training.network, batch, workers.rank)
             raise DivergenceError(f"{error} The batch and the weights before it are in {kept}") from error
         finally:
             progress.stop()
 
 
-def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] = ()) -> Source:
+def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] = ()) -> TrainingSource:
     """What the objective learns from, at one version; raises InputError when it is not there."""
     objective = config.objective
     labels = None
@@ -147,10 +151,10 @@ def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] =
             labels.snapshots(split)
         if pairs:
             pairs.comparisons(split)
-    return Source(labels, pairs)
+    return TrainingSource(labels, pairs)
 
 
-def _describe(config: PipelineConfig, store: StoreVersion, source: Source) -> CheckpointInfo:
+def _describe(config: PipelineConfig, store: StoreVersion, source: TrainingSource) -> CheckpointInfo:
     arrays = _arrays(source)
     return describe(
         config.train,
@@ -168,7 +172,7 @@ def _describe(config: PipelineConfig, store: StoreVersion, source: Source) -> Ch
     )
 
 
-def _arrays(source: Source) -> DocumentArrays:
+def _arrays(source: TrainingSource) -> DocumentArrays:
     data = source.labels or source.pairs
     assert data is not None, "an objective learns from labels, from pairs or from both"
     return data.arrays
@@ -194,7 +198,7 @@ def _network(info: CheckpointInfo, config: TrainConfig, earlier: EarlierRun | No
 
 @contextmanager
 def _sinks(
-    config: TrainConfig, out: Path, done: int, console: Console, workers: Workers
+    config: TrainConfig, out: Path, done: int, console: Console, workers: ProcessGroup
 ) -> Iterator[list[Sink]]:
     """Where telemetry goes; only the first worker's goes anywhere."""
     if not workers.is_first:
@@ -235,7 +239,7 @@ def _show(progress: Progress, step: Step) -> None:
 
 
 def _say_what_is_learned(
-    config: TrainConfig, store: StoreVersion, source: Source, info: CheckpointInfo, console: Console
+    config: TrainConfig, store: StoreVersion, source: TrainingSource, info: CheckpointInfo, console: Console
 ) -> None:
     said = [f"Objective {config.objective.name!r} on version {store.version}"]
     if source.labels:
@@ -255,7 +259,7 @@ def _say_what_is_learned(
     console.print("; ".join(said), highlight=False)
 
 
-def _say_how_it_ended(result: FitResult, config: TrainConfig, out: Path, console: Console) -> None:
+def _say_how_it_ended(result: TrainingResult, config: TrainConfig, out: Path, console: Console) -> None:
     total = config.optimiser.total_steps
     if result.ending == "stopped":
         console.print(

@@ -1,7 +1,7 @@
-"""Actions on a working context: what is legal, what it costs, and what the map looks like afterwards.
+"""Actions on a working context: legality, cost in positions, and the resulting LOD map.
 
-Legality is structural and decides what is measured. The budget is not legality: it binds the focus
-allocator's plan, otherwise a full context would have no expands to learn from.
+Legality is structural and determines what is measured. The budget is not part of it: it constrains the focus
+allocator only, otherwise a full context would have no expands to learn from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,23 +27,22 @@ class Action:
 
     @property
     def entry_level(self) -> int:
-        """The level of the entries the action is applied to."""
+        """Level of the entries the action applies to."""
         return self.node.level if self.kind == "expand" else self.node.level - 1
 
     @property
     def level_after(self) -> int:
-        """The level at which the node's span is shown afterwards."""
+        """Level at which the node's span is represented afterwards."""
         return self.node.level - 1 if self.kind == "expand" else self.node.level
 
     def change_in_positions(self, tree: TreeShape) -> int:
-        """Working-context positions the action adds (an expand, K - 1) or frees (a collapse, negative)."""
+        """Working-context positions that the action adds: K - 1 for an expand, 1 - K for a collapse."""
         return tree.block_size - 1 if self.kind == "expand" else 1 - tree.block_size
 
 
 @dataclass(frozen=True, eq=False)
 class ActionArrays:
-    """Many actions as parallel arrays of length A: what a map of a million blocks allows, without a million
-    objects. `level_A` and `index_A` name the nodes."""
+    """Actions as parallel arrays of length A, for maps of a million blocks. Nodes: `level_A`, `index_A`."""
 
     is_expand_A: npt.NDArray[np.bool_]
     level_A: IntArray
@@ -53,18 +52,18 @@ class ActionArrays:
         return len(self.level_A)
 
     def action(self, i: int) -> Action:
-        """The action at place `i`."""
+        """The action at position `i`."""
         kind: ActionKind = "expand" if self.is_expand_A[i] else "collapse"
         return Action(kind, Node(int(self.level_A[i]), int(self.index_A[i])))
 
 
 def apply_action(lod_map: LODMap, action: Action) -> LODMap:
-    """The map after `action`; raises LegalityError when the node is not shown at the action's entry level."""
+    """The map after `action`; raises LegalityError unless the node's span is at the action's entry level."""
     return apply_actions(lod_map, [action])
 
 
 def apply_actions(lod_map: LODMap, actions: Sequence[Action]) -> LODMap:
-    """The map after one action after the other; raises LegalityError at the first that is not allowed."""
+    """The map after all `actions` in order; raises LegalityError at the first illegal one."""
     levels = lod_map.levels.copy()
     for action in actions:
         if action.node.level < 1:
@@ -85,24 +84,24 @@ def legal_actions(lod_map: LODMap, protected_tail: int) -> list[Action]:
 
 
 def legal_action_arrays(lod_map: LODMap, protected_tail: int) -> ActionArrays:
-    """The same as arrays.
+    """Legal actions as arrays, in the order of `legal_actions`.
 
-    An expand needs a gist; a collapse needs all K siblings of a complete node at one level, none of them in
+    An expand needs a gist. A collapse needs all K siblings of a complete node at one level, none of them in
     the most recent `protected_tail` tokens.
     """
     expands = _joined(_expands(lod_map))
-    # Part ids hash measured actions in this order, so it must stay: by place, whatever the level.
-    by_place = np.argsort(expands[1] * lod_map.tree.block_size ** expands[0], kind="stable")
+    # By position, whatever the level. Part ids hash measured actions in this order, so it must not change.
+    by_position = np.argsort(expands[1] * lod_map.tree.block_size ** expands[0], kind="stable")
     collapses = _joined(_collapses(lod_map, lod_map.cursor - protected_tail))
     return ActionArrays(
-        np.arange(len(by_place) + len(collapses[0])) < len(by_place),
-        np.concatenate([expands[0][by_place], collapses[0]]),
-        np.concatenate([expands[1][by_place], collapses[1]]),
+        np.arange(len(by_position) + len(collapses[0])) < len(by_position),
+        np.concatenate([expands[0][by_position], collapses[0]]),
+        np.concatenate([expands[1][by_position], collapses[1]]),
     )
 
 
 def is_legal_at(action: Action, tree: TreeShape, cursor: int, protected_tail: int) -> bool:
-    """Whether an action found legal on a trajectory's map is legal for the snapshot at `cursor`."""
+    """True if an action that is legal on a trajectory's map is legal for the snapshot at `cursor`."""
     end = tree.span(action.node)[1]
     return end <= (cursor if action.kind == "expand" else cursor - protected_tail)
 
@@ -130,7 +129,8 @@ def _collapses(lod_map: LODMap, last_end: int) -> Iterator[_LevelNodes]:
     for level in range(1, tree.max_level + 1):
         per_node = tree.blocks_per_node(level)
         nodes = (lod_map.first_block + np.flatnonzero(levels == level - 1)) // per_node
-        # Sorted, so a node's blocks stand side by side and it is whole where the last of them is its own.
+        # Sorted, so a node's blocks are adjacent; it is complete where the last of K positions is still its
+        # own.
         first = np.flatnonzero(np.diff(nodes, prepend=-1))
         first = first[first + per_node <= len(nodes)]
         index_a = nodes[first]

@@ -1,15 +1,15 @@
-"""The focus allocator: from scores to edits of a working context that keep it within its budget.
+"""Focus allocator: from scores to edits that keep a working context within its budget.
 
-Greedy, as docs/specification/allocator.md#order-of-work describes it: expand what is wanted
-most, collapse what is wanted least, in turn, at most `num_edits` a step. What the budget demands is collapsed
-whatever its score, before anything else. Pure: a map, candidates and what was done lately go in, edits come
-out, and the same input gives the same edits.
+Greedy (docs/specification/allocator.md#order-of-work): alternately expand the highest and collapse the lowest
+scores, at most `num_edits` per step. Collapses that the budget requires come first, whatever their score.
+Pure and deterministic: a map, candidates and recent edits in, edits out.
 
 Shapes: A candidate actions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from mctrace.context.allocator_candidates import Candidates
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.errors import ConfigError, LegalityError
-from mctrace.ranges import check_range
+from mctrace.ranges import NonNegativeFloat, NonNegativeInt, check_range, check_ranges
 
 _EULER_GAMMA = 0.5772156649015329
 """mean of a standard Gumbel variable"""
@@ -27,46 +27,44 @@ _EULER_GAMMA = 0.5772156649015329
 
 @dataclass(frozen=True)
 class AllocatorConfig:
-    """How the allocator reads scores. Thresholds and temperature are in score units."""
+    """Settings of the focus allocator. Thresholds and temperature are in score units."""
 
-    num_edits: int = 4
-    """most edits a step (n_diff); only the budget may ask for more"""
-    expand_threshold: float = 0.2
-    """score from which a gist is expanded"""
-    collapse_threshold: float = 0.2
-    """minus the score from which siblings are collapsed"""
-    cooldown: int = 2
+    section: ClassVar[str] = "allocator"
+
+    num_edits: NonNegativeInt = 4
+    """maximum number of edits per step (n_diff); only the budget may require more"""
+    expand_threshold: NonNegativeFloat = 0.2
+    """lowest score at which a gist is expanded"""
+    collapse_threshold: NonNegativeFloat = 0.2
+    """minus the highest score at which siblings are collapsed"""
+    cooldown: NonNegativeInt = 2
     """steps during which an action on a node is not undone"""
-    reversal_threshold: float = 0.4
-    """takes the thresholds' place for undoing a recent action after its cooldown (hysteresis)"""
-    reversal_steps: int = 8
+    reversal_threshold: NonNegativeFloat = 0.4
+    """threshold for undoing a recent action after its cooldown (hysteresis); at least the other two"""
+    reversal_steps: NonNegativeInt = 8
     """steps for which an action counts as recent"""
-    temperature: float = 0.0
-    """spread of the noise put on scores, for exploration; 0: none"""
+    temperature: NonNegativeFloat = 0.0
+    """scale of the Gumbel noise added to scores, for exploration; 0: none"""
 
     def __post_init__(self) -> None:
-        check_range("allocator.num_edits", self.num_edits, at_least=0)
-        for name in ("expand_threshold", "collapse_threshold", "temperature"):
-            check_range(f"allocator.{name}", getattr(self, name), at_least=0)
-        check_range("allocator.cooldown", self.cooldown, at_least=0)
-        check_range("allocator.reversal_steps", self.reversal_steps, at_least=0)
+        check_ranges(self)
         lowest = max(self.expand_threshold, self.collapse_threshold)
-        check_range("allocator.reversal_threshold", self.reversal_threshold, at_least=lowest)
+        check_range(f"{self.section}.reversal_threshold", self.reversal_threshold, at_least=lowest)
 
 
 @dataclass(frozen=True)
 class RecentEdits:
-    """What was done in the last steps: (step, action), and the number of the step to come.
+    """Edits of the last steps as (step, action), and the number of the next step.
 
-    Only the opposite action on the same node undoes an action, so a node is all that has to be remembered:
-    a gist that was just expanded can be looked into further at once, but not folded up again.
+    Only the opposite action on the same node undoes an action. A gist that was just expanded may therefore
+    have its children expanded at once, but may not be collapsed again.
     """
 
     edits: tuple[tuple[int, Action], ...] = ()
     step: int = 0
 
     def after(self, done: Sequence[Action], config: AllocatorConfig) -> "RecentEdits":
-        """One step later; what no rule asks about any more is forgotten."""
+        """State after a step that made the edits `done`; edits too old for any rule are dropped."""
         oldest = self.step + 1 - max(config.cooldown, config.reversal_steps)
         kept = tuple(edit for edit in self.edits if edit[0] >= oldest)
         return RecentEdits((*kept, *((self.step, action) for action in done)), self.step + 1)
@@ -77,7 +75,7 @@ NOTHING_RECENT = RecentEdits()
 
 @dataclass(frozen=True)
 class Allocation:
-    """The map after a step, its edits in order, and how many of them, the first, the budget forced."""
+    """The map after a step, and its edits in order; the budget required the first `num_forced` of them."""
 
     lod_map: LODMap
     edits: tuple[Action, ...]
@@ -93,34 +91,34 @@ def allocate(
     recent: RecentEdits = NOTHING_RECENT,
     generator: np.random.Generator | None = None,
 ) -> Allocation:
-    """One step: edits of `lod_map` among `candidates` after which it takes at most `budget` positions.
+    """One step: choose edits of `lod_map` among `candidates` so that it takes at most `budget` positions.
 
-    A node that was collapsed or expanded in this step has no score yet and is left alone until the next.
-    With a temperature τ each choice is a draw from softmax(wish / τ) over what is left (Gumbel noise on the
-    wishes), so `generator` is needed. Raises LegalityError when the candidates do not free enough positions.
+    Nodes that this step creates have no score yet and are left to the next step. With a temperature τ each
+    selection is a draw from softmax(priority / τ) over the remaining actions (Gumbel noise on priorities),
+    which needs `generator`. Raises LegalityError when the candidates cannot free enough positions.
     """
-    wish_A = _wishes(candidates, config, generator)
-    blocked_A = _blocked(candidates, wish_A, recent, config)
-    choice = _Choice(lod_map.tree, budget - lod_map.num_entries)
-    collapses = _by_wish(~candidates.is_expand_A, wish_A)
+    priority_A = _priorities(candidates, config, generator)
+    blocked_A = _blocked(candidates, priority_A, recent, config)
+    selection = _Selection(lod_map.tree, budget - lod_map.num_entries)
+    collapses = _by_priority(~candidates.is_expand_A, priority_A)
     free, held = collapses[~blocked_A[collapses]], collapses[blocked_A[collapses]]
-    to_collapse = _Queue(candidates, free, choice)
-    num_forced = choice.make_room(to_collapse, _Queue(candidates, held, choice))
-    if choice.room < 0:
+    to_collapse = _Queue(candidates, free, selection)
+    num_forced = selection.make_room(to_collapse, _Queue(candidates, held, selection))
+    if selection.room < 0:
         raise LegalityError(
             f"the working context takes {lod_map.num_entries} positions and the candidates free too few for "
             f"a budget of {budget}: give a larger budget, a smaller protected tail or a later start"
         )
-    wanted = candidates.is_expand_A & ~blocked_A & (wish_A >= config.expand_threshold)
-    to_expand = _Queue(candidates, _by_wish(wanted, wish_A), choice)
-    to_collapse.stop_before(free[wish_A[free] < config.collapse_threshold])
-    choice.alternate(to_expand, to_collapse, config.num_edits)
-    edits = tuple(choice.edits)
+    wanted = candidates.is_expand_A & ~blocked_A & (priority_A >= config.expand_threshold)
+    to_expand = _Queue(candidates, _by_priority(wanted, priority_A), selection)
+    to_collapse.stop_before(free[priority_A[free] < config.collapse_threshold])
+    selection.alternate(to_expand, to_collapse, config.num_edits)
+    edits = tuple(selection.edits)
     return Allocation(apply_actions(lod_map, edits), edits, num_forced, recent.after(edits, config))
 
 
-class _Choice:
-    """The edits chosen so far and the positions that are left."""
+class _Selection:
+    """The edits selected so far and the positions left."""
 
     def __init__(self, tree: TreeShape, room: int) -> None:
         self.tree, self.room = tree, room
@@ -130,8 +128,8 @@ class _Choice:
         self._collapsed_children: set[Node] = set()
 
     def allows(self, action: Action) -> bool:
-        """Not taken yet, and possible: an expanded node is no longer a sibling to collapse, nor is a
-        collapsed one there to expand."""
+        """True if not taken yet and still possible: an expanded node cannot be collapsed as a sibling, a
+        collapsed one cannot be expanded."""
         if action in self._taken:
             return False
         if action.kind == "expand":
@@ -148,14 +146,14 @@ class _Choice:
             self._collapsed_children.update(self.tree.children(action.node))
 
     def make_room(self, *queues: "_Queue") -> int:
-        """Collapses until nothing is over the budget, first queue first; returns how many it took."""
+        """Collapse until the budget is met, earlier queues first; returns the number of edits."""
         for queue in queues:
             while self.room < 0 and (action := queue.peek()):
                 self.take(action)
         return len(self.edits)
 
     def alternate(self, to_expand: "_Queue", to_collapse: "_Queue", num_edits: int) -> None:
-        """Expands and collapses in turn; a collapse goes first where the expand does not fit."""
+        """Take expands and collapses in turn; a collapse when the next expand does not fit."""
         turn_to_expand = True
         while len(self.edits) < num_edits:
             expand, collapse = to_expand.peek(), to_collapse.peek()
@@ -170,55 +168,57 @@ class _Choice:
 
 
 class _Queue:
-    """Candidates in the order of their wishes, less what the choice so far rules out."""
+    """Candidates by priority, without those that the selection so far rules out."""
 
-    def __init__(self, candidates: Candidates, order: npt.NDArray[np.int64], choice: _Choice) -> None:
-        self._candidates, self._order, self._choice = candidates, order, choice
+    def __init__(self, candidates: Candidates, order: npt.NDArray[np.int64], selection: _Selection) -> None:
+        self._candidates, self._order, self._selection = candidates, order, selection
         self._next = 0
         self._end = len(order)
 
     def peek(self) -> Action | None:
-        """The next candidate that is allowed; None at the end."""
+        """The next allowed candidate; None at the end."""
         while self._next < self._end:
             action = self._candidates.actions.action(int(self._order[self._next]))
-            if self._choice.allows(action):
+            if self._selection.allows(action):
                 return action
             self._next += 1
         return None
 
     def stop_before(self, rest: npt.NDArray[np.int64]) -> None:
-        """Leaves out the `rest`, which stand last."""
+        """Drop the `rest`, which are the last ones."""
         self._end = len(self._order) - len(rest)
 
 
-def _wishes(
+def _priorities(
     candidates: Candidates, config: AllocatorConfig, generator: np.random.Generator | None
 ) -> npt.NDArray[np.float64]:
-    """How much each action is wanted [A]: its score, a collapse's with the sign turned, plus chance."""
-    wish_A = np.where(candidates.is_expand_A, candidates.score_A, -candidates.score_A)
+    """Priority of each action [A]: its score, negated for collapses, plus Gumbel noise."""
+    priority_A = np.where(candidates.is_expand_A, candidates.score_A, -candidates.score_A)
     if not config.temperature:
-        return wish_A
+        return priority_A
     if generator is None:
         raise ConfigError("allocator.temperature is above 0: a seeded generator is needed")
-    return wish_A + config.temperature * (generator.gumbel(size=len(wish_A)) - _EULER_GAMMA)
+    return priority_A + config.temperature * (generator.gumbel(size=len(priority_A)) - _EULER_GAMMA)
 
 
 def _blocked(
-    candidates: Candidates, wish_A: npt.NDArray[np.float64], recent: RecentEdits, config: AllocatorConfig
+    candidates: Candidates, priority_A: npt.NDArray[np.float64], recent: RecentEdits, config: AllocatorConfig
 ) -> npt.NDArray[np.bool_]:
-    """Actions that would undo a recent one during its cooldown, or without being wanted enough for that."""
-    blocked_A = np.zeros(len(wish_A), dtype=bool)
+    """Actions [A] that would undo a recent one during its cooldown, or below the reversal threshold."""
+    blocked_A = np.zeros(len(priority_A), dtype=bool)
     for step, action in recent.edits:
         age = recent.step - step
         undoes_A = candidates.undoes(action)
         if age <= config.cooldown:
             blocked_A |= undoes_A
         elif age <= config.reversal_steps:
-            blocked_A |= undoes_A & (wish_A < config.reversal_threshold)
+            blocked_A |= undoes_A & (priority_A < config.reversal_threshold)
     return blocked_A
 
 
-def _by_wish(among_A: npt.NDArray[np.bool_], wish_A: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Places of some candidates, most wanted first; ties keep the candidates' own order."""
+def _by_priority(
+    among_A: npt.NDArray[np.bool_], priority_A: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Positions of the candidates `among_A` by descending priority; ties keep the candidates' order."""
     places = np.flatnonzero(among_A)
-    return places[np.argsort(-wish_A[places], kind="stable")]
+    return places[np.argsort(-priority_A[places], kind="stable")]

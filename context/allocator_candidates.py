@@ -1,8 +1,8 @@
-"""What the focus allocator may choose from: every legal action of a working context and how it is scored.
+"""Candidates of the focus allocator: the legal actions of a working context and their scores.
 
-Entries are scored, actions are taken: an expand has its entry's score, a collapse the mean over the K entries
-it takes, as ranking and correlation have it in training. Everything is computed on whole arrays, so that a
-map of a million blocks costs about as much as sorting them.
+Networks score entries, the allocator takes actions: an expand has its entry's score, a collapse the mean over
+its K entries, as in the training's ranking loss. Vectorised: a map of a million blocks costs about as much as
+sorting it.
 
 Shapes: N entries, A actions.
 """
@@ -24,7 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 class Candidates:
     """Legal actions with one signed score each: positive asks for more detail, negative for less.
 
-    Expands stand newest first and collapses oldest first, so that keeping this order breaks ties by recency.
+    Expands are ordered newest first, collapses oldest first, so a stable sort breaks ties by recency.
     """
 
     actions: ActionArrays
@@ -38,7 +38,7 @@ class Candidates:
         return self.actions.is_expand_A
 
     def undoes(self, action: Action) -> npt.NDArray[np.bool_]:
-        """Which candidates [A] are the opposite of `action`, on the same node."""
+        """Mask [A] of the candidates that are the opposite of `action` on the same node."""
         found = self.actions
         is_same_A = (found.level_A == action.node.level) & (found.index_A == action.node.index)
         is_opposite_A = ~found.is_expand_A if action.kind == "expand" else found.is_expand_A
@@ -46,7 +46,7 @@ class Candidates:
         return undoes_A
 
     def rescored(self, scores: Mapping[Action, float]) -> "Candidates":
-        """Those of the candidates that `scores` names, with their scores from there."""
+        """The candidates that are keys of `scores`, with those scores."""
         named = [(i, scores[a]) for i in range(len(self)) if (a := self.actions.action(i)) in scores]
         places = np.array([i for i, _ in named], dtype=np.int64)
         return Candidates(
@@ -55,9 +55,9 @@ class Candidates:
 
 
 def candidates_of(lod_map: LODMap, protected_tail: int, score_N: npt.ArrayLike | None = None) -> Candidates:
-    """Every legal action under entry scores [N] in score units; all 0 where none are given.
+    """All legal actions of a map, scored from entry scores [N] in score units; scored 0 without any.
 
-    Raises InputError for scores that are not finite or not one for each entry.
+    Raises InputError for scores that are not finite, or whose number differs from that of the entries.
     """
     actions = legal_action_arrays(lod_map, protected_tail)
     end_A = (actions.index_A + 1) * lod_map.tree.block_size**actions.level_A
@@ -88,7 +88,7 @@ def _aggregate(lod_map: LODMap, actions: ActionArrays, score_N: FloatArray) -> F
 
 
 def _first_entries(lod_map: LODMap) -> tuple[IntArray, int]:
-    """The entry that each block begins with, or is part of, and the number of all entries."""
+    """Index of the first entry of each block (or of the gist it is part of), and the number of entries."""
     tree, levels = lod_map.tree, lod_map.levels.astype(np.int64)
     blocks = lod_map.first_block + np.arange(len(levels))
     per_node = tree.block_size ** np.maximum(levels - 1, 0)

@@ -1,9 +1,9 @@
-"""LOD maps: the level at which each block of a working context is shown, and what that makes of it.
+"""LOD maps: the level at which each block of a working context is represented, and the entries that follow.
 
-A map is one small integer per block of K tokens. It is legal when it tiles [start, cursor) with whole
-nodes: a block at level l >= 2 drags along every other block of its level-l node, and a last block that the
-cursor cuts through can only be tokens. From a map follow the entries (one per position of the working
-context), and an edit of the working context is an edit of the map.
+A map is one small integer per block of K tokens. It is legal if it tiles [start, cursor) with whole nodes: a
+block at level l >= 2 implies that level for all blocks of its level-l node, and a last block that the cursor
+cuts can only be tokens. The map determines the entries (one per position of the working context); editing the
+working context means editing the map.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Entries:
-    """The positions of a working context in order, as parallel arrays of length N.
+    """Entries of a working context in order, as parallel arrays of length N.
 
     `level_N` 0 for tokens; `index_N` the node's index at its level in the document's tree (for a token, its
     offset in the document); `first_token_N` and `span_width_N` in tokens.
@@ -36,7 +36,7 @@ class Entries:
 
     @property
     def end_token_N(self) -> IntArray:
-        """One past the last token each entry stands for."""
+        """One past the last token that each entry covers."""
         return self.first_token_N + self.span_width_N
 
     def position_N(self, start: int) -> IntArray:
@@ -48,7 +48,7 @@ class Entries:
         return self.first_token_N - start + centre_N
 
     def distance_to_cursor_N(self, cursor: int) -> IntArray:
-        """Tokens between each entry's end and `cursor`."""
+        """Number of tokens between each entry's end and `cursor`."""
         return cursor - self.end_token_N
 
     def sliced(self, positions: slice) -> "Entries":
@@ -61,7 +61,7 @@ class Entries:
         )
 
     def followed_by(self, *others: "Entries") -> "Entries":
-        """These entries, then those of `others`, whatever lies between them."""
+        """Concatenation of these entries and those of `others`; gaps between them are allowed."""
         parts = (self, *others)
         return Entries(
             np.concatenate([part.level_N for part in parts]),
@@ -71,7 +71,7 @@ class Entries:
         )
 
     def index_of_token(self, token: int) -> int:
-        """The position of the entry that begins at `token` (N when `token` is the end of the context)."""
+        """Index of the entry that begins at `token`; N when `token` is the end of the context."""
         position = int(np.searchsorted(self.first_token_N, token))
         begins_N = np.append(self.first_token_N, self.end_token_N[-1:])
         if position == len(begins_N) or begins_N[position] != token:
@@ -81,7 +81,7 @@ class Entries:
 
 @dataclass(frozen=True, eq=False)
 class LODMap:
-    """A legal map over [start, cursor) of one document.
+    """Legal LOD map over [start, cursor) of one document.
 
     `levels` holds one level per block, oldest first; `start` is a multiple of K, `cursor` need not be.
     Raises LegalityError when the map does not tile the span with whole nodes.
@@ -102,7 +102,7 @@ class LODMap:
 
     @classmethod
     def of_tokens(cls, tree: TreeShape, start: int, cursor: int) -> "LODMap":
-        """The map that shows every block of [start, cursor) as tokens."""
+        """The map with every block of [start, cursor) as tokens."""
         return cls(tree, start, cursor, np.zeros(_num_blocks(tree, start, cursor), dtype=np.uint8))
 
     def __eq__(self, other: object) -> bool:
@@ -121,7 +121,7 @@ class LODMap:
 
     @property
     def num_entries(self) -> int:
-        """Positions the working context takes, without building its entries."""
+        """Number of positions of the working context, computed without building its entries."""
         partial = (self.cursor - self.start) % self.tree.block_size
         num_entries = 0
         for level, num_blocks in enumerate(np.bincount(self.levels, minlength=1)):
@@ -138,7 +138,7 @@ class LODMap:
         return _expand_entries(self)
 
     def blocks_of(self, node: Node) -> slice:
-        """The slice of `levels` that `node` (level >= 1) covers; raises LegalityError outside the map."""
+        """Slice of `levels` covered by `node` (level >= 1); raises LegalityError outside the map."""
         per_node = self.tree.blocks_per_node(node.level)
         first = node.index * per_node - self.first_block
         if first < 0 or self.tree.span(node)[1] > self.cursor:
@@ -146,13 +146,13 @@ class LODMap:
         return slice(first, first + per_node)
 
     def with_level(self, blocks: slice, level: int) -> "LODMap":
-        """The same map with `blocks` shown at `level`."""
+        """The map with `blocks` at `level`."""
         levels = self.levels.copy()
         levels[blocks] = level
         return LODMap(self.tree, self.start, self.cursor, levels)
 
     def extended(self, cursor: int) -> "LODMap":
-        """The same map grown to a later `cursor`, its new tail shown as tokens."""
+        """The map extended to a later `cursor`, with the new tail as tokens."""
         if cursor < self.cursor:
             raise LegalityError(f"cannot extend a map at {self.cursor} back to {cursor}")
         levels = np.zeros(_num_blocks(self.tree, self.start, cursor), dtype=np.uint8)
@@ -160,7 +160,7 @@ class LODMap:
         return LODMap(self.tree, self.start, cursor, levels)
 
     def starting_at(self, start: int) -> "LODMap":
-        """The newest part of the same map, from `start` on; raises LegalityError where that cuts a node."""
+        """The newest part of the map, from `start` on; raises LegalityError when `start` cuts a node."""
         if not self.start <= start < self.cursor:
             raise LegalityError(f"a map over [{self.start}, {self.cursor}) cannot start at {start}")
         levels = self.levels[(start - self.start) // self.tree.block_size :]
@@ -190,7 +190,7 @@ def _why_illegal(lod_map: LODMap) -> str | None:
         nodes, counts = np.unique(blocks[levels == level] // tree.blocks_per_node(level), return_counts=True)
         broken = nodes[counts != tree.blocks_per_node(level)]
         if len(broken):
-            return f"node (level {level}, index {broken[0]}) is only partly shown at its level"
+            return f"node (level {level}, index {broken[0]}) is only partly at its level"
     return None
 
 

@@ -1,7 +1,7 @@
-"""Trajectories: one document, one LOD map for its head, and several cursors that share it.
+"""Trajectories: one document, one LOD map of its head, and several cursors that share it.
 
-The tail between the first cursor and the last grows at level 0, so one counterfactual pass per action serves
-every cursor: later tokens cannot influence earlier losses.
+The tail between the first and the last cursor grows at level 0, so one counterfactual pass per action serves
+all cursors: later tokens cannot influence earlier losses.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mctrace.errors import LegalityError
 class Trajectory:
     """A head map at its first cursor, the cursors that share it, and the horizon H (tokens) after each.
 
-    Raises LegalityError unless the cursors increase strictly and begin at the map's own cursor.
+    Raises LegalityError unless the cursors increase strictly and start at the map's cursor.
     """
 
     head: LODMap
@@ -26,7 +26,7 @@ class Trajectory:
     def __post_init__(self) -> None:
         if not self.cursors or self.cursors[0] != self.head.cursor:
             raise LegalityError(
-                f"the first cursor must be the map's own, {self.head.cursor}; got {self.cursors[:1]}"
+                f"the first cursor must be the map's cursor {self.head.cursor}, got {self.cursors[:1]}"
             )
         if any(a >= b for a, b in zip(self.cursors, self.cursors[1:], strict=False)):
             raise LegalityError(f"cursors must increase strictly, got {self.cursors}")
@@ -43,23 +43,23 @@ class Trajectory:
 
     @property
     def end(self) -> int:
-        """One past the last token whose loss is read: last cursor + H."""
+        """One past the last token whose loss is measured: last cursor + H."""
         return self.last_cursor + self.horizon
 
     @cached_property
     def context(self) -> LODMap:
-        """The head's map with everything after it as tokens, up to the last token whose loss is read."""
+        """The head's map extended with tokens up to the last token whose loss is measured."""
         return self.head.extended(self.end)
 
     @property
     def num_positions(self) -> int:
-        """Position ids the base model must have: the whole span, whatever its levels."""
+        """Position ids that the base model must support: the whole span, whatever its levels."""
         return self.end - self.head.start
 
     def first_token_after(self, end: int) -> int:
-        """Where the effect of an edit that ends at token `end` begins: not before the first cursor."""
+        """First token of the effect of an edit that ends at token `end`; never before the first cursor."""
         return max(self.first_cursor, end)
 
     def legal_actions(self, protected_tail: int) -> list[Action]:
-        """Actions legal at any of the cursors; tail blocks become collapsible for the later ones."""
+        """Actions legal at any cursor; tail blocks become collapsible at the later ones."""
         return legal_actions(self.head.extended(self.last_cursor), protected_tail)

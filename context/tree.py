@@ -1,13 +1,16 @@
-"""The shape of a document's tree: which tokens a node stands for, and who its children are.
+"""Shape of a document's tree: spans and children of its nodes.
 
-A document is cut into blocks of `block_size` (K) tokens. Level 0 is the tokens themselves, level 1 one gist
-per block, level 2 one gist per K level-1 gists, and so on up to `max_level`. Everything else in the
-project that speaks of spans, parents or costs asks this file.
+A document is divided into blocks of `block_size` (K) tokens. Level 0 are the tokens, level 1 has one gist per
+block, level 2 one gist per K level-1 gists, and so on up to `max_level`. All computations of spans, parents
+and costs use this module.
 """
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from mctrace.errors import ConfigError
+from annotated_types import Ge, Le
+
+from mctrace.ranges import check_ranges
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -22,25 +25,26 @@ class Node:
 class TreeShape:
     """Children per node (K) and the coarsest level; the same for every document of a run."""
 
-    block_size: int = 32
-    max_level: int = 2
+    section: ClassVar[str] = "tree"
+
+    block_size: Annotated[int, Ge(2)] = 32
+    """K, children per node"""
+    max_level: Annotated[int, Ge(1), Le(4)] = 2
+    """the coarsest level"""
 
     def __post_init__(self) -> None:
-        if self.block_size < 2:
-            raise ConfigError(f"tree.block_size must be at least 2, got {self.block_size}")
-        if not 1 <= self.max_level <= 4:
-            raise ConfigError(f"tree.max_level must be between 1 and 4, got {self.max_level}")
+        check_ranges(self)
 
     def span_width(self, level: int) -> int:
-        """Tokens that one node of `level` stands for."""
+        """Number of tokens covered by a node of `level`."""
         return int(self.block_size**level)
 
     def blocks_per_node(self, level: int) -> int:
-        """Blocks (of K tokens) that one node of `level` >= 1 covers."""
+        """Number of blocks (of K tokens) covered by a node of `level` >= 1."""
         return int(self.block_size ** (level - 1))
 
     def span(self, node: Node) -> tuple[int, int]:
-        """The half-open range of tokens `node` covers."""
+        """Half-open range of tokens covered by `node`."""
         width = self.span_width(node.level)
         return node.index * width, (node.index + 1) * width
 
@@ -49,5 +53,5 @@ class TreeShape:
         return tuple(Node(node.level - 1, first + offset) for offset in range(self.block_size))
 
     def num_complete_nodes(self, level: int, num_tokens: int) -> int:
-        """Nodes of `level` that lie wholly inside the first `num_tokens` tokens."""
+        """Number of nodes of `level` that lie completely inside the first `num_tokens` tokens."""
         return num_tokens // self.span_width(level)

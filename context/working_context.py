@@ -1,4 +1,4 @@
-"""From entries to tensors: the embeddings and positions a model reads, gathered from the document's tree."""
+"""Embeddings of a working context: gathered from a document's tree, one per entry."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from mctrace.errors import LegalityError
 def gather_embeddings(entries: Entries, tree_embeddings: Sequence[Tensor]) -> Tensor:
     """Embeddings [N, d] of `entries`, in order.
 
-    `tree_embeddings[level]` is [num_nodes, d] for one document: its token embeddings at level 0, its gists
-    above. Raises LegalityError when an entry names a node the tree does not have.
+    `tree_embeddings[level]` is [num_nodes, d] of one document: token embeddings at level 0, gists above.
+    Raises LegalityError when an entry's node is not in the tree.
     """
     table = tree_embeddings[0]
     gathered_ND = table.new_empty(len(entries), table.shape[1])

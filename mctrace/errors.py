@@ -1,8 +1,8 @@
-"""The exception tree: every mistake a person can make ends in one of these.
+"""Exception tree: every user error is raised as one of these.
 
-The console script prints their message and nothing else; a stack trace is for our own bugs. Each class
-also inherits the built-in it specialises, so that library users can catch what they already know.
-Messages say what was wrong, where (file, row, key) and what to do about it.
+The console script prints their message only; stack traces are for bugs of mctrace itself. Each class also
+inherits the built-in exception that it specialises, so that library users can catch either. Messages say what
+is wrong, where (file, row, key), and the remedy.
 """
 
 import re
@@ -18,35 +18,35 @@ class MctraceError(Exception):
 
 
 class ConfigError(MctraceError, ValueError):
-    """A configuration key or value that cannot be used."""
+    """Invalid configuration key or value."""
 
 
 class InputError(MctraceError, ValueError):
-    """A corpus, document, trace file or query that cannot be used."""
+    """Corpus, document, trace file, query, checkpoint or run folder that cannot be used."""
 
 
 class LegalityError(InputError):
-    """A LOD map or an action that no working context can hold."""
+    """LOD map or action that is not legal in a working context."""
 
 
 class ModelError(MctraceError, ValueError):
-    """A base model or GistNet that is unknown, unsafe to load or does not fit."""
+    """Base model or GistNet that is unknown, unsafe to load or incompatible."""
 
 
 class StoreError(MctraceError, OSError):
-    """A store that is missing, damaged, too new or otherwise unreadable."""
+    """Store that is missing, damaged, too new or otherwise unreadable."""
 
 
 class CollectError(MctraceError, RuntimeError):
-    """A collection run that could not be finished; what was committed stays."""
+    """Collection run that could not finish; committed parts are kept."""
 
 
 class OutputError(MctraceError, OSError):
-    """A file that cannot be written: no room, no permission."""
+    """File that cannot be written: disk full, no permission."""
 
 
 def brief(error: BaseException) -> str:
-    """An error of a library in one line: the first of its message, and its name where that says little."""
+    """A library's error in one line: the first line of its message, with the class name if that is not enough."""
     first = next(iter(str(error).strip().splitlines()), "")
-    says_enough = first and not isinstance(error, LookupError)
-    return first if says_enough else f"{type(error).__name__} {first}".rstrip()
+    is_clear = first and not isinstance(error, LookupError)
+    return first if is_clear else f"{type(error).__name__} {first}".rstrip()

@@ -1,10 +1,10 @@
-"""How long work tells that it is getting on, without knowing who listens."""
+"""Progress protocol for long-running work, independent of how progress is displayed."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """One long step: told its total once, then how much more is done."""
+    """Progress of one long step: its total is given once, then increments."""
 
     def start(self, label: str, total: float | None, unit: str) -> None: ...
 
@@ -14,7 +14,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A listener that does not listen."""
+    """Progress that displays nothing."""
 
     def start(self, label: str, total: float | None, unit: str) -> None:
         pass

@@ -1,4 +1,4 @@
-"""From a trained network to scores the focus allocator may act on.
+"""Inference: from a trained network to scores that the focus allocator can act on.
 
 Shapes: B snapshots, N entries (padded).
 """
@@ -14,16 +14,17 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import shadow_price
 from mctrace.datasets.batches.batch import Batch
 from mctrace.datasets.batches.contexts import Context, unlabelled_batch
+from mctrace.train.device import device_of
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.budget import budget_masses
 
 
 def score(network: LensNet, batch: Batch, *, signed: bool) -> Tensor:
-    """Scores [B, N] of a batch, labelled or not, on the network's device; without dropout.
+    """Scores [B, N] of a batch, labelled or not, on the network's device, without dropout.
 
-    Legal ones where the network's scores are `signed`, else values of detail as they are.
+    Signed scores are masked to 0 in illegal directions; values of detail (`signed` False) stay as they are.
     """
-    with evaluating(network):
+    with evaluation_mode(network):
         batch = batch.to(device_of(network))
         scores_BN: Tensor = network(batch)
         return mask_illegal(scores_BN, batch) if signed else scores_BN
@@ -38,12 +39,17 @@ def score_contexts(
     budget: int | None = None,
     protected_tails: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """Signed scores [N] of each working context of a live runtime, on the CPU, in score units.
+    """Signed scores [N] of each working context, on the CPU, in score units.
 
-    A context is its LOD map and its document's embeddings: no store, no labels. Of a network whose scores are
-    `signed` they are legal, and with `rebalanced` expansions and collapses are brought to one mass
-    (`rebalance`). Of one that scores values of detail they are `values_less_price`, which balances them.
-    `protected_tails` has the tokens of each context that no action touches; 0 unless given.
+    A context is a LOD map and its document's embeddings; neither store nor labels are needed.
+
+    Args:
+        signed: the network's own scores are signed; illegal directions are masked. Otherwise the network
+            gives values of detail, and the shadow price is subtracted (`subtract_shadow_price`).
+        rebalanced: scale the heavier of expansion and collapse mass down to the lighter (`rebalance`);
+            signed networks only.
+        budget: positions that each context may take, for the shadow price; its own size unless given.
+        protected_tails: tokens at the end of each context that never collapse; 0 unless given.
     """
     batch = unlabelled_batch(contexts).to(device_of(network))
     scores_BN = score(network, batch, signed=signed)
@@ -55,16 +61,17 @@ def score_contexts(
         return scores
     tails = [0] * len(contexts) if protected_tails is None else protected_tails
     return [
-        values_less_price(values_N, context.lod_map, budget, tail)
+        subtract_shadow_price(values_N, context.lod_map, budget, tail)
         for values_N, context, tail in zip(scores, contexts, tails, strict=True)
     ]
 
 
-def values_less_price(values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int) -> Tensor:
-    """Values of detail [N] less the shadow price of the K - 1 positions that an action takes or frees.
+def subtract_shadow_price(
+    values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int
+) -> Tensor:
+    """Values of detail [N] minus the shadow price of the K - 1 positions that an action takes or frees.
 
-    Found on the values of all legal actions, for a working context that is to take `budget` positions;
-    without one, as many as it does.
+    The price balances all legal actions for a working context of `budget` positions (None: its current size).
     """
     room = 0 if budget is None else budget - lod_map.num_entries
     candidates = candidates_of(lod_map, protected_tail, values_N.double().numpy())
@@ -72,7 +79,7 @@ def values_less_price(values_N: Tensor, lod_map: LODMap, budget: int | None, pro
 
 
 def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:
-    """Scores with every illegal direction set to 0: tokens cannot expand, `max_level` gists cannot collapse.
+    """Scores [B, N] with illegal directions set to 0: tokens cannot expand, `max_level` gists not collapse.
 
     Source: docs/specification/inference.md#masking. Padding is 0 too.
     """
@@ -85,10 +92,10 @@ def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:
 
 
 def rebalance(scores_BN: Tensor, batch: Batch) -> Tensor:
-    """Legal scores with the heavier of the two masses of each snapshot scaled down to the lighter.
+    """Masked scores [B, N] with the heavier of each snapshot's two masses scaled down to the lighter.
 
-    Source: docs/specification/inference.md#rebalancing. A snapshot that wants only expansions, or
-    only collapses, therefore comes out as all zeros. Give it the scores of `mask_illegal`.
+    Source: docs/specification/inference.md#rebalancing. A snapshot with scores of one sign only becomes all
+    zeros. Apply `mask_illegal` first.
     """
     expansion_B, collapse_B = budget_masses(scores_BN, batch)
     lighter_B = torch.minimum(expansion_B, collapse_B)
@@ -102,8 +109,8 @@ def _ratio(numerator_B: Tensor, denominator_B: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluating(network: LensNet) -> Iterator[None]:
-    """Without gradients and without dropout; the network's mode is put back afterwards."""
+def evaluation_mode(network: LensNet) -> Iterator[None]:
+    """Context without gradients and dropout; restores the network's mode on exit."""
     was_training = network.training
     network.eval()
     try:
@@ -111,7 +118,3 @@ def evaluating(network: LensNet) -> Iterator[None]:
             yield
     finally:
         network.train(was_training)
-
-
-def device_of(network: LensNet) -> torch.device:
-    return next(network.parameters()).device

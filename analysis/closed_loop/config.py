@@ -1,48 +1,50 @@
 """The section `closed_loop` of pipeline.toml."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 from mctrace.errors import ConfigError
-from mctrace.ranges import check_choice, check_range
+from mctrace.ranges import NonNegativeInt, PositiveInt, check_ranges
 
-BASELINES = (
+Baseline = Literal[
     "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     "literal_hindsight",
-)  # fmt: skip
-"""Policies that need no checkpoint; `policies.py` describes them."""
+]  # fmt: skip
+BASELINES: tuple[str, ...] = get_args(Baseline)
+"""Policies that need no checkpoint, described in `policy_registry.py`."""
 
 
 @dataclass(frozen=True)
 class ClosedLoopConfig:
     """A closed loop over held-out documents. The defaults suit two cores."""
 
-    policies: tuple[str, ...] = (
+    section: ClassVar[str] = "closed_loop"
+
+    policies: tuple[Baseline, ...] = (
         "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     )  # fmt: skip
     """beside the checkpoints that are given; recency is always there, as what others are compared with"""
-    w_max: int = 384
+    w_max: PositiveInt = 384
     """positions that the working context never exceeds, the K tokens until the next refocus included"""
-    window: int = 3584
+    window: PositiveInt = 3584
     """tokens a context reaches back from its first refocus"""
-    refocuses: int = 8
+    refocuses: PositiveInt = 8
     """per document, K tokens apart, the last one a horizon before the document's end"""
-    horizon: int = 128
+    horizon: PositiveInt = 128
     """H, tokens after each refocus whose loss is read besides that of the next K"""
-    max_candidates: int = 24
+    max_candidates: PositiveInt = 24
     """actions that hindsight measures exactly at a refocus, chosen by a cheap estimate of all"""
-    documents: int = 24
+    documents: PositiveInt = 24
     """held-out documents, spread evenly over the corpus paths"""
-    skip: int = 0
+    skip: NonNegativeInt = 0
     """held-out documents left out before those: fresh ones confirm settings chosen on the first"""
     rebalance: bool = False
     """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter"""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for policy in self.policies:
-            check_choice("closed_loop.policies", policy, BASELINES)
+        check_ranges(self)
         if "recency" not in self.policies:
-            raise ConfigError("closed_loop.policies lacks recency, which every other policy is compared with")
-        for key in ("w_max", "window", "refocuses", "horizon", "max_candidates", "documents"):
-            check_range(f"closed_loop.{key}", getattr(self, key), at_least=1)
-        check_range("closed_loop.skip", self.skip, at_least=0)
+            raise ConfigError(
+                f"{self.section}.policies lacks recency, which every other policy is compared with"
+            )

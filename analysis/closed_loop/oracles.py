@@ -21,7 +21,7 @@ from mctrace.collect.planning.edits import action_edit
 from mctrace.context.actions import Action
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.allocator_candidates import Candidates
-from mctrace.context.pricing import less_price
+from mctrace.context.pricing import subtract_price
 from mctrace.context.trajectory import Trajectory
 
 ORACLE_ALLOCATOR = AllocatorConfig(
@@ -47,7 +47,7 @@ class Hindsight:
         if self.literal:
             return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
         room = observation.budget - observation.lod_map.num_entries
-        return less_price(candidates.rescored(values), room, observation.lod_map.tree.block_size - 1)
+        return subtract_price(candidates.rescored(values), room, observation.lod_map.tree.block_size - 1)
 
     def values_of_detail(self, observation: Observation, candidates: Candidates) -> dict[Action, float]:
         """Measured value of detail per action, nats per token over the next K tokens."""
@@ -157,4 +157,4 @@ def recall_oracle_scores(facts: list[AskedFact], observation: Observation) -> Ca
 
     values_A = np.array([value(place) for place in range(len(candidates))])
     room = observation.budget - observation.lod_map.num_entries
-    return less_price(replace(candidates, score_A=values_A), room, tree.block_size - 1)
+    return subtract_price(replace(candidates, score_A=values_A), room, tree.block_size - 1)

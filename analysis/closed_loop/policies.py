@@ -30,7 +30,7 @@ from mctrace.collect.planning.word_overlap import overlaps
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
-from mctrace.context.pricing import less_price
+from mctrace.context.pricing import subtract_price
 from mctrace.context.trajectory import Trajectory
 from mctrace.seeding import generator_for
 
@@ -176,7 +176,7 @@ def _retrieved(observation: Observation, candidates: Candidates, similarity_A: F
         return candidates
     score_A = (similarity_A - similarity_A.min()) / max(float(similarity_A.std()), 1e-12)
     room = observation.budget - observation.lod_map.num_entries
-    return less_price(replace(candidates, score_A=score_A), room, observation.lod_map.tree.block_size - 1)
+    return subtract_price(replace(candidates, score_A=score_A), room, observation.lod_map.tree.block_size - 1)
 
 
 def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:

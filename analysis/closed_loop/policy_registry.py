@@ -25,7 +25,7 @@ from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ConfigError
-from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
+from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_name
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def make_policies(
         return NamedPolicy(name, policy, _key(identity, provenance, config, allocator, protected_tail))
 
     baselines = _baselines(source, config, allocator)
-    names = set(config.policies)
-    for name in dict.fromkeys(config.policies):
-        yield named(name, baselines[name], name)
+    names: set[str] = set(config.policies)
+    for baseline in dict.fromkeys(config.policies):
+        yield named(baseline, baselines[baseline], baseline)
     for folder in checkpoints:
-        name = name_of_checkpoint(folder)
+        name = checkpoint_name(folder)
         if name in names:
             raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
         names.add(name)

@@ -38,8 +38,8 @@ from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.provenance import Provenance, mixture_in
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
-from mctrace.train.loop.checkpoint_folders import BEST
-from mctrace.train.serving.learned_from import refuse_unlearned
+from mctrace.train.checkpoints.retention import BEST
+from mctrace.train.serving.compatibility import check_compatible
 
 NUM_PICKED = 12
 """snapshots shown where none is named"""
@@ -179,7 +179,7 @@ def _fitting_scorers(
         shared = [kind for kind in kinds if scorer.fits(kind)]
         if not shared and scorer.folder in named:
             beside = f" that {fitting[0].name} learned from" if fitting else ""
-            refuse_unlearned(scorer.info, scorer.folder, kinds, f"the labels of {at}{beside} have")
+            check_compatible(scorer.info, scorer.folder, kinds, f"the labels of {at}{beside} have")
         if shared:
             fitting.append(scorer)
             kinds = shared

@@ -14,11 +14,10 @@ from mctrace.datasets.batches.contexts import Context
 from mctrace.datasets.batches.document_arrays import DocumentArrays
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, checkpoint_name, load_checkpoint
 from mctrace.train.inference import score_contexts
-from mctrace.train.loop.checkpoint import CheckpointInfo, load_checkpoint
-from mctrace.train.loop.checkpoint_folders import name_of_checkpoint
 from mctrace.train.networks.lensnet import LensNet
-from mctrace.train.serving.learned_from import refuse_unlearned, what_differs
+from mctrace.train.serving.compatibility import check_compatible, differences
 
 MOST_RANKED = 300
 """trajectories whose labels are ranked when no snapshots are scored"""
@@ -36,12 +35,12 @@ class NamedCheckpoint:
 
     def fits(self, kind: Provenance) -> bool:
         """True where the checkpoint learned from this kind of labels."""
-        return not what_differs(self.info, kind)
+        return not differences(self.info, kind)
 
 
 def open_checkpoints(folders: Sequence[Path]) -> list[NamedCheckpoint]:
     """The checkpoints in `folders` under distinct names. Raises InputError for a folder that holds none."""
-    names = [name_of_checkpoint(folder) for folder in folders]
+    names = [checkpoint_name(folder) for folder in folders]
     return [
         NamedCheckpoint(name if names.count(name) == 1 else str(folder), folder, *load_checkpoint(folder))
         for name, folder in zip(names, folders, strict=True)
@@ -59,7 +58,7 @@ def score_snapshots(
     for scorer in scorers:
         for snapshot in snapshots:
             where = f"snapshot {snapshot.snapshot_id} has"
-            refuse_unlearned(scorer.info, scorer.folder, [snapshot.provenance], where)
+            check_compatible(scorer.info, scorer.folder, [snapshot.provenance], where)
         for scores, scores_N in zip(found, _score_entries(version, snapshots, scorer), strict=True):
             scores[scorer.name] = scores_N
     return [one.with_scores(scores) for one, scores in zip(snapshots, found, strict=True)]

@@ -29,8 +29,8 @@ from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.gists.network.gistnet import GistNet, build_tree
 from mctrace.seeding import generator_for
-from mctrace.train.loop.checkpoint_folders import hash_of_checkpoint
-from mctrace.train.serving.learned_from import refuse_unlearned
+from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_hash
+from mctrace.train.serving.compatibility import check_compatible
 from mctrace.train.serving.scorer import Scorer
 
 
@@ -65,8 +65,8 @@ def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False)
     Raises InputError when it learned from another base model, GistNet or tree than those it is to score.
     """
     found = Scorer.from_pretrained(folder)
-    refuse_unlearned(found.info, folder, [provenance], "model.name, gists.source and tree say")
-    return LensNetScorer(found, hash_of_checkpoint(folder), balances and found.info.signed)
+    check_compatible(found.info, folder, [provenance], "model.name, gists.source and tree say")
+    return LensNetScorer(found, checkpoint_hash(folder), balances and found.info.signed)
 
 
 @dataclass(frozen=True)

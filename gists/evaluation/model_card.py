@@ -1,7 +1,7 @@
-"""The card of a GistNet: what it is, how it was trained and what it is worth, from the files beside it.
+"""Model card of a GistNet, generated from the files in its folder.
 
-`mctrace gist train` leaves training.json in every GistNet's folder, `mctrace gist evaluate --card` adds
-evaluation.json and writes MODEL_CARD.md from the two. Prose in notes.md is quoted.
+`mctrace gist train` writes training.json, `mctrace gist evaluate --card` adds evaluation.json and writes
+MODEL_CARD.md from both. The text of notes.md is appended.
 """
 
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.errors import ModelError
-from mctrace.gists.evaluation.judgement import Judgement, Row
-from mctrace.gists.network.transformer import WEIGHTS
+from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, LossRow
+from mctrace.gists.network.transformer_gistnet import WEIGHTS
 from mctrace.train.evaluation.statistics import Interval
 
 TRAINING = "training.json"
@@ -20,14 +20,14 @@ CARD = "MODEL_CARD.md"
 NOTES = "notes.md"
 
 
-def write_card(folder: Path, judgement: Judgement, answer: Mapping[str, Any]) -> None:
-    """Writes MODEL_CARD.md into `folder`; `answer` is what evaluation.json holds."""
+def write_card(folder: Path, judgement: GistEvaluation, answer: Mapping[str, Any]) -> None:
+    """Write MODEL_CARD.md into `folder`; `answer` is the content of evaluation.json."""
     text = "\n\n".join([*_training(folder, answer), *_table(judgement, answer), *_notes(folder)])
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
 
 def read_training(folder: Path) -> Mapping[str, Any] | None:
-    """What training.json says, or None where a GistNet came without; raises ModelError when it is damaged."""
+    """Content of training.json, None when there is none; raises ModelError when it is damaged."""
     path = folder / TRAINING
     if not path.exists():
         return None
@@ -66,12 +66,12 @@ def _training(folder: Path, answer: Mapping[str, Any]) -> list[str]:
 
 
 def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
-    """Validation losses by step; GistNets of before they were kept have none."""
+    """Validation losses by step; older GistNets have none."""
     points = ", ".join(f"{point['loss']:.4f} at step {point['step']:,}" for point in curve)
     return [f"Validation loss up to the step that was kept, nats per token: {points}."] if points else []
 
 
-def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:
+def _table(judgement: GistEvaluation, answer: Mapping[str, Any]) -> list[str]:
     settings = answer["settings"]
     counts = ", ".join(f"{count} of {corpus}" for corpus, count in answer["num_documents"].items())
     horizons = settings["horizons"]
@@ -84,7 +84,7 @@ def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:
         f"less deleted @{horizons[-1]}",
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    groups: dict[tuple[str, ...], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[LossRow]] = {}
     for row in judgement.rows:
         setting = row.setting
         share = f"{setting.share:.0%} {setting.placement} of {setting.context_tokens:,}"
@@ -103,7 +103,7 @@ def _table(judgement: Judgement, answer: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _spans(judgement: Judgement, tolerance: float) -> list[str]:
+def _spans(judgement: GistEvaluation, tolerance: float) -> list[str]:
     lines = ["| corpus | variant | horizon | spans | share |", "| --- | --- | --- | --- | --- |"]
     for row in judgement.spans:
         share = _cell(row.share_within_tolerance, 2)
@@ -111,7 +111,7 @@ def _spans(judgement: Judgement, tolerance: float) -> list[str]:
     return [f"Single level-1 spans that cost less than {tolerance} nats per token:", "\n".join(lines)]
 
 
-def _diversity(judgement: Judgement) -> list[str]:
+def _diversity(judgement: GistEvaluation) -> list[str]:
     lines = ["| corpus | variant | level | neighbours | all pairs |", "| --- | --- | --- | --- | --- |"]
     for row in judgement.diversity:
         cells = [row.corpus, row.variant, str(row.level), _cell(row.neighbours), _cell(row.pairs)]

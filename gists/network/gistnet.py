@@ -1,8 +1,8 @@
-"""GistNet: what turns K child embeddings into the one embedding that stands for them.
+"""GistNet protocol: computes one gist embedding from K child embeddings.
 
-A gist lives in the base model's input-embedding space, so that a working context can mix it with tokens.
-Level 1 is made from token embeddings, level 2 from level-1 gists, and so on. Everything that makes gists goes
-through this Protocol: the mean below, a trained network, or a user's own.
+Gists are in the base model's input-embedding space, so a working context can mix them with tokens. Level 1 is
+computed from token embeddings, level 2 from level-1 gists, and so on. All gists come from this protocol: the
+mean below, a trained network, or a user's own.
 
 Shapes: M nodes, K children per node, d embedding width of the base model.
 """
@@ -20,32 +20,32 @@ from mctrace.errors import ModelError
 
 @runtime_checkable
 class GistNet(Protocol):
-    """Anything that can stand for K children with one embedding."""
+    """Computes one embedding from K children."""
 
     @property
     def content_hash(self) -> str:
-        """What determines its gists: kept with every label made from them."""
+        """Hash of everything that determines the gists; stored with every label measured with them."""
         ...
 
     def check_fits(self, block_size: int, embedding_dim: int) -> None:
-        """Raises ModelError when it cannot make gists of `block_size` children of that width."""
+        """Raises ModelError when gists of `block_size` children of that width cannot be computed."""
         ...
 
     def gists(self, children_MKd: Tensor, level: int) -> Tensor:
-        """Gists [M, d] at `level` from their children [M, K, d], in order."""
+        """Gists [M, d] at `level` from children [M, K, d], in document order."""
         ...
 
 
 @dataclass(frozen=True)
 class MeanGistNet:
-    """The mean of the children: no weights, the baseline every trained GistNet must beat."""
+    """Mean of the children: no weights; the baseline that every trained GistNet must beat."""
 
     @property
     def content_hash(self) -> str:
         return "mean"
 
     def check_fits(self, block_size: int, embedding_dim: int) -> None:
-        """Any block size and width will do."""
+        """Accepts any block size and width."""
 
     def gists(self, children_MKd: Tensor, level: int) -> Tensor:
         return children_MKd.float().mean(dim=1).to(children_MKd.dtype)
@@ -53,15 +53,15 @@ class MeanGistNet:
 
 @torch.inference_mode()
 def build_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) -> Sequence[Tensor]:
-    """Embeddings per level [num_nodes, d], tokens first: a gist for every complete node of the document.
+    """Embeddings [num_nodes, d] of each level, tokens first; one gist per complete node of the document.
 
     Raises ModelError when the GistNet returns another shape or anything that is not finite.
     """
-    return grow_tree(gistnet, token_embeddings_Td, shape)
+    return differentiable_tree(gistnet, token_embeddings_Td, shape)
 
 
-def grow_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) -> Sequence[Tensor]:
-    """The same, differentiable: gradients flow from the gists of every level into the GistNet's weights."""
+def differentiable_tree(gistnet: GistNet, token_embeddings_Td: Tensor, shape: TreeShape) -> Sequence[Tensor]:
+    """`build_tree` with gradients from the gists of every level to the GistNet's weights."""
     levels = [token_embeddings_Td]
     width = token_embeddings_Td.shape[1]
     for level in range(1, shape.max_level + 1):

@@ -1,7 +1,7 @@
-"""Finding a GistNet: by name ("mean", or one that ships), by folder or by Python entry point.
+"""Loading a GistNet: by name ("mean" or a shipped one), by folder, or by Python entry point.
 
 A folder is data and runs no code. An entry point "package.module:attribute" runs the user's own installed
-code, and is taken only from the configuration, never from a checkpoint or a store.
+code and is accepted from the configuration only, never from a checkpoint or a store.
 """
 
 import importlib
@@ -10,25 +10,25 @@ from types import FunctionType
 
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
-from mctrace.gists.network.transformer import TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import TransformerGistNet
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 def shipped_names() -> list[str]:
-    """Names of the trained GistNets in the package."""
+    """Names of the trained GistNets shipped with the package."""
     return sorted(folder.name for folder in SHIPPED.glob("*") if folder.is_dir()) if SHIPPED.is_dir() else []
 
 
 def gistnet_folder(source: str) -> Path | None:
-    """The folder behind a path or a shipped name; None for what has none. A path wins over a name."""
+    """The folder of a path or shipped name, None for any other source. A path wins over a name."""
     if Path(source).is_dir():
         return Path(source)
     return SHIPPED / source if source in shipped_names() else None
 
 
 def load_gistnet(source: str) -> GistNet:
-    """The GistNet that `source` names. Raises ModelError with what can be given instead."""
+    """Load the GistNet `source`. Raises ModelError listing valid sources."""
     if source == "mean":
         return MeanGistNet()
     folder = gistnet_folder(source)
@@ -38,7 +38,7 @@ def load_gistnet(source: str) -> GistNet:
         return _from_entry_point(source)
     shipped = ", ".join(shipped_names()) or "none"
     raise ModelError(
-        f"gists.source {source!r} is neither 'mean', nor one that ships ({shipped}), nor a folder "
+        f"gists.source {source!r} is neither 'mean', nor a shipped name ({shipped}), nor a folder "
         "with config.json and model.safetensors, nor an entry point 'package.module:attribute'"
     )
 
@@ -49,7 +49,7 @@ def _from_entry_point(source: str) -> GistNet:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(f"gists.source {source!r} cannot be imported: {error}") from error
-    # A class has the methods too, but is not yet a GistNet; a module can be called, but is no factory.
+    # A class has the methods too, but is no instance; a torch module is callable, but is no factory.
     is_factory = isinstance(found, type | FunctionType)
     gistnet = found() if is_factory else found
     if not isinstance(gistnet, GistNet):

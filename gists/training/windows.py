@@ -1,7 +1,6 @@
-"""What one training step looks at: windows of documents, and the patterns of gists each is seen in.
+"""Training windows: sections of documents, each with the LOD maps of its students.
 
-Every step's windows are drawn from its own number and the seed, so that they depend neither on what was drawn
-before nor on where a run was taken up again.
+The windows of a step depend on its number and the seed only, not on earlier draws or on where a run resumed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,52 +16,52 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.errors import InputError
 from mctrace.gists.config import GistTrainConfig
-from mctrace.gists.training.patterns import with_gists
+from mctrace.gists.training.collapsed_maps import with_gists
 from mctrace.seeding import generator_for
 
 IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Token ids [T] of a stretch of a document, and the LOD maps over it that are held to its full text.
+class TrainingWindow:
+    """Token ids [T] of a section of a document, and the LOD map of each student.
 
-    Losses are read from `first_scored` (a token of the window) on, behind the first gist at the earliest.
+    Losses count from `first_scored` (a token of the window) on, and only after a map's first gist.
     """
 
     tokens_T: Tensor
-    patterns: tuple[LODMap, ...]
+    lod_maps: tuple[LODMap, ...]
     first_scored: int = 0
 
 
 def training_windows(
     documents: Sequence[IntArray], tree: TreeShape, config: GistTrainConfig, *, first_step: int = 1
-) -> Iterator[list[Window]]:
-    """The windows of step `first_step`, of the next, and so on without end.
+) -> Iterator[list[TrainingWindow]]:
+    """The windows of step `first_step` and all later ones; endless.
 
-    A document is drawn as often as its number of tokens. Raises InputError when none is long enough.
+    Documents are drawn in proportion to their number of tokens. Raises InputError when none is long enough.
     """
     lengths = np.array([len(document) for document in documents], dtype=np.float64)
     shortest = config.objective.shortest_window(tree)
     usable = lengths >= shortest
     if not usable.any():
         raise InputError(
-            f"no training document has at least {shortest} tokens, what the shortest window takes"
+            f"no training document has at least {shortest} tokens, the length of the shortest window"
         )
     odds = np.where(usable, lengths, 0.0) / lengths[usable].sum()
     for step in count(first_step):
         windows = []
         for number in range(config.windows_per_step):
-            chance = generator_for("gist window", config.seed, step, number)
-            document = documents[int(chance.choice(len(documents), p=odds))]
-            windows.append(draw_window(document, tree, config, step, chance))
+            generator = generator_for("gist window", config.seed, step, number)
+            document = documents[int(generator.choice(len(documents), p=odds))]
+            windows.append(draw_window(document, tree, config, step, generator))
         yield windows
 
 
 def validation_windows(
     documents: Sequence[IntArray], tree: TreeShape, config: GistTrainConfig
-) -> list[Window]:
-    """The same windows at every validation, from documents in turn, as the end of the curriculum has them.
+) -> list[TrainingWindow]:
+    """The fixed windows of all validations, from documents in turn, as at the end of the curriculum.
 
     Raises InputError when no document is long enough.
     """
@@ -70,7 +69,7 @@ def validation_windows(
     usable = [document for document in documents if len(document) >= shortest]
     if not usable:
         raise InputError(
-            f"no validation document has at least {shortest} tokens, what the shortest window takes"
+            f"no validation document has at least {shortest} tokens, the length of the shortest window"
         )
     step = config.objective.curriculum_steps
     return [
@@ -86,46 +85,46 @@ def validation_windows(
 
 
 def draw_window(
-    document: IntArray, tree: TreeShape, config: GistTrainConfig, step: int, chance: np.random.Generator
-) -> Window:
-    """One window of `document` as the curriculum has it at `step`, with its patterns."""
+    document: IntArray, tree: TreeShape, config: GistTrainConfig, step: int, generator: np.random.Generator
+) -> TrainingWindow:
+    """One window of `document` at the curriculum's `step`, with its students' maps."""
     objective = config.objective
     progress = min(1.0, step / objective.curriculum_steps) if objective.curriculum_steps else 1.0
-    is_near = chance.random() < objective.near_share
+    is_near = generator.random() < objective.near_share
     tail = 0 if is_near else objective.protected_tail + objective.scored_tokens
     coarse_length = tree.span_width(2) + max(tail, objective.scored_tokens)
-    is_coarse = tree.max_level > 1 and progress == 1 and chance.random() < objective.coarse_share
+    is_coarse = tree.max_level > 1 and progress == 1 and generator.random() < objective.coarse_share
     is_coarse = is_coarse and len(document) >= coarse_length
     length = round(objective.window_tokens * (0.5 + 0.5 * progress))
     length = coarse_length if is_coarse else max(length, objective.shortest_window(tree))
     length = min(length, len(document)) // tree.block_size * tree.block_size
-    first = int(chance.integers((len(document) - length) // tree.block_size + 1)) * tree.block_size
+    first = int(generator.integers((len(document) - length) // tree.block_size + 1)) * tree.block_size
     tokens_T = torch.from_numpy(document[first : first + length].astype(np.int64))
     largest = objective.max_replaced * (1 + 2 * progress) / 3
-    share = chance.uniform(min(objective.min_replaced, largest), largest)
-    # Where every token counts, the newest block stays: something must be left to score.
+    share = generator.uniform(min(objective.min_replaced, largest), largest)
+    # Where every token counts, the newest block is kept, so that something is left to score.
     num_replaceable = (length - tail) // tree.block_size - (1 if is_near else 0)
-    patterns = _patterns(tree, length, num_replaceable, share, is_coarse, config, chance)
-    return Window(tokens_T, patterns, 0 if is_near else length - objective.scored_tokens)
+    lod_maps = _student_maps(tree, length, num_replaceable, share, is_coarse, config, generator)
+    return TrainingWindow(tokens_T, lod_maps, 0 if is_near else length - objective.scored_tokens)
 
 
-def _patterns(
+def _student_maps(
     tree: TreeShape,
     length: int,
     num_replaceable: int,
     share: float,
     is_coarse: bool,
     config: GistTrainConfig,
-    chance: np.random.Generator,
+    generator: np.random.Generator,
 ) -> tuple[LODMap, ...]:
-    """One map a student: the second with half the share of the first, the third with a third, and so on.
+    """One map per student: the second replaces half the share of the first, the third a third, and so on.
 
-    Blocks drawn anywhere are others for each, as far as they go round.
+    Random blocks differ between students as far as there are enough.
     """
     first_block = tree.blocks_per_node(2) if is_coarse else 0
     num_blocks = num_replaceable - first_block
-    is_oldest = chance.random() < config.objective.oldest_share
-    order = np.arange(num_blocks) if is_oldest else chance.permutation(num_blocks)
+    is_oldest = generator.random() < config.objective.oldest_share
+    order = np.arange(num_blocks) if is_oldest else generator.permutation(num_blocks)
     maps = []
     for student in range(config.students_per_window):
         num_chosen = min(max(1, round(share * num_blocks / (student + 1))), num_blocks)

@@ -78,7 +78,7 @@ def test_an_unknown_model_says_what_can_be_given(run):
 
 
 def test_gists_of_another_width_than_the_model_are_refused_before_any_work(run, tmp_path):
-    from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
+    from mctrace.gists.network.transformer_gistnet import GistNetConfig, TransformerGistNet
 
     config = GistNetConfig(embedding_dim=48, block_size=4, width=12, num_heads=2, num_kv_heads=1)
     TransformerGistNet(config).save_pretrained(tmp_path / "gistnet")

@@ -1,10 +1,13 @@
 """One configuration, one precedence, and a clear word for every mistake in it."""
 
 import tomllib
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from mctrace.cli import learn_app
 from mctrace.cli.config import PipelineConfig, known_keys, load_config
@@ -103,6 +106,70 @@ def test_a_value_beside_the_preset_need_not_fit_the_defaults_it_replaces():
 def test_an_environment_variable_that_is_no_key_is_refused():
     with pytest.raises(ConfigError, match="MCTRACE_COLLECT_HORIZON"):
         load_config(None, environment={"MCTRACE_COLLECT_HORIZON": "7"})
+
+
+def sections(config_type: type = PipelineConfig, path: str = "") -> Iterator[tuple[str, type]]:
+    """Every configuration dataclass with its dotted place."""
+    for name, hint in get_type_hints(config_type).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            place = f"{path}.{name}".lstrip(".")
+            yield place, hint
+            yield from sections(hint, place)
+
+
+def outside(hint: Any) -> Iterator[object]:
+    """Values just outside of what a type allows, one for each of its constraints and lists of choices."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from outside(arguments[0])
+        for constraint in arguments[1:]:
+            match constraint:
+                case Ge(ge=bound):
+                    yield bound - 1
+                case Gt(gt=bound) | Lt(lt=bound):
+                    yield bound
+                case Le(le=bound):
+                    yield bound + 1
+                case MinLen(min_length=1):
+                    yield [] if get_origin(arguments[0]) is tuple else ""
+    elif origin is Literal:
+        yield "nonsense"
+    elif origin is tuple and arguments[-1] is Ellipsis:
+        yield from ([value] for value in outside(arguments[0]))
+    elif origin is tuple:
+        yield from ([value] * len(arguments) for value in outside(arguments[0]))
+    else:
+        for alternative in (a for a in arguments if get_origin(a) is not Literal):
+            yield from outside(alternative)
+
+
+OUTSIDE = [
+    (f"{place}.{field.name}", config_type, value)
+    for place, config_type in sections()
+    if hasattr(config_type, "section")
+    for field in fields(config_type)
+    for value in outside(get_type_hints(config_type, include_extras=True)[field.name])
+]
+
+
+@pytest.mark.parametrize(("key", "config_type", "value"), OUTSIDE)
+def test_every_range_is_refused_alike_from_python_and_from_the_command_line(key, config_type, value):
+    name = key.rpartition(".")[2]
+    with pytest.raises(ConfigError) as in_python:
+        config_type(**{name: tuple(value) if isinstance(value, list) else value})
+    assert str(in_python.value).startswith(f"{key} must ")
+    with pytest.raises(ConfigError) as on_the_command_line:
+        load_config(None, flags={key: value}, environment={})
+    assert str(in_python.value).replace("()", "[]") in str(on_the_command_line.value)
+
+
+def test_ranges_are_declared_in_every_section():
+    assert len(OUTSIDE) > 100
+
+
+def test_every_configuration_names_its_own_place():
+    for place, config_type in sections():
+        assert getattr(config_type, "section", place) == place
 
 
 def _flatten(table, prefix=""):

@@ -6,8 +6,8 @@ import torch
 
 from mctrace.datasets.sql.connection import target_sql
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.train.checkpoints.lensnet_checkpoint import describe, save_checkpoint
 from mctrace.train.config import TrainConfig
-from mctrace.train.loop.checkpoint import describe, save_checkpoint
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 

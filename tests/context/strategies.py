@@ -13,7 +13,7 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 
 light = settings(max_examples=40, deadline=None, derandomize=True)
-"""For every property test here: the same examples each time, and no clock."""
+"""Settings of all property tests here: deterministic examples, no deadline."""
 
 
 def trees(*, block_sizes: tuple[int, ...] = (2, 3, 4, 8, 32)) -> st.SearchStrategy[TreeShape]:
@@ -45,7 +45,7 @@ def legal_maps(draw: st.DrawFn, tree_shapes: st.SearchStrategy[TreeShape] | None
 
 
 def shown_nodes(lod_map: LODMap) -> list[Node]:
-    """The nodes a map shows, oldest first: ask the next token which node stands for it, go to its end."""
+    """Nodes of a map, oldest first: find the node of the next token, continue at its end."""
     size = lod_map.tree.block_size
     nodes: list[Node] = []
     token = lod_map.start
@@ -57,12 +57,12 @@ def shown_nodes(lod_map: LODMap) -> list[Node]:
 
 
 def some_of(actions: list[Action], count: int = 8) -> list[Action]:
-    """A few of many, from the first to the last."""
+    """A few evenly spaced items, the first and the last included."""
     return actions[:: max(1, len(actions) // count)] + actions[-1:]
 
 
 def possible_actions(lod_map: LODMap, levels: range) -> list[Action]:
-    """Every action anyone could name on nodes of `levels` that touch or border the map."""
+    """All actions, legal or not, on nodes of `levels` that overlap or border the map."""
     size = lod_map.tree.block_size
     return [
         Action(kind, Node(level, index))
@@ -76,7 +76,7 @@ def possible_actions(lod_map: LODMap, levels: range) -> list[Action]:
 
 
 def is_legal(action: Action, lod_map: LODMap, shown: set[Node], protected_tail: int) -> bool:
-    """docs/specification/scoring.md#legality, word by word; `shown` are the map's nodes."""
+    """docs/specification/scoring.md#legality, transcribed literally; `shown` are the map's nodes."""
     tree = lod_map.tree
     level, index = action.node.level, action.node.index
     if action.kind == "expand":

@@ -1,4 +1,4 @@
-"""Legality and edits, held against docs/specification/scoring.md#legality transcribed slowly."""
+"""Legality and edits against a slow transcription of docs/specification/scoring.md#legality."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_an_action_then_its_reverse_gives_the_map_back(lod_map):
 
 @light
 @given(legal_maps())
-def test_the_change_in_positions_is_what_the_context_grows_or_shrinks_by(lod_map):
+def test_the_change_in_positions_equals_the_change_of_the_context_s_length(lod_map):
     for action in some_of(legal_actions(lod_map, 0)):
         change = apply_action(lod_map, action).num_entries - lod_map.num_entries
         assert action.change_in_positions(lod_map.tree) == change
@@ -131,7 +131,7 @@ def test_a_gist_in_the_protected_tail_can_still_expand():
 
 @light
 @given(legal_maps(), tails)
-def test_legal_actions_come_expands_first_and_by_level_oldest_first(lod_map, protected_tail):
+def test_legal_actions_are_ordered_expands_first_then_by_level_oldest_first(lod_map, protected_tail):
     found = legal_actions(lod_map, protected_tail)
     kinds = [action.kind for action in found]
     assert kinds == sorted(kinds, reverse=True)

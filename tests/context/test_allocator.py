@@ -1,4 +1,4 @@
-"""The focus allocator: what must hold of every step, the rules one by one, and what greed loses."""
+"""Focus allocator: invariants of every step, each rule, and the greedy choice against the optimum."""
 
 import dataclasses
 import time
@@ -57,7 +57,7 @@ def mixed_map() -> LODMap:
 
 
 def fewest_positions(lod_map: LODMap, candidates: Candidates) -> int:
-    """What is left when every collapse there is was done."""
+    """The number of positions left after all possible collapses."""
     return lod_map.num_entries - int((~candidates.is_expand_A).sum()) * (lod_map.tree.block_size - 1)
 
 
@@ -95,7 +95,7 @@ def test_the_same_input_gives_the_same_edits(lod_map, seed, temperature):
 
 @light
 @given(legal_maps(trees(block_sizes=(2, 4))), st.integers(0, 2**31))
-def test_only_wanted_edits_are_done_beyond_what_the_budget_demands(lod_map, seed):
+def test_edits_beyond_those_the_budget_requires_pass_the_thresholds(lod_map, seed):
     candidates = scored(lod_map, seed, spread=0.3)
     done = allocate(lod_map, candidates, fewest_positions(lod_map, candidates) + 8, CONFIG)
     score = {candidates.actions.action(i): candidates.score_A[i] for i in range(len(candidates))}
@@ -133,7 +133,7 @@ def test_expands_and_collapses_alternate_and_stop_at_the_limit():
     for num_edits in range(7):
         config = AllocatorConfig(num_edits=num_edits)
         assert allocate(mixed_map(), candidates, 100, config).edits == expected[:num_edits]
-    # With no room at all a collapse has to go first.
+    # Without room a collapse has to come first.
     full = allocate(mixed_map(), candidates, mixed_map().num_entries, CONFIG)
     assert full.edits == (collapse(1, 8), expand(1, 5), collapse(1, 10), expand(1, 7))
 
@@ -146,17 +146,17 @@ def test_ties_go_to_the_newest_expand_and_the_oldest_collapse():
 
 def test_a_gist_is_not_expanded_when_its_siblings_collapse_nor_the_other_way_round():
     siblings_first = with_scores(mixed_map(), {collapse(2, 1): -5.0, expand(1, 5): 3.0, expand(1, 6): 2.0})
-    # A forced collapse of the siblings leaves nothing of them to expand.
+    # After a forced collapse the siblings cannot be expanded.
     assert allocate(mixed_map(), siblings_first, 36, CONFIG).edits == (collapse(2, 1),)
     gist_first = with_scores(mixed_map(), {collapse(2, 1): -5.0, expand(1, 5): 3.0})
     assert allocate(mixed_map(), gist_first, 100, CONFIG).edits == (expand(1, 5),)
 
 
-def test_a_node_rests_for_the_cooldown_and_then_needs_a_clearer_wish_until_it_is_forgotten():
+def test_a_node_is_blocked_during_its_cooldown_then_needs_the_reversal_threshold_while_recent():
     config = AllocatorConfig(cooldown=2, reversal_threshold=0.4, reversal_steps=4)
 
     def expands_after(age: int, score: float) -> bool:
-        """Whether what was collapsed `age` steps ago is expanded again under `score`."""
+        """True if a node collapsed `age` steps ago is expanded again at `score`."""
         recent = RecentEdits(((7, collapse(1, 5)),), 7 + age)
         candidates = with_scores(mixed_map(), {expand(1, 5): score})
         return allocate(mixed_map(), candidates, 100, config, recent).edits == (expand(1, 5),)
@@ -166,14 +166,14 @@ def test_a_node_rests_for_the_cooldown_and_then_needs_a_clearer_wish_until_it_is
     assert expands_after(3, 0.4)
 
 
-def test_what_was_just_opened_can_be_opened_further_at_once():
+def test_the_children_of_a_node_just_expanded_can_be_expanded_at_once():
     first = allocate(mixed_map(), with_scores(mixed_map(), {expand(2, 0): 3.0}), 100, CONFIG)
     assert first.edits == (expand(2, 0),)
     candidates = with_scores(first.lod_map, {expand(1, 2): 3.0, collapse(2, 0): -0.1})
     assert allocate(first.lod_map, candidates, 100, CONFIG, first.recent).edits == (expand(1, 2),)
 
 
-def test_the_budget_wins_over_the_cooldown_but_takes_rested_nodes_first():
+def test_the_budget_overrides_the_cooldown_but_takes_nodes_without_one_first():
     lod_map = LODMap.of_tokens(K4, 0, 12)
     candidates = with_scores(lod_map, {collapse(1, 0): -9.0, collapse(1, 1): 1.0, collapse(1, 2): 2.0})
     recent = RecentEdits(((0, expand(1, 0)),), 1)
@@ -183,7 +183,7 @@ def test_the_budget_wins_over_the_cooldown_but_takes_rested_nodes_first():
     assert everything.num_forced == 3
 
 
-def test_recent_edits_are_forgotten_when_no_rule_asks_for_them():
+def test_edits_too_old_for_any_rule_are_dropped():
     config, recent = AllocatorConfig(cooldown=1, reversal_steps=3), NOTHING_RECENT
     recent = recent.after([expand(1, 0)], config)
     for _ in range(2):
@@ -222,13 +222,13 @@ def test_scores_that_do_not_fit_are_refused():
         {"cooldown": -1},
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused_by_name(change):
+def test_a_setting_out_of_range_is_refused_by_its_key(change):
     (name,) = change
     with pytest.raises(ConfigError, match=f"allocator.{name}"):
         AllocatorConfig(**change)
 
 
-def test_a_temperature_needs_a_seed_and_chooses_as_a_softmax_would():
+def test_a_temperature_needs_a_generator_and_draws_from_the_softmax():
     config = AllocatorConfig(num_edits=1, temperature=0.5)
     candidates = with_scores(mixed_map(), {expand(1, 4): 5.0, expand(1, 5): 5.5, expand(1, 6): 5.0})
     with pytest.raises(ConfigError, match="generator"):
@@ -236,14 +236,14 @@ def test_a_temperature_needs_a_seed_and_chooses_as_a_softmax_would():
     generator = np.random.default_rng(0)
     chosen = [allocate(mixed_map(), candidates, 100, config, generator=generator).edits for _ in range(2000)]
     counts = {index: sum(edits == (expand(1, index),) for edits in chosen) for index in (4, 5, 6)}
-    # softmax([10, 11, 10]); the rest of the candidates, at 0, is hardly ever drawn.
+    # softmax([10, 11, 10]); the other candidates, at 0, are hardly ever drawn.
     assert counts[5] / 2000 == pytest.approx(np.e / (2 + np.e), abs=0.04)
     assert counts[4] / 2000 == pytest.approx(1 / (2 + np.e), abs=0.04)
     assert sum(counts.values()) > 1980
 
 
 def small_case(seed: int) -> tuple[LODMap, Candidates, int]:
-    """A context of about a dozen candidates and a budget that may or may not bind."""
+    """A context with about a dozen candidates, and a budget that may or may not be binding."""
     generator = np.random.default_rng(seed)
     levels = np.array([2] * 4 + [1] * 4 + [0] * 4, dtype=np.uint8)[:, None]
     levels = levels.reshape(3, 4)[generator.permutation(3)].ravel()
@@ -252,7 +252,7 @@ def small_case(seed: int) -> tuple[LODMap, Candidates, int]:
     return lod_map, scored(lod_map, seed), budget
 
 
-def test_greed_is_never_better_than_the_best_and_loses_little():
+def test_greedy_edits_are_never_better_than_the_optimum_and_lose_little():
     config = AllocatorConfig(num_edits=3)
     shares, wins = [], 0
     for seed in range(300):

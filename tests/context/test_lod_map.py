@@ -1,4 +1,4 @@
-"""LOD maps: which are legal, and which entries, positions and distances follow from a legal one."""
+"""LOD maps: legality, and the entries, positions and distances of legal maps."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def levels_of(*levels: int) -> np.ndarray:
 
 @light
 @given(legal_maps())
-def test_entries_are_the_nodes_that_stand_for_each_token(lod_map):
+def test_entries_are_the_nodes_of_each_token(lod_map):
     entries = lod_map.entries
     shown = [Node(*pair) for pair in zip(entries.level_N.tolist(), entries.index_N.tolist(), strict=True)]
     assert shown == shown_nodes(lod_map)
@@ -64,7 +64,7 @@ def test_blocks_of_32_have_their_gists_at_16_and_512():
 
 @light
 @given(legal_maps(), st.integers(0, 80))
-def test_a_map_grown_to_a_later_cursor_keeps_its_entries_and_adds_tokens(lod_map, more):
+def test_a_map_extended_to_a_later_cursor_keeps_its_entries_and_adds_tokens(lod_map, more):
     grown = lod_map.extended(lod_map.cursor + more)
     assert shown_nodes(grown) == shown_nodes(lod_map) + [Node(0, lod_map.cursor + i) for i in range(more)]
     assert grown.num_entries == lod_map.num_entries + more
@@ -102,7 +102,7 @@ def test_a_slice_of_the_entries_keeps_all_four_columns_in_step():
 
 
 def is_tiled_by_whole_nodes(tree: TreeShape, start: int, cursor: int, levels: list[int]) -> bool:
-    """The definition: the node that stands for each token lies inside the span and is shown all over."""
+    """Definition: each token's node lies inside the span and is at its level throughout."""
     size = tree.block_size
     for block, level in enumerate(levels, start=start // size):
         first = block * size // size**level * size**level
@@ -148,10 +148,10 @@ def test_exactly_the_maps_that_tile_with_whole_nodes_are_legal(data):
         (0, 8, levels_of(0, 0).reshape(1, 2), "one level for each of its 2 blocks"),
         (0, 8, levels_of(0, 3), "level 3 does not exist, max_level is 2"),
         (0, 7, levels_of(0, 1), "the cursor cuts its last block, which can then only be level 0"),
-        (0, 16, levels_of(2, 2, 2, 1), r"node \(level 2, index 0\) is only partly shown"),
-        (4, 16, levels_of(2, 2, 2), r"node \(level 2, index 0\) is only partly shown"),
-        (0, 24, levels_of(2, 2, 2, 2, 2, 2), r"node \(level 2, index 1\) is only partly shown"),
-        (0, 32, levels_of(1, 1, 2, 2, 2, 2, 1, 1), r"node \(level 2, index 0\) is only partly shown"),
+        (0, 16, levels_of(2, 2, 2, 1), r"node \(level 2, index 0\) is only partly at its level"),
+        (4, 16, levels_of(2, 2, 2), r"node \(level 2, index 0\) is only partly at its level"),
+        (0, 24, levels_of(2, 2, 2, 2, 2, 2), r"node \(level 2, index 1\) is only partly at its level"),
+        (0, 32, levels_of(1, 1, 2, 2, 2, 2, 1, 1), r"node \(level 2, index 0\) is only partly at its level"),
     ],
 )
 def test_an_illegal_map_is_refused_with_the_reason_and_the_span(start, cursor, levels, why):

@@ -1,4 +1,4 @@
-"""The price of a position: found by trying every price, and what it makes of a choice."""
+"""Shadow price against a search over all prices, and its effect on the allocator's choice."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mctrace.context.actions import ActionArrays
 from mctrace.context.allocator import AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import Candidates, candidates_of
 from mctrace.context.lod_map import LODMap
-from mctrace.context.pricing import less_price, shadow_price
+from mctrace.context.pricing import shadow_price, subtract_price
 from mctrace.context.tree import TreeShape
 
 TREE = TreeShape(block_size=4, max_level=2)
@@ -26,7 +26,7 @@ def candidates(gains: list[float], costs: list[float]) -> Candidates:
 @pytest.mark.parametrize(
     ("gains", "costs", "room", "wanted", "sold"),
     [
-        # One swap is worth it, the next is not.
+        # The first swap is worthwhile, the second is not.
         ([0.5, 0.2], [0.1, 0.3], 0, 1, 1),
         ([0.5, 0.4], [0.1, 0.3], 0, 2, 2),
         # Room for one more, so the first expand is free.
@@ -35,16 +35,16 @@ def candidates(gains: list[float], costs: list[float]) -> Candidates:
         # Over the budget by one collapse.
         ([0.5], [0.1, 0.3], -3, 1, 2),
         ([0.2], [0.1, 0.3], -3, 0, 1),
-        # What helps is done at any price.
+        # Edits with a gain are made at any price.
         ([-0.1], [-0.2, 0.3], 0, 0, 1),
         ([0.3], [], 0, 0, 0),
     ],
 )
-def test_the_shadow_price_parts_what_is_worth_its_place_from_what_is_not(gains, costs, room, wanted, sold):
+def test_the_shadow_price_separates_worthwhile_edits_from_the_others(gains, costs, room, wanted, sold):
     found = candidates(gains, costs)
     price = shadow_price(found, room, positions=3)
     assert price >= 0
-    score_A = less_price(found, room, positions=3).score_A
+    score_A = subtract_price(found, room, positions=3).score_A
     np.testing.assert_allclose(score_A, found.score_A - price)
     assert (score_A[: len(gains)] > 1e-9).sum() == wanted
     assert (score_A[len(gains) :] < -1e-9).sum() == sold
@@ -66,17 +66,17 @@ def test_it_is_the_smallest_price_that_fits_or_the_highest_value(gains, costs, r
         assert takes(price) == min(takes(at) for at in tried)
         return
     assert takes(price) <= room
-    # Prices between two neighbouring values ask for the same edits, and any of them may be given.
+    # All prices between two neighbouring values select the same edits; any of them is correct.
     dearer = [worth for worth in [*gains, *costs] if worth > fitting[0]]
     assert price <= max(fitting[0] + 1 / 32, min(dearer, default=fitting[0]))
 
 
-def test_values_alone_collapse_nothing_and_priced_ones_swap_what_pays():
+def test_unpriced_values_collapse_nothing_and_priced_ones_make_profitable_swaps():
     lod_map = LODMap(TREE, 0, 24, np.array([1, 1, 0, 0, 0, 0], dtype=np.uint8))
     value_N = np.array([0.9, 0.1, *[0.3] * 4, *[0.05] * 4, *[0.8] * 4, *[0.8] * 4])
     config = AllocatorConfig(expand_threshold=0.05, collapse_threshold=0.05, reversal_threshold=0.1)
     found = candidates_of(lod_map, 4, value_N)
     budget = lod_map.num_entries
     assert not allocate(lod_map, found, budget, config).edits
-    edits = allocate(lod_map, less_price(found, 0, positions=3), budget, config).edits
+    edits = allocate(lod_map, subtract_price(found, 0, positions=3), budget, config).edits
     assert {(edit.kind, edit.node.index) for edit in edits} == {("expand", 0), ("collapse", 3)}

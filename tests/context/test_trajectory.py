@@ -1,4 +1,4 @@
-"""Trajectories: several cursors on one map, and what each of them may do."""
+"""Trajectories: several cursors on one map, and the actions legal at each."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ HEAD = LODMap(TREE, 16, 48, np.array([2, 2, 2, 2, 1, 0, 0, 0], dtype=np.uint8))
 @pytest.mark.parametrize(
     ("cursors", "horizon", "why"),
     [
-        ((), 8, "the first cursor must be the map's own, 48"),
-        ((44, 48), 8, "the first cursor must be the map's own, 48"),
+        ((), 8, "the first cursor must be the map's cursor 48"),
+        ((44, 48), 8, "the first cursor must be the map's cursor 48"),
         ((48, 48), 8, "must increase strictly"),
         ((48, 56, 52), 8, "must increase strictly"),
         ((48,), 0, "horizon must be at least 1 token, got 0"),
     ],
 )
-def test_a_trajectory_that_cannot_be_is_refused_with_the_reason(cursors, horizon, why):
+def test_an_impossible_trajectory_is_refused_with_the_reason(cursors, horizon, why):
     with pytest.raises(LegalityError, match=why):
         Trajectory(HEAD, cursors, horizon)
 

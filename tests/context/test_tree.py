@@ -1,4 +1,4 @@
-"""The arithmetic everything else asks for: spans, children and completeness."""
+"""Tree arithmetic: spans, children, complete nodes."""
 
 import pytest
 from hypothesis import given
@@ -38,6 +38,6 @@ def test_a_node_is_complete_only_when_all_its_tokens_are_there(num_tokens, expec
 @pytest.mark.parametrize(
     ("sizes", "key"), [((1, 2), "tree.block_size"), ((4, 0), "tree.max_level"), ((4, 5), "tree.max_level")]
 )
-def test_a_tree_that_cannot_be_is_refused_by_the_name_of_its_key(sizes, key):
+def test_a_tree_out_of_range_is_refused_by_its_key(sizes, key):
     with pytest.raises(ConfigError, match=key):
         TreeShape(*sizes)

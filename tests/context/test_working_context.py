@@ -1,4 +1,4 @@
-"""Gathering the embeddings of a working context from a document's tree."""
+"""Embeddings of a working context, gathered from a document's tree."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ TREE = TreeShape(block_size=4, max_level=2)
 
 
 def numbered_tree(tree: TreeShape, num_tokens: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Each node's embedding says which node it is: (level, index)."""
+    """Each node's embedding is its (level, index)."""
     counts = [num_tokens, *(tree.num_complete_nodes(level, num_tokens) for level in (1, 2, 3))]
     return [
         torch.stack([torch.full((n,), level), torch.arange(n)], dim=1).to(dtype)

@@ -1,4 +1,4 @@
-"""Chance that depends on what it is for."""
+"""Seeded generators depend on their key alone."""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -28,5 +28,5 @@ def test_names_do_not_run_into_each_other_and_numbers_are_not_their_digits():
 
 
 def test_the_draws_of_a_key_are_the_same_in_every_release():
-    """Plans, splits and samples of stores that exist depend on it."""
+    """Plans, splits and samples of existing stores depend on it."""
     assert generator_for("document", "random", 3).integers(0, 1000, 5).tolist() == [996, 594, 799, 203, 150]

@@ -1,20 +1,20 @@
-"""The GistNets in the package: they load by name, fit what their name says, and their card is their own."""
+"""Shipped GistNets: they load by name, match their description, and have a card."""
 
 import json
 
 import pytest
 
 from mctrace.gists.network.loading import SHIPPED, load_gistnet, shipped_names
-from mctrace.gists.network.transformer import TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import TransformerGistNet
 
 
-def test_one_ships_for_the_demos_model():
+def test_the_demo_s_model_has_a_shipped_gistnet():
     assert "smollm2-135m-k32" in shipped_names()
     load_gistnet("smollm2-135m-k32").check_fits(block_size=32, embedding_dim=576)
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_what_ships_is_whole_small_and_described(name):
+def test_shipped_gistnets_are_complete_small_and_described(name):
     gistnet = load_gistnet(name)
     assert isinstance(gistnet, TransformerGistNet)
     assert not any(parameter.requires_grad for parameter in gistnet.parameters())

@@ -144,7 +144,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 
 def collate(snapshots: list[dict[str, Tensor]]) -> Batch:
-    """Pad to the longest snapshot and stack, as the reader of `datasets/` does."""
+    """Pad to the longest snapshot and stack, as `datasets/batches` does."""
     padding = {"expand_action": -1, "collapse_action": -1, "action_inclusion": 1}
     stacked = {}
     for name in snapshots[0]:

@@ -1,4 +1,4 @@
-"""Random comparisons of working contexts, legal ones, for tests of the preference objective."""
+"""Random legal pairs of working contexts for tests of the preference objective."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from mctrace.datasets.batches.pair_batch import PairBatch
 
 
 def random_pairs(batch: Batch, seed: int = 0, pairs_per_context: int = 2) -> PairBatch:
-    """Each context compared with several better ones, in which gists may be finer and tokens coarser."""
+    """Each context paired with several better ones, in which gists may be finer and tokens coarser."""
     generator = torch.Generator().manual_seed(seed)
     contexts = replace(batch, **no_labels(*batch.levels.shape))
     row = torch.arange(len(batch)).repeat_interleave(pairs_per_context)

@@ -1,7 +1,7 @@
-"""A small store with something to learn in it: a span is worth what its gist's first number says.
+"""A small store with learnable labels: a span's value of detail is its gist's first number.
 
-K = 4, two gist levels; every document has a labelled trajectory with two cursors and, at will, a group of
-variants whose losses add up what their maps fail to show.
+K = 4, two gist levels; every document has a labelled trajectory with two cursors and, optionally, a group of
+variants whose losses are the sums of the values their maps hide.
 """
 
 from datetime import UTC, datetime

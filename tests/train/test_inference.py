@@ -1,4 +1,4 @@
-"""A trained network in a live runtime: loaded by folder, given maps and trees, exported as a graph."""
+"""Inference at run time: load a folder, score maps and trees, export as a graph."""
 
 import subprocess
 import sys
@@ -12,9 +12,9 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.contexts import Context, TreeEmbeddings, unlabelled_batch
 from mctrace.errors import InputError
+from mctrace.train.checkpoints.lensnet_checkpoint import describe
 from mctrace.train.config import TrainConfig
 from mctrace.train.inference import rebalance, score
-from mctrace.train.loop.checkpoint import describe
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.serving.scorer import Scorer
@@ -71,7 +71,7 @@ class Worth(torch.nn.Module):
         return self.weight * batch.context_embeddings[..., 0]
 
 
-def test_values_of_detail_are_scored_less_the_price_that_fits_the_budget():
+def test_the_shadow_price_of_the_budget_is_subtracted_from_values_of_detail():
     # Two gists worth 0.9 and 0.2, then blocks of tokens worth 0.1, 0.5, 0.7 and 0.05.
     worth_of_tokens, worth_of_gists = [0.0] * 8, [0.9, 0.2, 0.0, 0.0, 0.0, 0.0]
     for block in (0.1, 0.5, 0.7, 0.05):
@@ -103,7 +103,7 @@ def test_values_of_detail_are_scored_less_the_price_that_fits_the_budget():
     assert torch.equal(scorer.score(live), scorer.score(live, rebalanced=True))
 
 
-def test_what_learned_from_pairs_has_signs_whatever_its_target():
+def test_a_network_trained_on_pairs_is_signed_whatever_its_target():
     scorer, live = scorer_of(DUAL), context([2, 2, 2, 2, 1, 1, 0, 0], cursor=31)
     values = replace(scorer.info, target="value", target_sql="-- merge: mean\n")
     assert not values.signed

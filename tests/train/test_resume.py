@@ -1,4 +1,4 @@
-"""A run that was killed goes on to the very same weights, losses and lines of telemetry."""
+"""A killed run resumes to identical weights, losses and telemetry lines."""
 
 import json
 import os
@@ -28,12 +28,12 @@ SETTINGS = {
 SLOW = """
 import sys, time
 from mctrace.cli import app
-from mctrace.train.objectives import gradients
-step = gradients.LensNetStep.__call__
+from mctrace.train.objectives.lensnet_gradients import LensNetGradients
+step = LensNetGradients.__call__
 def slow(self, parts):
     time.sleep(0.1)
     return step(self, parts)
-gradients.LensNetStep.__call__ = slow
+LensNetGradients.__call__ = slow
 app.main()
 """
 
@@ -82,7 +82,7 @@ def undisturbed(folder) -> Path:
 
 
 def lines_of(run: Path) -> list[dict[str, object]]:
-    """Telemetry without what a clock decides."""
+    """Telemetry lines without timings."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("steps_per_s", "read_share")} for line in lines]
 
@@ -107,7 +107,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_killed_at_a_random_step_it_goes_on_bit_for_bit(folder, undisturbed):
+def test_a_run_killed_at_a_random_step_resumes_bit_for_bit(folder, undisturbed):
     process = train(folder, "killed", slowly=True)
     chance = random.Random(7)
     wait_for_step(folder / "killed", SAVE * chance.randint(1, 3), process)
@@ -120,7 +120,7 @@ def test_killed_at_a_random_step_it_goes_on_bit_for_bit(folder, undisturbed):
     assert_same_run(folder / "killed", undisturbed)
 
 
-def test_sigterm_saves_and_exits_cleanly_and_the_run_goes_on(folder, undisturbed):
+def test_sigterm_saves_and_exits_cleanly_and_the_run_resumes(folder, undisturbed):
     process = train(folder, "terminated", slowly=True)
     wait_for_step(folder / "terminated", SAVE, process)
     process.send_signal(signal.SIGTERM)
@@ -140,7 +140,7 @@ def test_a_finished_run_has_nothing_left_to_do(folder, undisturbed, run_here):
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
 
 
-def test_resuming_where_no_run_is_begins_one(folder, run_here):
+def test_resuming_without_a_run_starts_one(folder, run_here):
     output = run_here(*arguments(folder, "fresh", "--resume", "--set", "train.optimiser.total_steps=4"))
     assert "Going on" not in output
     assert (folder / "fresh" / "step_0000004").exists()

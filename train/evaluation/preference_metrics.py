@@ -1,8 +1,8 @@
-"""How well scores foretell which of two working contexts is the better one.
+"""Preference metrics: agreement of scores with the losses of pairs of working contexts.
 
-A move leads from one variant to another of its group. Scores of the first say what they think of it: the mean
-over the entries that differ of s where the other shows more detail, −s where it shows less. That should fall
-as the move's change of loss rises, so `preference_corr` is negative when all is well.
+A move leads from one variant to another of its group. Its score is the mean, over the entries that differ, of
+s where the other variant shows more detail and −s where it shows less, with s the scores of the first. It
+should decrease with the move's change of loss: `preference_corr` is expected to be negative.
 
 Shapes: B contexts, N entries (padded), P moves.
 """
@@ -15,8 +15,8 @@ from mctrace.datasets.batches.pair_batch import PairBatch
 from mctrace.train.evaluation.statistics import FloatArray, Moments, Ratio
 
 
-def opinions(scores_BN: Tensor, pairs: PairBatch) -> FloatArray:
-    """What the scores say of each move [P], positive for it; 0 for one between contexts that are alike."""
+def move_scores(scores_BN: Tensor, pairs: PairBatch) -> FloatArray:
+    """Score of each move [P], positive in its favour; 0 between equal contexts."""
     agreed_PN = scores_BN.float()[pairs.row] * pairs.direction
     differing_P = pairs.direction.abs().sum(dim=1).clamp(min=1)
     found: FloatArray = (agreed_PN.sum(dim=1) / differing_P).detach().double().cpu().numpy()
@@ -24,8 +24,8 @@ def opinions(scores_BN: Tensor, pairs: PairBatch) -> FloatArray:
 
 
 def group_moments(scores_BN: Tensor, pairs: PairBatch) -> dict[str, Moments]:
-    """Group -> the correlation over its moves of opinion and change of loss, as parts that can be added."""
-    opinion_P = opinions(scores_BN, pairs)
+    """Group -> moments of its moves' scores and changes of loss, whose correlation is `preference_corr`."""
+    opinion_P = move_scores(scores_BN, pairs)
     change_P: FloatArray = pairs.change.detach().double().cpu().numpy()
     names = np.array(pairs.groups)
     return {
@@ -35,12 +35,12 @@ def group_moments(scores_BN: Tensor, pairs: PairBatch) -> dict[str, Moments]:
 
 
 def group_agreement(scores_BN: Tensor, pairs: PairBatch) -> dict[str, Ratio]:
-    """Group -> of its moves that lower the loss, the share of which the scores are in favour.
+    """Group -> share of its loss-lowering moves that have a positive score.
 
-    Moves that raise it say little: a token's score can only ever ask for a collapse, or not ask.
+    Moves that raise the loss are left out: a token's score can only ask for a collapse or not.
     """
     improves_P: NDArray[np.bool_] = (pairs.change < 0).cpu().numpy()
-    favoured_P = (opinions(scores_BN, pairs) > 0) & improves_P
+    favoured_P = (move_scores(scores_BN, pairs) > 0) & improves_P
     names = np.array(pairs.groups)
     return {
         str(group): Ratio(float(favoured_P[names == group].sum()), float(improves_P[names == group].sum()))
@@ -49,6 +49,6 @@ def group_agreement(scores_BN: Tensor, pairs: PairBatch) -> dict[str, Ratio]:
 
 
 def correlations_of_groups(scores_BN: Tensor, pairs: PairBatch) -> list[float]:
-    """The correlation of each group where it is defined."""
+    """The correlation of each group for which it is defined."""
     values = (moments.value() for moments in group_moments(scores_BN, pairs).values())
     return [value for value in values if value is not None]

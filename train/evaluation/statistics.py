@@ -1,7 +1,7 @@
-"""Numbers that can be summed over snapshots before they are divided, and intervals over documents.
+"""Additive statistics (ratios, correlations) and bootstrap intervals over documents.
 
-A statistic is kept as its parts, so that the same parts give the value of one snapshot, of one document and
-of everything. A value that is not defined (no pairs, no variance) is None, never 0 and never NaN.
+A statistic is kept as sums, which give the value of one snapshot, of one document and of a whole split. An
+undefined value (no pairs, no variance) is None, never 0 or NaN.
 """
 
 import math
@@ -17,11 +17,11 @@ from mctrace.errors import InputError
 FloatArray = NDArray[np.float64]
 
 CONSTANT = 1e-12
-"""spread relative to the mean below which values count as all equal; float32 values differ by 6e-8 or more"""
+"""relative standard deviation below which values count as equal; float32 values differ by 6e-8 or more"""
 
 
 class Statistic(Protocol):
-    """What one snapshot contributes to a metric."""
+    """One snapshot's contribution to a metric."""
 
     def value(self) -> float | None: ...
 
@@ -30,7 +30,7 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A mean, or a share: numerator / denominator, undefined where the denominator is 0."""
+    """A mean or share: numerator / denominator; undefined for a denominator of 0."""
 
     numerator: float
     denominator: float
@@ -44,7 +44,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Pearson's correlation of pairs (x, y) as count, means, and sums of centred squares and products."""
+    """Pearson's correlation of pairs (x, y): count, means, sums of centred squares and products."""
 
     count: int
     mean_x: float
@@ -72,7 +72,7 @@ class Moments:
         return square <= self.count * (CONSTANT * mean) ** 2
 
     def __add__(self, other: Self) -> Self:
-        """Chan, Golub and LeVeque's pairwise update, which does not cancel as raw sums of squares would."""
+        """Chan, Golub and LeVeque's pairwise update, which avoids the cancellation of raw sums of squares."""
         count = self.count + other.count
         if not count:
             return self
@@ -101,10 +101,9 @@ class Interval:
 def bootstrap_interval(
     values_by_document: Mapping[str, float], seed: int, num_resamples: int = 1000
 ) -> Interval:
-    """Mean and 95% percentile interval, resampling whole documents (snapshots of one are not independent).
+    """Mean and 95% percentile interval, resampling whole documents: snapshots of one are not independent.
 
-    Depends on the values and the seed only, not on the order of the documents. Raises InputError when there
-    is no document.
+    Independent of the order of the documents. Raises InputError when there is none.
     """
     if not values_by_document:
         raise InputError("no document has a value for this metric: there is nothing to resample")

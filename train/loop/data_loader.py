@@ -1,7 +1,7 @@
-"""The batches of a training run: which snapshots each step sees, in which parts, read ahead of their use.
+"""Data loader of a training run: order of the examples, split into parts and workers, prefetching.
 
-What a step sees follows from the seed and its number alone, so that a run which goes on at step n reads
-nothing of what came before, and any number of workers share the same batches out among themselves.
+The examples of a step depend only on the seed and the step's number. A run that resumes at step n therefore
+reads none of the earlier batches, and any number of workers share the same batches.
 """
 
 import queue
@@ -19,9 +19,9 @@ from mctrace.datasets.batches.collate import make_batch, ordered_batches, shuffl
 from mctrace.datasets.batches.labels import TrainingData
 from mctrace.datasets.batches.pairs import PreferenceData, all_moves, make_pair_batch
 from mctrace.train.config import TrainConfig
-from mctrace.train.distribution import Workers
+from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.objectives.config import PreferenceConfig
-from mctrace.train.objectives.gradients import Examples
+from mctrace.train.objectives.lensnet_gradients import Examples
 from mctrace.train.objectives.preference_state import PreferenceState
 
 T = TypeVar("T")
@@ -29,14 +29,14 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Source:
-    """What an objective learns from: labels, pairs, or both."""
+class TrainingSource:
+    """The data an objective is trained on: labels, preference pairs, or both."""
 
     labels: TrainingData | None
     pairs: PreferenceData | None
 
-    def steps(self, config: TrainConfig, workers: Workers, done: int = 0) -> Iterator[list[Examples]]:
-        """This worker's parts of the batch of each step after the first `done`, without end."""
+    def steps(self, config: TrainConfig, workers: ProcessGroup, done: int = 0) -> Iterator[list[Examples]]:
+        """This worker's parts of the batch of each step after the first `done`; endless."""
         seed, size = config.seed, config.batch_size
         labels = self.labels.snapshots("train") if self.labels else ()
         pairs = self.pairs.comparisons("train") if self.pairs else ()
@@ -55,8 +55,8 @@ class Source:
             ]
             yield [Examples(one, other) for one, other in zip_longest(label_parts, pair_parts)]
 
-    def judging_state(self, split: str, objective: PreferenceConfig) -> PreferenceState:
-        """What to judge a split's pairs by: its own advantages, so that losses of different steps compare."""
+    def evaluation_state(self, split: str, objective: PreferenceConfig) -> PreferenceState:
+        """Preference state to evaluate a split with: the split's own advantages, the same at every step."""
         state = PreferenceState(objective)
         if self.pairs is not None:
             found = {
@@ -68,7 +68,7 @@ class Source:
         return state
 
     def validation(self, split: str, batch_size: int) -> Iterator[Examples]:
-        """Everything of a split once: its labels, then group by group all moves between variants."""
+        """All examples of a split once: its labels, then, group by group, all moves between variants."""
         if self.labels is not None:
             for batch in ordered_batches(self.labels, split, batch_size):
                 yield Examples(labels=batch)
@@ -78,9 +78,9 @@ class Source:
 
 
 def endless_order(num_items: int, batch_size: int, name: str, seed: int, done: int) -> Iterator[IntArray]:
-    """Which items each step after the first `done` sees: epoch after epoch, each in an order of its own.
+    """Item indices of each step after the first `done`; every epoch is shuffled anew.
 
-    Without items every step sees none.
+    Yields empty arrays when there are no items.
     """
     if not num_items:
         while True:
@@ -92,15 +92,15 @@ def endless_order(num_items: int, batch_size: int, name: str, seed: int, done: i
         epoch, skipped = epoch + 1, 0
 
 
-def _share(order: Iterator[IntArray], num_parts: int, workers: Workers) -> list[IntArray]:
-    """One worker's items of the next batch, in at most `num_parts` parts, none of them empty."""
+def _share(order: Iterator[IntArray], num_parts: int, workers: ProcessGroup) -> list[IntArray]:
+    """This worker's items of the next batch, in at most `num_parts` non-empty parts."""
     mine = next(order)[workers.rank :: workers.size]
     return [part for part in np.array_split(mine, num_parts) if len(part)]
 
 
 @contextmanager
-def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[Iterator[T]]:
-    """The same items, made by a thread that is up to `depth` of them ahead; its errors come out here."""
+def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[Iterator[T]]:
+    """Iterate `items` in a thread that runs up to `depth` items ahead; its exceptions are raised here."""
     ready: queue.Queue[T | BaseException | _End] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -113,7 +113,7 @@ def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[Iterator[T]]:
         except BaseException as error:
             _put(ready, error, stopped)
 
-    def follow() -> Iterator[T]:
+    def consume() -> Iterator[T]:
         while True:
             item = ready.get()
             if isinstance(item, _End):
@@ -122,17 +122,17 @@ def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[Iterator[T]]:
                 raise item
             yield item
 
-    thread = threading.Thread(target=work, name="read-ahead", daemon=True)
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
     thread.start()
     try:
-        yield follow()
+        yield consume()
     finally:
         stopped.set()
         thread.join()
 
 
 class _End:
-    """Stands for the end of the items."""
+    """Marks the end of the items."""
 
 
 def _put(ready: "queue.Queue[T]", item: T, stopped: threading.Event) -> bool:

@@ -1,7 +1,7 @@
-"""What one looks at when a LensNet misbehaves, of the batch that was trained on last.
+"""Diagnostics of the last training batch: score statistics, histograms and correlations.
 
-Computed for lines of telemetry only, not at every step. The correlations are those of
-docs/specification/metrics.md#telemetry: one per snapshot, of which mean, smallest and largest are told.
+Computed for telemetry lines only, not at every step. The correlations are those of
+docs/specification/metrics.md#telemetry: one per snapshot, of which mean, smallest and largest are reported.
 
 Shapes: B snapshots, N entries (padded).
 """
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from mctrace.datasets.batches.batch import Batch
-from mctrace.train.evaluation.metrics import SnapshotMetrics, snapshot_metrics
 from mctrace.train.evaluation.preference_metrics import correlations_of_groups
+from mctrace.train.evaluation.snapshot_metrics import SnapshotMetrics, snapshot_metrics
 from mctrace.train.loop.telemetry import Histogram, Value
 from mctrace.train.objectives.budget import budget_masses
-from mctrace.train.objectives.gradients import Scored
-from mctrace.train.objectives.preference import preference_values
+from mctrace.train.objectives.lensnet_gradients import ScoredExamples
+from mctrace.train.objectives.preference import preference_telemetry
 
 NUM_BINS = 41
 _CORRELATIONS = ("utility_correlation", "score_delta_nll_expand", "score_delta_nll_collapse")
 
 
-def diagnose(scored: Scored | None) -> dict[str, Value]:
-    """Everything below for the examples that were scored; nothing where there were none."""
+def batch_diagnostics(scored: ScoredExamples | None) -> dict[str, Value]:
+    """All diagnostics of the scored examples; empty for None."""
     if scored is None:
         return {}
     found: dict[str, Value] = {}
@@ -33,7 +33,7 @@ def diagnose(scored: Scored | None) -> dict[str, Value]:
         found |= label_diagnostics(scored.label_scores_BN.float(), scored.examples.labels)
     if scored.examples.pairs is not None and scored.pair_scores_BN is not None:
         pairs, scores_BN = scored.examples.pairs, scored.pair_scores_BN.float()
-        found |= preference_values(scores_BN, pairs)
+        found |= preference_telemetry(scores_BN, pairs)
         found |= spread("preference_corr", correlations_of_groups(scores_BN, pairs))
         if scored.examples.labels is None:
             found |= score_diagnostics(scores_BN, pairs.contexts)
@@ -41,8 +41,8 @@ def diagnose(scored: Scored | None) -> dict[str, Value]:
 
 
 def label_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
-    """`score_diagnostics`; mean, `_min` and `_max` over snapshots of the correlations; the mean over
-    snapshots of the other metrics, `mse` per level among them."""
+    """`score_diagnostics` and snapshot metrics: `_mean`, `_min` and `_max` over snapshots of correlations,
+    the mean over snapshots of all others, `mse` per level among them."""
     snapshots = snapshot_metrics(scores_BN, batch)
     found: dict[str, Value] = {**score_diagnostics(scores_BN, batch)}
     for name in snapshots[0]:
@@ -55,8 +55,8 @@ def label_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
 
 
 def score_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
-    """Scores of real entries: `score_mean`, `score_std`, `score_min`, `score_max`, `score_histogram`; and
-    `expansion_mass`, `collapse_mass`, means over snapshots in score·positions."""
+    """Statistics of the scores [B, N] of real entries: `score_mean`, `score_std`, `score_min`, `score_max`,
+    `score_histogram`; and `expansion_mass`, `collapse_mass`, means over snapshots in score·positions."""
     scores = scores_BN[batch.entry_mask].double().cpu()
     expansion_B, collapse_B = budget_masses(scores_BN, batch)
     return {
@@ -71,7 +71,7 @@ def score_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
 
 
 def histogram(values: Tensor) -> Histogram:
-    """Of float64 values on the CPU, in bins of equal width from the smallest to the largest."""
+    """Histogram of float64 values on the CPU: bins of equal width from the smallest value to the largest."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -85,7 +85,7 @@ def histogram(values: Tensor) -> Histogram:
 
 
 def spread(name: str, values: Sequence[float]) -> Mapping[str, float]:
-    """`<name>_mean`, `_min` and `_max`; nothing where no value is defined."""
+    """`<name>_mean`, `_min` and `_max` of `values`; empty for no values."""
     if not values:
         return {}
     return {f"{name}_mean": fmean(values), f"{name}_min": min(values), f"{name}_max": max(values)}

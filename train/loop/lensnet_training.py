@@ -1,56 +1,61 @@
-"""Training a LensNet: the network, its objective and its data put together into steps.
+"""A LensNet's training: network, objective, optimiser and resume state, assembled for the training loop.
 
-One seed decides the weights at the start, the order of the data and dropout, so that a run on one device
-repeats itself, and one that was stopped goes on to the very same weights.
+One seed determines the initial weights, the order of the data and dropout. A run on one device is therefore
+reproducible, and a resumed run ends in the same weights as an uninterrupted one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, save_checkpoint
+from mctrace.train.checkpoints.retention import BEST, Save, keep_best_and_last
 from mctrace.train.config import TrainConfig
-from mctrace.train.distribution import Workers
-from mctrace.train.loop.checkpoint_folders import Save
-from mctrace.train.loop.diagnostics import diagnose
-from mctrace.train.loop.optimisation import Step, descend, make_optimiser
+from mctrace.train.data_parallel import ProcessGroup
+from mctrace.train.device import resolve_device, uses_bfloat16
+from mctrace.train.loop.diagnostics import batch_diagnostics
+from mctrace.train.loop.optimisation_steps import Step, make_optimiser, optimisation_steps
+from mctrace.train.loop.resume_state import ResumeState
 from mctrace.train.loop.telemetry import Sink, no_progress
-from mctrace.train.loop.trainer import FitResult, FitState, follow, resolve_device, uses_bfloat16
-from mctrace.train.loop.training_state import TrainingState
+from mctrace.train.loop.training_loop import LoopState, TrainingResult, run_training_loop
 from mctrace.train.networks.lensnet import LensNet
-from mctrace.train.objectives.gradients import Examples, LensNetStep
+from mctrace.train.objectives.lensnet_gradients import Examples, LensNetGradients
 
 _SEEDS_PER_WORKER = 1_000_003
-"""between the seeds of two workers, so that each drops out something else"""
+"""between the seeds of two workers, so that their dropout masks differ"""
 
 
 @dataclass(frozen=True)
-class Training:
-    """A network about to be trained, or to go on, and everything that changes on the way."""
+class LensNetTraining:
+    """A network ready to be trained or resumed, with everything that training changes."""
 
     config: TrainConfig
     network: LensNet
-    step: LensNetStep
-    state: TrainingState
-    workers: Workers
+    step: LensNetGradients
+    state: ResumeState
+    workers: ProcessGroup
 
     @classmethod
-    def of(cls, network: LensNet, config: TrainConfig, workers: Workers | None = None) -> "Training":
-        """Moves the network to its device and seeds torch's global generator."""
-        workers = workers or Workers()
+    def of(
+        cls, network: LensNet, config: TrainConfig, workers: ProcessGroup | None = None
+    ) -> "LensNetTraining":
+        """Move the network to its device and seed torch's global generator."""
+        workers = workers or ProcessGroup()
         device = resolve_device(config.device)
         network.to(device)
         torch.manual_seed(config.seed + _SEEDS_PER_WORKER * workers.rank)
-        step = LensNetStep(
+        step = LensNetGradients(
             network,
             config.objective,
             bfloat16=uses_bfloat16(config.precision, device),
             workers=workers,
         )
-        state = TrainingState(network, make_optimiser(network, config.optimiser), step.state, FitState())
+        state = ResumeState(network, make_optimiser(network, config.optimiser), step.state, LoopState())
         return cls(config, network, step, state, workers)
 
-    def fit(
+    def run(
         self,
         batches: Iterator[Sequence[Examples]],
         *,
@@ -59,34 +64,71 @@ class Training:
         sinks: Sequence[Sink] = (),
         progress: Callable[[Step], None] = no_progress,
         should_stop: Callable[[], bool] = lambda: False,
-    ) -> FitResult:
-        """Train from where the state is to the end.
+    ) -> TrainingResult:
+        """Train from the current state to the last step.
 
-        `batches` gives each coming step this worker's parts of its batch. The first worker evaluates and
-        tells the others; each of them asks `should_stop`, and any may stop all. Raises what `descend` and
-        `follow` raise.
+        `batches` yields this worker's parts of each batch, from the next step on. The first worker evaluates
+        and broadcasts the values. Every worker asks `should_stop`; one that answers True stops all. Raises
+        what `optimisation_steps` and `run_training_loop` raise.
         """
-        steps = descend(
+        steps = optimisation_steps(
             self.network,
             batches,
             self.step,
             self.config.optimiser,
             self.state.optimiser,
-            done=self.state.fit.step,
+            done=self.state.loop.step,
         )
-        return follow(
+        return run_training_loop(
             steps,
             self.config,
-            evaluate=lambda: self._evaluated_once(evaluate),
+            evaluate=lambda: self._evaluate_on_first(evaluate),
             save=save,
             sinks=sinks,
             progress=progress,
-            diagnose=lambda: diagnose(self.step.last) if self.workers.is_first else {},
-            state=self.state.fit,
+            diagnose=lambda: batch_diagnostics(self.step.last) if self.workers.is_first else {},
+            state=self.state.loop,
             patience=self.config.patience,
             should_stop=lambda: self.workers.any(should_stop()),
         )
 
-    def _evaluated_once(self, evaluate: Callable[[LensNet], Mapping[str, float]]) -> Mapping[str, float]:
+    def _evaluate_on_first(self, evaluate: Callable[[LensNet], Mapping[str, float]]) -> Mapping[str, float]:
         values = dict(evaluate(self.network)) if self.workers.is_first else {}
-        return self.workers.from_first(values)
+        return self.workers.broadcast_first(values)
+
+
+def checkpoint_writer(
+    root: Path,
+    network: LensNet,
+    info: CheckpointInfo,
+    keep_last: int,
+    *,
+    state: ResumeState | None = None,
+    workers: ProcessGroup | None = None,
+    earlier: Sequence[Path] = (),
+) -> Save:
+    """The `save` of a LensNet run: writes `root/<name>`, keeps `best` and the last `keep_last` others.
+
+    With `state` the others hold the resume state too. Collective: every worker must call it, the first one
+    writes. `earlier` are the checkpoints that the run left before it was interrupted.
+    """
+    workers = workers or ProcessGroup()
+    tensors: dict[str, torch.Tensor] = {}
+
+    def write_state(folder: Path) -> None:
+        if state is not None and tensors:
+            state.write(folder, tensors)
+
+    def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
+        save_checkpoint(folder, network, replace(info, step=step, metrics=dict(metrics) or None), write_state)
+
+    keep = keep_best_and_last(root, write, keep_last, earlier)
+
+    def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
+        tensors.clear()
+        if state is not None and name != BEST:
+            tensors.update(state.tensors(workers))
+        if workers.is_first:
+            keep(name, step, metrics)
+
+    return save

@@ -1,4 +1,4 @@
-"""An alarm for a LensNet that learns the wrong sign, which no loss shows and every edit then pays for."""
+"""Alert for a LensNet that learns the wrong sign: losses do not show it, and it reverses every edit."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from mctrace.train.loop.telemetry import Value
 
 RIGHT_SIGNS = {"utility_correlation": 1, "preference_corr_mean": -1}
-"""docs/specification/metrics.md#expected-signs: scores rise with targets, fall with a move's loss"""
+"""expected sign of each correlation (docs/specification/metrics.md#expected-signs)"""
 
 
 @dataclass
 class SignAlert:
-    """A sink that calls `warn` when a correlation has had the wrong sign for `patience` validations in a row.
+    """Telemetry sink that warns after `patience` validations in a row with a correlation of the wrong sign.
 
-    Once per bad spell: it has to turn right before it can be warned of again.
+    Warns once; a validation of the right sign arms it again.
     """
 
     warn: Callable[[str], None]
@@ -31,7 +31,7 @@ class SignAlert:
             if self.num_wrong[name] == self.patience:
                 wanted = "positive" if sign > 0 else "negative"
                 self.warn(
-                    f"{name} should be {wanted} and has been {value:.3g} or alike for {self.patience} "
-                    f"evaluations in a row, up to step {step}: the scores point the wrong way. Look at the "
-                    "target's signs, at the labels' noise, and whether there is anything to learn at all"
+                    f"{name} should be {wanted}, but was {value:.3g} at step {step} and has had the wrong "
+                    f"sign for {self.patience} evaluations in a row. Check the target's signs, the labels' "
+                    "noise, and that the labels hold any signal"
                 )

@@ -1,8 +1,8 @@
-"""Where a training run's numbers go: a JSONL file, TensorBoard, and Weights & Biases when asked.
+"""Telemetry sinks of a training run: a JSONL file, TensorBoard, and Weights & Biases on request.
 
 A sink is anything with `write(step, split, values)`. Values carry the specification's names: `loss`, `L_reg`,
-`L_rank`, `L_budget`, `L_illegal`, `L_pref`, `grad_norm`, `lr`, `steps_per_s`, the metrics of `metrics.py` and
-the debugging ones of `diagnostics.py`.
+`L_rank`, `L_budget`, `L_illegal`, `L_pref`, `grad_norm`, `lr`, `steps_per_s`, the metrics of
+`snapshot_metrics.py` and the diagnostics of `diagnostics.py`.
 """
 
 import json
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol, Self
 
 from mctrace.errors import ConfigError
-from mctrace.train.loop.optimisation import Step
+from mctrace.train.loop.optimisation_steps import Step
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values fell between each two neighbouring edges, and the moments of all of them."""
+    """Counts of values between neighbouring edges, with the sum and the sum of squares of all values."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -33,15 +33,15 @@ Value = float | Histogram
 
 
 class Sink(Protocol):
-    """Takes the numbers of one step of one split (`train` or `validation`)."""
+    """Receives the values of one step of one split (`train` or `validation`)."""
 
     def write(self, step: int, split: str, values: Mapping[str, Value]) -> None: ...
 
 
 class JsonlSink:
-    """Appends one JSON object a line, flushed at once; a number that is not finite becomes null.
+    """Appends one JSON object per line, flushed at once; a number that is not finite becomes null.
 
-    With `after_step` the lines of later steps are dropped first, as is right where a run goes on from there.
+    `after_step` is the step that a run resumes after: lines of later steps are dropped first.
     """
 
     def __init__(self, path: Path, *, after_step: int | None = None) -> None:
@@ -68,7 +68,7 @@ class JsonlSink:
 class TensorBoardSink:
     """Writes each value as `<split>/<name>` of a TensorBoard run in `folder`.
 
-    With `after_step` TensorBoard forgets what it holds of later steps.
+    `after_step` is the step that a run resumes after: TensorBoard drops the values of later steps.
     """
 
     def __init__(self, folder: Path, *, after_step: int | None = None) -> None:
@@ -149,11 +149,11 @@ class WandbSink:
 
 
 def no_progress(step: Step) -> None:
-    """Show nothing."""
+    """Progress callback that shows nothing."""
 
 
 def _run_id(folder: Path) -> str:
-    """The id under which a run of this folder goes on, made when there is none yet."""
+    """The W&B run id kept in `folder`, created on first use."""
     import secrets
 
     file = folder / "wandb_run_id"
@@ -171,6 +171,6 @@ def _plain(value: Value) -> float | dict[str, list[float]] | None:
 def _is_upto(line: str, step: int) -> bool:
     try:
         found = json.loads(line)
-    except ValueError:  # a line that a crash cut short
+    except ValueError:  # a line truncated by a crash
         return False
     return isinstance(found, dict) and isinstance(found.get("step"), int) and found["step"] <= step

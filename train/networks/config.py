@@ -1,57 +1,51 @@
 """Configuration of the LensNet networks."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Lt
 
 from mctrace.errors import ConfigError
-from mctrace.ranges import check_choice, check_range
+from mctrace.ranges import PositiveFloat, PositiveInt, check_ranges
 
 NetworkName = Literal["dual_cross_attention", "transformer", "linear"]
-
-
 Head = Literal["mlp", "linear"]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which LensNet, and how large. `linear` has no sizes: it reads `name` only."""
+    """Which LensNet, and its sizes. `linear` has no sizes: it uses `name` only."""
+
+    section: ClassVar[str] = "train.network"
 
     name: NetworkName = "dual_cross_attention"
-    """`dual_cross_attention`, `transformer` or `linear`
-    (docs/specification/networks.md#dual-cross-attention), the honest baseline"""
-    d_lens: int = 512
-    """width LensNet works at, after the down-projection; a multiple of `num_heads`"""
-    num_heads: int = 8
+    """`dual_cross_attention`, `transformer` (docs/specification/networks.md#dual-cross-attention), or the
+    baseline `linear`"""
+    d_lens: PositiveInt = 512
+    """inner width, after the down-projection; a multiple of `num_heads`"""
+    num_heads: PositiveInt = 8
     """attention heads"""
-    num_stacks: int = 2
-    """rounds of "tail gists read the context, entries read the gists"; `dual_cross_attention` only"""
+    num_stacks: PositiveInt = 2
+    """rounds of cross-attention (gists to context, then entries to gists); `dual_cross_attention` only"""
     match_tail: bool = True
-    """let its head see how alike each entry and the tail gists are; `dual_cross_attention` only"""
-    num_layers: int = 2
+    """give the head the similarity of entries and tail gists; `dual_cross_attention` only"""
+    num_layers: PositiveInt = 2
     """layers of the `transformer`; the specification has 2, 4 or 8"""
     head: Head = "mlp"
-    """what scores an entry at the end of the `transformer`"""
-    score_limit: float = 1.0
-    """the `transformer`'s scores stay within ± this by a tanh; 1 is the specification's"""
-    dropout: float = 0.1
-    """dropped share of attention weights and head activations while training, in [0, 1)"""
+    """scoring head of the `transformer`"""
+    score_limit: PositiveFloat = 1.0
+    """scores of the `transformer` are limited to ± this by a tanh; 1 is the specification's"""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    """dropout rate of attention weights and head activations in training"""
 
     def __post_init__(self) -> None:
-        check_choice("train.network.name", self.name, get_args(NetworkName))
-        check_range("train.network.d_lens", self.d_lens, at_least=1)
-        check_range("train.network.num_heads", self.num_heads, at_least=1)
-        check_range("train.network.num_stacks", self.num_stacks, at_least=1)
-        check_range("train.network.num_layers", self.num_layers, at_least=1)
-        check_choice("train.network.head", self.head, get_args(Head))
-        check_range("train.network.score_limit", self.score_limit, above=0)
-        if self.name == "transformer" and self.d_lens // max(self.num_heads, 1) % 2:
+        check_ranges(self)
+        if self.name == "transformer" and self.d_lens // self.num_heads % 2:
             raise ConfigError(
-                "train.network.d_lens / num_heads must be even, since positions turn pairs of numbers, got "
-                f"{self.d_lens} / {self.num_heads}"
+                f"{self.section}.d_lens / num_heads must be even, since rotary positions rotate pairs of "
+                f"channels, got {self.d_lens} / {self.num_heads}"
             )
         if self.d_lens % self.num_heads:
             raise ConfigError(
-                f"train.network.d_lens must be a multiple of num_heads ({self.num_heads}), got {self.d_lens}"
+                f"{self.section}.d_lens must be a multiple of num_heads ({self.num_heads}), got {self.d_lens}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"train.network.dropout must be in [0, 1), got {self.dropout}")

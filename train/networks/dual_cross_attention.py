@@ -1,6 +1,7 @@
-"""LensNet of docs/specification/networks.md#dual-cross-attention: gists read the context, entries the gists.
+"""Dual cross-attention LensNet (docs/specification/networks.md#dual-cross-attention).
 
-Attention only ever runs between N entries and a handful of gists, so time and memory grow linearly with N.
+Tail gists attend to the context, then entries attend to the gists. Attention runs between N entries and a
+handful of gists only, so time and memory grow linearly with N.
 
 Shapes: B snapshots, N entries (padded), G tail gists, S = G + 1 gist slots, D = d_lens, H heads, F features;
 Q queries and M memories of one attention.
@@ -23,26 +24,26 @@ from mctrace.train.networks.lensnet import (
 )
 
 NUM_MATCHES = NUM_TAIL_GISTS + 2
-"""with each tail gist, and the largest and mean of these: see `tail_matches`"""
+"""similarities of an entry: to each tail gist, and their maximum and mean (`tail_matches`)"""
 _LEAST_SPREAD = 1e-3
-"""of cosines; below it all entries are alike"""
+"""smallest standard deviation of cosines to divide by"""
 
 
 class DualCrossAttentionLensNet(LensNet):
-    """The three stages of docs/specification/networks.md#dual-cross-attention, with its readings.
+    """Three stages, with the readings of docs/specification/networks.md#dual-cross-attention.
 
     1. each tail gist attends to the context's entries;
-    2. each entry attends to the gists so enriched;
-    3. a head scores the entry from what it read, from itself and from its features.
+    2. each entry attends to the enriched gists;
+    3. a head scores the entry from the attention's result, its own embedding and its features.
 
-    Stages 1 and 2 are repeated `num_stacks` times on residual streams, each layer normalised first. The
-    entries' stream starts at their own embedding: without it the head would see only a mix of gists. One more
-    gist is learned and always present, so that a context too short to have any tail gist can be scored too.
+    Stages 1 and 2 are repeated `num_stacks` times on residual streams with pre-norm layers. The entries'
+    stream starts at their own embeddings: without them the head would see only a mix of gists. One further
+    gist slot is learned and always present, so that contexts too short for any tail gist can be scored.
 
-    With `match_tail` the head is also shown how alike entry and tail gists are. Whether the text being read
-    names what an entry holds is a product of two embeddings at full width, which attention between random
-    projections of them has to learn from many examples first. What counts is which
-    entries are more alike than others; cosines as they are hardly differ beside the head's other inputs.
+    With `match_tail` the head also gets the similarity of entry and tail gists. It is a product of two
+    embeddings at full width, which attention between random projections would need many examples to learn.
+    Similarities are standardised over the entries of a context, since raw cosines differ too little from each
+    other beside the head's other inputs.
     """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
@@ -71,7 +72,7 @@ class DualCrossAttentionLensNet(LensNet):
         entries_BND = self.down_projection(normalised(batch.context_embeddings))
         gists_BSD = self._gist_slots(batch)
         slot_present_BS = functional.pad(batch.tail_mask, (0, 1), value=True)
-        # A row that is padding throughout reads its zeros: attention over nothing would be NaN.
+        # A row of padding only attends to its zeros: attention over nothing would be NaN.
         entry_present_BN = batch.entry_mask | ~batch.entry_mask.any(dim=1, keepdim=True)
         for gists_read, entries_read in zip(self.gists_read, self.entries_read, strict=True):
             gists_BSD = gists_BSD + gists_read(gists_BSD, entries_BND, entry_present_BN)
@@ -84,15 +85,15 @@ class DualCrossAttentionLensNet(LensNet):
         return scores_BN1.squeeze(-1)
 
     def _gist_slots(self, batch: Batch) -> Tensor:
-        """Tail gists in the entries' own space, told apart by slot, and the learned one last: [B, S, D]."""
+        """Tail gists [B, S, D] in the entries' space, with a learned offset per slot; learned slot last."""
         gists_BGD = self.down_projection(normalised(batch.tail_gists))
         return functional.pad(gists_BGD, (0, 0, 0, 1)) + self.slot_SD
 
 
 def tail_matches(batch: Batch) -> Tensor:
-    """Cosine of each entry with each tail gist, then largest and mean of these: [B, N, G + 2].
+    """Cosine of each entry with each tail gist, then their maximum and mean: [B, N, G + 2].
 
-    Each at mean 0 and variance 1 over a context's tokens and over its gists; 0 where there is no tail gist.
+    Standardised over a context's tokens and, separately, over its gists; 0 where there is no tail gist.
     """
     entries_BNE, gists_BGE = (
         functional.normalize(normalised(embeddings), dim=-1)
@@ -111,7 +112,7 @@ def tail_matches(batch: Batch) -> Tensor:
 
 
 def _standardised(matches_BNF: Tensor, among_BN: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over some entries of each row; 0 elsewhere."""
+    """Standardise over the entries `among_BN` of each row; 0 elsewhere."""
     among_BN1 = among_BN.unsqueeze(-1).to(matches_BNF.dtype)
     num_B11 = among_BN1.sum(dim=1, keepdim=True).clamp(min=1)
     centred_BNF = (matches_BNF - (matches_BNF * among_BN1).sum(dim=1, keepdim=True) / num_B11) * among_BN1
@@ -120,7 +121,7 @@ def _standardised(matches_BNF: Tensor, among_BN: Tensor) -> Tensor:
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one sequence over another, both normalised first."""
+    """Multi-head attention of one sequence over another, with LayerNorm on both."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -133,7 +134,7 @@ class CrossAttention(nn.Module):
         self.output = nn.Linear(config.d_lens, config.d_lens)
 
     def forward(self, queries_BQD: Tensor, memories_BMD: Tensor, present_BM: Tensor) -> Tensor:
-        """What each query read [B, Q, D]; `present_BM` False hides a memory, and one per row must be True."""
+        """Attention output [B, Q, D]; `present_BM` masks memories, and each row needs one that is True."""
         query_BHQ = self._split(self.query(self.query_norm(queries_BQD)))
         key_BMD, value_BMD = self.key_value(self.memory_norm(memories_BMD)).chunk(2, dim=-1)
         read_BHQ = functional.scaled_dot_product_attention(

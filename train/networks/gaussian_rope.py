@@ -1,8 +1,8 @@
-"""Rotary positions for entries that stand for spans: turned by the centre, damped by the width.
+"""Gaussian RoPE: rotary positions of spans, rotated by the centre and damped by the width.
 
-An entry's position is as uncertain as its span is wide. With a position drawn from a normal distribution of
-mean c and variance v, the rotation by frequency w has the expectation exp(i·w·c)·exp(−w²v/2): a token turns
-as in ordinary RoPE, while a gist of 1,024 tokens keeps only the frequencies too slow to notice its width. The
+The position of an entry is uncertain over its span. With a position drawn from a normal distribution of mean
+c and variance v, the rotation by frequency w has the expectation exp(i·w·c)·exp(−w²v/2): a token is rotated
+as in ordinary RoPE, a gist of 1,024 tokens keeps only the frequencies that are slow over its width. The
 variance is that of the span's own tokens, (width² − 1)/12, which is 0 for a token.
 
 Shapes: B contexts, N entries, H heads, C channels of one head, F = C/2 frequencies.
@@ -15,13 +15,13 @@ SLOWEST_TURN = 10_000.0
 """tokens per radian of the slowest frequency, as in ordinary RoPE"""
 
 Rotation = tuple[Tensor, Tensor]
-"""Damped cosine and sine, each [B, N, F]"""
+"""damped cosine and sine, each [B, N, F]"""
 
 
 def gaussian_rotation(distance_to_cursor_BN: Tensor, span_width_BN: Tensor, num_channels: int) -> Rotation:
-    """The rotation of each entry, from the tokens between its end and the cursor and the tokens it spans.
+    """The rotation of each entry, from its distance to the cursor [B, N] and its span width [B, N] in tokens.
 
-    Only differences of positions matter to attention, so the cursor may be the origin.
+    Positions are relative to the cursor, since attention depends on their differences only.
     """
     exponent_F = torch.arange(0, num_channels, 2, device=span_width_BN.device) / num_channels
     frequency_F = SLOWEST_TURN**-exponent_F
@@ -34,7 +34,7 @@ def gaussian_rotation(distance_to_cursor_BN: Tensor, span_width_BN: Tensor, num_
 
 
 def rotated(channels_BHNC: Tensor, rotation: Rotation) -> Tensor:
-    """Queries or keys with channel f of the first half and of the second turned together."""
+    """Rotated queries or keys [B, H, N, C]: channel f of the first half pairs with f of the second."""
     cosine_B1NF, sine_B1NF = (part.unsqueeze(1).to(channels_BHNC.dtype) for part in rotation)
     first, second = channels_BHNC.chunk(2, dim=-1)
     return torch.cat(

@@ -1,4 +1,4 @@
-"""What every LensNet sees of a snapshot and what it answers: one signed score per entry.
+"""Base class of LensNets, and the input features they share: one signed score per entry.
 
 Shapes: B snapshots, N entries (padded), E embedding width, F features.
 """
@@ -13,17 +13,17 @@ from mctrace.datasets.batches.batch import Batch
 from mctrace.errors import InputError
 
 NUM_FEATURES = 3
-"""level, span and distance: see `entry_features`"""
+"""number of features F: level, span, distance (`entry_features`)"""
 
 INITIAL_SCORE_STD = 0.02
-"""rough spread of the scores of an untrained network; targets have a spread of about 1"""
+"""approximate standard deviation of an untrained network's scores; that of targets is about 1"""
 
 
 class LensNet(nn.Module, ABC):
-    """Maps a `Batch` to `scores_BN`: positive asks for more detail, negative for less, zero where padded.
+    """Maps a `Batch` to scores [B, N]: positive asks for more detail, negative for less, zero where padded.
 
-    A subclass gives the scores of real entries in `score_entries`. It reads the snapshot's inputs only, never
-    a label, and its scores of real entries do not depend on how much padding stands beside them.
+    Subclasses implement `score_entries`. It reads the inputs of a batch only, never labels, and the scores of
+    real entries must not depend on the padding beside them.
     """
 
     def __init__(self, embedding_dim: int) -> None:
@@ -37,7 +37,7 @@ class LensNet(nn.Module, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """Scores [B, N] in score units, zero where padded.
 
-        Raises InputError when the batch's embeddings are of another width than the network was built for.
+        Raises InputError when the width of the batch's embeddings differs from `embedding_dim`.
         """
         width = batch.context_embeddings.shape[-1]
         if width != self.embedding_dim:
@@ -52,8 +52,8 @@ class LensNet(nn.Module, ABC):
 def entry_features(batch: Batch) -> Tensor:
     """Level, span width and distance to the cursor of each entry, each in [0, 1]: [B, N, F].
 
-    Normalised as docs/specification/networks.md#features says: by `max_level`, by the widest node's span, and
-    by the context's tokens.
+    Normalised by `max_level`, by the widest node's span, and by the context's tokens
+    (docs/specification/networks.md#features).
     """
     level_BN = batch.levels / batch.max_level
     span_BN = batch.span_width / batch.block_size**batch.max_level
@@ -62,10 +62,10 @@ def entry_features(batch: Batch) -> Tensor:
 
 
 def normalised(embeddings_BNE: Tensor) -> Tensor:
-    """Embeddings at mean 0 and variance 1 per entry, in float32; a zero embedding stays zero.
+    """Embeddings [B, N, E] normalised to mean 0 and variance 1 per entry, in float32; zeros stay zero.
 
-    Base models scale their embeddings anywhere from 0.01 to 1, so the floor under the variance is far below
-    the usual 1e-5, which would shrink the small ones.
+    Base models scale embeddings anywhere from 0.01 to 1, so eps is far below the usual 1e-5, which would
+    shrink small ones.
     """
     embeddings_BNE = embeddings_BNE.float()
     return functional.layer_norm(embeddings_BNE, embeddings_BNE.shape[-1:], eps=1e-10)

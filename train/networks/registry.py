@@ -1,4 +1,4 @@
-"""The networks that can be asked for by name, and the linear baseline among them."""
+"""Registry of networks by name, and the linear baseline."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from mctrace.train.networks.transformer import TransformerLensNet
 
 
 class LinearLensNet(LensNet):
-    """score = w · [normalised embedding, features] + b: what a network has to beat to earn its name."""
+    """Linear baseline: score = w · [normalised embedding, features] + b."""
 
     def __init__(self, embedding_dim: int) -> None:
         super().__init__(embedding_dim)
@@ -26,9 +26,9 @@ class LinearLensNet(LensNet):
 
 
 def build_network(config: NetworkConfig, embedding_dim: int, *, seed: int = 0) -> LensNet:
-    """The network `config` names, on the CPU, for a base model's embeddings of width `embedding_dim`.
+    """Build the network that `config` names, on the CPU, for embeddings of width `embedding_dim`.
 
-    The same seed gives the same weights, whatever chance was used before or after.
+    Initial weights depend on `seed` alone, not on torch's global generator, which is left unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

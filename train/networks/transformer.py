@@ -1,4 +1,4 @@
-"""LensNet of docs/specification/networks.md#transformer: a shallow transformer over the entries.
+"""Transformer LensNet (docs/specification/networks.md#transformer): shallow, over all entries of a context.
 
 Every entry attends to every other, without a causal mask; tail gists are not read. Time grows with N².
 
@@ -26,9 +26,9 @@ from mctrace.train.networks.lensnet import (
 class TransformerLensNet(LensNet):
     """`num_layers` layers with Gaussian RoPE, LayerNorm, a linear or MLP head, and a tanh.
 
-    The features (level, span, distance) are added to the entry before the first layer
-    (docs/specification/networks.md#transformer): positions alone do not say how long the context is. Scores
-    are limit·tanh(x/limit), which is the specification's tanh at its limit of 1.
+    The features (level, span, distance) are added to the entry before the first layer, since positions alone
+    do not show the context's length. Scores are limit·tanh(x/limit): the specification's tanh at a limit of
+    1.
     """
 
     def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
@@ -49,7 +49,7 @@ class TransformerLensNet(LensNet):
         entries_BND = self.down_projection(normalised(batch.context_embeddings))
         entries_BND = entries_BND + self.feature_projection(entry_features(batch))
         rotation = gaussian_rotation(batch.distance_to_cursor, batch.span_width, self.num_channels)
-        # A row that is padding throughout reads its zeros: attention over nothing would be NaN.
+        # A row of padding only attends to its zeros: attention over nothing would be NaN.
         present_BN = batch.entry_mask | ~batch.entry_mask.any(dim=1, keepdim=True)
         for layer in self.layers:
             entries_BND = layer(entries_BND, rotation, present_BN)
@@ -59,7 +59,7 @@ class TransformerLensNet(LensNet):
 
 
 class Layer(nn.Module):
-    """Self-attention and a feed-forward network, each on a residual stream and normalised first."""
+    """Pre-norm transformer layer: self-attention and a feed-forward network on a residual stream."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Layer(nn.Module):
         )
 
     def forward(self, entries_BND: Tensor, rotation: Rotation, present_BN: Tensor) -> Tensor:
-        """The entries after this layer; nothing is read from entries that are not `present_BN`."""
+        """Entries [B, N, D] after this layer; entries that are not `present_BN` are masked."""
         parts = self.query_key_value(self.attention_norm(entries_BND)).chunk(3, dim=-1)
         query_BHNC, key_BHNC, value_BHNC = (self._split(part) for part in parts)
         read_BHNC = functional.scaled_dot_product_attention(
@@ -87,7 +87,7 @@ class Layer(nn.Module):
             value_BHNC,
             attn_mask=present_BN[:, None, None, :],
         )
-        # Dropped here and not among the weights: with dropout inside, a CPU's attention keeps all N² of them.
+        # Dropout on the output, not on the weights: with dropout inside, CPU attention keeps all N² weights.
         entries_BND = entries_BND + self.dropout(self.output(read_BHNC.transpose(1, 2).flatten(2)))
         changed_BND: Tensor = entries_BND + self.feedforward(entries_BND)
         return changed_BND

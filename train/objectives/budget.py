@@ -1,4 +1,4 @@
-"""What following every score would cost and free, in working-context positions.
+"""Budget masses: positions that following every score would cost and free.
 
 Shapes: B snapshots, N entries (padded).
 """
@@ -35,10 +35,10 @@ def budget_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def specification_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """P and N of the source's code (docs/specification/losses.md#budget): scalars, over the whole batch.
+    """P and N of the specification's code (docs/specification/losses.md#budget), scalars of the whole batch.
 
-    An expansion costs span·(8 − 1) at level 1 and span·(64 − 1) at level 2, a collapse of level 0 or 1 frees
-    its span: tokens on one side are set off against factors of another tree on the other.
+    An expansion costs span·(8 − 1) at level 1 and span·(64 − 1) at level 2; a collapse of level 0 or 1 frees
+    its span. The units do not match: tokens on one side, factors of another tree on the other.
     """
     factor_BN = torch.ones_like(scores_BN)
     factor_BN = torch.where(batch.levels == 1, 8.0, factor_BN)

@@ -1,10 +1,10 @@
-"""The counterfactual objective: four terms, each a function of scores and a batch.
+"""The counterfactual objective: regression, ranking, budget and illegality terms of scores and a batch.
 
-Every term is a sum over something, divided by how much of that there is, and what it is divided by depends on
-labels alone. So a batch may be run in parts, on several machines or one after the other: with the counts of
-the whole batch passed in, the parts' terms and gradients add up to the whole batch's, exactly.
+Every term is a sum divided by a count that depends on labels alone. A batch can therefore be run in parts, on
+several workers or one after the other: with the counts of the whole batch passed in, terms and gradients of
+the parts add up to those of the whole batch exactly.
 
-Every term is finite, with finite gradients, when nothing is measured, one entry is, or all targets are equal.
+Every term and gradient is finite when nothing is measured, when one entry is, and when all targets are equal.
 
 Shapes: B snapshots, N entries (padded), A actions (padded).
 """
@@ -22,22 +22,22 @@ from mctrace.train.objectives.label_weights import action_weights, entry_weights
 from mctrace.train.objectives.ranking import EXACT_UP_TO, ranking_count, ranking_loss
 
 BUDGET_EPS = 1e-6
-"""ε of docs/specification/losses.md#budget, under P + N, so that a net that scores nothing is balanced"""
+"""ε added to P + N (docs/specification/losses.md#budget): a network that scores 0 everywhere is balanced"""
 
 Counts = Mapping[str, Tensor]
-"""What each term of a batch is divided by, scalars; those of parts add up to the batch's"""
+"""divisor of each term, scalars; the counts of parts add up to those of the batch"""
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """An objective and its terms before weighting; scalars, differentiable."""
+    """An objective's total and its unweighted terms; differentiable scalars."""
 
     total: Tensor
     terms: Mapping[str, Tensor]
     """by the specification's names"""
 
     def scalars(self) -> dict[str, float]:
-        """The objective as `loss` and its terms as numbers, brought over from the device at once."""
+        """The total as `loss`, and the terms, as numbers; one transfer from the device."""
         values = torch.stack([self.total, *self.terms.values()])
         return dict(zip(("loss", *self.terms), values.detach().tolist(), strict=True))
 
@@ -48,8 +48,8 @@ def counterfactual_loss(
     """L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal (docs/specification/losses.md#total).
 
     The illegality term carries its own weights. Computed in float32 whatever the scores' dtype. `counts` are
-    those of the larger batch that this one is a part of. Balance and legality are about a score's sign: where
-    utilities are not `signed` both terms are 0.
+    those of the whole batch that this one is a part of. Budget and illegality concern the sign of scores:
+    both are 0 where utilities are not `signed`.
     """
     scores_BN = scores_BN.float()
     counts = counterfactual_counts(batch, objective) if counts is None else counts
@@ -72,7 +72,7 @@ def counterfactual_loss(
 
 
 def counterfactual_counts(batch: Batch, objective: ObjectiveConfig) -> dict[str, Tensor]:
-    """What `counterfactual_loss` divides its terms by."""
+    """The divisors of the terms of `counterfactual_loss`."""
     items, present = _ranked_items(batch, objective)
     number = float(len(batch)) if objective.budget == "positions" else 1.0
     return {
@@ -99,11 +99,11 @@ def regression_loss(
 def budget_loss(
     scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, count: Tensor | None = None
 ) -> Tensor:
-    """Mean over snapshots of ((P − N) / (ε + P + N))²: 0 when expansions and collapses pay for each other.
+    """Mean over snapshots of ((P − N) / (ε + P + N))²: 0 when expansion and collapse masses are equal.
 
-    Formula: docs/specification/losses.md#budget. P and N are `budget_masses`; each snapshot has its own
-    working context, so a surplus in one never pays for another. With `budget = "specification"` P and N are
-    the specification's own sums over the whole batch, which are averaged over parts when it is run in parts.
+    Formula: docs/specification/losses.md#budget. P and N are `budget_masses` per snapshot, so a surplus in
+    one working context never compensates for another. With `budget = "specification"` P and N are the
+    specification's sums over the whole batch, averaged over parts when it is run in parts.
     """
     if objective.budget == "specification":
         expansion, collapse = specification_masses(scores_BN, batch)
@@ -155,7 +155,7 @@ def _ranking(scores_BN: Tensor, batch: Batch, objective: ObjectiveConfig, count:
 
 
 def _ranked_items(batch: Batch, objective: ObjectiveConfig) -> tuple[Tensor, Tensor]:
-    """Targets and weights of what is ranked: actions, or as the specification has it every measured entry."""
+    """Targets and weights of the ranked items: actions, or every measured entry as in the specification."""
     if objective.units == "actions":
         return batch.action_utilities, action_weights(batch, objective)
     return batch.target_utilities, entry_weights(batch, objective)

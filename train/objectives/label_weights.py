@@ -1,4 +1,4 @@
-"""How much each label counts: less where it is noisy, more where it stands for what was not measured.
+"""Label weights: by the inverse variance of a label and by the inverse of its inclusion probability.
 
 Shapes: B snapshots, N entries (padded), A actions (padded).
 """
@@ -13,7 +13,7 @@ from mctrace.train.objectives.config import ObjectiveConfig
 def action_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
     """Weights [B, A] of actions in the ranking term; 0 where padded.
 
-    The product of `precision` and 1 / inclusion probability, each 1 where it is not asked for.
+    The product of `precision` and 1 / inclusion probability, each 1 where it is not configured.
     """
     weights_BA = batch.action_present.float()
     if objective.label_weights == "inverse_variance":
@@ -26,9 +26,10 @@ def action_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
 def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
     """Weights [B, N] of entries in the regression term; 0 where nothing was measured.
 
-    `units = "actions"` starts from the batch's own (a collapse counts once instead of K times), `"entries"`
-    from 1. The target of an entry that can both expand and collapse is the sum of two labels, so that their
-    variances add, or where utilities are not `signed` their mean; its chance to be measured is the expand's.
+    `units = "actions"` starts from the batch's regression weights (a collapse counts once instead of K
+    times), `"entries"` from 1. The target of an entry that can both expand and collapse is the sum of two
+    labels, so their variances add, or their mean where utilities are not `signed`; its inclusion probability
+    is the expand's.
     """
     measured_BN = batch.action_mask.float()
     weights_BN = measured_BN * batch.regression_weights if objective.units == "actions" else measured_BN
@@ -50,20 +51,21 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
 
 
 def precision(variance: Tensor, floor: float) -> Tensor:
-    """floor² / (variance + floor²): 1 for a label without noise, a half at a standard error of the floor.
+    """floor² / (variance + floor²): 1 for a label without noise, 1/2 at a standard error equal to the floor.
 
-    The inverse of the variance that is left when a network knows all but `floor` of a utility (score units);
-    without the floor a few labels that happen to vary little over their horizon would outweigh all others.
+    Proportional to the inverse of the residual variance of a network that predicts a utility up to `floor`
+    (score units). Without the floor, a few labels that vary little over their horizon would outweigh all
+    others.
     """
     return floor**2 / (variance + floor**2)
 
 
 def _variance(batch: Batch) -> Tensor:
-    """Of each label [B, A] in squared score units."""
+    """Variance of each label [B, A] in squared score units."""
     return (batch.action_stderr / batch.utility_scale) ** 2
 
 
 def _of_entries(values_BA: Tensor, index_BN: Tensor, fill: float) -> Tensor:
-    """The value of the action that each entry's index names [B, N], `fill` where it names none."""
+    """Values [B, N] of the action that each entry's index names; `fill` where it names none (-1)."""
     padded = torch.cat([values_BA, values_BA.new_full((len(values_BA), 1), fill)], dim=1)
     return padded.gather(1, torch.where(index_BN >= 0, index_BN, values_BA.shape[1]))

@@ -1,9 +1,9 @@
-"""The preference objective: which of two working contexts of one window the frozen model did better with.
+"""The preference objective: pairs of working contexts of one window, of which one had the lower loss.
 
-The network scores the worse context. Where the better one shows more detail a score should be positive, where
-it shows less, negative, and the more so the larger the difference of loss. Terms and stability mechanisms are
-those of docs/specification/preference.md#total-objective; like the counterfactual ones, each is a sum divided
-by a count that does not depend on scores, so that parts of a batch add up.
+The network scores the worse context. Scores should be positive where the better one shows more detail and
+negative where it shows less, with a strength that grows with the difference of losses. Terms and stability
+mechanisms are those of docs/specification/preference.md#total-objective. Like the counterfactual terms, each
+is a sum divided by a count that does not depend on scores, so parts of a batch add up.
 
 Shapes: B contexts, N entries (padded), P pairs.
 """
@@ -29,9 +29,9 @@ def preference_loss(
     state: PreferenceState,
     counts: Counts | None = None,
 ) -> LossTerms:
-    """L_pref and, each with its weight, the rank hinge, the budget, the KL and the budget smoothing.
+    """L_pref plus weighted rank hinge, budget, KL and budget smoothing terms.
 
-    Computed in float32 whatever the scores' dtype. `counts` are those of the larger batch that this one is a
+    Computed in float32 whatever the scores' dtype. `counts` are those of the whole batch that this one is a
     part of.
     """
     scores_BN = scores_BN.float()
@@ -63,7 +63,7 @@ def preference_loss(
 def preference_counts(
     pairs: PairBatch, objective: PreferenceConfig, state: PreferenceState
 ) -> dict[str, Tensor]:
-    """What `preference_loss` divides its terms by."""
+    """The divisors of the terms of `preference_loss`."""
     _, known_B = state.previous_scores(pairs.contexts)
     return {
         "L_pref": _differs(pairs).sum().float(),
@@ -74,10 +74,10 @@ def preference_counts(
 
 
 def preference_strength(pairs: PairBatch, objective: PreferenceConfig, state: PreferenceState) -> Tensor:
-    """tanh(|Δ|) [P], Δ the difference of the losses: in nats, or of normalised advantages when that is on.
+    """tanh(|Δ|) [P], Δ the difference of losses in nats, or of normalised advantages (`adv_norm_beta` > 0).
 
-    Normalised advantages are (adv_delta − mean) / deviation with running mean and deviation, so that their
-    difference is Δ / deviation.
+    Normalised advantages are (adv_delta − mean) / deviation with running mean and deviation; their difference
+    is Δ / deviation.
     """
     unit = state.adv_deviation if objective.adv_norm_beta else 1.0
     return torch.tanh(pairs.change.abs() / unit)
@@ -95,7 +95,7 @@ def bradley_terry(
     Formula: docs/specification/preference.md#preference-loss. |t_j| is the pair's strength, times
     `collapse_weight` where t_j < 0.
     """
-    direction_PN = wanted(pairs)
+    direction_PN = wanted_direction(pairs)
     weight_PN = direction_PN.abs() * torch.where(direction_PN < 0, objective.collapse_weight, 1.0)
     loss_PN = functional.softplus(-direction_PN * scores_PN / objective.temperature)
     loss_P = (loss_PN * weight_PN).sum(dim=1) / direction_PN.abs().sum(dim=1).clamp(min=1)
@@ -105,9 +105,9 @@ def bradley_terry(
 def rank_hinge(scores_PN: Tensor, pairs: PairBatch, margin: float, count: Tensor | None = None) -> Tensor:
     """Mean over pairs of max(0, margin − (mean s over wanted expands − mean s over wanted collapses)).
 
-    Source: docs/specification/preference.md#rank-hinge. Pairs that want both have a vote.
+    Source: docs/specification/preference.md#rank-hinge. Only pairs that want both count.
     """
-    expand_PN, collapse_PN = wanted(pairs).clamp(min=0), (-wanted(pairs)).clamp(min=0)
+    expand_PN, collapse_PN = wanted_direction(pairs).clamp(min=0), (-wanted_direction(pairs)).clamp(min=0)
     expand_P = (scores_PN * expand_PN).sum(dim=1) / expand_PN.sum(dim=1).clamp(min=1)
     collapse_P = (scores_PN * collapse_PN).sum(dim=1) / collapse_PN.sum(dim=1).clamp(min=1)
     hinge_P = torch.relu(margin - (expand_P - collapse_P)) * _has_both(pairs)
@@ -122,13 +122,13 @@ def policy_kl(
     temperature: float,
     count: Tensor | None = None,
 ) -> Tensor:
-    """Mean over contexts seen before of the entries' mean KL(σ(s_before/τ) ‖ σ(s/τ)), each a Bernoulli's.
+    """Mean over known contexts of the entries' mean KL(σ(s_before/τ) ‖ σ(s/τ)) of Bernoulli variables.
 
     Formula: docs/specification/preference.md#stability.
     """
     before_BN, now_BN = previous_BN / temperature, scores_BN / temperature
     probability_BN = before_BN.sigmoid()
-    # log σ and log(1 − σ) by softplus, which stays finite where a probability rounds to 0 or 1.
+    # log σ and log(1 − σ) by softplus, which is finite even where a probability rounds to 0 or 1.
     yes_BN = functional.softplus(-now_BN) - functional.softplus(-before_BN)
     no_BN = functional.softplus(now_BN) - functional.softplus(before_BN)
     kl_BN = (probability_BN * yes_BN + (1 - probability_BN) * no_BN) * batch.entry_mask
@@ -137,21 +137,21 @@ def policy_kl(
 
 
 def net_mass_of(scores_BN: Tensor, batch: Batch) -> Tensor:
-    """Each context's (P − N) / (ε + P + N) [B]."""
+    """(P − N) / (ε + P + N) of each context [B]."""
     return net_mass(*budget_masses(scores_BN, batch))
 
 
-def wanted(pairs: PairBatch) -> Tensor:
-    """[P, N] 1 where a pair wants an expand, −1 where a collapse: towards the better of the two contexts."""
+def wanted_direction(pairs: PairBatch) -> Tensor:
+    """Wanted direction [P, N] towards the better context: 1 expand, −1 collapse, 0 no difference."""
     return pairs.direction * -pairs.change.sign().unsqueeze(1)
 
 
-def preference_values(scores_BN: Tensor, pairs: PairBatch) -> Mapping[str, float]:
-    """What the specification logs of a batch of pairs: `adv_delta_mean` and `_p95` over the variants,
-    `preference_agreement`, the share of pairs towards whose better context the scores point on average, and
-    `variants_total`, `variants_mean`."""
+def preference_telemetry(scores_BN: Tensor, pairs: PairBatch) -> Mapping[str, float]:
+    """The specification's telemetry of a batch of pairs: `adv_delta_mean` and `_p95` over the variants,
+    `preference_agreement` (share of pairs whose scores point to the better context on average),
+    `variants_total` and `variants_mean`."""
     adv = torch.cat([pairs.from_adv_delta, pairs.to_adv_delta]).double()
-    towards_P = (scores_BN.float()[pairs.row] * wanted(pairs)).sum(dim=1)
+    towards_P = (scores_BN.float()[pairs.row] * wanted_direction(pairs)).sum(dim=1)
     num_groups = len(set(pairs.groups))
     return {
         "adv_delta_mean": float(adv.mean()),
@@ -163,11 +163,11 @@ def preference_values(scores_BN: Tensor, pairs: PairBatch) -> Mapping[str, float
 
 
 def _differs(pairs: PairBatch) -> Tensor:
-    return wanted(pairs).ne(0).any(dim=1)
+    return wanted_direction(pairs).ne(0).any(dim=1)
 
 
 def _has_both(pairs: PairBatch) -> Tensor:
-    wanted_PN = wanted(pairs)
+    wanted_PN = wanted_direction(pairs)
     return (wanted_PN > 0).any(dim=1) & (wanted_PN < 0).any(dim=1)
 
 

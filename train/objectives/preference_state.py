@@ -1,4 +1,4 @@
-"""What the preference objective remembers from step to step, and what of it a checkpoint has to keep.
+"""Running state of the preference objective, kept from step to step and in resume states.
 
 Shapes: B contexts, N entries (padded).
 """
@@ -13,14 +13,14 @@ from mctrace.datasets.batches.batch import Batch
 from mctrace.train.objectives.config import PreferenceConfig
 
 SMALLEST_DEVIATION = 1e-6
-"""nats per token: variants that are alike to this have no order worth learning"""
+"""floor of the deviation, nats per token: smaller differences between variants are not learned"""
 _PREVIOUS = "previous/"
 
 
 class PreferenceState:
     """Running moments of the advantages, the running net mass, and each context's previous scores.
 
-    Every worker of a data-parallel run is told the same and so holds the same.
+    All workers of a data-parallel run observe the same values and hold the same state.
     """
 
     def __init__(self, objective: PreferenceConfig) -> None:
@@ -32,7 +32,7 @@ class PreferenceState:
 
     @property
     def adv_deviation(self) -> float:
-        """Running standard deviation of adv_delta, nats per token; 1 before anything was observed."""
+        """Running standard deviation of adv_delta, nats per token; 1 before the first observation."""
         if self._adv_variance is None:
             return 1.0
         return max(math.sqrt(self._adv_variance), SMALLEST_DEVIATION)
@@ -43,7 +43,7 @@ class PreferenceState:
         return self._net_mass
 
     def observe_advantages(self, adv_deltas: Sequence[float]) -> None:
-        """Count a step's advantages: m ← β·m + (1 − β)·mean, and the variance about the new m likewise."""
+        """Update with a step's advantages: m ← β·m + (1 − β)·mean, likewise the variance about the new m."""
         if not adv_deltas:
             return
         values = torch.tensor(adv_deltas, dtype=torch.float64)
@@ -54,7 +54,7 @@ class PreferenceState:
         self._adv_variance = beta * (self._adv_variance or 0.0) + (1 - beta) * spread
 
     def observe_scores(self, scores: Mapping[str, Tensor], net_masses: Sequence[float]) -> None:
-        """Remember a step's scores [N] by snapshot, and count its contexts' net masses."""
+        """Store a step's scores [N] by snapshot, and update the running net mass."""
         if self._objective.kl_weight:
             self._previous.update({name: value.detach().float().cpu() for name, value in scores.items()})
         if net_masses:
@@ -62,7 +62,7 @@ class PreferenceState:
             self._net_mass = beta * self._net_mass + (1 - beta) * sum(net_masses) / len(net_masses)
 
     def previous_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The scores of each context when it was last seen [B, N], and which contexts have been [B] bool."""
+        """Last observed scores of each context [B, N], and a mask [B] of the contexts that have any."""
         previous_BN = batch.context_embeddings.new_zeros(batch.levels.shape)
         known_B = torch.zeros(len(batch), dtype=torch.bool, device=previous_BN.device)
         for row, name in enumerate(batch.snapshot_ids):
@@ -73,7 +73,7 @@ class PreferenceState:
         return previous_BN, known_B
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything, for a checkpoint."""
+        """The whole state as tensors, for a checkpoint."""
         moments = [
             self._adv_mean,
             float("nan") if self._adv_variance is None else self._adv_variance,
@@ -83,7 +83,7 @@ class PreferenceState:
         return {"moments": torch.tensor(moments, dtype=torch.float64), **kept}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Become what `tensors` was called on."""
+        """Restore the state that `tensors` returned."""
         mean, variance, net_mass = tensors["moments"].tolist()
         self._adv_mean, self._net_mass = mean, net_mass
         self._adv_variance = None if math.isnan(variance) else variance

@@ -1,7 +1,7 @@
-"""The pairwise ranking term over thousands of actions, in memory that grows linearly with their number.
+"""Pairwise ranking loss over thousands of actions, in memory linear in their number.
 
-Pairs are looked at block by block, and since the term is a plain sum over pairs, its gradient is summed in
-the same breath: nothing of a block is kept for the backward pass, and nothing is computed twice.
+Pairs are processed in blocks. The loss is a sum over pairs, so its gradient is accumulated in the forward
+pass: no block is kept for the backward pass, and nothing is computed twice.
 
 Shapes: B snapshots, A actions (padded), R rows and C columns of one block, P partners.
 """
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 PAIRS_PER_BLOCK = 1 << 18
-"""pairs that are looked at at once on a CPU: a megabyte in float32, which stays in its cache"""
+"""pairs per block on a CPU: a megabyte in float32, which stays in cache"""
 CUDA_PAIRS_PER_BLOCK = 1 << 25
-"""the same on a GPU, which wants fewer and larger blocks"""
+"""pairs per block on a GPU, where fewer and larger blocks are faster"""
 EXACT_UP_TO = 1024
-"""actions up to which `auto` compares every pair: half a percent of a step's time there, an eighth at 8,192,
-where a sample of 64 partners comes out within a few thousandths of it (`make bench-train`)"""
+"""actions up to which `auto` compares all pairs: half a percent of a step's time at this size, an eighth at
+8,192, where a sample of 64 partners gives the same loss within a few thousandths (`make bench-train`)"""
 
 
 def ranking_loss(
@@ -34,11 +34,15 @@ def ranking_loss(
     """Mean softplus(−(s_i − s_j)) over the pairs of a snapshot with y_i > y_j + margin, then over snapshots.
 
     Formula: docs/specification/losses.md#ranking. Pairs never cross snapshots, since the allocator never
-    compares them; snapshots without a pair have no vote, and a batch without any gives 0. `margin` is in
-    score units. With `weights_BA` a pair weighs the product of its actions' weights. With `num_partners` each
-    action is compared with that many others only, drawn so that every pair has the same chance.
+    compares across them. Snapshots without a pair do not count; a batch without any pair gives 0.
 
-    `count` is what the snapshots' sum is divided by, where they are part of a larger batch (`ranking_count`).
+    Args:
+        margin: score units.
+        weights_BA: a pair weighs the product of its actions' weights; 1 each unless given.
+        num_partners: compare each action with that many others only, drawn so that all pairs are equally
+            likely; all others unless given.
+        count: divisor of the snapshots' sum; that of the whole batch when this is a part of it
+            (`ranking_count`).
     """
     weights_BA = torch.ones_like(utilities_BA) if weights_BA is None else weights_BA
     weights_BA = (weights_BA * present_BA).float()
@@ -54,7 +58,7 @@ def ranking_loss(
 
 
 def ranking_count(utilities_BA: Tensor, present_BA: Tensor, margin: float) -> Tensor:
-    """How many snapshots have a pair to rank, a scalar."""
+    """Number of snapshots that have a pair to rank, a scalar."""
     if not utilities_BA.shape[1]:
         return utilities_BA.new_zeros(())
     utilities_BA = utilities_BA.float()
@@ -65,9 +69,9 @@ def ranking_count(utilities_BA: Tensor, present_BA: Tensor, margin: float) -> Te
 
 class _PairSums(NamedTuple):
     loss_B: Tensor
-    """summed over the pairs of each snapshot"""
+    """loss summed over the pairs of each snapshot"""
     weight_B: Tensor
-    """of those pairs"""
+    """weight summed over those pairs"""
 
 
 class _AllPairs(torch.autograd.Function):
@@ -77,8 +81,8 @@ class _AllPairs(torch.autograd.Function):
     def forward(
         ctx: Any, scores_BA: Tensor, utilities_BA: Tensor, weights_BA: Tensor, margin: float
     ) -> tuple[Tensor, Tensor]:
-        # With the best target first, a row's lower-placed partners all stand to its right: half the work.
-        # What is absent weighs nothing and stands last.
+        # With targets sorted in descending order, all partners with a lower target stand to the right of a
+        # row: half the work. Absent actions have weight 0 and come last.
         target_BA, order_BA = torch.where(weights_BA > 0, utilities_BA, -torch.inf).sort(
             dim=1, descending=True
         )
@@ -115,10 +119,10 @@ def _rows_per_block(scores_BA: Tensor) -> int:
 def _sampled_sums(
     scores_BA: Tensor, utilities_BA: Tensor, weights_BA: Tensor, margin: float, num_partners: int
 ) -> _PairSums:
-    """The same sums over a random subset of the pairs, by torch's global generator.
+    """The same sums over a random subset of the pairs, drawn by torch's global generator.
 
-    Partners stand at `num_partners` different distances on a circle of all actions in random order, so that
-    each pair is looked at once at most and every pair as likely as any other.
+    Actions are placed on a circle in random order; partners are those at `num_partners` random distances.
+    Each pair is drawn at most once, and all pairs are equally likely.
     """
     num_actions, device = scores_BA.shape[1], scores_BA.device
     order_A = torch.randperm(num_actions).to(device)

@@ -1,4 +1,4 @@
-"""A trained LensNet as a live runtime wants it: load a folder, score a working context."""
+"""Runtime scorer: load a trained LensNet from a folder, score working contexts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,28 +7,28 @@ from torch import Tensor
 
 from mctrace.datasets.batches.contexts import Context
 from mctrace.errors import InputError
+from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mctrace.train.config import Device
+from mctrace.train.device import resolve_device
 from mctrace.train.inference import score_contexts
-from mctrace.train.loop.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from mctrace.train.loop.trainer import resolve_device
 from mctrace.train.networks.lensnet import LensNet
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A network in evaluation mode and what is known of it. Needs torch, numpy and safetensors only."""
+    """A network in evaluation mode and its description. Needs torch, numpy and safetensors only."""
 
     network: LensNet
     info: CheckpointInfo
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: Device = "auto") -> "Scorer":
-        """Reads a checkpoint's folder; raises InputError when it is none, or damaged."""
+        """Load a checkpoint folder; raises InputError when it is not a checkpoint or is damaged."""
         network, info = load_checkpoint(Path(folder))
         return cls(network.to(resolve_device(device)), info)
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Writes weights (safetensors) and description (JSON) to `folder`, replacing what is there."""
+        """Write weights (safetensors) and description (JSON) to `folder` atomically, replacing an old one."""
         save_checkpoint(Path(folder), self.network, self.info)
 
     def score(
@@ -41,11 +41,12 @@ class Scorer:
     ) -> Tensor:
         """Signed scores [N], one per entry of the context: positive asks for more detail, negative for less.
 
-        One unit is `info.utility_scale` nats per token. Scores of a network that learned a signed target are
-        0 in illegal directions. One that learned values of detail scores them less the price at which what
-        is worth it fits `budget` positions (the context's own size unless given) without touching the
-        `protected_tail`. Raises InputError when the context's tree is not of the shape that the network was
-        trained on.
+        One unit is `info.utility_scale` nats per token. Networks trained on a signed target score 0 in
+        illegal directions. From those trained on values of detail the shadow price is subtracted: the price
+        at which the worthwhile edits fit `budget` positions (the context's own size unless given), with
+        collapses outside the last `protected_tail` tokens only.
+
+        Raises InputError when the context's tree differs in shape from that of the training data.
         """
         tree = context.lod_map.tree
         if (tree.block_size, tree.max_level) != (self.info.block_size, self.info.max_level):

@@ -1,4 +1,4 @@
-"""A LensNet as a graph of tensors alone, for runtimes that are not Python (`torch.export`).
+"""`torch.export` of a LensNet: a graph of tensors, for runtimes without Python.
 
 Shapes: B snapshots, N entries, G tail gists, d embedding width.
 """
@@ -16,13 +16,13 @@ INPUTS = (
     "context_embeddings", "tail_gists", "tail_mask", "entry_mask", "levels", "span_width",
     "distance_to_cursor", "context_tokens",
 )  # fmt: skip
-"""Names of the exported graph's inputs, in order: fields of `Batch`, of the same shapes and types"""
+"""names of the exported graph's inputs, in order: fields of `Batch`, of the same shapes and dtypes"""
 
 _EXAMPLE_ROWS, _EXAMPLE_ENTRIES = 2, 48
 
 
 class TensorLensNet(nn.Module):
-    """A network that takes tensors instead of a `Batch` and gives scores [B, N]: legal ones, or values."""
+    """A network over tensors instead of a `Batch`; gives masked signed scores [B, N] or values of detail."""
 
     def __init__(self, network: LensNet, block_size: int, max_level: int, *, signed: bool) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class TensorLensNet(nn.Module):
             span_width=span_width,
             distance_to_cursor=distance_to_cursor,
             context_tokens=context_tokens,
-            **no_labels(1, 1),  # a network reads inputs only
+            **no_labels(1, 1),  # networks read no labels
             block_size=self.block_size,
             max_level=self.max_level,
             snapshot_ids=(),
@@ -62,10 +62,10 @@ class TensorLensNet(nn.Module):
 
 
 def export_lensnet(network: LensNet, block_size: int, max_level: int, *, signed: bool) -> ExportedProgram:
-    """The network in evaluation mode as an exported program with any B >= 1 and N >= 2.
+    """The network in evaluation mode as an exported program for any B >= 1 and N >= 2.
 
-    `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` keeps it.
-    `signed` is the checkpoint's: values of detail come out as they are, for the runtime to price.
+    `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` writes it.
+    `signed` is the checkpoint's: values of detail are returned as they are, for the runtime to price.
     """
     wrapped = TensorLensNet(network.eval(), block_size, max_level, signed=signed)
     rows, entries = Dim("rows", min=1), Dim("entries", min=2)

@@ -12,7 +12,7 @@ from benchmarks.train_timings import bench_ranking, bench_step
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.objectives.config import ObjectiveConfig
-from mctrace.train.objectives.gradients import Examples, LensNetStep
+from mctrace.train.objectives.lensnet_gradients import Examples, LensNetGradients
 
 
 def run(context: Context) -> None:
@@ -34,7 +34,7 @@ def _whole_step(context: Context, num_rows: int) -> None:
     """As the trainer runs it, in bfloat16; how often it waits for the device tells what could overlap."""
     dim, device = context.sizes.lensnet_dims[0], context.device
     network = build_network(NetworkConfig(), dim).to(device).train()
-    step = LensNetStep(network, ObjectiveConfig(), bfloat16=True)
+    step = LensNetGradients(network, ObjectiveConfig(), bfloat16=True)
     num_actions = context.sizes.loss_actions[0]
     batch = random_batch(Sizes(num_rows, context.sizes.lensnet_entries, num_actions, dim)).to(device)
     optimiser = torch.optim.AdamW(network.parameters())

@@ -1,4 +1,4 @@
-"""Building a document's tree: which nodes get a gist, from what, and what a bad GistNet is told."""
+"""Building a document's tree: which nodes get a gist, from which children, and refusal of bad GistNets."""
 
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ def column(*values: float) -> torch.Tensor:
 
 @dataclass
 class LastChild:
-    """Somebody's GistNet: a gist is its last child, shifted by the level. Remembers what it was asked."""
+    """A user's GistNet: a gist is its last child, shifted by the level. Records its calls."""
 
     asked: list[tuple[int, int]] = field(default_factory=list)
     content_hash: str = "last-child"
@@ -33,7 +33,7 @@ class LastChild:
 
 
 class Returning(LastChild):
-    """A GistNet that goes wrong at level 2."""
+    """A GistNet that returns invalid gists at level 2."""
 
     def __init__(self, make_wrong) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ def test_level_2_gists_are_made_from_level_1_gists():
     assert levels[2].tolist() == [[304, 340]]
 
 
-def test_a_gistnet_is_asked_once_a_level_for_all_its_nodes():
+def test_a_gistnet_is_called_once_per_level_for_all_nodes():
     gistnet = LastChild()
     assert isinstance(gistnet, GistNet)
     build_tree(gistnet, column(*range(9)), PAIRS)
     assert gistnet.asked == [(1, 4), (2, 2)]
 
 
-def test_a_gistnet_is_not_asked_for_a_level_without_complete_nodes():
+def test_a_gistnet_is_not_called_for_a_level_without_complete_nodes():
     gistnet = LastChild()
     levels = build_tree(gistnet, column(1, 2, 3), PAIRS)
     assert gistnet.asked == [(1, 1)]

@@ -1,4 +1,4 @@
-"""Naming a GistNet: "mean", a folder, or somebody's own code."""
+"""Loading a GistNet: "mean", a folder, or a user's own code."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from mctrace.gists.network.loading import load_gistnet
-from mctrace.gists.network.transformer import GistNetConfig, TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import GistNetConfig, TransformerGistNet
 
 USERS_CODE = '''
 import torch
@@ -24,7 +24,7 @@ class FirstChild:
         return children_MKd[:, 0]
 
 class Hashed(FirstChild):
-    """Knows its hash only once it is made."""
+    """Its hash exists on instances only."""
     def __init__(self):
         self.secret = "made"
 
@@ -53,7 +53,7 @@ class NoGists:
     def check_fits(self, block_size, embedding_dim): ...
 
 class Module(torch.nn.Module):
-    """A network as it comes, with none of the three."""
+    """A plain module without the protocol's three members."""
 
 instance = FirstChild()
 callable_instance = Callable()
@@ -107,7 +107,7 @@ def test_a_users_gistnet_comes_by_instance_factory_or_class(users_module, attrib
 
 
 @pytest.mark.parametrize("attribute", ["NoHash", "NoGists", "number", "bare_module"])
-def test_a_users_object_that_is_no_gistnet_is_refused_with_what_it_needs(users_module, attribute):
+def test_a_users_object_that_is_no_gistnet_is_refused_with_what_it_lacks(users_module, attribute):
     with pytest.raises(ModelError, match=f"{users_module}:{attribute}.*content_hash, check_fits or gists"):
         load_gistnet(f"{users_module}:{attribute}")
 
@@ -127,7 +127,7 @@ def test_an_entry_point_that_cannot_be_imported_is_refused_with_the_reason(sourc
     assert repr(source) in str(refused.value)
 
 
-def test_an_unknown_source_is_refused_with_everything_that_could_be_given():
+def test_an_unknown_source_is_refused_with_the_valid_ones():
     with pytest.raises(ModelError) as refused:
         load_gistnet("median")
     for hint in ("'median'", "'mean'", "config.json", "model.safetensors", "package.module:attribute"):

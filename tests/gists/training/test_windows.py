@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mctrace.errors import InputError
-from mctrace.gists.training.patterns import collapse_share
+from mctrace.gists.training.collapsed_maps import collapse_share
 from mctrace.gists.training.windows import training_windows, validation_windows
 from mctrace.seeding import generator_for
-from tests.gists.making import TREE, document, tiny_config
+from tests.gists.tiny_models import TREE, document, tiny_config
 
 DOCUMENTS = [document(200, seed) for seed in range(4)]
 
@@ -24,29 +24,29 @@ def test_a_steps_windows_depend_on_its_number_alone():
         [step[:1] for step in steps(6)[3:]], [step[:1] for step in steps(3, first_step=4)], strict=True
     ):
         assert torch.equal(ours.tokens_T, theirs.tokens_T)
-        assert ours.patterns == theirs.patterns
+        assert ours.lod_maps == theirs.lod_maps
 
 
-def test_the_tail_and_the_scored_tokens_always_stand_in_full():
+def test_the_tail_and_the_scored_tokens_are_never_replaced():
     windows = [
         window for step in steps(30, first_step=5, coarse_share=0.5, near_share=0.0) for window in step
     ]
     levels = set()
     for window in windows:
         assert window.first_scored == len(window.tokens_T) - 16
-        for pattern in window.patterns:
-            assert pattern.cursor == len(window.tokens_T)
-            assert not pattern.levels[-5:].any()
-            assert pattern.levels.any()
-            levels.add(int(pattern.levels.max()))
+        for lod_map in window.lod_maps:
+            assert lod_map.cursor == len(window.tokens_T)
+            assert not lod_map.levels[-5:].any()
+            assert lod_map.levels.any()
+            levels.add(int(lod_map.levels.max()))
     assert levels == {1, 2}
 
 
-def test_a_near_window_scores_everything_behind_the_first_gist():
+def test_a_near_window_scores_everything_after_the_first_gist():
     windows = [window for step in steps(20, first_step=5, near_share=1.0) for window in step]
     assert all(window.first_scored == 0 for window in windows)
-    assert any(window.patterns[0].levels[-5:].any() for window in windows)
-    assert not any(pattern.levels[-1] for window in windows for pattern in window.patterns)
+    assert any(window.lod_maps[0].levels[-5:].any() for window in windows)
+    assert not any(lod_map.levels[-1] for window in windows for lod_map in window.lod_maps)
 
 
 def test_the_curriculum_goes_from_short_and_few_to_long_and_many():
@@ -54,23 +54,23 @@ def test_the_curriculum_goes_from_short_and_few_to_long_and_many():
     late = steps(40, first_step=100, curriculum_steps=100, min_replaced=0.0, coarse_share=0.0)
     assert max(len(window.tokens_T) for window in early) < 32
     assert {len(window.tokens_T) for step in late for window in step} == {48}
-    shares = [window.patterns[0].levels[:7].mean() for step in late for window in step]
+    shares = [window.lod_maps[0].levels[:7].mean() for step in late for window in step]
     assert max(shares) == 1
 
 
-def test_students_of_a_window_see_other_patterns():
+def test_students_of_a_window_have_different_maps():
     windows = [window for step in steps(20, first_step=5, coarse_share=0.0) for window in step]
-    assert sum(window.patterns[0] != window.patterns[1] for window in windows) > 30
+    assert sum(window.lod_maps[0] != window.lod_maps[1] for window in windows) > 30
 
 
-def test_validation_is_the_same_every_time_and_goes_through_the_documents():
+def test_validation_windows_are_fixed_and_take_documents_in_turn():
     once = validation_windows(DOCUMENTS, TREE, tiny_config())
     again = validation_windows(DOCUMENTS, TREE, tiny_config())
     assert len(once) == 6
     assert all(torch.equal(a.tokens_T, b.tokens_T) for a, b in zip(once, again, strict=True))
 
 
-def test_documents_too_short_for_a_window_are_refused_with_what_it_takes():
+def test_documents_too_short_for_a_window_are_refused_with_the_required_length():
     with pytest.raises(InputError, match="no training document has at least 28 tokens"):
         next(training_windows([document(20)], TREE, tiny_config()))
     with pytest.raises(InputError, match="no validation document has at least 28 tokens"):

@@ -1,12 +1,12 @@
-"""Which snapshots each step sees: decided by seed and step alone, shared out without remainder."""
+"""Data loader: examples of each step depend on seed and step alone, and workers share them completely."""
 
 import pytest
 
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.batches.pairs import open_preference_data
 from mctrace.train.config import TrainConfig
-from mctrace.train.distribution import Workers
-from mctrace.train.loop.data_loader import Source, endless_order, read_ahead
+from mctrace.train.data_parallel import ProcessGroup
+from mctrace.train.loop.data_loader import TrainingSource, endless_order, prefetch
 from mctrace.train.objectives.config import ObjectiveConfig
 from tests.train.stores import learnable_store
 
@@ -14,7 +14,7 @@ from tests.train.stores import learnable_store
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     store = learnable_store(tmp_path_factory.mktemp("reading") / "store", num_variants=2).at()
-    return Source(
+    return TrainingSource(
         open_training_data(store), open_preference_data(store, max_pairs=8, hard_negative_share=1.0)
     )
 
@@ -23,7 +23,7 @@ CONFIG = TrainConfig(batch_size=4, objective=ObjectiveConfig("mixed"))
 
 
 def seen(source, config, workers, num_steps, done=0):
-    """Per step, the ids of its labelled snapshots and of the contexts it compares."""
+    """For each step, the ids of its labelled snapshots and of the contexts of its pairs."""
     steps = source.steps(config, workers, done)
     found = []
     for _ in range(num_steps):
@@ -37,24 +37,24 @@ def seen(source, config, workers, num_steps, done=0):
 def test_an_epoch_sees_everything_once_and_the_next_in_another_order(source):
     snapshots = [s.snapshot_id for s in source.labels.snapshots("train")]
     per_epoch = -(-len(snapshots) // 4)
-    steps = seen(source, CONFIG, Workers(), 2 * per_epoch)
+    steps = seen(source, CONFIG, ProcessGroup(), 2 * per_epoch)
     first = [name for labels, _ in steps[:per_epoch] for name in labels]
     second = [name for labels, _ in steps[per_epoch:] for name in labels]
     assert sorted(first) == sorted(second) == sorted(snapshots)
     assert first != second
 
 
-def test_reading_from_a_later_step_on_sees_what_would_have_come(source):
-    assert seen(source, CONFIG, Workers(), 3, done=7) == seen(source, CONFIG, Workers(), 10)[7:]
+def test_starting_at_a_later_step_gives_the_same_batches(source):
+    assert seen(source, CONFIG, ProcessGroup(), 3, done=7) == seen(source, CONFIG, ProcessGroup(), 10)[7:]
 
 
-def test_workers_share_each_batch_out_and_parts_cut_it_up(source):
-    whole = seen(source, CONFIG, Workers(), 6)
-    shares = [seen(source, CONFIG, Workers(rank, 3), 6) for rank in range(3)]
+def test_workers_and_parts_divide_each_batch(source):
+    whole = seen(source, CONFIG, ProcessGroup(), 6)
+    shares = [seen(source, CONFIG, ProcessGroup(rank, 3), 6) for rank in range(3)]
     for step, (labels, pairs) in enumerate(whole):
         assert sorted(labels) == sorted(name for share in shares for name in share[step][0])
         assert sorted(pairs) == sorted(name for share in shares for name in share[step][1])
-    in_parts = next(source.steps(TrainConfig(batch_size=4, accumulation=2), Workers()))
+    in_parts = next(source.steps(TrainConfig(batch_size=4, accumulation=2), ProcessGroup()))
     assert [len(part.labels) for part in in_parts] == [2, 2]
 
 
@@ -73,20 +73,20 @@ def test_endless_order_without_items_gives_empty_steps():
     ] * 3
 
 
-def test_reading_ahead_gives_the_same_items_and_passes_errors_on():
+def test_prefetching_gives_the_same_items_and_passes_errors_on():
     def items():
         yield from range(5)
         raise ValueError("the disk is gone")
 
-    with read_ahead(items()) as ahead:
+    with prefetch(items()) as ahead:
         assert [next(ahead) for _ in range(5)] == list(range(5))
         with pytest.raises(ValueError, match="the disk is gone"):
             next(ahead)
-    with read_ahead(iter(range(3))) as ahead:
+    with prefetch(iter(range(3))) as ahead:
         assert list(ahead) == [0, 1, 2]
 
 
-def test_reading_ahead_stops_when_nobody_wants_more():
+def test_prefetching_stops_with_its_consumer():
     produced = []
 
     def items():
@@ -94,6 +94,6 @@ def test_reading_ahead_stops_when_nobody_wants_more():
             produced.append(1)
             yield 1
 
-    with read_ahead(items(), depth=2) as ahead:
+    with prefetch(items(), depth=2) as ahead:
         next(ahead)
     assert len(produced) < 10

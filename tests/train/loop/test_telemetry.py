@@ -1,6 +1,7 @@
-"""Histograms, runs that go on, Weights & Biases, and the alarm for a wrong sign."""
+"""Telemetry sinks, histograms, resumed runs, and the alert for a wrong sign."""
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -8,10 +9,10 @@ import pytest
 import torch
 
 from mctrace.errors import ConfigError
-from mctrace.train.loop.diagnostics import diagnose, histogram
+from mctrace.train.loop.diagnostics import batch_diagnostics, histogram
 from mctrace.train.loop.sign_alert import SignAlert
 from mctrace.train.loop.telemetry import Histogram, JsonlSink, TensorBoardSink, WandbSink
-from mctrace.train.objectives.gradients import Examples, Scored
+from mctrace.train.objectives.lensnet_gradients import Examples, ScoredExamples
 from tests.train.pairs import random_pairs
 
 
@@ -30,7 +31,7 @@ def test_jsonl_holds_histograms_as_edges_and_counts(tmp_path):
     assert line["score_histogram"] == {"edges": [0.0, 1.0, 2.0], "counts": [3.0, 4.0]}
 
 
-def test_going_on_from_a_step_drops_the_lines_after_it_and_one_that_was_cut(tmp_path):
+def test_resuming_after_a_step_drops_later_and_truncated_lines(tmp_path):
     path = tmp_path / "m.jsonl"
     with JsonlSink(path) as sink:
         for step in (2, 4, 6):
@@ -81,23 +82,23 @@ def test_weights_and_biases_gets_everything_under_one_id(tmp_path, monkeypatch):
     assert [one["resume"] for one in asked] == [None, "allow"]
 
 
-def test_without_the_package_weights_and_biases_says_what_to_install(tmp_path, monkeypatch):
+def test_weights_and_biases_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"mctrace\[wandb\]"):
         WandbSink(tmp_path, "offline", {}, resume=False)
 
 
-def test_the_alarm_rings_once_per_long_spell_of_the_wrong_sign():
+def test_the_alert_warns_once_per_run_of_wrong_signs():
     heard = []
     alert = SignAlert(heard.append, patience=2)
     for step, value in enumerate([0.2, -0.1, 0.1, -0.1, -0.2, -0.3, 0.1, -0.1, -0.1]):
         alert.write(step, "validation", {"utility_correlation": value})
         alert.write(step, "train", {"utility_correlation": -1.0})
     assert len(heard) == 2
-    assert "utility_correlation should be positive and has been -0.2" in heard[0]
+    assert "utility_correlation should be positive, but was -0.2 at step 4" in heard[0]
 
 
-def test_the_alarm_knows_which_sign_each_correlation_should_have():
+def test_the_alert_knows_the_expected_sign_of_each_correlation():
     heard = []
     alert = SignAlert(heard.append, patience=1)
     alert.write(1, "validation", {"utility_correlation": 0.3, "preference_corr_mean": -0.3})
@@ -110,11 +111,33 @@ def test_diagnostics_of_labels_and_pairs(make_batch):
     batch = make_batch(0)
     scores = batch.target_utilities * 0.5
     examples = Examples(labels=batch, pairs=random_pairs(batch))
-    found = diagnose(Scored(examples, scores, scores))
+    found = batch_diagnostics(ScoredExamples(examples, scores, scores))
     assert found["utility_correlation_min"] <= found["utility_correlation_mean"]
     assert found["utility_correlation_mean"] <= found["utility_correlation_max"]
     assert found["legality_compliance"] == 1.0
     assert sum(found["score_histogram"].counts) == int(batch.entry_mask.sum())
     assert found["score_max"] == pytest.approx(float(scores.max()))
     assert {"adv_delta_mean", "adv_delta_p95", "expansion_mass", "collapse_mass"} <= found.keys()
-    assert diagnose(None) == {}
+    assert batch_diagnostics(None) == {}
+
+
+def test_jsonl_is_flushed_line_by_line(tmp_path):
+    path = tmp_path / "logs" / "train.jsonl"
+    with JsonlSink(path) as sink:
+        sink.write(5, "train", {"loss": 0.5, "lr": 1e-4})
+        sink.write(5, "validation", {"loss": math.inf})
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [
+        {"step": 5, "split": "train", "loss": 0.5, "lr": 1e-4},
+        {"step": 5, "split": "validation", "loss": None},
+    ]
+
+
+def test_tensorboard_gets_every_scalar(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with TensorBoardSink(tmp_path) as sink:
+        sink.write(5, "train", {"loss": 0.5})
+        sink.write(10, "validation", {"ranking_accuracy": 0.75})
+    events = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("train/loss")[0].value == 0.5
+    assert events.Scalars("validation/ranking_accuracy")[0].step == 10

@@ -1,4 +1,4 @@
-"""Gaussian RoPE against its definition: the mean rotation over the tokens that an entry stands for."""
+"""Gaussian RoPE against its definition: the mean rotation over an entry's tokens."""
 
 import math
 
@@ -14,7 +14,7 @@ def rotation_of(distance, width):
     return gaussian_rotation(torch.tensor([[distance]]), torch.tensor([[width]]), CHANNELS)
 
 
-def test_a_token_turns_as_in_ordinary_rope():
+def test_a_token_is_rotated_as_in_ordinary_rope():
     cosine, sine = rotation_of(distance=7, width=1)
     for f in range(CHANNELS // 2):
         angle = -7 * SLOWEST_TURN ** (-2 * f / CHANNELS)
@@ -23,7 +23,7 @@ def test_a_token_turns_as_in_ordinary_rope():
 
 
 @pytest.mark.parametrize("width", [4, 32, 1024])
-def test_a_gist_turns_as_a_normal_distribution_of_its_tokens_mean_and_variance_would(width):
+def test_a_gist_is_rotated_by_the_expectation_over_a_normal_distribution_of_its_tokens(width):
     cosine, sine = rotation_of(distance=100, width=width)
     positions = -100.0 - torch.arange(width, dtype=torch.float64)
     draws = torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

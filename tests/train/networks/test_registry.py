@@ -1,4 +1,4 @@
-"""What must hold of every network: padding, determinism, missing tail gists, scale of the embeddings."""
+"""Invariants of every network: padding, determinism, missing tail gists, scale of the embeddings."""
 
 import math
 from dataclasses import fields, replace
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mctrace.errors import InputError
-from mctrace.train.inference import evaluating, mask_illegal, rebalance, score
+from mctrace.train.inference import evaluation_mode, mask_illegal, rebalance, score
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.dual_cross_attention import tail_matches
 from mctrace.train.networks.lensnet import entry_features
@@ -49,7 +49,7 @@ def test_padding_never_changes_a_score(make_batch, split_batch, config):
 
 
 @pytest.mark.parametrize("config", NETWORKS)
-def test_what_padding_holds_never_changes_a_score(make_batch, config):
+def test_the_content_of_padding_never_changes_a_score(make_batch, config):
     batch = make_batch(1, num_snapshots=4)
     network = network_of(config)
     garbage = torch.where(batch.entry_mask[..., None], batch.context_embeddings, 7.0)
@@ -179,7 +179,7 @@ def test_operations_grow_linearly_with_the_entries(make_batch):
     assert eight - one == 7 * (two - one)
 
 
-def test_matches_are_cosines_with_the_tail_gists_there_are_standardised_over_tokens_and_over_gists(
+def test_matches_are_cosines_with_present_tail_gists_standardised_over_tokens_and_over_gists(
     make_batch,
 ):
     batch = make_batch(11)
@@ -250,7 +250,7 @@ def test_score_is_legal_without_dropout_and_restores_the_mode(make_batch):
     values = score(network, batch, signed=False)
     assert torch.equal(mask_illegal(values, batch), first)
     assert not torch.equal(values, first)
-    with evaluating(network):
+    with evaluation_mode(network):
         assert not network.training
 
 

@@ -1,4 +1,4 @@
-"""Each term, values and gradients, against a slow transcription of its definition; and its signs."""
+"""Each term, values and gradients, against a slow transcription of its definition; signs of the gradients."""
 
 import math
 from dataclasses import replace
@@ -152,7 +152,7 @@ def test_total_is_the_weighted_sum(make_batch):
     assert set(terms.scalars()) == {"loss", "L_reg", "L_rank", "L_budget", "L_illegal"}
 
 
-def test_values_of_detail_have_no_signs_to_balance_or_to_keep_legal(make_batch):
+def test_values_of_detail_have_no_budget_or_illegality_loss(make_batch):
     batch = make_batch(6)
     scores = torch.randn(batch.levels.shape, generator=torch.Generator().manual_seed(6))
     signed = counterfactual_loss(scores, batch, ObjectiveConfig())
@@ -186,7 +186,7 @@ def test_padding_changes_no_term(make_batch, split_batch):
 
 
 def gradient(term, batch):
-    """Of the term at scores of zero, where no direction is preferred beforehand."""
+    """Gradient of the term at scores of zero, where no direction is preferred."""
     scores = torch.zeros(batch.levels.shape, requires_grad=True)
     (found,) = torch.autograd.grad(term(scores), scores)
     return found
@@ -306,7 +306,7 @@ def test_ranking_of_many_actions_keeps_no_pairs():
 
 
 def slow_specification_budget(scores, batch):
-    """The source's form of docs/specification/losses.md#budget, term by term, over real entries."""
+    """The specification's form of docs/specification/losses.md#budget, term by term, over real entries."""
     expansion, collapse = 0.0, 0.0
     for b, i in batch.entry_mask.nonzero().tolist():
         level, span, score = int(batch.levels[b, i]), float(batch.span_width[b, i]), scores[b, i]
@@ -319,7 +319,7 @@ def slow_specification_budget(scores, batch):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_specification_s_budget_is_there_by_name(make_batch, seed):
+def test_the_specification_s_budget_is_available_by_name(make_batch, seed):
     batch = make_batch(seed)
     scores = scores_for(batch, seed)
     objective = ObjectiveConfig(budget="specification")
@@ -327,8 +327,8 @@ def test_the_specification_s_budget_is_there_by_name(make_batch, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_specification_s_entry_wise_regression_and_ranking_are_there_by_name(make_batch, seed):
-    """The source's regression and ranking (docs/specification/losses.md#units), on one snapshot."""
+def test_the_specification_s_entry_wise_regression_and_ranking_are_available_by_name(make_batch, seed):
+    """The specification's regression and ranking (docs/specification/losses.md#units), on one snapshot."""
     batch = make_batch(seed, num_snapshots=1)
     scores = scores_for(batch, seed)
     found = counterfactual_loss(scores, batch, ObjectiveConfig(units="entries")).terms

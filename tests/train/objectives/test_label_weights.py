@@ -1,4 +1,4 @@
-"""How much each label counts, against the definition entry by entry."""
+"""Label weights against their definition, entry by entry."""
 
 from dataclasses import replace
 

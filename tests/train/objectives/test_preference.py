@@ -1,4 +1,4 @@
-"""Each preference term, values and gradients, against a slow transcription; and its degenerate cases."""
+"""Each preference term, values and gradients, against a slow transcription; degenerate cases."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from mctrace.train.objectives.preference import (
     policy_kl,
     preference_loss,
     preference_strength,
-    preference_values,
+    preference_telemetry,
     rank_hinge,
 )
 from mctrace.train.objectives.preference_state import PreferenceState
@@ -205,11 +205,11 @@ def test_degenerate_pairs_give_finite_losses_and_gradients(make_batch, change, s
     assert scores.grad.isfinite().all()
 
 
-def test_values_under_the_specification_s_names(make_batch):
+def test_telemetry_has_the_specification_s_names(make_batch):
     pairs = random_pairs(make_batch(3))
     agreeing = torch.zeros(pairs.contexts.levels.shape)
     agreeing[pairs.row[0]] = pairs.direction[0]
-    found = preference_values(agreeing, pairs)
+    found = preference_telemetry(agreeing, pairs)
     assert 0 < found["preference_agreement"] <= 1
     advs = torch.cat([pairs.from_adv_delta, pairs.to_adv_delta])
     assert found["adv_delta_mean"] == pytest.approx(float(advs.mean()))

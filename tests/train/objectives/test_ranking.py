@@ -1,4 +1,4 @@
-"""Ranking at scale: exact against all pairs at once, sampled without bias, in little memory."""
+"""Ranking loss at scale: exact against all pairs at once, unbiased sampling, little memory."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def all_at_once(scores, utilities, present, weights, margin):
 
 
 @pytest.mark.parametrize("num_actions", [2, 37, 700])
-def test_weighted_pairs_are_what_they_are_all_at_once(num_actions):
+def test_weighted_pairs_in_blocks_equal_all_pairs_at_once(num_actions):
     scores, utilities, present, weights = snapshots(num_actions)
     present[:] = True
     fast = ranking_loss(scores, utilities, present, 0.01, weights_BA=weights)
@@ -60,7 +60,7 @@ def test_as_many_partners_as_there_are_others_is_exact():
     assert sampled == ranking_loss(scores, utilities, present, 0.1)
 
 
-def test_a_part_of_a_batch_is_divided_by_what_the_whole_has():
+def test_a_part_of_a_batch_is_divided_by_the_count_of_the_whole():
     scores, utilities, present, _ = snapshots(20, num_snapshots=4)
     whole = ranking_loss(scores, utilities, present, 0.1)
     count = ranking_count(utilities, present, 0.1)

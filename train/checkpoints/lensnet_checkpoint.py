@@ -1,0 +1,191 @@
+"""LensNet checkpoints: a folder with `model.safetensors` and `config.json`, written atomically.
+
+`config.json` holds a `CheckpointInfo`: the network, the data and target it was trained on, and the unit of
+its scores. Step checkpoints also hold the resume state (`loop/resume_state.py`). Nothing is pickled.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mctrace.datasets.sql.merging import is_signed, merge_of
+from mctrace.errors import InputError
+from mctrace.train.checkpoints.atomic_folder import latest_whole_folder, write_folder
+from mctrace.train.checkpoints.manifest import MANIFEST, check_manifest
+from mctrace.train.checkpoints.retention import BEST
+from mctrace.train.checkpoints.weights import read_weights
+from mctrace.train.config import TrainConfig
+from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.networks.registry import build_network
+
+SCHEMA_VERSION = 4
+"""2 added the target's text and other kinds of network; 3 takes the merge of entries from that text, not from
+the target's name; 4 added `match_tail`"""
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Description of a checkpoint, beside its weights; plain JSON."""
+
+    network: NetworkConfig
+    embedding_dim: int
+    """width of the base model's embeddings"""
+    block_size: int
+    """K of the trees it was trained on"""
+    max_level: int
+    utility_scale: float
+    """nats per unit of score"""
+    target: str
+    """name of the target definition"""
+    dataset: Mapping[str, str | int]
+    """provenance of the labels: store uri and version, model, tokenizer and gist hashes, and so on; for a
+    mixture each hash as `Provenance.of_all` joins them"""
+    training: Mapping[str, Any]
+    """the complete `TrainConfig` of the run"""
+    step: int = 0
+    metrics: Mapping[str, float] | None = None
+    """validation values at `step`; None when it was not evaluated there"""
+    schema_version: int = SCHEMA_VERSION
+    target_sql: str = ""
+    """SQL text of the target; empty in checkpoints of schema version 1"""
+
+    @property
+    def signed(self) -> bool:
+        """True if a score's sign chooses expand or collapse; False if scores are values of detail.
+
+        Preference pairs teach signed scores whatever the target.
+        """
+        learned_pairs = self.training.get("objective", {}).get("name") == "preference"
+        return learned_pairs or is_signed(merge_of(self.target_sql, self.target))
+
+    @property
+    def dataset_version(self) -> int:
+        """Version of the store that the network was trained on."""
+        return int(self.dataset["version"])
+
+    @property
+    def derived_dataset(self) -> str | None:
+        """Name of the derived dataset that the network was trained on; None for the store's own labels."""
+        name = self.dataset.get("derived")
+        return None if name is None else str(name)
+
+
+def describe(
+    config: TrainConfig,
+    *,
+    embedding_dim: int,
+    block_size: int,
+    max_level: int,
+    utility_scale: float,
+    dataset: Mapping[str, str | int],
+    target_sql: str,
+) -> CheckpointInfo:
+    """The part of a `CheckpointInfo` that stays constant during a run."""
+    return CheckpointInfo(
+        network=config.network,
+        embedding_dim=embedding_dim,
+        block_size=block_size,
+        max_level=max_level,
+        utility_scale=utility_scale,
+        target=config.target,
+        dataset=dataset,
+        training=json.loads(json.dumps(asdict(config))),  # tuples become lists, as they come back
+        target_sql=target_sql,
+    )
+
+
+def save_checkpoint(
+    folder: Path,
+    network: LensNet,
+    info: CheckpointInfo,
+    write_more: Callable[[Path], None] = lambda _: None,
+) -> None:
+    """Write a checkpoint to `folder` atomically, replacing an existing one; `write_more` adds files."""
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+    def fill(fresh: Path) -> None:
+        save_file(weights, fresh / WEIGHTS)
+        (fresh / CONFIG).write_text(json.dumps(asdict(info), indent=2, allow_nan=False), encoding="utf-8")
+        write_more(fresh)
+
+    write_folder(folder, fill)
+
+
+def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
+    """The network of a checkpoint, on the CPU and in evaluation mode, and its description.
+
+    Raises InputError when the folder is missing, is not a checkpoint, was written by a newer mctrace, or its
+    weights are damaged or belong to another network.
+    """
+    folder = latest_whole_folder(folder)
+    if (folder / BEST).is_dir():
+        raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
+    info = _read_info(folder)
+    network = build_network(info.network, info.embedding_dim)
+    try:
+        network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
+    except ValueError as error:
+        raise InputError(f"{folder} does not hold a LensNet: {error}") from error
+    return network.eval(), info
+
+
+def _read_info(folder: Path) -> CheckpointInfo:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(
+            f"{folder} is not a LensNet checkpoint: it has no {CONFIG}. Give the folder that "
+            "`mctrace train` wrote, such as runs/<name>/best"
+        )
+    try:
+        check_manifest(folder, (CONFIG, WEIGHTS))
+    except ValueError as error:
+        raise InputError(f"{folder} is damaged: {error}") from error
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        version = raw["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema version {version}, this mctrace reads up to {SCHEMA_VERSION}: "
+                "upgrade mctrace"
+            )
+        if version == 2 and raw["target"].startswith("literal"):
+            with_line = re.sub(r"\A(--.*\n)*", r"\g<0>-- merge: largest\n", raw["target_sql"])
+            raw |= {"target_sql": with_line}
+        if version < 4:
+            raw |= {"network": {"match_tail": False, **raw["network"]}}
+        raw |= {"schema_version": SCHEMA_VERSION}
+        known = {
+            field.name: raw[field.name]
+            for field in fields(CheckpointInfo)
+            if field.name in raw or field.default is MISSING
+        }
+        return CheckpointInfo(**{**known, "network": NetworkConfig(**raw["network"])})
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} cannot be read as a checkpoint's description ({error!r}): copy the folder again"
+        ) from error
+
+
+def checkpoint_hash(folder: Path) -> str:
+    """sha256 over the contents of the checkpoint's files (weights, description) in name order."""
+    digest = hashlib.sha256()
+    for file in sorted(latest_whole_folder(folder).iterdir()):
+        if file.is_file() and file.name != MANIFEST:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def checkpoint_name(folder: Path) -> str:
+    """Display name of a checkpoint: the run's name for its `best`, the folder's path for any other."""
+    return folder.resolve().parent.name if folder.name == BEST else str(folder)
