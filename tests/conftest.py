@@ -1,6 +1,8 @@
-"""What several rooms' tests share: a tiny base model on disk and a configuration that uses it."""
+"""Shared by the tests of several rooms: a tiny base model on disk, a configuration that uses it, commands."""
 
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,30 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+Answer = tuple[int, str, str]
+"""exit code, output, errors"""
+
+
+@pytest.fixture
+def call_mctrace(monkeypatch, capsys) -> Callable[..., Answer]:
+    """Runs `mctrace` with these arguments in this process; the process keeps its own SIGTERM handler."""
+    from mctrace.cli import app
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr("sys.argv", ["mctrace", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            app.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 CODE = (".py", ".sql", ".toml")
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "datasets" / "FORMAT.md", *sorted(DOCS.rglob("*.md"))]
 
 CITATION = re.compile(r"\bdocs/([\w/-]+\.md)(?:#([\w-]+))?")
 LINK = re.compile(r"\]\(((?!\w+:)[^)\s]+)\)")
@@ -69,7 +70,7 @@ def test_no_code_cites_a_document_that_is_not_here():
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_of_a_page_lead_to_headings_and_files(page):
     text = page.read_text(encoding="utf-8")
     targets = [link.partition("#") for link in LINK.findall(without_code_blocks(text))]
