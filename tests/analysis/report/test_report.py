@@ -140,13 +140,13 @@ def test_without_labels_every_section_is_one_sentence(stores_without_labels: lis
         assert "plotly.js v" not in build_report(store.at(), ReportParts(), NOON)
 
 
-def test_an_empty_store_says_so(stores_without_labels: list[Store]) -> None:
+def test_an_empty_store_is_one_sentence(stores_without_labels: list[Store]) -> None:
     empty, _, failed = (
         next(page for page in report_pages(store.at(), ReportParts()) if page.key == "store").sections[0]
         for store in stores_without_labels
     )
     assert "is empty" in empty.paragraphs[0]
-    assert failed.notes == ["Tried but not measured, and so without a label: 1 action."]
+    assert failed.notes == ["Failed, and so without a label: 1 action."]
 
 
 def test_a_run_has_a_page_with_its_own_numbers_only(tmp_path: Path) -> None:
