@@ -6,7 +6,7 @@ its number and the reason; the others are taken.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
-from mctrace.errors import InputError
+from mctrace.errors import InputError, one_line
 
 TRACES = pa.schema(
     [
@@ -88,10 +88,10 @@ def plan_traces(
     documents: dict[str, Document] = {}
     planned: dict[str, PlannedTrajectory] = {}
     rejected: list[RejectedRow] = []
-    rows = _read_rows(path)
-    if not rows:
+    table = _read_table(path)
+    if not len(table):
         raise InputError(f"{path} has no rows")
-    for number, row in enumerate(rows):
+    for number, row in enumerate(_rows(table)):
         try:
             found = _tokens_of(row, provenance, known)
             trajectory = _trajectory_of(row, len(found.tokens), config, provenance)
@@ -113,16 +113,26 @@ def plan_traces(
         for one in plan_trajectory(document, "import", trajectory, config, provenance):
             planned[one.part_id] = one
     plan = RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
-    return TracePlan(plan, len(rows), tuple(rejected))
+    return TracePlan(plan, len(table), tuple(rejected))
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """One by one: as Python's objects tokens take many times their bytes."""
+    for batch in table.to_batches(max_chunksize=1):
+        yield from batch.to_pylist()
+
+
+def _read_table(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
+        table.validate(full=True)  # text that is no UTF-8 would only show when it is used
     except FileNotFoundError:
         raise InputError(f"trace file {path} does not exist") from None
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"trace file {path} is not readable Parquet: {error}") from error
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(f"trace file {path} is not readable Parquet: {one_line(error)}") from error
+    twice = [name for name in TRACES.names if table.schema.names.count(name) > 1]
+    if twice:
+        raise InputError(f"trace file {path} has the columns {', '.join(twice)} more than once")
     missing = [name for name in TRACES.names if name not in table.schema.names]
     if missing:
         raise InputError(f"trace file {path} lacks the columns {', '.join(missing)} (see datasets/FORMAT.md)")
@@ -131,8 +141,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"trace file {path}: the columns {', '.join(wrong)} have another type than documented"
         )
-    rows: list[dict[str, Any]] = table.select(TRACES.names).to_pylist()
-    return rows
+    return table.select(TRACES.names)
 
 
 def _is_like(found: pa.DataType, documented: pa.DataType) -> bool:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mctrace.errors import StoreError
+
 ExportFormat = Literal["hf", "parquet"]
 """hf: for datasets.load_from_disk. parquet: for datasets.load_dataset, and for everything else."""
 
@@ -113,6 +115,8 @@ class TableFiles:
     """of what was written"""
 
     def write(self, split: str, batch: pa.RecordBatch) -> None:
+        if split not in _ORDER:  # it becomes a file's name
+            raise StoreError(f"a document is in the split {split!r}: {', '.join(_ORDER)} exist")
         self.schema = batch.schema
         if split not in self.splits:
             self.splits[split] = SplitFiles(self.folder, split, batch.schema, self.layout)

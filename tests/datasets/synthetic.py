@@ -38,16 +38,18 @@ def document_arrays(seed: int) -> dict[str, np.ndarray]:
 def add_document(store: Store, document_id: str, split: str, seed: int, **columns: object) -> None:
     row = {
         **PROVENANCE,
+        "source": f"{document_id}.txt",
         **columns,
         "document_id": document_id,
-        "source": f"{document_id}.txt",
         "num_tokens": NUM_TOKENS,
         "split_group": document_id,
         "split": split,
         "minhash": [1, 2],
     }
     part = write_part(
-        store.location, part_id="-".join(["document", document_id, *map(str, columns.values())]),
+        store.location, part_id="-".join(
+            ["document", document_id, *(str(v) for k, v in columns.items() if k != "source")]
+        ),
         kind="document", run_id="run",
         tables={"documents": [row]}, arrays=document_arrays(seed),
     )  # fmt: skip

@@ -249,3 +249,10 @@ def test_a_corpus_without_a_usable_document_is_refused_with_what_was_left_out():
 
 def _id(text: TextInMemory) -> str:
     return document_id(np.frombuffer(text.text.encode(), np.uint8).astype(np.int32), "bytes")
+
+
+def test_a_long_document_has_the_signature_it_always_had(monkeypatch):
+    tokens = random_tokens(3000)
+    whole = _minhash(tokens)
+    monkeypatch.setattr("mctrace.collect.corpus.documents._SHINGLES_AT_ONCE", 100)
+    assert np.array_equal(_minhash(tokens), whole)

@@ -1,6 +1,7 @@
 """Trace files: valid rows become a plan, wrong ones a list with reasons."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -272,3 +273,70 @@ def test_a_file_without_the_columns_is_refused_with_their_names(tmp_path, empty_
 def test_a_file_without_rows_is_refused(tmp_path, empty_store):
     with pytest.raises(InputError, match="has no rows"):
         plan(write(tmp_path), empty_store)
+
+
+LISTS = pa.list_(pa.int64())
+MALFORMED = {
+    "a list of lists": ("tokens", pa.array([[[1]]])),
+    "a list of structs": ("levels", pa.array([[{"a": 1}]])),
+    "bytes for text": ("tokenizer_hash", pa.array([b"tokenizer"])),
+    "a column of nulls": ("levels", pa.nulls(1)),
+    "levels below 0": ("levels", pa.array([[-1] * 16], LISTS)),
+    "levels beyond a byte": ("levels", pa.array([[300] * 16], LISTS)),
+    "no levels": ("levels", pa.array([[]], LISTS)),
+    "a million levels": ("levels", pa.array([np.zeros(10**6, np.uint8)])),
+    "a cursor beyond 64 bits": ("cursors", pa.array([[2**64 - 1]], pa.list_(pa.uint64()))),
+    "a cursor before the text": ("cursors", pa.array([[-5]], LISTS)),
+    "a start beyond 64 bits": ("start", pa.array([2**64 - 1], pa.uint64())),
+    "a start before the text": ("start", pa.array([-16])),
+    "a start that is no number": ("start", pa.array([float("nan")])),
+    "a start as text": ("start", pa.array(["16"])),
+    "a start as a decimal": ("start", pa.array([16]).cast(pa.decimal128(20, 0))),
+    "a block of nothing": ("block_size", pa.array([0], pa.int32())),
+    "tokens beyond 32 bits": ("tokens", pa.array([[2**40] * 200], LISTS)),
+    "tokens below 0": ("tokens", pa.array([[-1] * 200], LISTS)),
+    "tokens of nulls": ("tokens", pa.array([[None] * 200], LISTS)),
+    "no tokens": ("tokens", pa.array([[]], LISTS)),
+}
+
+
+def columns(**changes: pa.Array) -> dict[str, pa.Array]:
+    row = good_row()
+    return {f.name: pa.array([row[f.name]], f.type) for f in TRACES} | changes
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_table_is_one_line_or_a_rejected_row(tmp_path, what):
+    name, values = MALFORMED[what]
+    pq.write_table(pa.table(columns(**{name: values})), tmp_path / "traces.parquet")
+    try:
+        found = plan_traces(tmp_path / "traces.parquet", None, small_config(), CorpusConfig(), PROVENANCE)
+    except InputError as error:
+        assert name in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert len(found.rejected) == 1
+        assert found.plan.trajectories == ()
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    table = pa.table(columns())
+    pq.write_table(table.append_column("start", table["start"]), tmp_path / "traces.parquet")
+    with pytest.raises(InputError, match="the columns start more than once"):
+        rejected(tmp_path / "traces.parquet", None)
+
+
+def test_a_trace_file_with_a_flipped_bit_is_a_plan_rejected_rows_or_one_line(tmp_path):
+    chance, file = random.Random(1), tmp_path / "traces.parquet"
+    pq.write_table(pa.table(columns()), file)
+    content, refused = file.read_bytes(), 0
+    for bit in chance.sample(range(8 * len(content)), 250):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        try:
+            plan_traces(file, None, small_config(), CorpusConfig(), PROVENANCE)
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 20

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 from mctrace.datasets.export import export as exporting
 from mctrace.datasets.export.export import METADATA, ExportRequest, export
 from mctrace.datasets.export.files import SplitFiles
+from mctrace.datasets.export.place import scratch_beside
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.arrays import ArrayFolder
 from mctrace.errors import InputError, StoreError
 from mctrace.progress import Silent
 from tests.datasets.synthetic import (
@@ -19,6 +23,7 @@ from tests.datasets.synthetic import (
     NUM_TOKENS,
     PROVENANCE,
     WIDTH,
+    add_document,
     add_other_gists,
     add_trajectory,
     add_vocabulary,
@@ -245,3 +250,64 @@ def test_snapshots_without_an_embedding_of_their_document_stay_out(store, tmp_pa
     out = run(store, tmp_path / "out")
     ids = {row["trajectory_id"] for f in out.glob("snapshots/*") for row in pq.read_table(f).to_pylist()}
     assert ids == {"ta", "tb", "tc"}
+
+
+@pytest.mark.parametrize(
+    "source", ["../../etc/passwd", "/etc/passwd", "a/../../b", "x" * 5000, "\0", "a\nb: c"]
+)
+def test_a_source_is_data_and_no_path(store, tmp_path, source):
+    add_document(store, "hostile", "train", 9, source=source)
+    add_trajectory(store, "thostile", "hostile", EFFECTS)
+    out = run(store, tmp_path / "out")
+    rows = pq.read_table(out / "documents" / "train-00000.parquet").to_pylist()
+    assert source in [row["source"] for row in rows]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+
+
+@pytest.mark.parametrize("split", ["../../../escaped", "holdout", ""])
+def test_a_split_is_no_path_either(store, tmp_path, split):
+    add_document(store, "hostile", split, 9)
+    add_trajectory(store, "thostile", "hostile", EFFECTS)
+    with pytest.raises(StoreError, match="split"):
+        run(store, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+@pytest.mark.parametrize("arrays", ["../elsewhere/arrays.zarr", "/etc", "parts/none/arrays.zarr", "ledger"])
+def test_arrays_are_those_of_a_part_and_no_path(store, arrays):
+    with pytest.raises(StoreError, match="no part of version"):
+        ArrayFolder.of(store.at(), arrays)
+
+
+KILLED = """
+import os, sys
+from mctrace.progress import Silent
+from mctrace.datasets.export.export import export
+from mctrace.datasets.export.export import place as export_place
+from mctrace.datasets.store.store import open_store
+if sys.argv[3] == "writing":
+    export._describe = lambda *_: os._exit(9)
+else:  # between the two renames
+    export_place.Location.move_in = lambda *_: os._exit(9)
+export.export(open_store(sys.argv[1]).at(), export.Path(sys.argv[2]), export.ExportRequest(), Silent(),
+              overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("when", ["writing", "renaming"])
+def test_what_a_killed_export_leaves_is_cleared_by_the_next_and_no_earlier_one_is_lost(store, tmp_path, when):
+    out = run(store, tmp_path / "out")
+    killed = [sys.executable, "-c", KILLED, store.location.root, str(out), when]
+    assert subprocess.run(killed, check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) > 2
+    with pytest.raises(InputError, match="holds an earlier export"):
+        run(store, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+    run(store, out, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+
+
+def test_two_exports_at_once_to_one_place_are_refused(store, tmp_path):
+    with scratch_beside(tmp_path / "out"), pytest.raises(InputError, match="another process is exporting"):
+        run(store, tmp_path / "out")
+    run(store, tmp_path / "out")
