@@ -11,6 +11,7 @@ from mctrace.collect.corpus.documents import (
     Document,
     Placement,
     SplitAssigner,
+    _minhash,
     document_id,
     read_documents,
     split_of,
