@@ -58,9 +58,9 @@ ADDED = "added"
 """Commit metadata: how many parts of each kind a version added."""
 WITHDRAWN = "withdrawn"
 """Commit metadata: how many parts of each kind a version took off the list."""
-_MOST_TRIES = 200
+_MOST_TRIES = 500
 """Of a commit, where other drivers are first."""
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 0.25
 """Seconds between two tries at most."""
 _CHECKPOINT_EVERY = 100
 """Versions after which Delta's log is repeated in one file, so that opening reads few."""

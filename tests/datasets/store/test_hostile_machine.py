@@ -1,6 +1,5 @@
 """Full disks, modes that forbid, paths that are too long: one line each, and a store that is whole."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import pytest
 from mctrace.datasets.store.store import open_store
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.progress import Silent
+
+pytestmark = pytest.mark.slow  # some thirty processes
 
 MCTRACE = "from mctrace.cli.app import main; main()"
 
@@ -161,17 +162,3 @@ def test_an_export_may_have_as_long_a_name_as_there_is(store, tmp_path):
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     assert (tmp_path / ("z" * 255) / "README.md").exists()
-
-
-@pytest.mark.parametrize("written", [-1, 0, "1", 1.0, True, None, [], {}, 99])
-def test_a_format_that_no_release_wrote_is_refused(store, tmp_path, written):
-    marker = Path(store.location.root) / "mctrace-store.json"
-    marker.write_text(json.dumps({"format_version": written}))
-    with pytest.raises(OSError, match=r"mctrace-store.json is damaged: .*format_version|upgrade mctrace"):
-        open_store(store.location.root)
-
-
-@pytest.mark.parametrize("uri", ["", " "])
-def test_an_empty_uri_is_no_store(tmp_path, uri):
-    with pytest.raises(OSError, match=r"store\.uri is empty"):
-        open_store(uri)

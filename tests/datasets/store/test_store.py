@@ -397,3 +397,16 @@ def test_a_commit_reads_only_what_is_new_and_the_ledger_stays_few_files(store, m
     assert "n11" not in fresh.at(versions).part_ids
     assert sum(sum(record.added.values()) for record in fresh.ledger.history()) == len(fresh.at().parts)
     assert problems(fresh) == []
+
+
+@pytest.mark.parametrize("written", [-1, 0, "1", 1.0, True, None, [], {}, 99])
+def test_a_format_that_no_release_wrote_is_refused(store, written):
+    (root(store) / "mctrace-store.json").write_text(json.dumps({"format_version": written}))
+    with pytest.raises(StoreError, match=r"mctrace-store.json is damaged: .*format_version|upgrade mctrace"):
+        open_store(store.location.root)
+
+
+@pytest.mark.parametrize("uri", ["", " "])
+def test_an_empty_uri_is_no_store(uri):
+    with pytest.raises(StoreError, match=r"store\.uri is empty"):
+        open_store(uri)
