@@ -11,8 +11,8 @@ from mctrace.collect.corpus.documents import (
     Document,
     Placement,
     SplitAssigner,
-    _minhash,
     document_id,
+    minhash_of,
     read_documents,
     split_of,
 )
@@ -254,6 +254,6 @@ def _id(text: TextInMemory) -> str:
 
 def test_a_long_document_has_the_signature_it_always_had(monkeypatch):
     tokens = random_tokens(3000)
-    whole = _minhash(tokens)
+    whole = minhash_of(tokens)
     monkeypatch.setattr("mctrace.collect.corpus.documents._SHINGLES_AT_ONCE", 100)
-    assert np.array_equal(_minhash(tokens), whole)
+    assert np.array_equal(minhash_of(tokens), whole)
