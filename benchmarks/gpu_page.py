@@ -9,9 +9,9 @@ from benchmarks.gpu_kit.registry import STEPS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "gpu-results.md"
-_INTRO = """# What a GPU did with it
+_INTRO = """# GPU results
 
-Written by `python -m benchmarks.gpu_page` from `benchmarks/results/gpu-*.jsonl`; do not edit. How to make
+Written by `python -m benchmarks.gpu_page` from `benchmarks/results/gpu-NAME.jsonl`; do not edit. How to make
 such a file: [gpu.md](gpu.md).
 """
 _NONE = """

@@ -63,7 +63,7 @@ def is_one_thread(device: torch.device) -> bool:
 
 
 def double_loop(scores_A: Tensor, targets_A: Tensor) -> Tensor:
-    """`ranking_loss` of lensnet-training.md as written there, of one snapshot."""
+    """Pairwise ranking term by a double loop, of one snapshot: docs/specification/losses.md#ranking."""
     n = targets_A.shape[0]
     pairs = []
     for i in range(n):

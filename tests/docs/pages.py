@@ -44,7 +44,9 @@ def blocks_of(page: Path, language: str) -> list[Block]:
 def commands_of(page: Path, program: str) -> Iterator[tuple[int, list[str]]]:
     """Line and arguments of every call of `program` in the page's shell blocks, comments left out."""
     for block in blocks_of(page, "sh"):
-        for number, line in enumerate(block.text.splitlines(), start=block.line):
+        number = block.line
+        for line in re.split(r"(?<!\\)\n", block.text):  # a backslash at its end continues a line
             words = shlex.split(line, comments=True)
             if program in words:
                 yield number, words[words.index(program) + 1 :]
+            number += line.count("\n") + 1
