@@ -11,13 +11,13 @@ import json
 import shutil
 import subprocess
 import sysconfig
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import annotated_types
 import numpy as np
 
 from benchmarks.gpu_kit.weights import MANIFEST, Array, dequantised, pack, planes_of
@@ -90,28 +90,18 @@ def _pieces(tensors: Tensors, limit: int, taken: int) -> Sequence[bytes]:
 
 
 def _copy_rooms(first: Path) -> None:
-    """The package, the benchmarks and the tests' tiny models, as regular packages: a bare machine's own
-    packages of the same names must not come first."""
+    """Copy the package, the benchmarks and the tests' tiny models, as regular packages: a bare machine's own
+    packages of the same names must not come first. `annotated_types`, which configurations need, is one
+    file of Python and travels with them."""
     ignore = shutil.ignore_patterns("__pycache__", "shipped", "results", "*.md")
-    for room in _rooms():
-        spec = find_spec(f"mctrace.{room}")
-        if spec is None or not spec.submodule_search_locations:
-            raise SystemExit(f"the room mctrace.{room} is not installed here: run make setup")
-        source = next(iter(spec.submodule_search_locations))
-        shutil.copytree(source, first / "mctrace" / room, ignore=ignore)
+    shutil.copytree(ROOT / "mctrace", first / "mctrace", ignore=ignore)  # rooms are links there, and followed
     shutil.copytree(ROOT / "benchmarks", first / "benchmarks", ignore=ignore)
     (first / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "models.py", first / "tests" / "models.py")
     for package in ("mctrace", "benchmarks", "tests"):
         for folder in (first / package, *(path for path in (first / package).rglob("*") if path.is_dir())):
             (folder / "__init__.py").touch()
-
-
-def _rooms() -> list[str]:
-    """Top-level packages of mctrace, as the project lists them."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    listed = project["tool"]["setuptools"]["packages"]
-    return sorted({name.split(".")[1] for name in listed if name.startswith("mctrace.")})
+    shutil.copytree(Path(annotated_types.__file__).parent, first / "annotated_types", ignore=ignore)
 
 
 def _num_bytes(planes: Mapping[str, Array]) -> int:
