@@ -2,7 +2,7 @@
 
 One run of each kind on a tiny model, packed into `store.tar.xz`, and beside it `expected.json`: what each
 version answered on that day. A folder that is there stays as it is; a new format gets a new one, and so does
-a new set of columns (`v1-columns2`).
+a new set of columns (`v1-columns3`).
 """
 
 import hashlib
