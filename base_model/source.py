@@ -106,9 +106,10 @@ def resolve_model(name: str, revision: str | None = None) -> ModelSource:
     """
     if name == SMOLLM2_ALIAS:
         return ModelSource(name, None, _smollm2_folder())
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        return ModelSource(name, None, path.resolve())
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no name that a folder could have
+        path = Path(name).expanduser()
+        if name and path.is_dir():
+            return ModelSource(name, None, path.resolve())
     return ModelSource(name, revision, _download(name, revision))
 
 

@@ -130,7 +130,10 @@ def _from_file(file: Path | None) -> list[tuple[str, str, Any]]:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file {file}: 'mctrace init' writes one") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        name = str(file) if len(str(file)) <= 80 else f"{str(file)[:80]}…"
+        raise ConfigError(f"configuration file {name} cannot be read: {error.strerror}") from error
+    except (ValueError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     return [(str(file), key, value) for key, value in _flatten(content)]
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from mctrace.errors import ConfigError
 
+_PATHS = ("corpus.paths",)
+"""File names may hold any byte but zero; whoever opens them says which cannot be opened."""
 _MANY_LINES = ("train.where", "train.pairs_where")
 """SQL, which may be written over several lines."""
 _LARGEST = 2**63 - 1
@@ -46,6 +48,8 @@ def _problem(key: str, value: Any, default: object) -> str | None:
     if isinstance(value, str):
         if not value.strip() and (value or default != ""):
             return "must not be empty; leave the key out for its default"
+        if key in _PATHS:
+            return "must not hold a zero byte" if "\0" in value else None
         if not ("".join(value.split()) if key in _MANY_LINES else value).isprintable():
             return "must be one line of printable characters"
     return None

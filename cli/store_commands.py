@@ -19,22 +19,29 @@ from mctrace.datasets.upkeep.compaction import compact
 from mctrace.datasets.upkeep.sweep import sweep as sweep_store
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.datasets.upkeep.withdrawal import withdraw_damaged
-from mctrace.errors import ConfigError, InputError, StoreError
+from mctrace.errors import ConfigError, InputError, MctraceError, StoreError
 
 
 def init_project(config: Path | None, store: str | None, assignments: list[str], console: Console) -> None:
     """Writes pipeline.toml unless there is one, and creates the store it names."""
     file = config or Path(DEFAULT_FILE)
-    if file.exists():
+    is_new = not file.exists()
+    if not is_new:
         console.print(f"{file} is there already and stays as it is", highlight=False)
     else:
         try:
             file.write_text(Path(__file__).with_name("template.toml").read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot write {file}: {error.strerror}") from error
+    try:
+        settings = load_config(file, assignments, {"store.uri": store})
+        create_store(settings.store.uri)
+    except MctraceError:
+        if is_new:
+            file.unlink(missing_ok=True)
+        raise
+    if is_new:
         console.print(f"wrote {file}", highlight=False)
-    settings = load_config(file, assignments, {"store.uri": store})
-    create_store(settings.store.uri)
     console.print(f"the store {settings.store.uri} is ready: next, 'mctrace collect'", highlight=False)
 
 

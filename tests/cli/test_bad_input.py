@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import random
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mctrace.collect.planning.trace_files import TRACES
 from mctrace.datasets.store.store import create_store
+from tests.cli.bad_inputs import BadInput, bad_inputs, set_up, try_all, try_one
 from tests.cli.flags import set_flags
 from tests.models import save_tiny_model
 
@@ -180,3 +183,46 @@ def test_a_full_disk_during_a_command_is_one_line(run, monkeypatch):
     answer = run("collect", "--no-ray", settings=True)
     refused(answer, "ran out of disk space", "traces/parts/x", "make room")
     assert len(answer[2].strip().splitlines()) == 1
+
+
+def test_a_sample_of_the_net_is_refused_clearly(tmp_path):
+    """All of it is tried in the slow test below and in `make chaos`."""
+    num_tried, unclear = try_all(tmp_path, random.Random(0).sample(bad_inputs(), 40))
+    assert num_tried == 40
+    assert unclear == []
+
+
+@pytest.mark.slow
+def test_the_whole_net_is_refused_clearly(tmp_path):
+    num_tried, unclear = try_all(tmp_path)
+    assert num_tried >= 500
+    assert unclear == []
+
+
+def test_the_net_notices_what_is_taken_what_is_vague_and_what_is_left_behind(tmp_path, monkeypatch):
+    scene = set_up(tmp_path)
+
+    def why(*arguments: str, names: tuple[str, ...] = ()) -> str:
+        found = try_one(scene, BadInput(arguments, names))
+        return found.why if found else ""
+
+    def end_in(lines: str, leave: str = "") -> None:
+        def main() -> None:
+            if leave:
+                (scene / leave).write_text("half")
+            print(lines, file=sys.stderr)
+            sys.exit(1)
+
+        monkeypatch.setattr("mctrace.cli.app.main", main)
+
+    assert why("log", "--store", "nowhere") == ""
+    assert why("log", "--store", "store") == "was taken"
+    assert why("log", "--store", "nowhere", names=("somewhere",)) == "does not name somewhere"
+    end_in("mctrace: no\nreally not")
+    assert why("log") == "2 lines instead of one"
+    end_in("mctrace: " + "no " * 500)
+    assert why("log").startswith("a line of")
+    end_in("mctrace: no", leave="half.txt")
+    assert why("log").startswith("changed")
+    monkeypatch.setattr("mctrace.cli.app.main", lambda: 1 // 0)
+    assert why("log").startswith("ZeroDivisionError")
