@@ -4,18 +4,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from mctrace.base_model.causal_lm import load_base_model, resolve_device
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.causal_lm import resolve_device
+from mctrace.base_model.source import ModelSource
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.progress import make_progress
 from mctrace.collect.corpus.documents import Document, SplitAssigner, read_documents
 from mctrace.collect.corpus.placements import known_placements
 from mctrace.collect.corpus.sources import Skipped, read_corpus
 from mctrace.collect.measuring.agreement import Fidelity, compare
-from mctrace.collect.measuring.architecture_check import check_architecture
+from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.on_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
 from mctrace.collect.planning.run_plan import RunPlan, check_fits, make_plan, provenance_of
@@ -24,7 +23,7 @@ from mctrace.collect.planning.trajectories import MapMaker
 from mctrace.collect.running.driver import RunSummary, run_collection
 from mctrace.collect.running.pool import InProcessWorker, Workers
 from mctrace.collect.running.run_checks import calibration_work, decide, known_calibration
-from mctrace.collect.running.worker import RunContext, Worker, WorkItem, load_checked_gistnet
+from mctrace.collect.running.worker import RunContext, Worker, WorkItem
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store, create_store, find_store
 from mctrace.errors import InputError
@@ -118,8 +117,7 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
 def _plan(
     config: PipelineConfig, traces: Path | None, store: Store | None, console: Console, progress: Progress
 ) -> PlannedRun:
-    source = resolve_model(config.model.name, config.model.revision)
-    check_architecture(source.config, "cpu", torch.float32)
+    source = resolve_evaluable_model(config.model)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
     skipped = Skipped(config.corpus.strict)
     if traces is not None:
@@ -152,15 +150,14 @@ def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Prove
     if "lensnet" not in collect.policies:
         return None
     scorer = load_scorer(Path(collect.lensnet_checkpoint), provenance, balances=collect.lensnet_rebalance)
-    model = load_base_model(source, config.model.dtype, config.model.device, config.model.device_map)
-    gistnet = load_checked_gistnet(config.gists.source, provenance, model)
+    loaded = bring_up(source, config.model, config.gists, provenance)
     on_policy = OnPolicyConfig(
         collect.train_wc_length,
         collect.protected_tail,
         collect.lensnet_refocuses,
         replace(config.allocator, temperature=collect.lensnet_temperature),
     )
-    return OnPolicyMaps(scorer, model, gistnet, on_policy)
+    return OnPolicyMaps(scorer, loaded.model, loaded.gistnet, on_policy)
 
 
 def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple[Fidelity | None, RunPlan]:

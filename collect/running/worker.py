@@ -14,15 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.sizes import ModelSize
 from mctrace.base_model.source import resolve_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.measuring.agreement import Pair
-from mctrace.collect.measuring.architecture_check import check_architecture
-from mctrace.collect.measuring.evaluator import Batching
+from mctrace.collect.measuring.bring_up import bring_up
 from mctrace.collect.measuring.measurement import (
     Effect,
     JointEffect,
@@ -40,9 +38,7 @@ from mctrace.datasets.store.cursor_means import mean_columns
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.provenance import Provenance
-from mctrace.errors import ModelError
-from mctrace.gists.network.gistnet import GistNet, build_tree
-from mctrace.gists.network.loading import load_gistnet
+from mctrace.gists.network.gistnet import build_tree
 
 
 @dataclass(frozen=True)
@@ -92,15 +88,8 @@ class Worker:
         self._context = context
         self._location = Location.of(context.store_uri)
         source = resolve_model(context.model.name, context.model.revision)
-        if source.model_hash != context.provenance.model_hash:
-            raise ModelError(f"model {context.model.name!r} has other weights here than where it was planned")
-        self._model = load_base_model(
-            source, context.model.dtype, context.model.device, context.model.device_map
-        )
-        self._gistnet = load_checked_gistnet(context.gists.source, context.provenance, self._model)
-        check_architecture(self._model.network.config, self._model.device, self._model.network.dtype)
-        asked = context.batch_tokens
-        self._batching = Batching(self._model.batch_tokens if asked == "auto" else asked)
+        loaded = bring_up(source, context.model, context.gists, context.provenance, context.batch_tokens)
+        self._model, self._gistnet, self._batching = loaded.model, loaded.gistnet, loaded.batching
         self._tree: tuple[str, DocumentTree] | None = None
 
     def model_size(self) -> ModelSize:
@@ -292,15 +281,3 @@ def _cursor_columns(planned: PlannedTrajectory, first_token: int, delta_nll_H: T
         return {}
     trajectory, values = planned.trajectory, delta_nll_H.float().cpu().numpy()
     return {**mean_columns(values, first_token, trajectory.cursors, trajectory.horizon)}
-
-
-def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:
-    """The GistNet of a run, where `model` is. Raises ModelError when it does not fit or is not the one
-    that was planned."""
-    gistnet = load_gistnet(source)
-    gistnet.check_fits(provenance.tree.block_size, model.embedding_dim)
-    if gistnet.content_hash != provenance.gist_hash:
-        raise ModelError(f"the GistNet {source!r} is another one here than where it was planned")
-    if isinstance(gistnet, torch.nn.Module):
-        gistnet.to(model.device)
-    return gistnet
