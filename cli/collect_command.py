@@ -65,7 +65,7 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
     except KeyboardInterrupt:
         _, decided = _decide(planned.plan, config, store)
         console.print(
-            f"Interrupted with {decided.num_done(store)} of {len(decided.trajectories)} "
+            f"Interrupted with {decided.num_done(store)} of {len(decided.units)} "
             "trajectories committed; the same command measures the rest.",
             highlight=False,
         )
@@ -132,10 +132,9 @@ def _plan(
     if plan.is_windowed and not decided.is_windowed:
         console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
     done = decided.num_done(store)
-    num_trajectories = sum(planned.unit == "trajectory" for planned in plan.trajectories)
-    num_beside = len(plan.trajectories) - num_trajectories
+    num_beside = len(plan.units) - plan.num_trajectories
     console.print(
-        f"Plan: {num_trajectories} trajectories of {len(plan.documents)} documents"
+        f"Plan: {plan.num_trajectories} trajectories of {len(plan.documents)} documents"
         + (f" and {num_beside} side measurements" if num_beside else "")
         + (f", {done} of them in the store already" if done else "")
         + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
@@ -174,7 +173,7 @@ def _report_rejected(traces: Path, found: TracePlan, console: Console) -> None:
     found.write_rejected(side_file)
     first = found.rejected[0]
     what = f"{len(found.rejected)} of {found.num_rows} rows of {traces} rejected, see {side_file}"
-    if not found.plan.trajectories:
+    if not found.plan.units:
         raise InputError(f"{what}; row {first.row}: {first.reason}")
     console.print(f"{what} (row {first.row}: {first.reason})", markup=False, highlight=False)
 

@@ -17,7 +17,13 @@ from mctrace.collect.measuring.agreement import Pair
 from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.collect.planning.passes import baseline_pass, plan_passes
-from mctrace.collect.planning.work_units import PlannedEffect, PlannedTrajectory
+from mctrace.collect.planning.work_units import (
+    LabelledTrajectory,
+    PlannedAttention,
+    PlannedEffect,
+    PlannedJoints,
+    WorkUnit,
+)
 from mctrace.context.actions import Action
 
 _NOISE_EDITS = 8
@@ -67,44 +73,45 @@ class NoiseFloor:
     regrouped: float | None
 
 
-def measure_planned(
-    model: EvaluatedModel, document: DocumentTree, planned: PlannedTrajectory, batching: Batching
+def measure_unit(
+    model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
 ) -> Measurement:
     """The baseline, then every edit by the estimator it was planned with."""
-    trajectory = planned.trajectory
-    wants_attention = planned.unit == "attention"
+    trajectory = unit.trajectory
+    wants_attention = isinstance(unit, PlannedAttention)
     baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
     work = baseline_pass(trajectory).work
     if not torch.isfinite(baseline.nll_H).all():
         return Measurement(baseline, (), (), work)
     deltas: list[Tensor] = []
-    for edits, window in planned.edits_by_window:
+    for window, edits in unit.edits_by_window:
         measured = measure_edits(model, document, trajectory, edits, baseline, batching, window=window)
         deltas += measured.deltas
         work += measured.work
-    num_effects = len(planned.measured)
-    effects = tuple(map(Effect, planned.measured, deltas[:num_effects]))
-    return Measurement(baseline, effects, tuple(_joint_effects(planned, deltas[num_effects:])), work)
+    if isinstance(unit, PlannedJoints):
+        return Measurement(baseline, (), tuple(_joint_effects(unit, deltas)), work)
+    effects = tuple(map(Effect, unit.effects, deltas))
+    return Measurement(baseline, effects, (), work)
 
 
-def _joint_effects(planned: PlannedTrajectory, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
+def _joint_effects(unit: PlannedJoints, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
     """Single effects of the members come first in `deltas`, then the joint ones."""
-    num_members = len(planned.joint_members)
-    alone = dict(zip(planned.joint_members, deltas[:num_members], strict=True))
-    for actions, edit, delta_H in zip(planned.joints, planned.joint_edits, deltas[num_members:], strict=True):
+    num_members = len(unit.members)
+    alone = dict(zip(unit.members, deltas[:num_members], strict=True))
+    for actions, edit, delta_H in zip(unit.joints, unit.joint_edits, deltas[num_members:], strict=True):
         # All of them lie before the first cursor, so their effects begin at the same token.
         yield JointEffect(
             actions, edit, delta_H, torch.stack([alone[action] for action in actions]).sum(dim=0)
         )
 
 
-def audit_pairs(planned: PlannedTrajectory, measurement: Measurement) -> list[Pair]:
+def audit_pairs(unit: WorkUnit, measurement: Measurement) -> list[Pair]:
     """The labels of actions that were measured both ways, at the first horizon each effect has."""
     by_action: dict[Action, dict[bool, float]] = defaultdict(dict)
-    if planned.unit == "trajectory" and planned.estimator_window is not None:
+    if isinstance(unit, LabelledTrajectory) and unit.estimator_window is not None:
         for effect in measurement.effects:
             is_exact = effect.planned.estimator_window is None
-            by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, planned)
+            by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, unit)
     return [
         Pair(action.kind, action.node.level, exact=both[True], windowed=both[False])
         for action, both in by_action.items()
@@ -114,15 +121,15 @@ def audit_pairs(planned: PlannedTrajectory, measurement: Measurement) -> list[Pa
 
 @torch.inference_mode()
 def measure_noise(
-    model: EvaluatedModel, document: DocumentTree, planned: PlannedTrajectory, batching: Batching
+    model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
 ) -> NoiseFloor | None:
     """How far labels of this trajectory move when nothing about them changes; None without a finite loss.
 
     A no-op runs half the context again on kept keys and values; some actions are measured one at a time and
     then in batches.
     """
-    trajectory = planned.trajectory
-    every = [effect.edit for effect in planned.measured if effect.kind != "drop"]
+    trajectory = unit.trajectory
+    every = [effect.edit for effect in unit.effects if effect.kind != "drop"]
     edits = every[:: -(-len(every) // _NOISE_EDITS)]
     baseline = measure_baseline(model, document, trajectory)
     if not torch.isfinite(baseline.nll_H).all():
@@ -131,7 +138,7 @@ def measure_noise(
     def labels(some: Sequence[Edit], batch_tokens: int) -> Tensor:
         grouped = Batching(batch_tokens)
         measured = measure_edits(model, document, trajectory, some, baseline, grouped)
-        return torch.tensor([_label(delta_H, planned) for delta_H in measured.deltas])
+        return torch.tensor([_label(delta_H, unit) for delta_H in measured.deltas])
 
     no_op = labels([no_edit(trajectory, trajectory.head.num_entries // 2)], batching.tokens)
     longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
@@ -142,5 +149,5 @@ def measure_noise(
     return NoiseFloor(float(no_op.abs().max()), regrouped)
 
 
-def _label(delta_nll_H: Tensor, planned: PlannedTrajectory) -> float:
-    return float(delta_nll_H[: planned.trajectory.horizon].mean())
+def _label(delta_nll_H: Tensor, unit: WorkUnit) -> float:
+    return float(delta_nll_H[: unit.trajectory.horizon].mean())

@@ -22,7 +22,7 @@ from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner,
 from mctrace.collect.corpus.placements import known_placements
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trajectories import plan_trajectory
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -86,7 +86,7 @@ def plan_traces(
     known = _KnownDocuments(store)
     assigner = SplitAssigner(corpus, known.placements)
     documents: dict[str, Document] = {}
-    planned: dict[str, PlannedTrajectory] = {}
+    planned: dict[str, WorkUnit] = {}
     rejected: list[RejectedRow] = []
     rows = _read_rows(path)
     if not rows:

@@ -5,7 +5,6 @@ everywhere, so resuming is a set difference: planned ids minus the ledger's.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +14,16 @@ from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.action_sampling import sample_actions
 from mctrace.collect.planning.edits import sample_joint
 from mctrace.collect.planning.map_policies import random_map, recency_map
-from mctrace.collect.planning.part_ids import with_id
+from mctrace.collect.planning.part_ids import trajectory_part_id
 from mctrace.collect.planning.word_overlap import overlap_weights
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import (
+    LabelledTrajectory,
+    PlannedAttention,
+    PlannedDrops,
+    PlannedJoints,
+    PreferenceVariant,
+    WorkUnit,
+)
 from mctrace.context.actions import Action, is_legal_at
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -42,7 +48,7 @@ class MapMaker(Protocol):
 
 def plan_document(
     document: Document, config: CollectConfig, provenance: Provenance, lensnet: MapMaker | None = None
-) -> Iterator[PlannedTrajectory]:
+) -> Iterator[WorkUnit]:
     """The document's trajectories in plan order; none when it is too short for a single snapshot.
 
     Policies take turns from a seeded first one, so that all occur even with one trajectory a document.
@@ -62,7 +68,7 @@ def _check_windows(config: CollectConfig, tree: TreeShape) -> None:
 
 def _plan_all(
     document: Document, config: CollectConfig, provenance: Provenance, lensnet: MapMaker | None
-) -> Iterator[PlannedTrajectory]:
+) -> Iterator[WorkUnit]:
     first_policy = int(generator_for("policy", document.document_id, config.seed).integers(2**31))
     for number in range(config.trajectories_per_document):
         policy = config.policies[(first_policy + number) % len(config.policies)]
@@ -80,37 +86,44 @@ def _plan_all(
 
 def plan_trajectory(
     document: Document, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
-) -> Iterator[PlannedTrajectory]:
+) -> Iterator[WorkUnit]:
     """A trajectory whose legal actions are measured, all or a seeded sample, then its side measurements."""
     legal = trajectory.legal_actions(config.protected_tail)
     key = (document.document_id, policy, trajectory.first_cursor, config.seed)
     by_overlap = config.action_sampling == "overlap"
     weight_A = overlap_weights(trajectory, legal, document.tokens) if by_overlap else None
     actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key), weight_A))
-    planned = PlannedTrajectory(
-        "", document.document_id, policy, trajectory, actions, len(legal), config.protected_tail
-    )
+    audited: tuple[int, ...] = ()
     if config.estimator == "windowed":
         drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction
         audited = tuple(np.flatnonzero(drawn).tolist())
-        planned = replace(planned, estimator_window=config.estimator_window, audited=audited)
-    planned = with_id(planned, provenance)
-    yield planned
+    labelled = LabelledTrajectory(
+        document_id=document.document_id,
+        policy=policy,
+        trajectory=trajectory,
+        protected_tail=config.protected_tail,
+        provenance=provenance,
+        actions=actions,
+        num_legal_actions=len(legal),
+        estimator_window=config.estimator_window if config.estimator == "windowed" else None,
+        audited=audited,
+    )
+    yield labelled
     if config.drop_controls and actions:
-        yield with_id(replace(planned, unit="drops"), provenance)
-    if joints := _joints(planned, config, generator_for("joint", *key)):
-        yield with_id(replace(planned, unit="joints", joints=joints), provenance)
+        yield PlannedDrops(labelled)
+    if joints := _joints(labelled, config, generator_for("joint", *key)):
+        yield PlannedJoints(labelled, joints)
     if config.attention_mass:
-        yield with_id(replace(planned, unit="attention"), provenance)
+        yield PlannedAttention(labelled)
 
 
 def _joints(
-    planned: PlannedTrajectory, config: CollectConfig, generator: np.random.Generator
+    labelled: LabelledTrajectory, config: CollectConfig, generator: np.random.Generator
 ) -> tuple[tuple[Action, ...], ...]:
     """Sets of measured actions that every cursor may take together."""
-    trajectory = planned.trajectory
+    trajectory = labelled.trajectory
     tree, cursor = trajectory.head.tree, trajectory.first_cursor
-    chosen = [sampled.action for sampled in planned.actions]
+    chosen = [sampled.action for sampled in labelled.actions]
     legal = [action for action in chosen if is_legal_at(action, tree, cursor, config.protected_tail)]
     return tuple(sample_joint(trajectory, legal, config.joint_size, config.joint_edits, generator))
 
@@ -182,7 +195,7 @@ def _plan_variants(
     cursors: tuple[int, ...],
     config: CollectConfig,
     provenance: Provenance,
-) -> Iterator[PlannedTrajectory]:
+) -> Iterator[PreferenceVariant]:
     """One lod0 baseline and `num_random_variants` compressions of the same window: losses, no actions."""
     if not config.num_random_variants:
         return
@@ -190,23 +203,18 @@ def _plan_variants(
     start = window_start(cursor, config.window, tree)
     lod0 = LODMap.of_tokens(tree, start, cursor)
     # The baseline's own identity: what another run measures otherwise is never compared with it.
-    baseline = PlannedTrajectory(
-        "",
-        document_id,
-        "variant_lod0",
-        Trajectory(lod0, cursors, config.horizon),
-        (),
-        0,
-        config.protected_tail,
-    )
-    group = with_id(baseline, provenance).part_id
+    baseline = Trajectory(lod0, cursors, config.horizon)
+    group = trajectory_part_id(document_id, "variant_lod0", baseline, config.protected_tail, provenance)
     maps = [("variant_lod0", lod0)]
     for variant in range(config.num_random_variants):
         key = ("variant", document_id, number, variant, config.seed)
         maps.append(("variant_random", _random_map(tree, start, cursor, config, *key)))
     for policy, head in maps:
-        trajectory = Trajectory(head, cursors, config.horizon)
-        planned = PlannedTrajectory(
-            "", document_id, policy, trajectory, (), 0, config.protected_tail, variant_group=group
+        yield PreferenceVariant(
+            document_id=document_id,
+            policy=policy,
+            trajectory=Trajectory(head, cursors, config.horizon),
+            protected_tail=config.protected_tail,
+            provenance=provenance,
+            variant_group=group,
         )
-        yield with_id(planned, provenance)

@@ -19,7 +19,7 @@ from mctrace.collect.measuring.agreement import Pair, compare
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import PlannedTrajectory, SideMeasurement, WorkUnit
 from mctrace.collect.running.pool import Workers
 from mctrace.collect.running.run_checks import (
     RunChecks,
@@ -96,7 +96,7 @@ def run_collection(
     if not decided.missing(store):
         if not _has_losses(store, decided):
             raise _no_losses(plan.provenance.dtype)
-        return RunSummary(len(decided.trajectories))
+        return RunSummary(len(decided.units))
     context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
@@ -133,7 +133,7 @@ def run_collection(
 def _recorded(
     store: Store,
     plan: RunPlan,
-    remaining: Sequence[PlannedTrajectory],
+    remaining: Sequence[WorkUnit],
     workers: Workers,
     row: Mapping[str, object],
     checks: RunChecks,
@@ -141,7 +141,7 @@ def _recorded(
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
-    summary = RunSummary(len(plan.trajectories), str(row["run_id"]), checks)
+    summary = RunSummary(len(plan.units), str(row["run_id"]), checks)
 
     def say_goodbye(outcome: str) -> None:
         store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
@@ -222,7 +222,7 @@ def _commit_vocabulary(store: Store, source: ModelSource, summary: RunSummary) -
 def _measure(
     store: Store,
     plan: RunPlan,
-    remaining: Sequence[PlannedTrajectory],
+    remaining: Sequence[WorkUnit],
     workers: Workers,
     summary: RunSummary,
     embedding_dim: int,
@@ -238,9 +238,9 @@ def _measure(
         measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
         for finished in _after_their_trajectories(measured, store.at().part_ids):
             num_bytes = commits.add(finished.parts)
-            planned = finished.item.planned
-            lacking.discard(planned.document_id)
-            flops = size.flops(planned.work(batch_tokens))
+            unit = finished.item.unit
+            lacking.discard(unit.document_id)
+            flops = size.flops(unit.work(batch_tokens))
             if summary.predicted is None:
                 rate = flops / finished.seconds
                 predicted = forecast(
@@ -260,24 +260,24 @@ def _after_their_trajectories(measured: Iterable[Finished], done: frozenset[str]
     """Side measurements held back until the trajectory they belong to is there to be committed first."""
     known, held = set(done), defaultdict[str, list[Finished]](list)
     for finished in measured:
-        planned = finished.item.planned
-        if planned.trajectory_id not in known and planned.unit != "trajectory":
-            held[planned.trajectory_id].append(finished)
+        unit = finished.item.unit
+        if isinstance(unit, SideMeasurement) and unit.trajectory_id not in known:
+            held[unit.trajectory_id].append(finished)
             continue
-        known.add(planned.part_id)
+        known.add(unit.part_id)
         yield finished
-        yield from held.pop(planned.part_id, ())
+        yield from held.pop(unit.part_id, ())
 
 
 def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seconds: float) -> RunSummary:
-    planned = finished.item.planned
-    is_trajectory = planned.unit == "trajectory"
+    unit = finished.item.unit
+    is_trajectory = isinstance(unit, PlannedTrajectory)
     return replace(
         summary,
         num_measured=summary.num_measured + 1,
         num_trajectories=summary.num_trajectories + is_trajectory,
         num_not_finite=summary.num_not_finite + (is_trajectory and not finished.is_finite),
-        num_snapshots=summary.num_snapshots + is_trajectory * len(planned.trajectory.cursors),
+        num_snapshots=summary.num_snapshots + is_trajectory * len(unit.trajectory.cursors),
         num_effects=summary.num_effects + finished.num_effects,
         num_tokens_run=summary.num_tokens_run + finished.num_tokens_run,
         num_bytes=summary.num_bytes + num_bytes,
@@ -287,18 +287,18 @@ def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seco
 
 
 def _work_items(
-    plan: RunPlan, remaining: Sequence[PlannedTrajectory], lacking: set[str], run_id: str
+    plan: RunPlan, remaining: Sequence[WorkUnit], lacking: set[str], run_id: str
 ) -> Iterator[WorkItem]:
     """Items in an order of this driver's own, document by document, so that two drivers rarely collide.
 
     Each brings its document for as long as that is `lacking`, so that no trajectory is ever committed
     without it, whichever of its siblings is done first.
     """
-    by_document: dict[str, list[PlannedTrajectory]] = {}
-    for planned in remaining:
-        by_document.setdefault(planned.document_id, []).append(planned)
+    by_document: dict[str, list[WorkUnit]] = {}
+    for unit in remaining:
+        by_document.setdefault(unit.document_id, []).append(unit)
     order = list(by_document)
     random.Random(run_id).shuffle(order)
     for document_id in order:
-        for planned in by_document[document_id]:
-            yield WorkItem(plan.documents[document_id], planned, document_id in lacking)
+        for unit in by_document[document_id]:
+            yield WorkItem(plan.documents[document_id], unit, document_id in lacking)

@@ -16,7 +16,7 @@ from mctrace.collect.measuring.measurement import NoiseFloor
 from mctrace.collect.planning.action_sampling import even_quotas
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
 from mctrace.collect.running.pool import Workers
 from mctrace.collect.running.worker import WorkItem
 from mctrace.collect.running.worker_agreement import Agreement
@@ -81,7 +81,7 @@ def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig)
 
 def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
     """What the base model has to do for `calibrate`."""
-    return sum((item.planned.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
+    return sum((item.unit.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
 
 
 def calibrate(workers: Workers, plan: RunPlan, progress: Progress) -> Fidelity:
@@ -101,11 +101,9 @@ def decide(plan: RunPlan, calibration: Fidelity | None, min_spearman: float) -> 
     return plan if passed else plan.exactly()
 
 
-def find_noise_floor(
-    workers: Workers, plan: RunPlan, remaining: Sequence[PlannedTrajectory]
-) -> NoiseFloor | None:
+def find_noise_floor(workers: Workers, plan: RunPlan, remaining: Sequence[WorkUnit]) -> NoiseFloor | None:
     """Measured on a trajectory with several actions, the shortest of them; None when none has any."""
-    labelled = [planned for planned in remaining if planned.unit == "trajectory"]
+    labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
     most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
     if not most:
         return None
@@ -117,7 +115,7 @@ def find_noise_floor(
 
 def _calibration_items(plan: RunPlan) -> list[WorkItem]:
     """Actions drawn evenly over (action, node_level) from as few trajectories as hold enough of each."""
-    pool: list[tuple[PlannedTrajectory, int]] = []
+    pool: list[tuple[LabelledTrajectory, int]] = []
     drawn_from = 0
     for planned in sorted(_labelled(plan), key=lambda p: _shuffled(p.part_id)):
         if drawn_from >= _MIN_TRAJECTORIES and _is_enough(pool, plan):
@@ -141,13 +139,13 @@ def _calibration_items(plan: RunPlan) -> list[WorkItem]:
     ]
 
 
-def _compared(plan: RunPlan, planned: PlannedTrajectory, chosen: Sequence[int]) -> WorkItem:
+def _compared(plan: RunPlan, planned: LabelledTrajectory, chosen: Sequence[int]) -> WorkItem:
     actions = tuple(planned.actions[i] for i in chosen)
     sample = replace(planned, actions=actions, audited=tuple(range(len(actions))))
     return WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
 
 
-def _is_enough(pool: Sequence[tuple[PlannedTrajectory, int]], plan: RunPlan) -> bool:
+def _is_enough(pool: Sequence[tuple[LabelledTrajectory, int]], plan: RunPlan) -> bool:
     """Whether no stratum of the plan has less than its even share in the pool while it could have more."""
     wanted = Counter(_stratum(p, i) for p in _labelled(plan) for i in range(len(p.actions)))
     share = -(-CALIBRATION_ACTIONS // max(1, len(wanted)))
@@ -155,11 +153,11 @@ def _is_enough(pool: Sequence[tuple[PlannedTrajectory, int]], plan: RunPlan) -> 
     return all(have[key] >= min(share, count) for key, count in wanted.items())
 
 
-def _labelled(plan: RunPlan) -> list[PlannedTrajectory]:
-    return [planned for planned in plan.trajectories if planned.unit == "trajectory"]
+def _labelled(plan: RunPlan) -> list[LabelledTrajectory]:
+    return [unit for unit in plan.units if isinstance(unit, LabelledTrajectory)]
 
 
-def _stratum(planned: PlannedTrajectory, index: int) -> tuple[str, int]:
+def _stratum(planned: LabelledTrajectory, index: int) -> tuple[str, int]:
     action = planned.actions[index].action
     return action.kind, action.node.level
 

@@ -28,12 +28,18 @@ from mctrace.collect.measuring.measurement import (
     NoiseFloor,
     audit_pairs,
     measure_noise,
-    measure_planned,
+    measure_unit,
 )
 from mctrace.collect.measuring.probe import Probe, measure_probe
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import (
+    LabelledTrajectory,
+    PlannedTrajectory,
+    PreferenceVariant,
+    WorkUnit,
+)
 from mctrace.context.actions import Action
+from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.cursor_means import mean_columns
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
@@ -55,10 +61,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """One trajectory to measure. `needs_document`: its tokens and gists are not in the store yet."""
+    """One unit to measure. `needs_document`: its tokens and gists are not in the store yet."""
 
     document: Document
-    planned: PlannedTrajectory
+    unit: WorkUnit
     needs_document: bool = False
     purpose: Literal["keep", "compare", "noise"] = "keep"
     """keep writes parts; compare only gives `pairs`, noise only `noise_floor`"""
@@ -126,18 +132,18 @@ class Worker:
         )
 
     def measure(self, item: WorkItem) -> Finished:
-        """Measures the item's trajectory and writes its part, with the document's where it is missing."""
+        """Measure the item's unit and write its part, with the document's where it is missing."""
         tree, started = self._document_tree(item.document), time.perf_counter()
-        planned = item.planned.unmeasured()
+        unit = item.unit.without_caches()
         if item.purpose == "noise":
-            return Finished(item, noise_floor=measure_noise(self._model, tree, planned, self._batching))
-        measurement = measure_planned(self._model, tree, planned, self._batching)
+            return Finished(item, noise_floor=measure_noise(self._model, tree, unit, self._batching))
+        measurement = measure_unit(self._model, tree, unit, self._batching)
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
         seconds = time.perf_counter() - started
         parts: list[Part] = []
         if item.purpose == "keep":
-            parts.append(self._write_unit(planned, measurement, seconds))
+            parts.append(self._write_unit(unit, measurement, seconds))
             if item.needs_document:
                 parts.insert(0, self._write_document(item.document, tree))
         return Finished(
@@ -147,7 +153,7 @@ class Worker:
             measurement.work.num_recomputed,
             seconds,
             measurement.is_finite,
-            tuple(audit_pairs(planned, measurement)),
+            tuple(audit_pairs(unit, measurement)),
         )
 
     def _document_tree(self, document: Document) -> DocumentTree:
@@ -186,23 +192,21 @@ class Worker:
             arrays=arrays,
         )
 
-    def _write_unit(self, planned: PlannedTrajectory, measurement: Measurement, seconds: float) -> Part:
+    def _write_unit(self, unit: WorkUnit, measurement: Measurement, seconds: float) -> Part:
         tables: dict[str, Sequence[Mapping[str, object]]] = {
-            "effects": [_effect_row(planned, effect) for effect in measurement.effects],
-            "joint_effects": [_joint_row(planned, joint) for joint in measurement.joints],
+            "effects": [_effect_row(unit, effect) for effect in measurement.effects],
+            "joint_effects": [_joint_row(unit, joint) for joint in measurement.joints],
         }
-        if planned.unit == "trajectory":
-            tables["trajectories"] = [self._trajectory_row(planned, measurement, seconds)]
-        elif planned.unit == "attention":
-            mass_N = measurement.baseline.attention_mass_N
-            assert mass_N is not None
+        if isinstance(unit, PlannedTrajectory):
+            tables["trajectories"] = [self._trajectory_row(unit, measurement, seconds)]
+        elif (mass_N := measurement.baseline.attention_mass_N) is not None:
             tables["attention"] = [
-                {"trajectory_id": planned.trajectory_id, **_nats_columns("attention_mass", mass_N)}
+                {"trajectory_id": unit.trajectory_id, **_nats_columns("attention_mass", mass_N)}
             ]
         return write_part(
             self._location,
-            part_id=planned.part_id,
-            kind=planned.unit,
+            part_id=unit.part_id,
+            kind=unit.kind,
             run_id=self._context.run_id,
             tables={name: rows for name, rows in tables.items() if rows or name == "effects"},
         )
@@ -216,7 +220,7 @@ class Worker:
             "run_id": self._context.run_id,
             "document_id": planned.document_id,
             "policy": planned.policy,
-            "variant_group": planned.variant_group,
+            "variant_group": planned.variant_group if isinstance(planned, PreferenceVariant) else None,
             "model_hash": provenance.model_hash,
             "tokenizer_hash": provenance.tokenizer_hash,
             "gist_hash": provenance.gist_hash,
@@ -229,23 +233,23 @@ class Worker:
             "cursors": list(planned.trajectory.cursors),
             "horizon": planned.trajectory.horizon,
             **_nats_columns("baseline_nll", measurement.baseline.nll_H, "baseline_status"),
-            "num_legal_actions": planned.num_legal_actions,
+            "num_legal_actions": planned.num_legal_actions if isinstance(planned, LabelledTrajectory) else 0,
             "num_tokens_run": measurement.work.num_recomputed,
             "seconds": seconds,
         }
 
 
-def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, object]:
+def _effect_row(unit: WorkUnit, effect: Effect) -> Mapping[str, object]:
     edit, sampled, window = effect.planned.edit, effect.planned.sampled, effect.planned.estimator_window
     action = sampled.action
     return {
-        "trajectory_id": planned.trajectory_id,
+        "trajectory_id": unit.trajectory_id,
         **_action_columns(action),
         "action": effect.planned.kind,
         "entry_level": action.entry_level,
         "first_token": edit.first_token,
         **_nats_columns("delta_nll", effect.delta_nll_H),
-        **_cursor_columns(planned, edit.first_token, effect.delta_nll_H),
+        **_cursor_columns(unit.trajectory, edit.first_token, effect.delta_nll_H),
         "estimator": "exact" if window is None else "windowed",
         "estimator_window": window,
         "inclusion_probability": sampled.inclusion_probability,
@@ -254,9 +258,9 @@ def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, obje
     }
 
 
-def _joint_row(planned: PlannedTrajectory, joint: JointEffect) -> Mapping[str, object]:
+def _joint_row(unit: WorkUnit, joint: JointEffect) -> Mapping[str, object]:
     return {
-        "trajectory_id": planned.trajectory_id,
+        "trajectory_id": unit.trajectory_id,
         "actions": [_action_columns(action) for action in joint.actions],
         "first_token": joint.edit.first_token,
         **_nats_columns("sum_of_singles", joint.sum_of_singles_H),
@@ -275,9 +279,9 @@ def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str
     return {name: None, status: "not finite"}
 
 
-def _cursor_columns(planned: PlannedTrajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
+def _cursor_columns(trajectory: Trajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
     """What labels at the collected horizon read; nothing where the effect has no number."""
     if not torch.isfinite(delta_nll_H).all():
         return {}
-    trajectory, values = planned.trajectory, delta_nll_H.float().cpu().numpy()
+    values = delta_nll_H.float().cpu().numpy()
     return {**mean_columns(values, first_token, trajectory.cursors, trajectory.horizon)}

@@ -5,7 +5,7 @@ import torch
 
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.measuring.measurement import audit_pairs, measure_noise, measure_planned
+from mctrace.collect.measuring.measurement import audit_pairs, measure_noise, measure_unit
 from mctrace.collect.measuring.naive import naive_delta_nll, naive_drop_delta_nll, naive_nll
 from mctrace.collect.planning.trajectories import plan_document
 from mctrace.context.actions import apply_action
@@ -21,14 +21,14 @@ def plan_units(**changes):
     document = make_document(400)
     config = small_config(**{"max_actions": 12, **EVERYTHING, **changes})
     units = list(plan_document(document, config, PROVENANCE))
-    wanted = next(u.trajectory_id for u in units if len(u.joints) > 1)
-    return document, {u.unit: u for u in units if u.trajectory_id == wanted}
+    wanted = next(u.trajectory_id for u in units if u.kind == "joints" and len(u.joints) > 1)
+    return document, {u.kind: u for u in units if u.trajectory_id == wanted}
 
 
 def measured(model, document, planned, batch_tokens=1000):
     tokens_T = torch.from_numpy(document.tokens.astype("int64"))
     tree = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))
-    return tree, measure_planned(model, tree, planned, Batching(batch_tokens))
+    return tree, measure_unit(model, tree, planned, Batching(batch_tokens))
 
 
 @pytest.mark.parametrize("unit", ["trajectory", "drops"])
@@ -77,7 +77,7 @@ def test_what_ran_is_what_was_planned(unit):
     planned = units[unit]
     _, measurement = measured(tiny_model(), document, planned, 200)
     assert measurement.work == planned.work(200)
-    assert len(measurement.effects) == len(planned.measured)
+    assert len(measurement.effects) == len(planned.effects)
     num_values = sum(len(effect.delta_nll_H) for effect in measurement.effects)
     num_values += sum(len(j.delta_nll_H) + len(j.sum_of_singles_H) for j in measurement.joints)
     assert num_values == planned.size(200).num_effect_values
@@ -89,14 +89,14 @@ def test_an_audited_action_and_its_control_are_measured_both_ways(unit):
     document, units = plan_units(estimator="windowed", estimator_window=3, audit_fraction=0.4)
     _, exact_units = plan_units()
     model = tiny_model()
-    planned = units[unit]
+    planned, labelled = units[unit], units["trajectory"]
     _, measurement = measured(model, document, planned)
     _, expected = measured(model, document, exact_units[unit])
     exact = {e.planned.sampled.action: e.delta_nll_H for e in expected.effects}
     by_way = {True: {}, False: {}}
     for effect in measurement.effects:
         by_way[effect.planned.estimator_window is None][effect.planned.sampled.action] = effect.delta_nll_H
-    audited = {planned.actions[i].action for i in planned.audited}
+    audited = {labelled.actions[i].action for i in labelled.audited}
     assert by_way[False].keys() == exact.keys()
     assert by_way[True].keys() == audited & exact.keys()
     assert 0 < len(by_way[True]) < len(exact)

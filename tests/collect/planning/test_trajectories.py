@@ -16,7 +16,12 @@ from mctrace.collect.planning.edits import action_edit
 from mctrace.collect.planning.passes import baseline_pass, plan_passes
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trajectories import place_cursors, plan_document, plan_trajectory, window_start
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import (
+    LabelledTrajectory,
+    PlannedTrajectory,
+    PreferenceVariant,
+    WorkUnit,
+)
 from mctrace.context.actions import is_legal_at
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -43,7 +48,7 @@ def plan_one(
     later_cursors: tuple[int, ...] = (4, 11),
     provenance: Provenance = PROVENANCE,
     **settings: object,
-) -> PlannedTrajectory:
+) -> LabelledTrajectory:
     """The plan of one trajectory; every argument is something its labels depend on."""
     config = small_config(**settings)
     cursor = start + len(levels) * tree.block_size
@@ -51,7 +56,9 @@ def plan_one(
     trajectory = Trajectory(head, (cursor, *(cursor + more for more in later_cursors)), config.horizon)
     shaped = replace(provenance, block_size=tree.block_size, max_level=tree.max_level)
     document = replace(make_document(trajectory.end), document_id=document_id)
-    return next(plan_trajectory(document, policy, trajectory, config, shaped))
+    planned = next(plan_trajectory(document, policy, trajectory, config, shaped))
+    assert isinstance(planned, LabelledTrajectory)
+    return planned
 
 
 def test_the_same_inputs_give_the_same_plan():
@@ -250,9 +257,9 @@ def test_the_shortest_document_with_a_snapshot_has_one_block_before_its_protecte
     assert planned[0].num_legal_actions == 3
 
 
-def variants_of(provenance: Provenance = PROVENANCE, **settings: object) -> list[PlannedTrajectory]:
+def variants_of(provenance: Provenance = PROVENANCE, **settings: object) -> list[PreferenceVariant]:
     settings = {"num_random_variants": 3, "trajectories_per_document": 1, **settings}
-    return [p for p in plan(provenance, **settings) if p.variant_group is not None]
+    return [p for p in plan(provenance, **settings) if isinstance(p, PreferenceVariant)]
 
 
 def test_variants_are_compressions_of_one_window_with_the_same_cursors_and_no_actions():
@@ -263,15 +270,15 @@ def test_variants_are_compressions_of_one_window_with_the_same_cursors_and_no_ac
     assert [v.policy for v in compressed] == ["variant_random"] * 3
     assert len({v.trajectory.head for v in compressed}) == 3
     for v in (baseline, *compressed):
-        assert v.actions == ()
+        assert v.effects == ()
         assert v.trajectory.cursors == trajectory.trajectory.cursors
         assert v.trajectory.head.start == baseline.trajectory.head.start
         assert v.variant_group == baseline.variant_group
     assert all(v.trajectory.head.num_entries <= 48 for v in compressed)
 
 
-def test_a_plan_without_variants_has_no_groups():
-    assert {p.variant_group for p in plan()} == {None}
+def test_a_plan_without_variants_has_labelled_trajectories_only():
+    assert {type(p) for p in plan()} == {LabelledTrajectory}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +332,7 @@ def test_the_default_configuration_plans_trajectories_of_a_long_document():
 SIDE = {"drop_controls": True, "joint_edits": 2, "attention_mass": True}
 
 
-def units_of(**settings: object) -> list[PlannedTrajectory]:
+def units_of(**settings: object) -> list[WorkUnit]:
     return list(plan_document(make_document(400), small_config(**settings), PROVENANCE))
 
 
@@ -333,36 +340,38 @@ def units_of(**settings: object) -> list[PlannedTrajectory]:
 def test_asking_for_a_side_measurement_leaves_every_other_part_id_alone(estimator):
     plain = {u.part_id for u in units_of(estimator=estimator)}
     rich = units_of(estimator=estimator, **SIDE)
-    assert {u.part_id for u in rich if u.unit == "trajectory"} == plain
-    assert {u.unit for u in rich} == {"trajectory", "drops", "joints", "attention"}
+    assert {u.part_id for u in rich if u.kind == "trajectory"} == plain
+    assert {u.kind for u in rich} == {"trajectory", "drops", "joints", "attention"}
     for key, unit in (("drop_controls", "drops"), ("joint_edits", "joints"), ("attention_mass", "attention")):
         alone = units_of(estimator=estimator, **{key: SIDE[key]})
-        assert {u.part_id for u in alone if u.unit == unit} == {u.part_id for u in rich if u.unit == unit}
+        assert {u.part_id for u in alone if u.kind == unit} == {u.part_id for u in rich if u.kind == unit}
     assert len({u.part_id for u in rich}) == len(rich)
 
 
 def test_side_measurements_come_after_the_trajectory_they_name_and_follow_it():
     seen: set[str] = set()
     for unit in units_of(**SIDE):
-        if unit.unit == "trajectory":
+        if isinstance(unit, PlannedTrajectory):
             assert unit.trajectory_id == unit.part_id
             seen.add(unit.part_id)
         assert unit.trajectory_id in seen
     windowed = RunPlan({}, tuple(units_of(estimator="windowed", **SIDE)), PROVENANCE, 0).exactly()
     exact = units_of(**SIDE)
-    assert [u.part_id for u in windowed.trajectories] == [u.part_id for u in exact]
-    assert [u.trajectory_id for u in windowed.trajectories] == [u.trajectory_id for u in exact]
+    assert [u.part_id for u in windowed.units] == [u.part_id for u in exact]
+    assert [u.trajectory_id for u in windowed.units] == [u.trajectory_id for u in exact]
 
 
 def test_joint_edits_are_sets_that_the_first_cursor_may_take_together():
-    for unit in units_of(joint_edits=6, joint_size=3, max_actions=None):
+    joints = [u for u in units_of(joint_edits=6, joint_size=3, max_actions=None) if u.kind == "joints"]
+    assert joints
+    for unit in joints:
         for actions in unit.joints:
             spans = sorted(TREE.span(action.node) for action in actions)
             assert len(actions) == 3
             assert all(a_end <= b_first for (_, a_end), (b_first, _) in pairwise(spans))
             cursor = unit.trajectory.first_cursor
-            assert all(is_legal_at(a, TREE, cursor, unit.protected_tail) for a in actions)
-    assert not [u for u in units_of(joint_edits=6, joint_size=200) if u.unit == "joints"]
+            assert all(is_legal_at(a, TREE, cursor, unit.labelled.protected_tail) for a in actions)
+    assert not [u for u in units_of(joint_edits=6, joint_size=200) if u.kind == "joints"]
 
 
 def test_counting_a_plan_keeps_numbers_and_no_edits():
@@ -371,3 +380,23 @@ def test_counting_a_plan_keeps_numbers_and_no_edits():
         before = len(pickle.dumps(planned))
         planned.size(256)
         assert len(pickle.dumps(planned)) - before < 500
+
+
+# One trajectory: labels, drops, joints, attention, then two preference variants.
+EXACT_IDS = ["67b3e3c4c8ae", "b4021e9bc18c", "8d1a81a0d25c", "584f856e95f4", "6ab57201490b", "c2fa9c2936e1"]
+WINDOWED_IDS = [
+    "f886ba067bef",
+    "8e6d41a425d2",
+    "1ae1e5423f49",
+    "0c07f4c1cc9a",
+    "6ab57201490b",
+    "c2fa9c2936e1",
+]
+
+
+def test_part_ids_are_those_that_stores_hold_already():
+    """An id that changes measures every store's trajectories again, without a word."""
+    settings = {"num_random_variants": 1, "trajectories_per_document": 1, "max_actions": 5, **SIDE}
+    windowed = {"estimator": "windowed", "estimator_window": 3, "audit_fraction": 0.4}
+    assert [u.part_id[:12] for u in units_of(**settings)] == EXACT_IDS
+    assert [u.part_id[:12] for u in units_of(**settings, **windowed)] == WINDOWED_IDS

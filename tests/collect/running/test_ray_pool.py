@@ -41,7 +41,7 @@ def test_a_killed_actor_costs_only_what_it_had_in_flight(tiny_settings, tmp_path
     summary = by_ray.measure(partial(killer.start_workers, config), killer)
     assert killer.killed == 1
     assert by_ray.plan.missing(by_ray.store) == []
-    assert summary.num_measured == len(by_ray.plan.trajectories)
+    assert summary.num_measured == len(by_ray.plan.units)
     assert by_ray.labels() == pytest.approx(alone.labels(), abs=1e-5)
     assert not ray.is_initialized()
 
@@ -66,7 +66,7 @@ def test_an_item_that_keeps_killing_its_actor_ends_the_run_with_its_name(tiny_se
     config = RayConfig(actors=1, num_cpus=1, max_attempts=1)
     with pytest.raises(CollectError, match=r"text\d\d\.txt died 1 times"):
         run.measure(partial(killer.start_workers, config), killer)
-    assert 0 < len(run.plan.missing(run.store)) < len(run.plan.trajectories)
+    assert 0 < len(run.plan.missing(run.store)) < len(run.plan.units)
 
 
 def test_more_actors_than_the_cluster_has_room_for_is_refused(tiny_settings, tmp_path):
@@ -93,7 +93,7 @@ def test_a_run_joins_a_cluster_by_address_and_uses_a_folder_that_its_nodes_share
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
     config = RayConfig(address=cluster.address, actors=1, num_cpus=1)
     summary = run.measure(lambda context: RayWorkers(context, config))
-    assert summary.num_measured == len(run.plan.trajectories)
+    assert summary.num_measured == len(run.plan.units)
 
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()

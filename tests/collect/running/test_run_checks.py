@@ -65,9 +65,7 @@ def test_audited_actions_are_what_an_exact_run_measures(tiny_settings, tmp_path)
     exact = tiny_run(tiny_settings, tmp_path / "e", **{"corpus.limit": 4})
     exact.measure()
     places = {
-        p.part_id: (p.document_id, p.trajectory.cursors)
-        for r in (windowed, exact)
-        for p in r.plan.trajectories
+        p.part_id: (p.document_id, p.trajectory.cursors) for r in (windowed, exact) for p in r.plan.units
     }
     expected = {(*places[key[0]], *key[1:4]): row["delta_nll"] for key, row in effects(exact).items()}
     audited = {
@@ -117,8 +115,8 @@ def test_a_corpus_that_grows_keeps_its_estimator_and_measures_only_what_is_new(t
     tiny_run(tiny_settings, tmp_path, **changes).measure()
     larger = tiny_run(tiny_settings, tmp_path, **{**changes, "corpus.limit": 6})
     summary = larger.measure()
-    first = {p.document_id for p in tiny_run(tiny_settings, tmp_path, **changes).plan.trajectories}
-    new = [p for p in larger.plan.trajectories if p.document_id not in first]
+    first = {p.document_id for p in tiny_run(tiny_settings, tmp_path, **changes).plan.units}
+    new = [p for p in larger.plan.units if p.document_id not in first]
     assert summary.num_measured == len(new) > 0
     labels = fetch_rows(
         connect(larger.store.at()),
@@ -131,14 +129,14 @@ def test_a_corpus_that_grows_keeps_its_estimator_and_measures_only_what_is_new(t
 def test_a_calibration_draws_evenly_over_actions_and_levels(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "corpus.limit": 12})
     items = _calibration_items(run.plan)
-    drawn = Counter((a.action.kind, a.action.node.level) for i in items for a in i.planned.actions)
-    there = Counter((a.action.kind, a.action.node.level) for p in run.plan.trajectories for a in p.actions)
+    drawn = Counter((a.action.kind, a.action.node.level) for i in items for a in i.unit.actions)
+    there = Counter((a.action.kind, a.action.node.level) for p in run.plan.units for a in p.actions)
     assert drawn.keys() == there.keys()
     assert sum(drawn.values()) == CALIBRATION_ACTIONS
     share = CALIBRATION_ACTIONS // len(there)
     for stratum, count in there.items():
         assert drawn[stratum] >= min(share, count)
-    assert all(i.planned.audited == tuple(range(len(i.planned.actions))) for i in items)
+    assert all(i.unit.audited == tuple(range(len(i.unit.actions))) for i in items)
     assert len(items) >= 8
 
 
@@ -211,7 +209,7 @@ def test_side_measurements_are_added_later_without_measuring_a_label_again(tiny_
     }  # fmt: skip
     run = tiny_run(tiny_settings, tmp_path, **changes)
     missing = run.plan.missing(run.store)
-    assert {planned.unit for planned in missing} == {"drops", "joints", "attention"}
+    assert {planned.kind for planned in missing} == {"drops", "joints", "attention"}
     run.measure()
     assert run.labels() == before
     connection = connect(run.store.at())
@@ -232,7 +230,7 @@ def test_side_measurements_are_added_later_without_measuring_a_label_again(tiny_
     for row in singles:
         assert row["kept"] == pytest.approx(row["added_up"], abs=1e-5)
     more = tiny_run(tiny_settings, tmp_path, **{**changes, "collect.joint_edits": 5})
-    assert {planned.unit for planned in more.plan.missing(more.store)} == {"joints"}
+    assert {planned.kind for planned in more.plan.missing(more.store)} == {"joints"}
     more.measure()
     again = fetch_rows(connect(run.store.at()), "from joint_edits")
     assert len({(row["joint_id"], row["cursor"]) for row in again}) == len(again) > len(joints)
@@ -268,13 +266,13 @@ def test_a_side_measurement_waits_for_its_trajectory(tiny_settings, tmp_path):
 
 def test_a_trajectory_without_a_finite_loss_is_kept_and_counted(tiny_settings, tmp_path, monkeypatch):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
-    poisoned = run.plan.trajectories[0].part_id
+    poisoned = run.plan.units[0].part_id
 
     class Poisoned(InProcessWorker):
         def measure(self, items):
             for item in items:
                 tree = self._worker._document_tree(item.document)
-                if item.planned.part_id == poisoned and item.purpose == "keep":
+                if item.unit.part_id == poisoned and item.purpose == "keep":
                     table = tree.embeddings[0].clone()
                     tree = dataclasses.replace(tree, embeddings=[table * float("nan"), *tree.embeddings[1:]])
                     self._worker._tree = (item.document.document_id, tree)
