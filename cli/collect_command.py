@@ -6,24 +6,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mctrace.base_model.causal_lm import resolve_device
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.loading import resolve_device
+from mctrace.base_model.model_source import ModelSource
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.progress import make_progress
-from mctrace.collect.corpus.documents import Document, SplitAssigner, read_documents
-from mctrace.collect.corpus.placements import known_placements
-from mctrace.collect.corpus.sources import Skipped, read_corpus
-from mctrace.collect.measuring.agreement import Fidelity, compare
+from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
+from mctrace.collect.corpus.documents import Document, read_documents
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.splits import SplitAssigner
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement, compare_estimators
+from mctrace.collect.planning.document_plan import MapMaker
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
-from mctrace.collect.planning.on_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
+from mctrace.collect.planning.lensnet_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
 from mctrace.collect.planning.run_plan import RunPlan, check_fits, make_plan, provenance_of
 from mctrace.collect.planning.trace_files import TracePlan, plan_traces
-from mctrace.collect.planning.trajectories import MapMaker
+from mctrace.collect.running.calibration import calibration_work, choose_estimator, known_calibration
 from mctrace.collect.running.driver import RunSummary, run_collection
-from mctrace.collect.running.pool import InProcessWorker, Workers
-from mctrace.collect.running.run_checks import calibration_work, decide, known_calibration
 from mctrace.collect.running.worker import RunContext, Worker, WorkItem
+from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store, create_store, find_store
 from mctrace.errors import InputError
@@ -38,7 +39,7 @@ class PlannedRun:
     source: ModelSource
     plan: RunPlan
     decided: RunPlan
-    calibration: Fidelity | None
+    calibration: EstimatorAgreement | None
     left_out: Skipped
 
 
@@ -159,10 +160,12 @@ def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Prove
     return OnPolicyMaps(scorer, loaded.model, loaded.gistnet, on_policy)
 
 
-def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple[Fidelity | None, RunPlan]:
+def _decide(
+    plan: RunPlan, config: PipelineConfig, store: Store | None
+) -> tuple[EstimatorAgreement | None, RunPlan]:
     """What is known of the windowed estimator, and the plan that follows from it."""
     calibration = known_calibration(store, plan, config.collect)
-    return calibration, decide(plan, calibration, config.collect.min_audit_spearman)
+    return calibration, choose_estimator(plan, calibration, config.collect.min_audit_spearman)
 
 
 def _report_rejected(traces: Path, found: TracePlan, console: Console) -> None:
@@ -216,12 +219,12 @@ def _check_where(config: PipelineConfig, use_ray: bool) -> None:
         resolve_device(device)
 
 
-def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> Workers:
+def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> WorkerPool:
     if not use_ray:
-        return InProcessWorker(context)
-    from mctrace.collect.running.ray_pool import RayWorkers
+        return InProcessPool(context)
+    from mctrace.collect.running.ray_pool import RayPool
 
-    return RayWorkers(context, config.ray)
+    return RayPool(context, config.ray)
 
 
 def _print_forecast(prediction: Forecast, rate: float, num_workers: int, console: Console) -> None:
@@ -278,7 +281,7 @@ def _print_checks(summary: RunSummary, min_spearman: float, console: Console) ->
             highlight=False,
         )
     if summary.pairs:
-        audit = compare(summary.pairs)
+        audit = compare_estimators(summary.pairs)
         too_low = ", below collect.min_audit_spearman: the calibration was too kind, prefer exact labels"
         if audit.spearman is not None:
             console.print(

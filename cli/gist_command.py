@@ -13,14 +13,14 @@ import torch
 from rich.console import Console
 
 from mctrace.base_model.causal_lm import FrozenCausalLM
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.cli.collect_command import print_left_out, read_run_documents
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.gist_tables import print_judgement
 from mctrace.cli.progress import make_progress
 from mctrace.cli.train_command import claim_run_folder
+from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.corpus.sources import Skipped
 from mctrace.collect.measuring.bring_up import load_configured_model, place_gistnet
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import find_store

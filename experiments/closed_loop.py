@@ -29,7 +29,7 @@ from experiments.result_files import RESULTS, interval, write_results
 from mctrace.analysis.closed_loop.documents import held_out_documents
 from mctrace.cli.config import load_config
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
-from mctrace.collect.planning.on_policy import embed_document
+from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.sql.connection import connect, fetch_rows

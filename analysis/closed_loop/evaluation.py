@@ -12,11 +12,11 @@ from mctrace.analysis.closed_loop.policy_registry import NamedPolicy, make_polic
 from mctrace.analysis.closed_loop.policy_run import run_policy
 from mctrace.analysis.closed_loop.rows_file import append_row, make_row, read_rows
 from mctrace.analysis.closed_loop.summary import PolicySummary, as_json, summarise
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CorpusConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
-from mctrace.collect.planning.on_policy import embed_document
+from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.tree import TreeShape

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.loading import choose_own_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_drop_delta_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll
 from mctrace.collect.planning.edits import action_edit, drop_edit
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap

@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.causal_lm import FrozenCausalLM
+from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.measuring.architecture_check import check_architecture
 from mctrace.collect.measuring.evaluator import Batching

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel, FrozenModel
 from mctrace.base_model.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
-from mctrace.base_model.sizes import Work
 from mctrace.collect.planning.edits import Edit, no_edit
-from mctrace.collect.planning.passes import Pass, baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import Pass, baseline_pass, plan_passes
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 from mctrace.errors import ModelError
@@ -54,7 +54,7 @@ class Batching:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EditEffects:
     """Per edit, in the given order, `delta_nll_H` in nats per token from its `first_token` on, and what the
     base model ran for them."""
 
@@ -98,7 +98,7 @@ def measure_edits(
     batching: Batching,
     *,
     window: int | None = None,
-) -> Measured:
+) -> EditEffects:
     """The effect of every edit; `window` is that of the windowed estimator, None measures exactly.
 
     Out of memory, a pass is cut in half and the rest of the run with it (`batching` remembers).
@@ -120,7 +120,7 @@ def measure_edits(
         work += group.work
         for i, nll_after_H in zip(group.members, nll_after_BH, strict=True):
             deltas[i] = nll_after_H - baseline.nll_H[edits[i].first_token - trajectory.first_cursor :]
-    return Measured(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
+    return EditEffects(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
 
 
 def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mctrace.base_model.sizes import ModelSize, Work
+from mctrace.base_model.flop_counts import ModelSize, Work
 from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
 
 _BYTES_PER_VALUE = 4

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
+from mctrace.collect.planning.document_plan import MapMaker, plan_document
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
-from mctrace.collect.planning.trajectories import MapMaker, plan_document
 from mctrace.collect.planning.work_units import LabelledTrajectory, PlannedTrajectory, WorkUnit
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
@@ -25,8 +25,8 @@ class RunPlan:
     """each trajectory before its side measurements"""
     provenance: Provenance
     num_too_short: int
-    led_by: str | None = None
-    """identity of whoever made the maps of the policy `lensnet`; None where nobody did"""
+    lensnet_identity: str | None = None
+    """hash of what made the maps of the policy `lensnet`; None for a plan without it"""
 
     @property
     def is_windowed(self) -> bool:

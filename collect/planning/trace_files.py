@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, CorpusConfig
-from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner, document_id
-from mctrace.collect.corpus.placements import known_placements
+from mctrace.collect.corpus.documents import Document, document_id
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.splits import Placement, SplitAssigner
+from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.trajectories import plan_trajectory
 from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Self
 
-from mctrace.base_model.sizes import Work
+from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.action_sampling import SampledAction
 from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
-from mctrace.collect.planning.passes import baseline_pass, plan_passes
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.provenance import Provenance

@@ -11,28 +11,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig
-from mctrace.collect.corpus.placements import commit_placements
-from mctrace.collect.corpus.sources import Skipped
-from mctrace.collect.measuring.agreement import Pair, compare
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.placement_commits import commit_placements
+from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import PlannedTrajectory, SideMeasurement, WorkUnit
-from mctrace.collect.running.pool import Workers
-from mctrace.collect.running.run_checks import (
+from mctrace.collect.running.calibration import (
     RunChecks,
     calibrate,
     calibration_id,
-    decide,
-    find_noise_floor,
+    choose_estimator,
     known_calibration,
+    measure_noise_floor,
 )
 from mctrace.collect.running.run_records import new_run_id, run_row, write_run_event
-from mctrace.collect.running.vocabulary import write_vocabulary
+from mctrace.collect.running.vocabulary_part import write_vocabulary
 from mctrace.collect.running.worker import Finished, RunContext, WorkItem
-from mctrace.collect.running.worker_agreement import agree, check_earlier
+from mctrace.collect.running.worker_agreement import agree_on_probe, check_earlier_runs
+from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import Store
@@ -63,14 +63,14 @@ class RunSummary:
     num_tokens_run: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[LabelPair, ...] = ()
     """audited actions, both ways"""
 
 
 def run_collection(
     store: Store,
     plan: RunPlan,
-    start_workers: Callable[[RunContext], Workers],
+    start_workers: Callable[[RunContext], WorkerPool],
     *,
     config: CollectConfig,
     model: ModelConfig,
@@ -92,7 +92,7 @@ def run_collection(
     committed until then stays.
     """
     calibration = known_calibration(store, plan, config)
-    decided = decide(plan, calibration, config.min_audit_spearman)
+    decided = choose_estimator(plan, calibration, config.min_audit_spearman)
     if not decided.missing(store):
         if not _has_losses(store, decided):
             raise _no_losses(plan.provenance.dtype)
@@ -101,23 +101,23 @@ def run_collection(
     workers = start_workers(context)
     try:
         progress.start("probing the workers", None, "")
-        agreement = agree(workers.probes(), plan.provenance.dtype)
-        check_earlier(store, plan.provenance, agreement)
+        agreement = agree_on_probe(workers.probes(), plan.provenance.dtype)
+        check_earlier_runs(store, plan.provenance, agreement)
         workers.admit_with(agreement.check)
         progress.stop()
         plan = plan.of_documents(commit_placements(store, plan.documents, corpus, context.run_id, left_out))
-        decided = decide(plan, calibration, config.min_audit_spearman)
+        decided = choose_estimator(plan, calibration, config.min_audit_spearman)
         if plan.is_windowed and calibration is None:
             progress.start("calibrating the windowed estimator", None, "actions")
             calibration = calibrate(workers, plan, progress)
-            decided = decide(plan, calibration, config.min_audit_spearman)
+            decided = choose_estimator(plan, calibration, config.min_audit_spearman)
             progress.stop()
         remaining = decided.missing(store)
         progress.start("measuring the noise floor", None, "")
         checks = RunChecks(
             "windowed" if decided.is_windowed else "exact",
             config.estimator_window if decided.is_windowed else None,
-            find_noise_floor(workers, decided, remaining),
+            measure_noise_floor(workers, decided, remaining),
             calibration_id(plan, config) if plan.is_windowed else None,
             calibration,
             agreement,
@@ -134,7 +134,7 @@ def _recorded(
     store: Store,
     plan: RunPlan,
     remaining: Sequence[WorkUnit],
-    workers: Workers,
+    workers: WorkerPool,
     row: Mapping[str, object],
     checks: RunChecks,
     source: ModelSource,
@@ -143,8 +143,9 @@ def _recorded(
     """The run between its start row and its end row."""
     summary = RunSummary(len(plan.units), str(row["run_id"]), checks)
 
-    def say_goodbye(outcome: str) -> None:
-        store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
+    def record_end(outcome: str) -> None:
+        agreement = compare_estimators(summary.pairs)
+        store.commit([write_run_event(store.location, row, "end", outcome, agreement)])
 
     try:
         store.commit([write_run_event(store.location, row, "start")])
@@ -157,9 +158,9 @@ def _recorded(
     except BaseException as error:
         # What went wrong first is what must be heard: a full disk takes no last row either.
         with contextlib.suppress(OSError):
-            say_goodbye("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            record_end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    say_goodbye("finished")
+    record_end("finished")
     return summary
 
 
@@ -207,7 +208,7 @@ class _Commits:
         return sum(part.size for part in new)
 
 
-def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
+def _commit_embeddings(store: Store, plan: RunPlan, workers: WorkerPool) -> None:
     """Once per base model."""
     if embeddings_part_id(plan.provenance) not in store.at().part_ids:
         store.commit([workers.write_embeddings()])
@@ -223,7 +224,7 @@ def _measure(
     store: Store,
     plan: RunPlan,
     remaining: Sequence[WorkUnit],
-    workers: Workers,
+    workers: WorkerPool,
     summary: RunSummary,
     embedding_dim: int,
     progress: Progress,

@@ -21,11 +21,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mctrace.base_model.causal_lm import resolve_device
-from mctrace.base_model.sizes import ModelSize
+from mctrace.base_model.flop_counts import ModelSize
+from mctrace.base_model.loading import resolve_device
 from mctrace.collect.config import RayConfig
-from mctrace.collect.measuring.probe import Probe
-from mctrace.collect.running.shared_folder import answer, refuse_unshared
+from mctrace.collect.measuring.worker_probe import Probe
+from mctrace.collect.running.shared_folder_check import answer, refuse_unshared
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.running.worker_agreement import NamedProbe
 from mctrace.context.shortage import shortage
@@ -51,7 +51,7 @@ class _Joined:
     probe: Probe
 
 
-class Measuring:
+class WorkerActor:
     """A worker in a process of its own, which loads its model when it is told to join."""
 
     def __init__(self, context: RunContext, num_threads: int) -> None:
@@ -70,7 +70,7 @@ class Measuring:
         return self._worker.measure(item)
 
 
-MeasuringActor = ray.remote(Measuring)
+MeasuringActor = ray.remote(WorkerActor)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _InFlight:
     attempt: int
 
 
-class RayWorkers:
+class RayPool:
     """A pool of measuring actors. Raises ConfigError when the cluster cannot hold them."""
 
     def __init__(self, context: RunContext, config: RayConfig) -> None:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from mctrace.base_model.source import ModelSource
-from mctrace.collect.measuring.agreement import Fidelity
-from mctrace.collect.running.run_checks import RunChecks
+from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
+from mctrace.collect.running.calibration import RunChecks
 from mctrace.collect.running.worker import RunContext
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
@@ -53,7 +53,7 @@ def write_run_event(
     row: Mapping[str, object],
     event: str,
     outcome: str | None = None,
-    audit: Fidelity | None = None,
+    audit: EstimatorAgreement | None = None,
 ) -> Part:
     """The part of a run's "start" or "end" row; the driver commits it."""
     run_id = str(row["run_id"])

@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.sizes import ModelSize
-from mctrace.base_model.source import resolve_model
+from mctrace.base_model.flop_counts import ModelSize
+from mctrace.base_model.model_source import resolve_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.measuring.agreement import Pair
 from mctrace.collect.measuring.bring_up import bring_up
-from mctrace.collect.measuring.measurement import (
+from mctrace.collect.measuring.estimator_agreement import LabelPair
+from mctrace.collect.measuring.unit_measurement import (
     Effect,
     JointEffect,
-    Measurement,
     NoiseFloor,
+    UnitMeasurement,
     audit_pairs,
     measure_noise,
     measure_unit,
 )
-from mctrace.collect.measuring.probe import Probe, measure_probe
+from mctrace.collect.measuring.worker_probe import Probe, measure_probe
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
 from mctrace.collect.planning.work_units import (
     LabelledTrajectory,
@@ -80,7 +80,7 @@ class Finished:
     num_tokens_run: int = 0
     seconds: float = 0.0
     is_finite: bool = True
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[LabelPair, ...] = ()
     """audited actions, both ways"""
     noise_floor: NoiseFloor | None = None
 
@@ -192,7 +192,7 @@ class Worker:
             arrays=arrays,
         )
 
-    def _write_unit(self, unit: WorkUnit, measurement: Measurement, seconds: float) -> Part:
+    def _write_unit(self, unit: WorkUnit, measurement: UnitMeasurement, seconds: float) -> Part:
         tables: dict[str, Sequence[Mapping[str, object]]] = {
             "effects": [_effect_row(unit, effect) for effect in measurement.effects],
             "joint_effects": [_joint_row(unit, joint) for joint in measurement.joints],
@@ -212,7 +212,7 @@ class Worker:
         )
 
     def _trajectory_row(
-        self, planned: PlannedTrajectory, measurement: Measurement, seconds: float
+        self, planned: PlannedTrajectory, measurement: UnitMeasurement, seconds: float
     ) -> Mapping[str, object]:
         provenance = self._context.provenance
         return {

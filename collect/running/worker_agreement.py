@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mctrace.collect.measuring.probe import PROBE_VERSION, Probe, largest_difference, spread
+from mctrace.collect.measuring.worker_probe import PROBE_VERSION, Probe, largest_difference, spread
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
@@ -34,7 +34,7 @@ class NamedProbe:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class WorkerAgreement:
     """What the workers of a run agree on: the median of their probes, and how far the farthest is from it."""
 
     probe: Probe
@@ -72,7 +72,7 @@ _REMEDY = (
 )
 
 
-def agree(found: Sequence[NamedProbe], dtype: str) -> Agreement:
+def agree_on_probe(found: Sequence[NamedProbe], dtype: str) -> WorkerAgreement:
     """What the workers agree on. Raises CollectError, naming who disagrees by how much, when they do not."""
     for one in found:
         _refuse_infinite(one)
@@ -82,10 +82,10 @@ def agree(found: Sequence[NamedProbe], dtype: str) -> Agreement:
     largest = max(map(spread, zip(*(one.probe.values for one in found), strict=True)))
     if largest > tolerance:
         raise CollectError(_disagreement(found, middle, largest, tolerance))
-    return Agreement(middle, tolerance, largest, tuple(map(str, found)))
+    return WorkerAgreement(middle, tolerance, largest, tuple(map(str, found)))
 
 
-def check_earlier(store: Store, provenance: Provenance, agreed: Agreement) -> None:
+def check_earlier_runs(store: Store, provenance: Provenance, agreed: WorkerAgreement) -> None:
     """Raises CollectError when an earlier run of this store found something else with the same model hash."""
     for row in _earlier(store, provenance):
         earlier = row["probe"]

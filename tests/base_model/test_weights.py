@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mctrace.base_model.causal_lm import load_base_model
-from mctrace.base_model.source import resolve_model
+from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.model_source import resolve_model
 from mctrace.errors import ModelError
 
 Weights = dict[str, torch.Tensor]

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import (
-    Document,
-    Placement,
-    SplitAssigner,
-    document_id,
-    read_documents,
-    split_of,
-)
-from mctrace.collect.corpus.source_text import TextInMemory
-from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.documents import Document, document_id, read_documents
+from mctrace.collect.corpus.lazy_texts import TextInMemory
+from mctrace.collect.corpus.splits import Placement, SplitAssigner, split_of
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens

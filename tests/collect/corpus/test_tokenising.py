@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Split, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer, WordPieceTrainer
 from transformers import PreTrainedTokenizerFast
 
-from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
+from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
 from mctrace.collect.corpus.tokenising import encode_pieces
 from tests.context.strategies import light
 

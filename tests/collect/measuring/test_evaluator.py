@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.shared_attention import shared_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_drop_delta_nll, naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll, naive_nll
 from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit, no_edit
 from mctrace.context.actions import Action, apply_action, is_legal_at
 from mctrace.context.lod_map import LODMap

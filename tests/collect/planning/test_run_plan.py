@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mctrace.collect.corpus.placements import known_placements
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.planning.document_plan import plan_document
 from mctrace.collect.planning.part_ids import document_part_id
 from mctrace.collect.planning.run_plan import make_plan
-from mctrace.collect.planning.trajectories import plan_document
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, create_store
 from mctrace.errors import InputError

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import Document, SplitAssigner, document_id
+from mctrace.collect.corpus.documents import Document, document_id
+from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trace_files import TRACES, plan_traces
-from mctrace.collect.planning.trajectories import plan_trajectory
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory

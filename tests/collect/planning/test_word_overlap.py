@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mctrace.collect.planning.trajectories import plan_document
+from mctrace.collect.planning.document_plan import plan_document
 from mctrace.collect.planning.word_overlap import overlap_weights
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap

@@ -17,7 +17,7 @@ _FEWEST = 4
 
 
 @dataclass(frozen=True)
-class Pair:
+class LabelPair:
     """One action measured both ways: labels in nats per token."""
 
     action: str
@@ -27,7 +27,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class EstimatorAgreement:
     """Agreement over `num_actions` pairs; a figure is None where no stratum has enough of them."""
 
     num_actions: int
@@ -41,13 +41,13 @@ class Fidelity:
     """mean absolute error, nats per token"""
 
 
-def compare(pairs: Iterable[Pair]) -> Fidelity:
-    """Fidelity of the windowed labels, pooled within (action, node_level)."""
-    strata: dict[tuple[str, int], list[Pair]] = defaultdict(list)
+def compare_estimators(pairs: Iterable[LabelPair]) -> EstimatorAgreement:
+    """EstimatorAgreement of the windowed labels, pooled within (action, node_level)."""
+    strata: dict[tuple[str, int], list[LabelPair]] = defaultdict(list)
     for pair in pairs:
         strata[pair.action, pair.node_level].append(pair)
     groups = [np.array([(p.exact, p.windowed) for p in members]).T for members in strata.values()]
-    return Fidelity(
+    return EstimatorAgreement(
         sum(group.shape[1] for group in groups),
         _pooled([group for group in groups if group.shape[1] >= _FEWEST], _spearman),
         _pooled(groups, lambda exact, windowed: float((np.sign(exact) == np.sign(windowed)).mean())),

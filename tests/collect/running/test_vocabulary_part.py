@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from mctrace.base_model.source import ModelSource
-from mctrace.collect.running.vocabulary import cut_bytes, write_vocabulary
+from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.running.vocabulary_part import cut_bytes, write_vocabulary
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.sql.token_text import TokenTexts
 from mctrace.datasets.store.store import create_store

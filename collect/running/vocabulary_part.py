@@ -6,7 +6,7 @@ together a text.
 
 import re
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.planning.part_ids import vocabulary_part_id
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import BETWEEN_SPLITS, Document, Placement, SplitAssigner
-from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.documents import Document
+from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import Part, part_digest, write_part
 from mctrace.datasets.store.store import Store, StoreVersion

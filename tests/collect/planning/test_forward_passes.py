@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.sizes import Work
+from mctrace.base_model.flop_counts import Work
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit, drop_edit, droppable_nodes, joint_edit, no_edit
-from mctrace.collect.planning.passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.context.actions import Action, apply_action
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory

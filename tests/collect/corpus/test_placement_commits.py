@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus import placements
-from mctrace.collect.corpus.documents import BETWEEN_SPLITS, Document, SplitAssigner, document_id, split_of
-from mctrace.collect.corpus.placements import commit_placements, known_placements
-from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.corpus import placement_commits
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.documents import Document, document_id
+from mctrace.collect.corpus.placement_commits import commit_placements, known_placements
+from mctrace.collect.corpus.splits import BETWEEN_SPLITS, SplitAssigner, split_of
 from mctrace.collect.running import driver
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store, open_store
@@ -81,18 +82,18 @@ def test_who_is_second_looks_at_what_was_placed_between_its_look_and_its_commit(
 ):
     ours, theirs = both_sides(range(NUM_PAIRS))
     rivals = [dict(list(theirs.items())[i::num_rivals]) for i in range(num_rivals)]
-    write = placements._write
+    write = placement_commits._write
 
     def write_late(*arguments):
         part = write(*arguments)
         if rivals:  # after this driver has looked and before it commits
             rival = rivals.pop()
             with monkeypatch.context() as meanwhile:
-                meanwhile.setattr(placements, "_write", write)
+                meanwhile.setattr(placement_commits, "_write", write)
                 commit(store, rival, "rival")
         return part
 
-    monkeypatch.setattr(placements, "_write", write_late)
+    monkeypatch.setattr(placement_commits, "_write", write_late)
     placed = commit(store, ours)
     assert not rivals
     assert len(placed) == NUM_PAIRS
@@ -131,7 +132,7 @@ def test_a_document_that_has_come_to_stand_between_two_splits_is_left_out(store)
 def test_a_withdrawn_part_does_not_stand_in_the_way_of_the_next(store):
     for number in range(3):
         commit(store, documents_of(copies(number)[0]))
-    first = next(c.part for c in store.at().parts if c.part.kind == placements.KIND)
+    first = next(c.part for c in store.at().parts if c.part.kind == placement_commits.KIND)
     store.ledger.withdraw({first.part_id})
     commit(store, documents_of(copies(3)[0]))
     assert len(known_placements(store)) == 3

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from mctrace.base_model.sizes import ModelSize
+from mctrace.base_model.flop_counts import ModelSize
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.running.worker_agreement import NamedProbe
 from mctrace.datasets.store.parts import Part
 
 
-class Workers(Protocol):
+class WorkerPool(Protocol):
     """A pool of workers behind one door."""
 
     @property
@@ -36,7 +36,7 @@ class Workers(Protocol):
     def close(self) -> None: ...
 
 
-class InProcessWorker:
+class InProcessPool:
     """One worker, no Ray: for a machine without a cluster, and for debugging."""
 
     num_workers = 1

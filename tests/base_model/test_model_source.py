@@ -10,7 +10,7 @@ from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 from transformers import Phi3Config
 
-from mctrace.base_model.source import (
+from mctrace.base_model.model_source import (
     SMOLLM2_ALIAS,
     ModelSource,
     _convert_gguf,

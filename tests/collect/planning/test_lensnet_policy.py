@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mctrace.collect.planning.map_policies import recency_map_within
-from mctrace.collect.planning.on_policy import (
+from mctrace.collect.planning.document_plan import MapMaker, plan_document
+from mctrace.collect.planning.lensnet_policy import (
     LensNetScorer,
     OnPolicyConfig,
     OnPolicyMaps,
     embed_document,
     load_scorer,
 )
+from mctrace.collect.planning.map_policies import recency_map_within
 from mctrace.collect.planning.run_plan import make_plan
-from mctrace.collect.planning.trajectories import MapMaker, plan_document
-from mctrace.collect.running.run_checks import calibration_id
+from mctrace.collect.running.calibration import calibration_id
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap

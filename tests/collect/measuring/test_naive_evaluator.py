@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_nll
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node

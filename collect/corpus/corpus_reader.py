@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mctrace.collect.corpus.recall import recall_texts
-from mctrace.collect.corpus.source_text import (
+from mctrace.collect.corpus.lazy_texts import (
     SourceText,
     TextFile,
     TextInMemory,
@@ -22,6 +21,7 @@ from mctrace.collect.corpus.source_text import (
     text_of_row,
     whole_text,
 )
+from mctrace.collect.corpus.recall_documents import recall_texts
 from mctrace.errors import InputError
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.planning import part_ids
+from mctrace.collect.planning.document_plan import place_cursors, plan_document, plan_trajectory, window_start
 from mctrace.collect.planning.edits import action_edit
-from mctrace.collect.planning.passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.trajectories import place_cursors, plan_document, plan_trajectory, window_start
 from mctrace.collect.planning.work_units import (
     LabelledTrajectory,
     PlannedTrajectory,

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
-from mctrace.collect.corpus.recall import (
+from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
+from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
+from mctrace.collect.corpus.recall_documents import (
     CARRIER_CHARACTERS,
     NUM_DISTRACTORS,
     NUM_QUESTIONS,
@@ -16,7 +17,6 @@ from mctrace.collect.corpus.recall import (
     make_recall_text,
     recall_texts,
 )
-from mctrace.collect.corpus.sources import Skipped, read_corpus
 from mctrace.errors import InputError
 
 REFOCUS = 32

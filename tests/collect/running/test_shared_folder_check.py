@@ -2,14 +2,14 @@
 
 import pytest
 
-from mctrace.collect.running import shared_folder
-from mctrace.collect.running.shared_folder import answer, refuse_unshared
+from mctrace.collect.running import shared_folder_check
+from mctrace.collect.running.shared_folder_check import answer, refuse_unshared
 from mctrace.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(shared_folder, "_PATIENCE", 0.3)
+    monkeypatch.setattr(shared_folder_check, "_PATIENCE", 0.3)
 
 
 def test_nodes_that_read_and_write_the_same_folder_are_enough(tmp_path):

@@ -7,10 +7,15 @@ from collections import Counter
 import pytest
 
 from mctrace.cli.app import app
-from mctrace.collect.measuring.agreement import Fidelity
-from mctrace.collect.running.pool import InProcessWorker
-from mctrace.collect.running.run_checks import CALIBRATION_ACTIONS, _calibration_items, calibration_id, decide
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
+from mctrace.collect.running.calibration import (
+    CALIBRATION_ACTIONS,
+    _calibration_items,
+    calibration_id,
+    choose_estimator,
+)
 from mctrace.collect.running.worker import Worker
+from mctrace.collect.running.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.upkeep.compaction import compact
 from mctrace.progress import Silent
@@ -162,7 +167,9 @@ def test_a_window_as_long_as_the_context_is_in_perfect_agreement(tiny_settings, 
     run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.estimator_window": 4096})
     assert run.plan.is_windowed
     summary = run.measure()
-    assert summary.checks.calibration == Fidelity(summary.checks.calibration.num_actions, 1.0, 1.0, 1.0, 0.0)
+    assert summary.checks.calibration == EstimatorAgreement(
+        summary.checks.calibration.num_actions, 1.0, 1.0, 1.0, 0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,8 +177,8 @@ def test_a_window_as_long_as_the_context_is_in_perfect_agreement(tiny_settings, 
 )
 def test_the_decision(tiny_settings, tmp_path, spearman, is_windowed):
     run = tiny_run(tiny_settings, tmp_path, **WINDOWED)
-    calibration = Fidelity(100, spearman, 1.0, 1.0, 0.0)
-    assert decide(run.plan, calibration, 0.9).is_windowed == is_windowed
+    calibration = EstimatorAgreement(100, spearman, 1.0, 1.0, 0.0)
+    assert choose_estimator(run.plan, calibration, 0.9).is_windowed == is_windowed
 
 
 def test_every_run_stores_its_noise_floor(tiny_settings, tmp_path):
@@ -239,7 +246,7 @@ def test_side_measurements_are_added_later_without_measuring_a_label_again(tiny_
 def test_a_side_measurement_waits_for_its_trajectory(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4, "collect.drop_controls": True})
 
-    class Backwards(InProcessWorker):
+    class Backwards(InProcessPool):
         """Finishes drops before the labels they belong to, as a quicker actor would."""
 
         def measure(self, items):
@@ -268,7 +275,7 @@ def test_a_trajectory_without_a_finite_loss_is_kept_and_counted(tiny_settings, t
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     poisoned = run.plan.units[0].part_id
 
-    class Poisoned(InProcessWorker):
+    class Poisoned(InProcessPool):
         def measure(self, items):
             for item in items:
                 tree = self._worker._document_tree(item.document)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
-from mctrace.base_model.sizes import Work
-from mctrace.collect.measuring.agreement import Pair
+from mctrace.collect.measuring.estimator_agreement import LabelPair
 from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import Edit, no_edit
-from mctrace.collect.planning.passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.collect.planning.work_units import (
     LabelledTrajectory,
     PlannedAttention,
@@ -49,7 +49,7 @@ class JointEffect:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class UnitMeasurement:
     """A measured unit; `work` is what the base model ran. Where the baseline's loss is not finite there is
     nothing else."""
 
@@ -75,23 +75,23 @@ class NoiseFloor:
 
 def measure_unit(
     model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
-) -> Measurement:
+) -> UnitMeasurement:
     """The baseline, then every edit by the estimator it was planned with."""
     trajectory = unit.trajectory
     wants_attention = isinstance(unit, PlannedAttention)
     baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
     work = baseline_pass(trajectory).work
     if not torch.isfinite(baseline.nll_H).all():
-        return Measurement(baseline, (), (), work)
+        return UnitMeasurement(baseline, (), (), work)
     deltas: list[Tensor] = []
     for window, edits in unit.edits_by_window:
         measured = measure_edits(model, document, trajectory, edits, baseline, batching, window=window)
         deltas += measured.deltas
         work += measured.work
     if isinstance(unit, PlannedJoints):
-        return Measurement(baseline, (), tuple(_joint_effects(unit, deltas)), work)
+        return UnitMeasurement(baseline, (), tuple(_joint_effects(unit, deltas)), work)
     effects = tuple(map(Effect, unit.effects, deltas))
-    return Measurement(baseline, effects, (), work)
+    return UnitMeasurement(baseline, effects, (), work)
 
 
 def _joint_effects(unit: PlannedJoints, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
@@ -105,7 +105,7 @@ def _joint_effects(unit: PlannedJoints, deltas: Sequence[Tensor]) -> Iterator[Jo
         )
 
 
-def audit_pairs(unit: WorkUnit, measurement: Measurement) -> list[Pair]:
+def audit_pairs(unit: WorkUnit, measurement: UnitMeasurement) -> list[LabelPair]:
     """The labels of actions that were measured both ways, at the first horizon each effect has."""
     by_action: dict[Action, dict[bool, float]] = defaultdict(dict)
     if isinstance(unit, LabelledTrajectory) and unit.estimator_window is not None:
@@ -113,7 +113,7 @@ def audit_pairs(unit: WorkUnit, measurement: Measurement) -> list[Pair]:
             is_exact = effect.planned.estimator_window is None
             by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, unit)
     return [
-        Pair(action.kind, action.node.level, exact=both[True], windowed=both[False])
+        LabelPair(action.kind, action.node.level, exact=both[True], windowed=both[False])
         for action, both in by_action.items()
         if len(both) == 2
     ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.collect.corpus.source_text import TextInMemory, UnreadableTextError, whole_text
-from mctrace.collect.corpus.sources import PYDOC_TOPICS, STDLIB, Skipped, read_corpus
+from mctrace.collect.corpus.corpus_reader import PYDOC_TOPICS, STDLIB, Skipped, read_corpus
+from mctrace.collect.corpus.lazy_texts import TextInMemory, UnreadableTextError, whole_text
 from mctrace.errors import InputError
 
 

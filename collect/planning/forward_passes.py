@@ -15,7 +15,7 @@ never depends on the others.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mctrace.base_model.sizes import Work
+from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.context.trajectory import Trajectory
 

@@ -9,17 +9,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from mctrace.base_model.sizes import Work
+from mctrace.base_model.flop_counts import Work
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.measuring.agreement import Fidelity, Pair, compare
-from mctrace.collect.measuring.measurement import NoiseFloor
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement, LabelPair, compare_estimators
+from mctrace.collect.measuring.unit_measurement import NoiseFloor
 from mctrace.collect.planning.action_sampling import even_quotas
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
-from mctrace.collect.running.pool import Workers
 from mctrace.collect.running.worker import WorkItem
-from mctrace.collect.running.worker_agreement import Agreement
+from mctrace.collect.running.worker_agreement import WorkerAgreement
+from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.store import Store
@@ -48,8 +48,8 @@ class RunChecks:
     estimator_window: int | None = None
     noise_floor: NoiseFloor | None = None
     calibration_id: str | None = None
-    calibration: Fidelity | None = None
-    agreement: Agreement | None = None
+    calibration: EstimatorAgreement | None = None
+    agreement: WorkerAgreement | None = None
 
 
 def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
@@ -60,14 +60,14 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
         {
             **asdict(plan.provenance),
             **settings,
-            **({"led_by": plan.led_by} if plan.led_by else {}),
+            **({"led_by": plan.lensnet_identity} if plan.lensnet_identity else {}),
             "evaluator_version": EVALUATOR_VERSION,
             "actions": CALIBRATION_ACTIONS,
         }
     )
 
 
-def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> Fidelity | None:
+def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> EstimatorAgreement | None:
     """What the first run with these settings found."""
     if store is None or not plan.is_windowed:
         return None
@@ -76,7 +76,7 @@ def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig)
         "order by recorded_at limit 1"
     )
     rows = fetch_rows(connect(store.at()), query, calibration_id(plan, config))
-    return Fidelity(**rows[0]["calibration"]) if rows else None
+    return EstimatorAgreement(**rows[0]["calibration"]) if rows else None
 
 
 def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
@@ -84,16 +84,16 @@ def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
     return sum((item.unit.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
 
 
-def calibrate(workers: Workers, plan: RunPlan, progress: Progress) -> Fidelity:
+def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> EstimatorAgreement:
     """The windowed estimator against the exact one on a seeded sample of the plan's actions."""
-    pairs: list[Pair] = []
+    pairs: list[LabelPair] = []
     for finished in workers.measure(_calibration_items(plan)):
         pairs += finished.pairs
         progress.advance(len(finished.pairs))
-    return compare(pairs)
+    return compare_estimators(pairs)
 
 
-def decide(plan: RunPlan, calibration: Fidelity | None, min_spearman: float) -> RunPlan:
+def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_spearman: float) -> RunPlan:
     """The plan itself, or its exact form when the calibration is below `min_spearman` or says nothing."""
     if not plan.is_windowed or calibration is None:
         return plan
@@ -101,7 +101,9 @@ def decide(plan: RunPlan, calibration: Fidelity | None, min_spearman: float) -> 
     return plan if passed else plan.exactly()
 
 
-def find_noise_floor(workers: Workers, plan: RunPlan, remaining: Sequence[WorkUnit]) -> NoiseFloor | None:
+def measure_noise_floor(
+    workers: WorkerPool, plan: RunPlan, remaining: Sequence[WorkUnit]
+) -> NoiseFloor | None:
     """Measured on a trajectory with several actions, the shortest of them; None when none has any."""
     labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
     most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)

@@ -2,15 +2,15 @@
 
 import pytest
 
-from mctrace.collect.measuring.agreement import Pair, compare
+from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
 
 
 def pairs(values, action="collapse", level=1):
-    return [Pair(action, level, exact, windowed) for exact, windowed in values]
+    return [LabelPair(action, level, exact, windowed) for exact, windowed in values]
 
 
 def test_figures_of_one_stratum_by_hand():
-    found = compare(pairs([(1.0, 2.0), (-1.0, 1.0), (3.0, 2.5), (0.5, -0.5)]))
+    found = compare_estimators(pairs([(1.0, 2.0), (-1.0, 1.0), (3.0, 2.5), (0.5, -0.5)]))
     # ranks of the exact labels 3 1 4 2, of the windowed ones 3 2 4 1: sum of squared differences 2
     assert found.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert found.sign_agreement == pytest.approx(2 / 4)
@@ -22,14 +22,14 @@ def test_figures_of_one_stratum_by_hand():
 def test_a_ranking_that_only_tells_actions_apart_earns_nothing():
     low = [(0.1 * i, -0.1 * i) for i in range(5)]
     high = [(10 + 0.1 * i, 10 - 0.1 * i) for i in range(5)]
-    found = compare(pairs(low) + pairs(high, action="expand"))
+    found = compare_estimators(pairs(low) + pairs(high, action="expand"))
     assert found.spearman == pytest.approx(-1.0)
 
 
 def test_strata_count_by_their_sizes():
     agreeing = [(float(i), float(i)) for i in range(30)]
     opposed = [(float(i), -float(i)) for i in range(1, 11)]
-    found = compare(pairs(agreeing) + pairs(opposed, level=2))
+    found = compare_estimators(pairs(agreeing) + pairs(opposed, level=2))
     assert found.spearman == pytest.approx((30 * 1 + 10 * -1) / 40)
     assert found.sign_agreement == pytest.approx(30 / 40)
 
@@ -38,9 +38,9 @@ def test_top_k_looks_at_size_not_sign():
     exact = [0.01 * i for i in range(19)] + [-5.0]
     windowed = [0.01 * i for i in range(19)] + [4.0]
     # k = 2 of 20: the -5 is found, and 0.18 as well
-    assert compare(pairs(zip(exact, windowed, strict=True))).top_k_recall == 1.0
+    assert compare_estimators(pairs(zip(exact, windowed, strict=True))).top_k_recall == 1.0
 
 
 @pytest.mark.parametrize("values", [[], [(1.0, 1.0)], [(0.0, 0.0)] * 8])
 def test_where_no_rank_correlation_exists_there_is_none(values):
-    assert compare(pairs(values)).spearman is None
+    assert compare_estimators(pairs(values)).spearman is None

@@ -5,9 +5,9 @@ import torch
 
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.measuring.measurement import audit_pairs, measure_noise, measure_unit
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_drop_delta_nll, naive_nll
-from mctrace.collect.planning.trajectories import plan_document
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll, naive_nll
+from mctrace.collect.measuring.unit_measurement import audit_pairs, measure_noise, measure_unit
+from mctrace.collect.planning.document_plan import plan_document
 from mctrace.context.actions import apply_action
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.collect.making import PROVENANCE, TREE, make_document, small_config
