@@ -43,7 +43,7 @@ class FrozenCausalLM:
 
     @property
     def device(self) -> torch.device:
-        """Where embeddings enter; layers may live elsewhere under a device_map."""
+        """Device of the embeddings; layers may be elsewhere under a device_map."""
         return torch.device(self.network.get_input_embeddings().weight.device)
 
     @property
@@ -78,7 +78,7 @@ class FrozenCausalLM:
         return embeddings_Td
 
     def logits(self, embeddings_ND: Tensor, position_N: Tensor, keep_H: Tensor) -> Tensor:
-        """With the attention the architecture came with: what the fast evaluation is held against."""
+        """With the attention the architecture came with: the reference for the fast evaluation."""
         mask = torch.ones(1, len(embeddings_ND), dtype=torch.long, device=embeddings_ND.device)
         output = self.network(
             inputs_embeds=embeddings_ND[None],
@@ -96,7 +96,7 @@ class FrozenCausalLM:
     ) -> Tensor:
         """NLL [B, H] in nats of `targets_H` after the last H of each row's L entries, in float32.
 
-        What the entries attend to besides each other is said by `plans`, one for all rows or each its own.
+        `plans` give what the entries attend to besides each other, one for all rows or one per row.
         Only the last H entries go through the output head, and logits are in memory a chunk at a time.
         """
         # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
@@ -136,7 +136,7 @@ class FrozenCausalLM:
 
 @contextmanager
 def _attention(network: PreTrainedModel, name: str) -> Iterator[None]:
-    """The network with another attention function for as long as this lasts."""
+    """The network with another attention function while the context is open."""
     own = network.config.get_text_config()._attn_implementation
     network.set_attn_implementation(name)
     try:

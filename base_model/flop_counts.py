@@ -1,11 +1,11 @@
-"""Size of a base model and of the work it is given, as FLOP counts need them."""
+"""FLOP counts: size of a base model and of the work it is given."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the base model has to do: entries through its layers, through its head, and attended pairs."""
+    """Work of the base model: entries through its layers, through its head, and attended pairs."""
 
     num_recomputed: int = 0
     num_read: int = 0
@@ -21,7 +21,7 @@ class Work:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What FLOP counts need: parameters per entry in the layers and the head, layers times width."""
+    """Model size: parameters per entry in the layers and the head, layers times width."""
 
     num_layer_parameters: int
     num_head_parameters: int

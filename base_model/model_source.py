@@ -1,4 +1,4 @@
-"""Where a base model comes from: an alias, a local folder or a hub id, resolved to one local folder.
+"""Model source: an alias, a local folder or a hub id, resolved to one local folder.
 
 Resolving needs no weights in memory, so the driver of a run can name, hash and plan for a model that only
 its actors load. Hashes are taken over the files, because the files are what determines a label.
@@ -113,7 +113,7 @@ def resolve_model(name: str, revision: str | None = None) -> ModelSource:
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: $MCTRACE_CACHE, else the user's cache folder."""
+    """Folder of converted models: $MCTRACE_CACHE, else the user's cache folder."""
     base = os.environ.get("MCTRACE_CACHE")
     if base:
         return Path(base)

@@ -31,14 +31,15 @@ _STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "encodings", 
 """Installed packages, tests, character tables and the prose that has a name of its own."""
 PYDOC_TOPICS = "pydoc-topics"
 RECALL = "recall:"
-"""Before any other path or name: documents that plant facts in its texts and ask for them (`recall.py`)."""
+"""Before any other path or name: documents that plant facts in its texts and ask for them
+(`recall_documents.py`)."""
 _SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX))
 _NUM_EXAMPLES = 3
 
 
 @dataclass
 class Skipped:
-    """What was left out of a corpus: how often for each reason, and the first few of each by name."""
+    """Documents left out of a corpus: a count per reason, and the first few of each by name."""
 
     strict: bool = False
     """stop at what cannot be read instead of counting it"""
@@ -51,9 +52,9 @@ class Skipped:
             self.examples[reason].append(source)
 
     def add_unreadable(self, reason: str, source: str) -> None:
-        """Counts a file or line of which no text can be made. Raises InputError where that must not be."""
+        """Count a file or line that cannot be read as text. Raises InputError when `strict`."""
         if self.strict:
-            raise InputError(f"{source}: {reason}; mend it, or leave it out without corpus.strict")
+            raise InputError(f"{source}: {reason}; fix it, or skip it by turning corpus.strict off")
         self.add(reason, source)
 
     def __bool__(self) -> bool:

@@ -20,7 +20,7 @@ from mctrace.errors import InputError
 
 @dataclass(frozen=True)
 class Document:
-    """A tokenised document with its place among the splits."""
+    """Tokenised document with its split."""
 
     document_id: str
     source: str
@@ -52,7 +52,7 @@ def read_documents(
     """Tokenised documents in seeded order, at most `config.limit` with every split represented.
 
     With a limit each split has a quota (at least one), so a small run still has something to validate and
-    test on; documents beyond their split's quota are passed over. Raises InputError when nothing is left, or
+    test on; documents beyond their split's quota are skipped. Raises InputError when nothing is left, or
     when one of the splits that the caller `needs` stays empty.
     """
     quotas = _quotas(config)

@@ -1,6 +1,6 @@
-"""Texts that are read when they are wanted, in pieces: a corpus is a list of places, not of contents.
+"""Texts read lazily, in pieces: a corpus is a list of files and lines, not of their contents.
 
-However large a file is, a piece of it is all that has to be in memory at once.
+However large a file is, only one piece of it is in memory at a time.
 """
 
 import codecs
@@ -15,7 +15,7 @@ _PIECE_CHARACTERS = 2**16
 
 
 class UnreadableTextError(Exception):
-    """Why no text can be made of a file or a line; its message is the reason alone."""
+    """A file or line is not readable as text; the message is the reason alone."""
 
 
 class SourceText(Protocol):
@@ -25,7 +25,7 @@ class SourceText(Protocol):
     def source(self) -> str: ...
 
     def pieces(self) -> Iterator[str]:
-        """The text in order, cut anywhere; every call reads it anew. Raises UnreadableTextError."""
+        """The text in order, cut at any character; every call reads it again. Raises UnreadableTextError."""
         ...
 
 
@@ -36,7 +36,7 @@ def whole_text(text: SourceText) -> str:
 
 @dataclass(frozen=True)
 class TextInMemory:
-    """A text that was made, not read."""
+    """Generated text."""
 
     source: str
     text: str

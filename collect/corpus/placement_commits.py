@@ -1,10 +1,9 @@
 """Placements committed before anything of their documents is measured, so that no two drivers disagree.
 
-Drivers plan at the same time, and neither knows what the other has just read. So what a driver intends, which
-document is in which split, becomes part of the store first: as one part whose id is the number of placements
-parts before it. Of two drivers that stand upon the same placements only one can commit that id; the other one
-looks again, among what was placed meanwhile, for near-duplicates of its own documents, and moves those of its
-own that have any.
+Drivers plan at the same time, and neither knows what the other has just read. So each driver commits first
+which document is in which split: one part whose id is the number of placement parts before it. Of two
+drivers that start from the same placements only one can commit that id; the other one searches the new
+placements for near-duplicates of its own documents, and moves those of its own that have any to their split.
 """
 
 import io
@@ -39,9 +38,10 @@ def known_placements(store: Store | None) -> dict[str, Placement]:
 def commit_placements(
     store: Store, documents: Mapping[str, Document], config: CorpusConfig, run_id: str, left_out: Skipped
 ) -> dict[str, Document]:
-    """The documents as they are placed in the store from now on, whoever else places some at this moment.
+    """Commit the documents' placements and return the documents as the store now places them.
 
-    A document that has come to stand between two splits is left out; `left_out` hears of it.
+    Safe against other drivers that do the same at the same time. A document that has become a near-duplicate
+    of documents in two splits is left out and counted in `left_out`.
     """
     version = store.at()
     known, seen = _placements_at(version), version.part_ids
@@ -55,7 +55,10 @@ def commit_placements(
         version = store.at()
         known |= _placed_meanwhile(version, seen)
         seen = version.part_ids
-    raise StoreError(f"cannot place documents in {store.location.uri}: other drivers were always first")
+    raise StoreError(
+        f"cannot place documents in {store.location.uri}: other drivers were always first; run the same "
+        "command again"
+    )
 
 
 def _placements_at(version: StoreVersion) -> dict[str, Placement]:
@@ -63,7 +66,7 @@ def _placements_at(version: StoreVersion) -> dict[str, Placement]:
 
 
 def _placed_meanwhile(version: StoreVersion, seen: Collection[str]) -> dict[str, Placement]:
-    """Of the parts that are new: read one by one, since every look of this driver is a race."""
+    """Placements of the parts committed since `seen`, read one by one: faster than a query, in a race."""
     found: dict[str, Placement] = {}
     for part in (c.part for c in version.listed):
         if part.kind == KIND and part.part_id not in seen:
@@ -124,7 +127,7 @@ def _next_id(version: StoreVersion) -> str:
 
 
 def _commit_first(store: Store, part: Part) -> bool:
-    """Whether this driver's part is the one that counts under its id."""
+    """Commit `part`; True when it, not another driver's, is the one listed under its id."""
     store.commit([part])
     counts = next(c.part for c in store.at().listed if c.part.part_id == part.part_id)
     return counts.folder == part.folder

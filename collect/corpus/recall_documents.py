@@ -1,16 +1,15 @@
-"""Documents where memory matters: facts planted in real text and asked for thousands of tokens later.
+"""Recall documents: facts planted in real text and asked for thousands of tokens later.
 
 A carrier (a stretch of somebody's prose or source code) gets facts between its paragraphs, in its first
-half: some are asked for at the end, as many are distractors that say the same of somebody else. Each
+half: some are asked for at the end, as many are distractors that state the same of somebody else. Each
 question words the fact anew and ends at least one refocus before its answer begins, so that a policy that
-reads the question has time to bring the fact back. Answers word it a third way, but for the value, which
-nothing but the fact can tell. What stands in between are the next questions and earlier answers: nearly
-half of the tokens at a document's end are answers, so that what a context has to say about them is most of
-what it is worth there. Where that leaves too little time, words of the carrier's end fill it, and they
-stand nowhere else: of text that is repeated, bringing back the original would gain more than bringing back
-a fact.
+reads the question has time to bring the fact back. Answers use a third wording and repeat only the
+value, which nothing but the fact predicts. Between a question and its answer stand the next questions and
+earlier answers: nearly half of the tokens at a document's end are answers, so that a context's value there is
+mostly what it holds about them. Where that leaves too little time, words from the carrier's end fill it; they
+occur nowhere else, because expanding the original of repeated text would gain more than expanding a fact.
 
-Everything follows from the carrier's name: the same text gives the same document on every machine.
+Seeded by the carrier's name: the same text gives the same document on every machine.
 """
 
 import re
@@ -151,8 +150,8 @@ def recall_texts(name: str, carrier: str) -> Iterator[RecallText]:
 def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
     """The document that `paragraphs` carry: facts in the first half of its body, then questions and answers.
 
-    Words of the paragraphs after the body fill the time that is missing between a question and its answer.
-    Where there are too few of them, they come again.
+    Words of the paragraphs after the body fill the missing time between a question and its answer.
+    Where there are too few of them, they repeat.
     """
     generator = generator_for("recall", name)
     facts = _facts(generator, NUM_QUESTIONS + NUM_DISTRACTORS)

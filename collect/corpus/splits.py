@@ -32,7 +32,8 @@ def split_of(split_group: str, config: CorpusConfig) -> str:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a document stands: kept in the store, so that later runs find its near-duplicates.
+    """Near-duplicate group, split and signature of a document: stored, so that later runs find
+    near-duplicates.
 
     `split_group` is the id of the first document of its near-duplicate group, `minhash` the signature of its
     token 8-grams.
@@ -44,7 +45,7 @@ class Placement:
 
 
 class SplitAssigner:
-    """Gives each document its near-duplicate group and split; knows the documents already in the store."""
+    """Assign near-duplicate groups and splits, consistently with the documents already in the store."""
 
     def __init__(self, config: CorpusConfig, known: Mapping[str, Placement]) -> None:
         self._config = config
@@ -55,14 +56,14 @@ class SplitAssigner:
 
     @property
     def bands(self) -> tuple[int, int]:
-        """How many bands of how many values of a signature are compared; documents that share a whole one
-        are near-duplicates."""
+        """Number of bands of a signature and values per band; documents that share a whole band are
+        near-duplicates."""
         return int(self._index.b), int(self._index.r)
 
     def place(self, identity: str, tokens: npt.NDArray[np.int32]) -> Placement | None:
-        """The placement of a document; the same answer for the same document ever after.
+        """The placement of a document; later calls for the same document give the same one.
 
-        None for one that stands between two splits: it is a near-duplicate of documents on both sides.
+        None for a near-duplicate of documents in two splits.
         """
         if identity in self._placed:
             return self._placed[identity]
@@ -70,7 +71,8 @@ class SplitAssigner:
         return self.place_as(identity, alone)
 
     def place_as(self, identity: str, intended: Placement) -> Placement | None:
-        """The same for a document that is placed as `intended` where none of those placed already is near."""
+        """Placement of a document: `intended`, or the split of its near-duplicates among those placed
+        already."""
         if identity not in self._placed:
             near = sorted(self._index.query(_as_minhash(intended.minhash)))
             if len({self._placed[one].split for one in near}) > 1:

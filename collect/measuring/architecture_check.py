@@ -1,10 +1,10 @@
-"""Whether an architecture can be evaluated at all: its labels on kept keys and values must be the naive ones.
+"""Architecture check: labels computed on kept keys and values must equal the naive evaluator's.
 
 The evaluator calls a model's layers in its own way (embeddings in, shared keys and values, a local window
-that counts entries). An architecture that does something else with them would give wrong labels without a
-word. So before any work a small model of the same configuration, with random weights large enough for every
-part to matter, is held against its own plain forward pass: in float32, where nothing but arithmetic noise may
-differ, and in the run's dtype on the run's device, where the kernels are the ones that will be used.
+that counts entries). An architecture that does something else with them would silently give wrong
+labels. So before any work a small model of the same configuration, with random weights large enough for every
+part to matter, is compared with its own plain forward pass: in float32, where nothing but arithmetic noise
+may differ, and in the run's dtype on the run's device, where the kernels are the ones that will be used.
 """
 
 import copy

@@ -1,7 +1,7 @@
-"""How well the windowed estimator agrees with the exact one on the same actions.
+"""Agreement of the windowed estimator with the exact one on the same actions.
 
 Expands and collapses, and levels, differ in size and sign, so agreement is taken within (action, node_level)
-and pooled by their numbers: a ranking that only tells levels apart earns nothing.
+and pooled by their numbers: a ranking that only separates levels scores nothing.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 _TOP_SHARE = 0.1
 _FEWEST = 4
-"""labels of a stratum below which ranks say nothing"""
+"""fewest labels of a stratum for rank statistics"""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ each edit then runs [edit ... last cursor + H) on top of them, and its effect is
 
     delta_nll[t] = nll_after[t] - nll_before[t]        for t in [first_token, last cursor + H)
 
-in nats per token, raw and signed. The slow definition it must equal is in `naive.py`; which entries run is
-planned in `passes.py`.
+in nats per token, raw and signed. The slow definition it must equal is in `naive_evaluator.py`; which
+entries run is planned in `forward_passes.py`.
 
 Shapes: T tokens of the document, N entries, d embedding width, B edits of one pass, L entries that a row
 runs, H tokens whose loss is read.
@@ -32,7 +32,7 @@ from mctrace.errors import ModelError
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the unedited context gives: per-token NLL [H] from the first cursor on, its keys and values, and
+    """Results of the unedited context: per-token NLL [H] from the first cursor on, its keys and values, and
     if asked for the attention its reading entries pay each entry [N - 1] (the last entry does not run)."""
 
     nll_H: Tensor
@@ -42,7 +42,7 @@ class Baseline:
 
 @dataclass
 class Batching:
-    """How many entries a pass may run at once; remembers where memory ended."""
+    """Number of entries a pass may run at once; lowered when memory runs out."""
 
     tokens: int
 

@@ -2,7 +2,7 @@
 
 What the source documents' `compute_expand_utility` and `compute_collapse_utility` do, one full forward pass
 per action and snapshot, without any cache and with the model's own attention. Tests, benchmarks and the check
-of a new architecture hold the evaluator against it; no label comes from here.
+of a new architecture compare the evaluator with it; no stored label comes from here.
 """
 
 import torch
@@ -28,7 +28,7 @@ def naive_delta_nll(
 def naive_drop_delta_nll(
     model: FrozenModel, document: DocumentTree, snapshot: LODMap, node: Node, horizon: int
 ) -> Tensor:
-    """The same when the entries of `node` are left out."""
+    """Per-token delta_nll [horizon] of leaving out the entries of `node`, nats per token."""
     entries = snapshot.extended(snapshot.cursor + horizon).entries
     first, end = snapshot.tree.span(node)
     stays_N = (entries.end_token_N <= first) | (entries.first_token_N >= end)

@@ -1,6 +1,6 @@
-"""Everything that is measured on one planned trajectory: baseline, actions, audits, controls, joint edits.
+"""Measurement of one work unit: baseline, then its actions, audits, controls, joint edits or attention.
 
-Tensors in, values out; what is written of them is `measuring.py`'s business.
+Tensors in, values out; `worker.py` writes them as rows.
 """
 
 from collections import defaultdict
@@ -76,7 +76,7 @@ class NoiseFloor:
 def measure_unit(
     model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
 ) -> UnitMeasurement:
-    """The baseline, then every edit by the estimator it was planned with."""
+    """Measure the baseline, then every edit by the estimator it was planned with."""
     trajectory = unit.trajectory
     wants_attention = isinstance(unit, PlannedAttention)
     baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
@@ -123,7 +123,7 @@ def audit_pairs(unit: WorkUnit, measurement: UnitMeasurement) -> list[LabelPair]
 def measure_noise(
     model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
 ) -> NoiseFloor | None:
-    """How far labels of this trajectory move when nothing about them changes; None without a finite loss.
+    """Largest change of this trajectory's labels when nothing about them changes; None without a finite loss.
 
     A no-op runs half the context again on kept keys and values; some actions are measured one at a time and
     then in batches.

@@ -1,8 +1,8 @@
-"""A probe of one worker: what its model, on its device, makes of a small seeded trajectory.
+"""Probe of one worker: its model's values, on its device, for a small seeded trajectory.
 
 Random weights, a wrong dtype and a broken device give labels that look like any others. So before a run
 measures anything, every worker measures the same trajectory, which depends on the tokenizer alone, and its
-labels are held against the other workers' and an earlier run's (`agreement.py`).
+labels are compared with the other workers' and an earlier run's (`worker_agreement.py`).
 """
 
 import math
@@ -36,7 +36,7 @@ _GISTS = 4
 
 @dataclass(frozen=True)
 class Probe:
-    """What one worker found; the same seeded numbers in, so the same values out but for arithmetic."""
+    """Values of one worker; equal to other workers' up to the order of arithmetic."""
 
     nll: float
     """mean loss of the trajectory's tokens, nats"""
@@ -79,7 +79,7 @@ def largest_difference(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far the largest is from the smallest; infinite where only some are numbers, 0 where none is."""
+    """Largest minus smallest; infinite where only some are numbers, 0 where none is."""
     numbers = [value for value in values if not math.isnan(value)]
     if len(numbers) < len(values):
         return math.inf if numbers else 0.0

@@ -1,4 +1,4 @@
-"""The plan of a run: every trajectory of every document, with an id made of all that determines its labels.
+"""Plan of one document: cursors, LOD maps and sampled actions of its trajectories, and side measurements.
 
 Planning needs tokens and hashes, no weights. The same documents, configuration and hashes give the same plan
 everywhere, so resuming is a set difference: planned ids minus the ledger's.
@@ -34,11 +34,11 @@ from mctrace.seeding import generator_for
 
 
 class MapMaker(Protocol):
-    """Whoever knows the maps of the policy `lensnet`, which no arithmetic can tell (`on_policy.py`)."""
+    """Source of the maps of the policy `lensnet`, which need model weights (`lensnet_policy.py`)."""
 
     @property
     def identity(self) -> str:
-        """A hash of everything that its maps depend on besides the document and what measures it."""
+        """Hash of everything that its maps depend on besides document and base model."""
         ...
 
     def head_map(

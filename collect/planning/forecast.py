@@ -1,4 +1,4 @@
-"""What a run will cost, from what its plan says and one timed trajectory."""
+"""Forecast of a run's cost, from the counts of its plan and one timed trajectory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def forecast(
 
 
 def total_work(plan: Sequence[WorkUnit], batch_tokens: int) -> Work:
-    """What the base model has to do for all of `plan`, in passes of `batch_tokens` entries."""
+    """Work of the base model for all of `plan`, in passes of `batch_tokens` entries."""
     return sum((unit.work(batch_tokens) for unit in plan), start=Work())
 
 

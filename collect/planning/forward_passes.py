@@ -1,4 +1,4 @@
-"""Which entries the base model has to run for a baseline and for each edit: the plan, without the model.
+"""Forward passes of a baseline and its edits: which entries the base model runs, planned without the model.
 
 Everything before an edit is the same in the counterfactual, so its keys and values come from the baseline's
 cache. What remains is one pass over [edit ... last cursor + H), which serves every cursor of the trajectory
@@ -9,7 +9,7 @@ Several edits share a batch when their rows can be made equally long without pad
 beginning at the earliest edit of the group, windowed ones as they are. What a row computes of its own edit
 never depends on the others.
 
-`mctrace plan` adds up these counts, the evaluator runs them; there is no second bookkeeping.
+`mctrace plan` adds up these counts, the evaluator runs them; nothing is counted twice.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _MAX_WASTE = 0.1
 
 @dataclass(frozen=True)
 class Row:
-    """What runs for one edit; indices of entries are those of the baseline.
+    """Entries that run for one edit; indices are those of the baseline.
 
     [crop, kept_first), with the edit in there, then [kept_end, last_run). Entries [0, crop) and
     [kept_first, kept_end) come from the baseline's cache.
@@ -89,7 +89,7 @@ class Pass:
         return Work(self.num_entries, len(self.rows) * self.num_read, pairs)
 
     def renumbered(self, indices: Sequence[int]) -> "Pass":
-        """The same pass with its members named by what they are at `indices`."""
+        """The same pass with its members renumbered by `indices`."""
         return replace(self, rows=tuple(replace(row, member=indices[row.member]) for row in self.rows))
 
     def joined_by(self, other: "Pass", batch_tokens: int) -> "Pass | None":

@@ -1,8 +1,8 @@
-"""Where a LensNet leads: its scores for a document that is being read, and the maps it arrives at.
+"""Trajectory policy `lensnet`: LOD maps that a LensNet's refocuses arrive at, and the scores behind them.
 
 The one place that turns a checkpoint into scores outside of training. Closed-loop evaluation asks it at every
-refocus; the trajectory policy `lensnet` lets it refocus for a while and measures labels where it ends, with
-noise on its scores, so that the next round of training sees what the last one would have shown.
+refocus; the trajectory policy `lensnet` runs some refocuses and measures labels on the resulting map, with
+noise on the scores, so that the next round of training covers maps that the last one's LensNet would show.
 
 Shapes: N entries, d embedding width of the base model.
 """
@@ -71,7 +71,7 @@ def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False)
 
 @dataclass(frozen=True)
 class OnPolicyConfig:
-    """How far a LensNet leads before labels are measured, and how freely."""
+    """Refocuses before labels are measured: how many, within which budget, with how much noise."""
 
     budget: int
     """positions of its working context after each refocus"""
@@ -91,14 +91,15 @@ class OnPolicyMaps:
 
     @property
     def identity(self) -> str:
-        """A hash of the checkpoint and of how it is let lead, so of all that is its own about the maps."""
+        """Hash of the checkpoint and the refocus settings: of all that determines the maps besides the
+        document."""
         scorer = {"checkpoint": self._scorer.checkpoint_hash, "balances": self._scorer.balances}
         return part_digest({**scorer, **asdict(self._config)})
 
     def head_map(
         self, document: Document, tree: TreeShape, start: int, cursor: int, *key: str | int
     ) -> LODMap:
-        """The map at `cursor` after some refocuses from a recency map; chance, if any, comes from `key`."""
+        """The map at `cursor` after some refocuses from a recency map; noise, if any, is seeded by `key`."""
         first = max(start + tree.block_size, cursor - self._config.num_refocuses * tree.block_size)
         config, embeddings = self._config, self._document_tree(document, tree).embeddings
 
@@ -124,6 +125,6 @@ class OnPolicyMaps:
 def embed_document(
     model: FrozenCausalLM, gistnet: GistNet, document: Document, tree: TreeShape
 ) -> DocumentTree:
-    """A document as the model sees it: its tokens and the embeddings of every level."""
+    """Document tree: the tokens and the embeddings of every level."""
     tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
     return DocumentTree(tokens_T, build_tree(gistnet, model.embed(tokens_T), tree))

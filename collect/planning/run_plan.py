@@ -1,4 +1,4 @@
-"""The plan of a whole run: every trajectory of every document, and which of them the store lacks."""
+"""Plan of a whole run: the work units of all documents, and which of them the store lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from mctrace.gists.network.loading import load_gistnet
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a run would measure, and the documents it needs for that."""
+    """Everything a run would measure, and the documents it needs."""
 
     documents: dict[str, Document]
     units: tuple[WorkUnit, ...]
@@ -37,19 +37,19 @@ class RunPlan:
         return sum(isinstance(unit, PlannedTrajectory) for unit in self.units)
 
     def of_documents(self, documents: dict[str, Document]) -> "RunPlan":
-        """The same plan for those documents alone, placed as they are now."""
+        """The plan restricted to `documents`, with their present placements."""
         kept = tuple(unit for unit in self.units if unit.document_id in documents)
         return replace(self, documents=documents, units=kept)
 
     def exactly(self) -> "RunPlan":
-        """The same plan with every action measured exactly, and so under other part ids."""
+        """The plan with every action measured exactly, and so under other part ids."""
         return replace(self, units=tuple(unit.exactly() for unit in self.units))
 
     def missing(self, store: Store | None) -> list[WorkUnit]:
         """Planned units the ledger does not list; all of them where there is no store yet.
 
-        Where the store lacks a part that a run only brings along, a document, the embedding table or the
-        vocabulary, though all that needs it was measured, one unit is measured again for it.
+        Where the store lacks a part that accompanies units (a document, the embedding table or the
+        vocabulary), though all units that need it were measured, one unit is measured again for it.
         """
         done = store.at().part_ids if store else frozenset()
         missing = [unit for unit in self.units if unit.part_id not in done]
@@ -61,7 +61,7 @@ class RunPlan:
         return [*missing, *(brings[document_id] for document_id in sorted(lacking))]
 
     def num_done(self, store: Store | None) -> int:
-        """How many of the planned units the ledger lists."""
+        """Number of planned units that the ledger lists."""
         done = store.at().part_ids if store else frozenset()
         return sum(unit.part_id in done for unit in self.units)
 

@@ -1,4 +1,4 @@
-"""Trajectories from outside: LOD maps that somebody's live runtime logged, validated hard on entry.
+"""Import of trace files: LOD maps logged by a live runtime, strictly validated.
 
 One row of the Parquet file is one trajectory (FORMAT.md, "Trace files"): the document's token ids, or the id
 of a document the store has, and the map the runtime showed. A row that is not exactly right is left out with
@@ -48,7 +48,7 @@ TRACES = pa.schema(
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row of a trace file that was not taken. Rows count from 0."""
+    """Rejected row of a trace file. Rows count from 0."""
 
     row: int
     source: str | None
@@ -57,7 +57,7 @@ class RejectedRow:
 
 @dataclass(frozen=True)
 class TracePlan:
-    """What a trace file asks for, and the rows of it that cannot be taken."""
+    """Plan of a trace file, and its rejected rows."""
 
     plan: RunPlan
     num_rows: int

@@ -1,4 +1,4 @@
-"""What a run finds out before it measures: its noise floor, and whether the windowed estimator may be used.
+"""Calibration of a run before it measures: the windowed estimator against the exact one, and the noise floor.
 
 The calibration's answer changes the plan, so it is taken once and kept in the runs it decided: the same
 command resumes under the same plan.
@@ -29,7 +29,7 @@ from mctrace.seeding import generator_for
 CALIBRATION_ACTIONS = 100
 """actions measured both ways before a windowed run, as far as the plan has that many"""
 _MIN_TRAJECTORIES = 8
-"""whose actions a calibration is drawn from, so that several documents are heard"""
+"""fewest trajectories whose actions a calibration is drawn from, so that several documents take part"""
 _NOISE_ACTIONS = 3
 """wanted of the trajectory on which the noise floor is measured"""
 _CONTEXT_KEYS = (
@@ -37,7 +37,7 @@ _CONTEXT_KEYS = (
     "recency_level_tokens", "train_wc_length", "random_variant_iterations", "protected_tail",
     "estimator_window",
 )  # fmt: skip
-"""what decides how the contexts look that a calibration speaks for"""
+"""settings that determine the contexts a calibration is valid for"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class RunChecks:
 
 
 def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
-    """A hash of what decides how well the windowed estimator does, and not of which documents there are: a
-    corpus that grows keeps the estimator its first labels were measured with."""
+    """Hash of all that determines the windowed estimator's quality, without the documents: a growing corpus
+    keeps the estimator its first labels were measured with."""
     settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
     return part_digest(
         {
@@ -68,7 +68,7 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
 
 
 def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> EstimatorAgreement | None:
-    """What the first run with these settings found."""
+    """Calibration of the first run with these settings; None when there was none."""
     if store is None or not plan.is_windowed:
         return None
     query = (
@@ -80,7 +80,7 @@ def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig)
 
 
 def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
-    """What the base model has to do for `calibrate`."""
+    """Work of the base model for `calibrate`."""
     return sum((item.unit.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
 
 
@@ -94,7 +94,8 @@ def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> Estimat
 
 
 def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_spearman: float) -> RunPlan:
-    """The plan itself, or its exact form when the calibration is below `min_spearman` or says nothing."""
+    """The plan itself, or its exact form when the calibration is below `min_spearman` or has no rank
+    correlation."""
     if not plan.is_windowed or calibration is None:
         return plan
     passed = calibration.spearman is not None and calibration.spearman >= min_spearman
@@ -104,7 +105,7 @@ def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_
 def measure_noise_floor(
     workers: WorkerPool, plan: RunPlan, remaining: Sequence[WorkUnit]
 ) -> NoiseFloor | None:
-    """Measured on a trajectory with several actions, the shortest of them; None when none has any."""
+    """Measure it on a trajectory with several actions, the shortest of them; None when none has any."""
     labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
     most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
     if not most:
@@ -148,7 +149,7 @@ def _compared(plan: RunPlan, planned: LabelledTrajectory, chosen: Sequence[int])
 
 
 def _is_enough(pool: Sequence[tuple[LabelledTrajectory, int]], plan: RunPlan) -> bool:
-    """Whether no stratum of the plan has less than its even share in the pool while it could have more."""
+    """True when every stratum of the plan has its even share in the pool, or all the plan has of it."""
     wanted = Counter(_stratum(p, i) for p in _labelled(plan) for i in range(len(p.actions)))
     share = -(-CALIBRATION_ACTIONS // max(1, len(wanted)))
     have = Counter(_stratum(*one) for one in pool)

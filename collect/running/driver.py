@@ -1,6 +1,6 @@
-"""A collection run: leave out what the ledger has, measure the rest, commit as it comes.
+"""Driver of a collection run: skip what the ledger lists, measure the rest, commit as results come.
 
-The flow is one loop. Whatever stops it, the ledger lists exactly what is whole, and the same command goes on
+The flow is one loop. Whatever stops it, the ledger lists complete parts only, and the same command resumes
 from there.
 """
 
@@ -47,8 +47,8 @@ MOST_WAITING = 64
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did, in counts, seconds of wall time and bytes. `predicted` was said after the first
-    trajectory came in; it and `checks` are None for a run that had nothing to do."""
+    """Results of a run in counts, seconds of wall time and bytes. `predicted` is the forecast made after the
+    first unit; it and `checks` are None for a run that had nothing to do."""
 
     num_planned: int
     run_id: str | None = None
@@ -81,12 +81,12 @@ def run_collection(
     left_out: Skipped,
     progress: Progress,
 ) -> RunSummary:
-    """Measures what is missing and commits it part by part; measures nothing twice, but for
-    trajectories whose document or tables the store lacks (`RunPlan.missing`). `left_out` hears of documents
-    that another driver's have come to stand between (`placing`).
+    """Measure what is missing and commit it part by part; nothing is measured twice except
+    units whose document or tables the store lacks (`RunPlan.missing`). `left_out` counts documents
+    that another driver's placements exclude (`placement_commits.py`).
 
-    Before anything is measured every worker takes the same probe; where they disagree with each other, or
-    with an earlier run of the same model, that is a CollectError.
+    Before anything is measured every worker takes the same probe. Raises CollectError where they disagree
+    with each other or with an earlier run of the same model.
 
     An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
     committed until then stays.
@@ -156,7 +156,7 @@ def _recorded(
         if summary.num_not_finite == summary.num_trajectories > 0:
             raise _no_losses(plan.provenance.dtype)
     except BaseException as error:
-        # What went wrong first is what must be heard: a full disk takes no last row either.
+        # The first error must be reported: a full disk takes no end row either.
         with contextlib.suppress(OSError):
             record_end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
@@ -165,7 +165,7 @@ def _recorded(
 
 
 def _has_losses(store: Store, plan: RunPlan) -> bool:
-    """Whether any trajectory of this model, in this dtype and with these gists, has a finite loss."""
+    """True when a stored trajectory of this model, dtype and GistNet has a finite loss."""
     query = (
         "select 1 as found from stored_trajectories where model_hash = ? and gist_hash = ? and dtype = ? "
         "and baseline_status is distinct from 'not finite' limit 1"
@@ -183,7 +183,7 @@ def _no_losses(dtype: str) -> CollectError:
 
 
 class _Commits:
-    """Commits parts as they come, several at once where they come faster than commits should be made."""
+    """Commit parts as they come, several at once where they come faster than commits should be made."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -43,7 +43,7 @@ QUEUE_DEPTH = 2
 
 @dataclass(frozen=True)
 class _Joined:
-    """What an actor says of itself once its model is loaded."""
+    """Report of an actor once its model is loaded."""
 
     node_id: str
     model_size: ModelSize
@@ -52,7 +52,7 @@ class _Joined:
 
 
 class WorkerActor:
-    """A worker in a process of its own, which loads its model when it is told to join."""
+    """A worker in a process of its own, which loads its model in `join`."""
 
     def __init__(self, context: RunContext, num_threads: int) -> None:
         self._context, self._num_threads = context, num_threads
@@ -156,7 +156,7 @@ class RayPool:
         retries: deque[tuple[WorkItem, int]],
         in_flight: dict[ray.ObjectRef, _InFlight],
     ) -> bool:
-        """Gives actors that have joined work; whether there is no more to give."""
+        """Hand work to actors that have joined; True when none is left."""
         load = {
             slot: sum(job.slot == slot for job in in_flight.values())
             for slot in self._actors.keys() - self._joining.values()
@@ -290,7 +290,7 @@ def _start_ray(config: RayConfig) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError or ValueError when nobody listens at HOST:PORT: Ray would ask for many minutes."""
+    """Raises OSError or ValueError when nobody listens at HOST:PORT: Ray would retry for many minutes."""
     place = urlsplit(address if "://" in address else f"ray://{address}")
     if place.hostname is None or place.port is None:
         raise ValueError("it is not HOST:PORT")

@@ -1,4 +1,4 @@
-"""What the store remembers of a run: a row when it starts and one when it ends, with hashes and versions."""
+"""Run records in the store: a row when a run starts and one when it ends, with hashes and versions."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def new_run_id() -> str:
 def run_row(
     context: RunContext, source: ModelSource, resolved_config: str, checks: RunChecks
 ) -> Mapping[str, object]:
-    """What start and end rows of a run have in common."""
+    """Columns that the start and end rows of a run share."""
     return {
         "run_id": context.run_id,
         "model_name": source.name,

@@ -1,7 +1,7 @@
-"""Whether a store's folder is one and the same on every node of a cluster: tried, not believed.
+"""Check, by writing and reading, that every node of a cluster sees the same store folder.
 
-The driver leaves a file with a secret in it; each node reads it and leaves one of its own, which the driver
-must then see. A path that only happens to exist everywhere passes neither.
+The driver writes a file with a secret in it; each node reads it and writes one of its own, which the driver
+must then see. A path that merely exists everywhere fails.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from mctrace.errors import ConfigError
 
 _QUESTION = "question"
 _PATIENCE = 10.0
-"""Seconds until what one node wrote must be seen by another: network file systems remember what they saw."""
+"""Seconds until what one node wrote must be seen by another: network file systems cache."""
 
 
 def refuse_unshared(folder: Path, nodes: Iterable[str], ask: Callable[[Path, Iterable[str]], object]) -> None:

@@ -1,4 +1,4 @@
-"""What every token id reads as, kept in the store so that it can be read and asked without the base model.
+"""Vocabulary part: the text of every token id, stored so that SQL can read tokens without the base model.
 
 Most ids have a text. Byte-level tokenizers also have ids for parts of characters: those have bytes, and only
 together a text.
@@ -53,8 +53,8 @@ def cut_bytes(piece: str, text: str) -> bytes | None:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """How byte-level tokenizers since GPT-2 write bytes: those that print as they are, the others in order
-    from U+0100.
+    """Byte-to-character table of byte-level tokenizers since GPT-2: those that print as they are, the others
+    in order from U+0100.
     """
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printing]

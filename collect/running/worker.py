@@ -1,7 +1,7 @@
-"""One worker's job: a planned trajectory in, a written part out.
+"""One worker's job: a unit of work in, a written part out.
 
 A worker holds the frozen model and the GistNet and knows where the store is; the same code runs inside a Ray
-actor and in-process. It writes parts but never commits: that is the driver's.
+actor and in-process. It writes parts and leaves committing to the driver.
 """
 
 import time
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -31,6 +30,7 @@ from mctrace.collect.measuring.unit_measurement import (
     measure_unit,
 )
 from mctrace.collect.measuring.worker_probe import Probe, measure_probe
+from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
 from mctrace.collect.planning.work_units import (
     LabelledTrajectory,
@@ -44,12 +44,11 @@ from mctrace.datasets.store.cursor_means import mean_columns
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.provenance import Provenance
-from mctrace.gists.network.gistnet import build_tree
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every worker of a run is told: plain values, so that they travel."""
+    """Settings that every worker of a run receives: plain values, so that they can be sent."""
 
     run_id: str
     store_uri: str
@@ -72,7 +71,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Finished:
-    """A measured item: parts written but not yet committed, what it took and what was run for it."""
+    """Measured item: parts written but not yet committed, with counts and seconds."""
 
     item: WorkItem
     parts: tuple[Part, ...] = ()
@@ -106,7 +105,7 @@ class Worker:
         return self._batching.tokens
 
     def probe(self) -> Probe:
-        """What this worker makes of the seeded probe, to hold against other workers'."""
+        """This worker's values for the seeded probe, to compare with other workers'."""
         provenance = self._context.provenance
         return measure_probe(self._model, self._gistnet, provenance.tokenizer_hash, provenance.block_size)
 
@@ -159,9 +158,8 @@ class Worker:
     def _document_tree(self, document: Document) -> DocumentTree:
         """The document's embeddings and gists; the last one is kept, since trajectories come by document."""
         if self._tree is None or self._tree[0] != document.document_id:
-            tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
-            embeddings = build_tree(self._gistnet, self._model.embed(tokens_T), self._context.provenance.tree)
-            self._tree = (document.document_id, DocumentTree(tokens_T, embeddings))
+            tree = embed_document(self._model, self._gistnet, document, self._context.provenance.tree)
+            self._tree = (document.document_id, tree)
         return self._tree[1]
 
     def _write_document(self, document: Document, tree: DocumentTree) -> Part:
@@ -280,7 +278,7 @@ def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str
 
 
 def _cursor_columns(trajectory: Trajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
-    """What labels at the collected horizon read; nothing where the effect has no number."""
+    """Mean per cursor, which labels at the collected horizon read; empty where the effect is not finite."""
     if not torch.isfinite(delta_nll_H).all():
         return {}
     values = delta_nll_H.float().cpu().numpy()

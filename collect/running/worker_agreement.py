@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.15}
 
 @dataclass(frozen=True)
 class NamedProbe:
-    """A probe, and which worker of the run found it."""
+    """Probe with the name of its worker."""
 
     worker: str
     probe: Probe
@@ -35,7 +35,7 @@ class NamedProbe:
 
 @dataclass(frozen=True)
 class WorkerAgreement:
-    """What the workers of a run agree on: the median of their probes, and how far the farthest is from it."""
+    """Agreement of a run's workers: the median of their probes, and the largest difference between them."""
 
     probe: Probe
     tolerance: float
@@ -73,7 +73,8 @@ _REMEDY = (
 
 
 def agree_on_probe(found: Sequence[NamedProbe], dtype: str) -> WorkerAgreement:
-    """What the workers agree on. Raises CollectError, naming who disagrees by how much, when they do not."""
+    """Median of the workers' probes. Raises CollectError, naming who differs by how much, when they
+    disagree."""
     for one in found:
         _refuse_infinite(one)
     noise = min((one.probe.no_op for one in found if not math.isnan(one.probe.no_op)), default=0.0)

@@ -1,4 +1,4 @@
-"""Who measures: the same worker in this process, or one per Ray actor (`cluster.py`)."""
+"""Worker pools: the protocol, and one worker in this process (one per Ray actor: `ray_pool.py`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from mctrace.datasets.store.parts import Part
 
 
 class WorkerPool(Protocol):
-    """A pool of workers behind one door."""
+    """Pool of workers of one run."""
 
     @property
     def num_workers(self) -> int: ...
@@ -20,7 +20,7 @@ class WorkerPool(Protocol):
     def batch_tokens(self) -> int: ...
 
     def probes(self) -> Sequence[NamedProbe]:
-        """What every worker makes of the seeded probe."""
+        """Values of every worker for the seeded probe."""
         ...
 
     def admit_with(self, check: Callable[[NamedProbe], None]) -> None:
