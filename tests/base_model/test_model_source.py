@@ -163,7 +163,7 @@ def test_a_damaged_tokenizer_is_refused(folder, content):
         resolve_model(str(folder)).load_tokenizer()
 
 
-def test_converted_models_are_kept_where_the_environment_says(monkeypatch, tmp_path):
+def test_converted_models_are_kept_where_the_environment_sets(monkeypatch, tmp_path):
     monkeypatch.setenv("MCTRACE_CACHE", str(tmp_path / "own"))
     assert cache_folder() == tmp_path / "own"
     monkeypatch.delenv("MCTRACE_CACHE")

@@ -192,7 +192,7 @@ def test_tied_weights_need_to_be_there_once(tmp_path, kept):
         assert torch.equal(load(tmp_path).network.get_output_embeddings().weight, table)
 
 
-def test_a_dtype_too_narrow_for_a_weight_says_so(folder):
+def test_a_dtype_too_narrow_for_a_weight_is_refused(folder):
     rewritten(folder, with_norm(torch.full((32,), 1e6)))
     with pytest.raises(ModelError, match=f"infinity in {NORM}.*try model.dtype = float32"):
         load(folder, "float16")

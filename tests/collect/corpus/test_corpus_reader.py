@@ -1,4 +1,4 @@
-"""From files to texts: what is read, in which order, and how what is left out or refused is said."""
+"""Corpus reader: which files are read, in which order, and how skipped and refused ones are reported."""
 
 import json
 import os

@@ -168,7 +168,7 @@ def test_documents_that_differ_only_beyond_max_tokens_are_the_same_document():
     assert {document.num_tokens for document in documents} == {150}
 
 
-def test_short_documents_are_left_out_and_counted_by_the_key_that_says_so():
+def test_short_documents_are_left_out_and_counted_under_their_key():
     skipped = Skipped()
     read([*texts_of(20), TextInMemory("short.txt", "short")], skipped, min_tokens=50)
     assert skipped.counts == {"shorter than corpus.min_tokens=50": 1}

@@ -28,7 +28,7 @@ NUM_PAIRS = 12
 
 
 def copies(number: int, num_tokens: int = 400) -> list[np.ndarray]:
-    """Two near-duplicates; which `number` says what they are like."""
+    """Two near-duplicates; `number` selects their text."""
     one = random_tokens(num_tokens, number, 4096)
     other = one.copy()
     other[[num_tokens // 3, num_tokens // 2]] += 5000
@@ -57,7 +57,7 @@ def commit(store: Store, documents: dict[str, Document], run_id: str = "run") ->
 
 
 def both_sides(numbers: range) -> tuple[dict[str, Document], dict[str, Document]]:
-    """What two drivers would place: one of each pair, in the split that each would choose alone."""
+    """Documents of two drivers: one of each pair, in the split that each would choose alone."""
     pairs = [copies(number) for number in numbers]
     return documents_of(*(one for one, _ in pairs)), documents_of(*(other for _, other in pairs))
 
@@ -112,7 +112,7 @@ def test_placing_the_same_documents_again_adds_no_version(store):
     assert store.at().version == version
 
 
-def test_a_document_that_has_come_to_stand_between_two_splits_is_left_out(store):
+def test_a_near_duplicate_of_documents_in_two_splits_is_left_out(store):
     first, last = next(
         (one, other)
         for number in range(50)
@@ -129,7 +129,7 @@ def test_a_document_that_has_come_to_stand_between_two_splits_is_left_out(store)
     assert len(known_placements(store)) == 2
 
 
-def test_a_withdrawn_part_does_not_stand_in_the_way_of_the_next(store):
+def test_a_withdrawn_placement_part_does_not_block_the_next(store):
     for number in range(3):
         commit(store, documents_of(copies(number)[0]))
     first = next(c.part for c in store.at().parts if c.part.kind == placement_commits.KIND)

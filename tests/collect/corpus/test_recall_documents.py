@@ -1,4 +1,4 @@
-"""Recall documents: what is planted, what is asked, and how much time every question leaves."""
+"""Recall documents: planted facts, questions, and the distance from a question to its answer."""
 
 import sysconfig
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_the_facts_that_are_asked_for_are_found_again_in_the_text(made):
     assert asked_in(carrier()) == []
 
 
-def test_between_questions_and_answers_stands_little_else(made):
+def test_recall_documents_end_in_questions_and_answers_with_little_filler(made):
     exam = made.text[made.text.index("Question: ") :]
     answers = sum(len(fact.answer.split()) for fact in made.asked)
     questions = sum(len(fact.question.split()) for fact in made.asked)
@@ -96,7 +96,7 @@ def test_facts_are_planted_in_the_first_half_between_paragraphs(made):
         assert text[first + len(fact.statement) :].startswith("\n\n")
 
 
-def test_the_carrier_is_there_up_to_what_stands_between_questions_and_answers(made):
+def test_the_carrier_is_complete_apart_from_the_filler_words(made):
     """Without the facts, and up to the questions, the document is its carrier word for word."""
     text = made.text[: made.text.index("Question: ")]
     for fact in (*made.asked, *made.distractors):
@@ -105,7 +105,7 @@ def test_the_carrier_is_there_up_to_what_stands_between_questions_and_answers(ma
     assert len(text) >= 0.8 * CARRIER_CHARACTERS
 
 
-def test_no_word_of_the_carrier_stands_twice(made):
+def test_no_word_of_the_carrier_is_repeated(made):
     words = [word for word in made.text.split() if set(word) <= set("xqjwvy.")]
     assert len(words) > 1000
     assert len(set(words)) == len(words)
@@ -158,7 +158,7 @@ def test_recall_is_a_corpus_over_any_other(tmp_path):
     assert len(list(read_corpus(["recall:pydoc-topics"], skipped))) > 10
 
 
-def test_recall_over_nothing_says_what_is_missing(tmp_path):
+def test_recall_without_a_carrier_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(InputError, match="lacks what to plant facts in"):
         list(read_corpus(["recall:"], Skipped()))
     with pytest.raises(InputError, match="does not exist"):

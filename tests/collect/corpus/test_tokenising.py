@@ -178,7 +178,7 @@ def test_no_more_is_read_than_the_ids_take_and_no_more_is_encoded_at_once_than_a
     assert counting.longest < 4 * SMALL["step"]
 
 
-def test_a_signal_is_heard_while_a_text_without_end_is_tokenised():
+def test_a_signal_interrupts_the_tokenising_of_an_endless_text():
     class Asked(Exception):  # noqa: N818
         pass
 

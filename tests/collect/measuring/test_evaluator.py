@@ -191,7 +191,7 @@ def windowed_by_hand(model, document, trajectory, edit: Edit, window: int) -> to
 @pytest.mark.parametrize(
     ("architecture", "window"), [("llama", 0), ("llama", 3), ("llama", 7), ("mistral", 0), ("mistral", 3)]
 )
-def test_the_windowed_estimator_is_what_its_definition_says(architecture, window):
+def test_the_windowed_estimator_equals_its_definition(architecture, window):
     model, trajectory = tiny_model(architecture), mixed_trajectory()
     document = make_document(model)
     largest = 0.0

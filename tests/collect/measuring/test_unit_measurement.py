@@ -1,4 +1,4 @@
-"""Everything measured on a trajectory is what its name says: each effect, control, audit and joint edit."""
+"""Measurement of units: each effect, control, audit and joint edit equals its naive definition."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_every_joint_edit_is_the_naive_loss_after_all_of_its_actions():
 
 
 @pytest.mark.parametrize("unit", ["trajectory", "drops", "joints", "attention"])
-def test_what_ran_is_what_was_planned(unit):
+def test_the_work_that_ran_is_the_work_that_was_planned(unit):
     document, units = plan_units(estimator="windowed", estimator_window=3, audit_fraction=0.3)
     planned = units[unit]
     _, measurement = measured(tiny_model(), document, planned, 200)

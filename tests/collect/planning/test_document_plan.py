@@ -88,7 +88,7 @@ CHANGES: dict[str, dict[str, object]] = {
 }
 
 
-def test_whatever_a_label_depends_on_changes_the_part_id():
+def test_the_part_id_changes_with_everything_a_label_depends_on():
     ids = {name: plan_one(**change).part_id for name, change in CHANGES.items()}
     ids["nothing"] = plan_one().part_id
     assert len(set(ids.values())) == len(ids)
@@ -174,7 +174,7 @@ def test_a_plan_names_each_part_once(num_random_variants):
     assert len(planned) == len({p.part_id for p in planned}) > 0
 
 
-def test_windows_reach_back_as_far_as_their_policy_says():
+def test_windows_reach_back_as_far_as_their_policy_sets():
     for p in plan(num_tokens=2000, trajectories_per_document=12, policies=("recency", "lod0", "random")):
         length = p.trajectory.first_cursor - p.trajectory.head.start
         assert length == (64 if p.policy == "lod0" else 128)

@@ -1,4 +1,4 @@
-"""The counts of a plan must be what the base model is really given: a spy counts at the model's door."""
+"""Planned counts equal the work the base model receives, as counted by a spy around the model."""
 
 from dataclasses import dataclass, field
 

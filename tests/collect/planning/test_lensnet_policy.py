@@ -138,7 +138,7 @@ def test_its_trajectories_have_one_cursor_and_its_name(scorer):
     assert all(one.trajectory.head.num_entries <= BUDGET for one in planned)
 
 
-def test_a_calibration_speaks_for_one_checkpoint_that_leads_in_one_way(scorer, tmp_path):
+def test_a_calibration_holds_for_one_checkpoint_and_its_refocus_settings(scorer, tmp_path):
     config = small_config(policies=("lensnet",), lensnet_checkpoint="lens", estimator="windowed")
     folder = save_random_lensnet(tmp_path / "other", PROVENANCE, WIDTH, seed=1)
 
@@ -171,7 +171,7 @@ def test_a_checkpoint_for_something_else_is_refused(tmp_path, change, what):
         load_scorer(folder, dataclasses.replace(PROVENANCE, **change))
 
 
-def test_a_checkpoint_of_a_mixture_leads_on_each_kind_of_it(tmp_path):
+def test_a_checkpoint_of_a_mixture_makes_maps_for_each_of_its_members(tmp_path):
     mixture = dataclasses.replace(PROVENANCE, gist_hash="others+gists")
     folder = save_random_lensnet(tmp_path / "lens", mixture, WIDTH)
     assert load_scorer(folder, PROVENANCE).checkpoint_hash

@@ -1,4 +1,4 @@
-"""The plan of a whole run: all documents' trajectories, and what of them a store lacks."""
+"""Run plan: the units of all documents, and those that a store lacks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_run_without_a_document_that_is_long_enough_is_refused_with_what_to_ch
         make_plan(documents, small_config(), PROVENANCE)
 
 
-def test_missing_is_what_the_ledger_does_not_list(store):
+def test_units_that_the_ledger_does_not_list_are_missing(store):
     documents = [make_document(400, seed=1), make_document(400, seed=2)]
     plan = make_plan(documents, small_config(), PROVENANCE)
     assert plan.missing(None) == plan.missing(store) == list(plan.units)

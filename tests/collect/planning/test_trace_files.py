@@ -99,7 +99,7 @@ def rejected(path: Path, store: Store | None) -> dict[int, str]:
     return {row.row: row.reason for row in found}
 
 
-def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, empty_store):
+def test_a_valid_row_is_planned_as_its_trajectory(tmp_path, empty_store):
     found = plan(write(tmp_path, good_row()), empty_store, max_actions=6)
     head = LODMap(TREE, 16, 80, np.array(LEVELS, dtype=np.uint8))
     document = found.documents[IDENTITY]
@@ -226,7 +226,7 @@ def test_rejected_rows_are_listed_in_a_side_file(tmp_path, empty_store):
     assert lines[1]["reason"] == "cursors is empty"
 
 
-def test_the_document_of_a_rejected_row_decides_nobodys_split(tmp_path, empty_store):
+def test_the_document_of_a_rejected_row_does_not_affect_splits(tmp_path, empty_store):
     tokens = random_tokens(200, seed=9).tolist()
     near = [*tokens[:-1], 1]
     path = write(tmp_path, good_row(tokens=tokens, block_size=32), good_row(tokens=near))

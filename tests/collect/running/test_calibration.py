@@ -39,7 +39,7 @@ def run_rows(run):
     return fetch_rows(connect(run.store.at()), "from runs order by started_at")
 
 
-def test_a_windowed_run_keeps_both_measurements_of_what_it_audits(tiny_settings, tmp_path):
+def test_a_windowed_run_stores_both_measurements_of_audited_actions(tiny_settings, tmp_path):
     changes = {**WINDOWED, "collect.min_audit_spearman": -1.0, "collect.audit_fraction": 0.5}
     run = tiny_run(tiny_settings, tmp_path, **changes)
     summary = run.measure()
@@ -104,7 +104,7 @@ def test_below_the_threshold_the_run_is_exact_and_resumes_without_calibrating_ag
     assert run.measure().run_id is None
 
 
-def test_a_calibration_speaks_for_settings_not_for_a_corpus(tiny_settings, tmp_path):
+def test_a_calibration_holds_for_settings_not_for_a_corpus(tiny_settings, tmp_path):
     def identity(**changes):
         run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, **changes})
         return calibration_id(run.plan, run.config.collect)
@@ -297,7 +297,7 @@ def test_a_trajectory_without_a_finite_loss_is_kept_and_counted(tiny_settings, t
     assert run.plan.missing(run.store) == []
 
 
-def test_a_plan_says_what_calibration_may_cost_and_what_it_found_before(tiny_settings, tmp_path, capsys):
+def test_a_plan_reports_the_cost_of_calibration_and_an_earlier_result(tiny_settings, tmp_path, capsys):
     changes = {**tiny_settings, **WINDOWED, "collect.min_audit_spearman": 1.0}
     store = str(tmp_path / "store")
     flags = [f"--set={key}={_toml(value)}" for key, value in changes.items()]

@@ -96,7 +96,7 @@ def test_every_trajectory_brings_its_document_until_that_is_committed(tiny_setti
     assert len(folders) == len(run.plan.documents)
 
 
-def test_the_store_knows_what_its_tokens_read_as(tiny_settings, corpus_folder, tmp_path):
+def test_the_store_has_the_text_of_its_tokens(tiny_settings, corpus_folder, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
     run.measure()
     rows = fetch_rows(

@@ -1,4 +1,4 @@
-"""What ends a run that cannot be: one line that says what, where and what to do, and a non-zero exit."""
+"""Endings of failed runs: one line with the cause, the place and the remedy, and a non-zero exit."""
 
 import dataclasses
 import errno
@@ -47,7 +47,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("what", "error"), [(w, e) for w, errors in WORDS.items() for e in errors])
-def test_whatever_library_ran_out_one_line_says_so(what, error):
+def test_a_shortage_in_any_library_is_reported_in_one_line(what, error):
     said = shortage(error)
     assert said is not None
     assert f"ran out of {what}" in said
@@ -137,7 +137,7 @@ def raises(error: BaseException):
 @pytest.mark.parametrize(
     "error", [Exception("The current node timed out during startup.\nmore"), OSError("x")]
 )
-def test_ray_that_does_not_start_says_how_to_do_without(monkeypatch, error):
+def test_when_ray_does_not_start_the_error_offers_a_run_without_it(monkeypatch, error):
     monkeypatch.setattr(cluster.ray, "init", raises(error))
     with pytest.raises(CollectError, match=r"does not start on this machine .*--no-ray") as refused:
         cluster.check_cluster(RayConfig(), "store", "cpu")

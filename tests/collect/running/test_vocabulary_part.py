@@ -1,4 +1,4 @@
-"""What token ids read as, for tokenizers that cut characters in either of the usual ways."""
+"""Texts of token ids, for tokenizers that cut characters in either of the usual ways."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, pre_tokenizers

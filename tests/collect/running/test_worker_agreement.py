@@ -32,7 +32,7 @@ def nothing_was_measured(run) -> bool:
     return not [c for c in run.store.at().parts if c.part.kind in ("trajectory", "document")]
 
 
-def test_the_probe_says_the_same_again_and_other_things_of_other_weights():
+def test_the_probe_repeats_and_differs_for_other_weights():
     def probe(model, tokenizer_hash="t", block_size=4):
         return measure_probe(model, MeanGistNet(), tokenizer_hash, block_size)
 
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_is_no_agreement():
         agree_on_probe(named({}, {"nll": math.nan}), "float32")
 
 
-def test_every_run_keeps_what_its_workers_agreed_on(tiny_settings, tmp_path):
+def test_every_run_records_its_workers_agreement(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
     run.measure()
     (row,) = fetch_rows(connect(run.store.at()), "select probe from runs")
