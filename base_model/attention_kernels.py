@@ -86,7 +86,7 @@ def varlen_cuda(
 def matmul_attention(
     query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """The same from matrix products, softmax in float32, some queries at a time: any device and dtype."""
+    """Attention from matrix products, softmax in float32, some queries at a time: any device and dtype."""
     B, h, L, _ = query.shape
     index_n = torch.arange(key.shape[2], device=query.device)
     per_chunk = max(1, _SCORES_PER_CHUNK // (B * h * key.shape[2]))
@@ -119,7 +119,7 @@ def attention_with_lse(
 ) -> tuple[Tensor, Tensor]:
     """A `Kernel`: the first of those for this device and dtype that has not refused these tensors' kind.
 
-    Running out of memory and a broken device are raised: another kernel would not mend them.
+    Running out of memory and a broken device are raised: another kernel would fail too.
     """
     *preferred, last = kernels_for(query.device.type, query.dtype)
     for kernel in preferred:
@@ -137,5 +137,5 @@ def attention_with_lse(
 
 
 def refusals() -> Mapping[str, str]:
-    """Why each kernel that refused in this process did, by kernel, device, dtype and head width."""
+    """Reason of each kernel that refused in this process, by kernel, device, dtype and head width."""
     return {f"{name} {device} {dtype} {width}": why for (name, device, dtype, width), why in _refused.items()}

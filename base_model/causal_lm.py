@@ -8,20 +8,15 @@ silently blocks attention across it; so every call here passes an explicit mask.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
+from mctrace.base_model.flop_counts import ModelSize
+from mctrace.base_model.model_source import max_positions
 from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
-from mctrace.base_model.sizes import ModelSize
-from mctrace.base_model.source import ModelSource, check_loading, max_positions
-from mctrace.base_model.weight_files import check_weight_files
-from mctrace.errors import ModelError, brief
-from mctrace.train.checkpoints.weights import not_finite
 
 AttentionInterface.register(ATTENTION_NAME, shared_attention)
 
@@ -30,8 +25,6 @@ _GPU_BATCH_TOKENS = 65536
 """no larger batch is faster"""
 _LOGITS_PER_CHUNK = 2**24
 """logits in float32 at once (64 MiB), whatever the vocabulary"""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class FrozenCausalLM:
 
     @property
     def device(self) -> torch.device:
-        """Where embeddings enter; layers may live elsewhere under a device_map."""
+        """Device of the embeddings; layers may be elsewhere under a device_map."""
         return torch.device(self.network.get_input_embeddings().weight.device)
 
     @property
@@ -85,7 +78,7 @@ class FrozenCausalLM:
         return embeddings_Td
 
     def logits(self, embeddings_ND: Tensor, position_N: Tensor, keep_H: Tensor) -> Tensor:
-        """With the attention the architecture came with: what the fast evaluation is held against."""
+        """With the attention the architecture came with: the reference for the fast evaluation."""
         mask = torch.ones(1, len(embeddings_ND), dtype=torch.long, device=embeddings_ND.device)
         output = self.network(
             inputs_embeds=embeddings_ND[None],
@@ -103,7 +96,7 @@ class FrozenCausalLM:
     ) -> Tensor:
         """NLL [B, H] in nats of `targets_H` after the last H of each row's L entries, in float32.
 
-        What the entries attend to besides each other is said by `plans`, one for all rows or each its own.
+        `plans` give what the entries attend to besides each other, one for all rows or one per row.
         Only the last H entries go through the output head, and logits are in memory a chunk at a time.
         """
         # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
@@ -143,66 +136,10 @@ class FrozenCausalLM:
 
 @contextmanager
 def _attention(network: PreTrainedModel, name: str) -> Iterator[None]:
-    """The network with another attention function for as long as this lasts."""
+    """The network with another attention function while the context is open."""
     own = network.config.get_text_config()._attn_implementation
     network.set_attn_implementation(name)
     try:
         yield
     finally:
         network.set_attn_implementation(own)
-
-
-def load_base_model(
-    source: ModelSource, dtype: str, device: str = "auto", device_map: str | None = None
-) -> FrozenCausalLM:
-    """The model of `source`, frozen, in `dtype` on `device` ("auto": CUDA if there is one) or over several
-    devices by `device_map`. Raises ModelError when transformers cannot load it safely."""
-    transformers.utils.logging.disable_progress_bar()
-    check_weight_files(source.folder)
-    network = _load(source, DTYPES[dtype], device_map)
-    choose_own_attention(network)
-    network.requires_grad_(False).eval()
-    if not device_map:
-        network.to(resolve_device(device))
-    if damage := not_finite(network.named_parameters()):
-        narrow = "" if dtype == "float32" else f", or {dtype} is too narrow for it: try model.dtype = float32"
-        raise ModelError(f"the model {source.name!r} in {dtype} {damage}{narrow}")
-    return FrozenCausalLM(network)
-
-
-def _load(source: ModelSource, dtype: torch.dtype, device_map: str | None) -> PreTrainedModel:
-    placement: dict[str, Any] = {"device_map": device_map} if device_map else {}
-    try:
-        network, loaded = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the loading information, by name
-            **placement,
-        )
-    except Exception as error:  # what a file that somebody made can set off is nowhere listed
-        raise ModelError(
-            f"cannot load the model {source.name!r} from {source.folder}: {brief(error)}"
-        ) from error
-    check_loading(source.folder, loaded)
-    return network
-
-
-def choose_own_attention(network: PreTrainedModel) -> None:
-    """The attention that a plain forward pass needs: the fused default would leave soft-capping out."""
-    if getattr(network.config.get_text_config(), "attn_logit_softcapping", None):
-        network.set_attn_implementation("eager")
-
-
-def resolve_device(device: str) -> torch.device:
-    """ "auto" becomes CUDA where there is one; anything else is taken at its word (ModelError if absent)."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {device!r} cannot be used here: {error}") from error
-    return resolved

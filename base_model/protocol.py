@@ -1,4 +1,4 @@
-"""The frozen base model as the rest of the project sees it.
+"""Protocols of the frozen base model, as the rest of the project uses it.
 
 Protocols, so that only `causal_lm.py` knows transformers. The naive evaluation and GistNet need
 `FrozenModel`; the counterfactual evaluator needs `EvaluatedModel`.
@@ -43,6 +43,6 @@ class EvaluatedModel(FrozenModel, Protocol):
     ) -> Tensor:
         """NLL [B, H] in nats, float32, of `targets_H` after the last H of each row's L entries.
 
-        `plans` says what the rows attend to besides their own entries: one for all, or one per row.
+        `plans` give what the rows attend to besides their own entries: one for all, or one per row.
         """
         ...

@@ -60,7 +60,7 @@ class AttentionMass:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What one forward pass attends to besides its own entries, and what it leaves behind.
+    """Keys that one forward pass attends to besides its own entries, and what it records.
 
     Own entries stand at `own_index`, and from the `num_before`-th on at `later_index`, with `kept` between.
     """

@@ -1,4 +1,4 @@
-"""The safetensors files of a model folder, looked at before anything is loaded: all there, whole, of floats.
+"""Check of a model folder's safetensors files before loading: complete, readable, floats.
 
 transformers loads a weight of any type and reads shards from wherever an index points to; a wrong type gives
 weights of garbage, and a shard elsewhere is not in the model's hash.
@@ -30,7 +30,7 @@ def check_weight_files(folder: Path) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """What transformers reads: one file, or the shards of an index."""
+    """Files that transformers reads: one file, or the shards of an index."""
     if (folder / _SINGLE).is_file():
         return [folder / _SINGLE]
     if not (folder / _INDEX).is_file():

@@ -50,7 +50,7 @@ from benchmarks.evaluator_methods import (
 from benchmarks.machine import processor_name
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.collect.measuring.agreement import Pair, compare
+from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit
 from mctrace.context.actions import Action, is_legal_at
@@ -141,7 +141,7 @@ def measure_windowed(
 ) -> list[dict[str, Any]]:
     """The windowed estimator against the exact one on the same actions of several documents."""
     seconds: dict[int | None, list[float]] = {window: [] for window in (None, *windows)}
-    pairs: dict[int, list[Pair]] = {window: [] for window in windows}
+    pairs: dict[int, list[LabelPair]] = {window: [] for window in windows}
     trajectory = case.trajectory()
     legal = [
         action
@@ -163,12 +163,12 @@ def measure_windowed(
             exact = measured.deltas if window is None else exact
             if window is not None:
                 pairs[window] += [
-                    Pair(a.kind, a.node.level, _label(e), _label(w))
+                    LabelPair(a.kind, a.node.level, _label(e), _label(w))
                     for a, e, w in zip(chosen, exact, measured.deltas, strict=True)
                 ]
     rows = []
     for window in windows:
-        fidelity = compare(pairs[window])
+        fidelity = compare_estimators(pairs[window])
         speedup = statistics.median(e / w for e, w in zip(seconds[None], seconds[window], strict=True))
         rows.append({"map": case.map, "N": case.num_tokens, "R": case.num_cursors, "window": window,
                      "speedup_over_exact": speedup, **asdict(fidelity)})  # fmt: skip

@@ -6,8 +6,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from mctrace.base_model.causal_lm import DTYPES, FrozenCausalLM, load_base_model, resolve_device
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.loading import DTYPES, load_base_model, resolve_device
 from mctrace.collect.planning.map_policies import recency_map
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -54,7 +55,7 @@ GPU = (Case("level0", 1024, 8), Case("level0", 8192, 8), Case("level0", 8192, 32
 def make_model(name: str, dtype: str, device: str) -> FrozenCausalLM:
     """The named base model, or a randomly initialised one where no weights are at hand."""
     if name != RANDOM_1B:
-        from mctrace.base_model.source import resolve_model
+        from mctrace.base_model.model_source import resolve_model
 
         return load_base_model(resolve_model(name), dtype, device)
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -88,7 +89,7 @@ def _source_tokens(name: str) -> Tensor:
     import sysconfig
     from pathlib import Path
 
-    from mctrace.base_model.source import resolve_model
+    from mctrace.base_model.model_source import resolve_model
 
     tokenizer = resolve_model(name).load_tokenizer()
     folder = Path(sysconfig.get_paths()["stdlib"])

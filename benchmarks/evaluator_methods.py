@@ -13,11 +13,11 @@ from transformers.cache_utils import DynamicCache
 from benchmarks.evaluator_cases import HORIZON, PROTECTED_TAIL, TREE
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.sizes import Work
+from mctrace.base_model.flop_counts import Work
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_nll
 from mctrace.collect.planning.edits import Edit, action_edit
-from mctrace.collect.planning.passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.context.actions import Action, apply_action
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory

@@ -4,27 +4,27 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from mctrace.base_model.causal_lm import load_base_model, resolve_device
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.loading import resolve_device
+from mctrace.base_model.model_source import ModelSource
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.progress import make_progress
-from mctrace.collect.corpus.documents import Document, SplitAssigner, read_documents
-from mctrace.collect.corpus.placements import known_placements
-from mctrace.collect.corpus.sources import Skipped, read_corpus
-from mctrace.collect.measuring.agreement import Fidelity, compare
-from mctrace.collect.measuring.architecture_check import check_architecture
+from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
+from mctrace.collect.corpus.documents import Document, read_documents
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement, compare_estimators
+from mctrace.collect.planning.document_plan import MapMaker
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
-from mctrace.collect.planning.on_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
+from mctrace.collect.planning.lensnet_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
 from mctrace.collect.planning.run_plan import RunPlan, check_fits, make_plan, provenance_of
 from mctrace.collect.planning.trace_files import TracePlan, plan_traces
-from mctrace.collect.planning.trajectories import MapMaker
+from mctrace.collect.running.calibration import calibration_work, choose_estimator, known_calibration
 from mctrace.collect.running.driver import RunSummary, run_collection
-from mctrace.collect.running.pool import InProcessWorker, Workers
-from mctrace.collect.running.run_checks import calibration_work, decide, known_calibration
-from mctrace.collect.running.worker import RunContext, Worker, WorkItem, load_checked_gistnet
+from mctrace.collect.running.worker import RunContext, Worker, WorkItem
+from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store, create_store, find_store
 from mctrace.errors import InputError
@@ -39,7 +39,7 @@ class PlannedRun:
     source: ModelSource
     plan: RunPlan
     decided: RunPlan
-    calibration: Fidelity | None
+    calibration: EstimatorAgreement | None
     left_out: Skipped
 
 
@@ -66,7 +66,7 @@ def collect_run(config: PipelineConfig, traces: Path | None, *, use_ray: bool, c
     except KeyboardInterrupt:
         _, decided = _decide(planned.plan, config, store)
         console.print(
-            f"Interrupted with {decided.num_done(store)} of {len(decided.trajectories)} "
+            f"Interrupted with {decided.num_done(store)} of {len(decided.units)} "
             "trajectories committed; the same command measures the rest.",
             highlight=False,
         )
@@ -118,8 +118,7 @@ def plan_run(config: PipelineConfig, traces: Path | None, console: Console) -> N
 def _plan(
     config: PipelineConfig, traces: Path | None, store: Store | None, console: Console, progress: Progress
 ) -> PlannedRun:
-    source = resolve_model(config.model.name, config.model.revision)
-    check_architecture(source.config, "cpu", torch.float32)
+    source = resolve_evaluable_model(config.model)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
     skipped = Skipped(config.corpus.strict)
     if traces is not None:
@@ -134,10 +133,9 @@ def _plan(
     if plan.is_windowed and not decided.is_windowed:
         console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
     done = decided.num_done(store)
-    num_trajectories = sum(planned.unit == "trajectory" for planned in plan.trajectories)
-    num_beside = len(plan.trajectories) - num_trajectories
+    num_beside = len(plan.units) - plan.num_trajectories
     console.print(
-        f"Plan: {num_trajectories} trajectories of {len(plan.documents)} documents"
+        f"Plan: {plan.num_trajectories} trajectories of {len(plan.documents)} documents"
         + (f" and {num_beside} side measurements" if num_beside else "")
         + (f", {done} of them in the store already" if done else "")
         + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
@@ -152,21 +150,22 @@ def _lensnet_maps(config: PipelineConfig, source: ModelSource, provenance: Prove
     if "lensnet" not in collect.policies:
         return None
     scorer = load_scorer(Path(collect.lensnet_checkpoint), provenance, balances=collect.lensnet_rebalance)
-    model = load_base_model(source, config.model.dtype, config.model.device, config.model.device_map)
-    gistnet = load_checked_gistnet(config.gists.source, provenance, model)
+    loaded = bring_up(source, config.model, config.gists, provenance)
     on_policy = OnPolicyConfig(
         collect.train_wc_length,
         collect.protected_tail,
         collect.lensnet_refocuses,
         replace(config.allocator, temperature=collect.lensnet_temperature),
     )
-    return OnPolicyMaps(scorer, model, gistnet, on_policy)
+    return OnPolicyMaps(scorer, loaded.model, loaded.gistnet, on_policy)
 
 
-def _decide(plan: RunPlan, config: PipelineConfig, store: Store | None) -> tuple[Fidelity | None, RunPlan]:
+def _decide(
+    plan: RunPlan, config: PipelineConfig, store: Store | None
+) -> tuple[EstimatorAgreement | None, RunPlan]:
     """What is known of the windowed estimator, and the plan that follows from it."""
     calibration = known_calibration(store, plan, config.collect)
-    return calibration, decide(plan, calibration, config.collect.min_audit_spearman)
+    return calibration, choose_estimator(plan, calibration, config.collect.min_audit_spearman)
 
 
 def _report_rejected(traces: Path, found: TracePlan, console: Console) -> None:
@@ -177,7 +176,7 @@ def _report_rejected(traces: Path, found: TracePlan, console: Console) -> None:
     found.write_rejected(side_file)
     first = found.rejected[0]
     what = f"{len(found.rejected)} of {found.num_rows} rows of {traces} rejected, see {side_file}"
-    if not found.plan.trajectories:
+    if not found.plan.units:
         raise InputError(f"{what}; row {first.row}: {first.reason}")
     console.print(f"{what} (row {first.row}: {first.reason})", markup=False, highlight=False)
 
@@ -220,12 +219,12 @@ def _check_where(config: PipelineConfig, use_ray: bool) -> None:
         resolve_device(device)
 
 
-def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> Workers:
+def _start_workers(config: PipelineConfig, use_ray: bool, context: RunContext) -> WorkerPool:
     if not use_ray:
-        return InProcessWorker(context)
-    from mctrace.collect.running.ray_pool import RayWorkers
+        return InProcessPool(context)
+    from mctrace.collect.running.ray_pool import RayPool
 
-    return RayWorkers(context, config.ray)
+    return RayPool(context, config.ray)
 
 
 def _print_forecast(prediction: Forecast, rate: float, num_workers: int, console: Console) -> None:
@@ -282,7 +281,7 @@ def _print_checks(summary: RunSummary, min_spearman: float, console: Console) ->
             highlight=False,
         )
     if summary.pairs:
-        audit = compare(summary.pairs)
+        audit = compare_estimators(summary.pairs)
         too_low = ", below collect.min_audit_spearman: the calibration was too kind, prefer exact labels"
         if audit.spearman is not None:
             console.print(

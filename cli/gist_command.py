@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.causal_lm import FrozenCausalLM
+from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.cli.collect_command import print_left_out, read_run_documents
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.gist_tables import print_judgement
 from mctrace.cli.progress import make_progress
 from mctrace.cli.train_command import claim_run_folder
+from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.measuring.bring_up import load_configured_model, place_gistnet
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import InputError
@@ -119,9 +120,7 @@ def evaluate_gists(
     if card and folder is None:
         raise InputError(f"--card: {source} is no folder to write a card into")
     model_source, model = _load_model(config, threads)
-    gistnet.check_fits(config.tree.block_size, model.embedding_dim)
-    if isinstance(gistnet, torch.nn.Module):
-        gistnet.to(model.device)
+    place_gistnet(gistnet, model, config.tree.block_size)
     messages = Console(stderr=True)  # the judgement alone goes to standard output
     held_out = _held_out(_documents(config, model_source, messages), split, config)
     judgement = summarise_evaluation(
@@ -152,7 +151,7 @@ def _load_model(config: PipelineConfig, threads: int | None) -> tuple[ModelSourc
     if threads:
         torch.set_num_threads(threads)
     source = resolve_model(config.model.name, config.model.revision)
-    return source, load_base_model(source, config.model.dtype, config.model.device, config.model.device_map)
+    return source, load_configured_model(source, config.model)
 
 
 def _documents(config: PipelineConfig, source: ModelSource, console: Console) -> list[Document]:

@@ -27,13 +27,10 @@ from experiments.edit_choices import half_collapsed, summarise_halves, summarise
 from experiments.exhaustive_allocator import compare_greedy
 from experiments.result_files import RESULTS, interval, write_results
 from mctrace.analysis.closed_loop.documents import held_out_documents
-from mctrace.base_model.causal_lm import load_base_model
-from mctrace.base_model.source import resolve_model
 from mctrace.cli.config import load_config
-from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.planning.on_policy import embed_document
+from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
+from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of
-from mctrace.collect.running.worker import load_checked_gistnet
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import open_store
@@ -175,11 +172,10 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     flags += [f"closed_loop.documents={scale.choice_documents}"]
     paths = json.dumps(list(CORPORA))
     config = load_config(CONFIG, [*flags, f"corpus.paths={paths}"], {"store.uri": str(folder / "store")}, {})
-    source = resolve_model(config.model.name)
+    source = resolve_evaluable_model(config.model)
     provenance = provenance_of(source, config.model, config.gists, config.tree)
-    model = load_base_model(source, config.model.dtype, config.model.device)
-    gistnet = load_checked_gistnet(config.gists.source, provenance, model)
-    batching = Batching(model.batch_tokens)
+    loaded = bring_up(source, config.model, config.gists, provenance)
+    model, batching = loaded.model, loaded.batching
     file = folder / f"choices-{config.closed_loop.max_candidates}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     done = {row["document_id"]: row for row in map(json.loads, lines)}
@@ -189,7 +185,7 @@ def edit_choices(scale: Scale, folder: Path) -> dict[str, Any]:
     ):
         identity = document.document_id
         if identity not in done:
-            tree = embed_document(model, gistnet, document, config.tree)
+            tree = embed_document(model, loaded.gistnet, document, config.tree)
             done[identity] = {
                 "document_id": identity,
                 "halves": half_collapsed(model, identity, tree, config, batching),

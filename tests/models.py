@@ -23,7 +23,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
+from mctrace.base_model.causal_lm import FrozenCausalLM
+from mctrace.base_model.loading import choose_own_attention
 
 VOCABULARY = 97
 WIDTH = 32

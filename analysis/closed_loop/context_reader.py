@@ -2,7 +2,7 @@
 
 An edit moves no other entry's position, so the keys and values of everything before the first edited entry
 stay valid; only the rest runs again. A read equals a plain forward pass over the whole context
-(`collect/measuring/naive.py`), as the tests check.
+(`collect/measuring/naive_evaluator.py`), as the tests check.
 
 Shapes: N entries, L entries that run, H tokens whose loss is read.
 """

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import Document, SplitAssigner, read_documents
-from mctrace.collect.corpus.placements import known_placements
-from mctrace.collect.corpus.sources import Skipped, read_corpus
-from mctrace.collect.planning.trajectories import window_start
+from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
+from mctrace.collect.corpus.documents import Document, read_documents
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.planning.document_plan import window_start
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.store import find_store
 from mctrace.errors import InputError, ModelError

@@ -6,23 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.analysis.closed_loop.documents import Loop, held_out_documents
 from mctrace.analysis.closed_loop.policy_registry import NamedPolicy, make_policies
 from mctrace.analysis.closed_loop.policy_run import run_policy
 from mctrace.analysis.closed_loop.rows_file import append_row, make_row, read_rows
 from mctrace.analysis.closed_loop.summary import PolicySummary, as_json, summarise
-from mctrace.base_model.causal_lm import load_base_model
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CorpusConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.measuring.architecture_check import check_architecture
-from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.planning.on_policy import embed_document
+from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
+from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of
-from mctrace.collect.running.worker import load_checked_gistnet
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
@@ -69,8 +64,7 @@ def evaluate_closed_loop(
     policies have the same name, ModelError when the base model has too few positions or its loss is not
     finite.
     """
-    source = resolve_model(task.model.name, task.model.revision)
-    check_architecture(source.config, "cpu", torch.float32)
+    source = resolve_evaluable_model(task.model)
     provenance = provenance_of(source, task.model, task.gists, task.tree)
     policies = list(
         make_policies(source, provenance, task.loop, task.allocator, task.protected_tail, task.checkpoints)
@@ -112,18 +106,16 @@ def _rows(
 ) -> Iterator[Mapping[str, Any]]:
     """A row for every document and policy: from `file` where it is there, else run and appended to it."""
     done = read_rows(file)
-    model = load_base_model(source, task.model.dtype, task.model.device, task.model.device_map)
-    gistnet = load_checked_gistnet(task.gists.source, provenance, model)
-    batching = Batching(model.batch_tokens if task.batch_tokens == "auto" else task.batch_tokens)
+    loaded = bring_up(source, task.model, task.gists, provenance, task.batch_tokens)
     for document, loop in documents:
         tree = None
         for named in policies:
             row = done.get((named.key, document.document_id))
             if row is None:
-                tree = tree or embed_document(model, gistnet, document, task.tree)
+                tree = tree or embed_document(loaded.model, loaded.gistnet, document, task.tree)
                 steps = run_policy(
-                    named.policy, model, document.document_id, tree, loop, task.tree, task.loop,
-                    task.protected_tail, batching,
+                    named.policy, loaded.model, document.document_id, tree, loop, task.tree, task.loop,
+                    task.protected_tail, loaded.batching,
                 )  # fmt: skip
                 row = make_row(named.key, document.document_id, document.source, named.name, steps)
                 append_row(file, row)

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mctrace.analysis.closed_loop.policies import Observation
-from mctrace.collect.corpus.recall import asked_in
+from mctrace.collect.corpus.recall_documents import asked_in
 from mctrace.collect.measuring.evaluator import Baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit
 from mctrace.context.actions import Action

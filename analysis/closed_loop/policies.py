@@ -25,7 +25,7 @@ from torch import Tensor
 from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline
-from mctrace.collect.planning.on_policy import LensNetScorer
+from mctrace.collect.planning.lensnet_policy import LensNetScorer
 from mctrace.collect.planning.word_overlap import overlaps
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of

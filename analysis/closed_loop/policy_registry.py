@@ -19,8 +19,8 @@ from mctrace.analysis.closed_loop.policies import (
     similarity_scores,
     word_scores,
 )
-from mctrace.base_model.source import ModelSource
-from mctrace.collect.planning.on_policy import load_scorer
+from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.planning.lensnet_policy import load_scorer
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.store.provenance import Provenance

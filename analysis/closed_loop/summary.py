@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mctrace.collect.corpus.sources import RECALL
+from mctrace.collect.corpus.corpus_reader import RECALL
 from mctrace.train.evaluation.statistics import FloatArray, Interval, bootstrap_interval
 
 REFERENCE, CEILING = "recency", "hindsight"

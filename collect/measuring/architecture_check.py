@@ -1,10 +1,10 @@
-"""Whether an architecture can be evaluated at all: its labels on kept keys and values must be the naive ones.
+"""Architecture check: labels computed on kept keys and values must equal the naive evaluator's.
 
 The evaluator calls a model's layers in its own way (embeddings in, shared keys and values, a local window
-that counts entries). An architecture that does something else with them would give wrong labels without a
-word. So before any work a small model of the same configuration, with random weights large enough for every
-part to matter, is held against its own plain forward pass: in float32, where nothing but arithmetic noise may
-differ, and in the run's dtype on the run's device, where the kernels are the ones that will be used.
+that counts entries). An architecture that does something else with them would silently give wrong
+labels. So before any work a small model of the same configuration, with random weights large enough for every
+part to matter, is compared with its own plain forward pass: in float32, where nothing but arithmetic noise
+may differ, and in the run's dtype on the run's device, where the kernels are the ones that will be used.
 """
 
 import copy
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.loading import choose_own_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_drop_delta_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll
 from mctrace.collect.planning.edits import action_edit, drop_edit
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap

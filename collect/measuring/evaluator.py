@@ -5,8 +5,8 @@ each edit then runs [edit ... last cursor + H) on top of them, and its effect is
 
     delta_nll[t] = nll_after[t] - nll_before[t]        for t in [first_token, last cursor + H)
 
-in nats per token, raw and signed. The slow definition it must equal is in `naive.py`; which entries run is
-planned in `passes.py`.
+in nats per token, raw and signed. The slow definition it must equal is in `naive_evaluator.py`; which
+entries run is planned in `forward_passes.py`.
 
 Shapes: T tokens of the document, N entries, d embedding width, B edits of one pass, L entries that a row
 runs, H tokens whose loss is read.
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel, FrozenModel
 from mctrace.base_model.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
-from mctrace.base_model.sizes import Work
 from mctrace.collect.planning.edits import Edit, no_edit
-from mctrace.collect.planning.passes import Pass, baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import Pass, baseline_pass, plan_passes
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 from mctrace.errors import ModelError
@@ -32,7 +32,7 @@ from mctrace.errors import ModelError
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the unedited context gives: per-token NLL [H] from the first cursor on, its keys and values, and
+    """Results of the unedited context: per-token NLL [H] from the first cursor on, its keys and values, and
     if asked for the attention its reading entries pay each entry [N - 1] (the last entry does not run)."""
 
     nll_H: Tensor
@@ -42,7 +42,7 @@ class Baseline:
 
 @dataclass
 class Batching:
-    """How many entries a pass may run at once; remembers where memory ended."""
+    """Number of entries a pass may run at once; lowered when memory runs out."""
 
     tokens: int
 
@@ -54,7 +54,7 @@ class Batching:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EditEffects:
     """Per edit, in the given order, `delta_nll_H` in nats per token from its `first_token` on, and what the
     base model ran for them."""
 
@@ -98,7 +98,7 @@ def measure_edits(
     batching: Batching,
     *,
     window: int | None = None,
-) -> Measured:
+) -> EditEffects:
     """The effect of every edit; `window` is that of the windowed estimator, None measures exactly.
 
     Out of memory, a pass is cut in half and the rest of the run with it (`batching` remembers).
@@ -120,7 +120,7 @@ def measure_edits(
         work += group.work
         for i, nll_after_H in zip(group.members, nll_after_BH, strict=True):
             deltas[i] = nll_after_H - baseline.nll_H[edits[i].first_token - trajectory.first_cursor :]
-    return Measured(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
+    return EditEffects(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
 
 
 def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:

@@ -1,4 +1,4 @@
-"""Which actions of a trajectory are measured when there are too many, and how likely each one was."""
+"""Sampling of a trajectory's actions when there are too many, with inclusion probabilities."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from mctrace.context.actions import Action
 FloatArray = npt.NDArray[np.float64]
 
 _DECIMALS = 9
-"""of weighted probabilities: a logarithm's last bit differs between processors, a plan must not"""
+"""decimals kept of weighted probabilities: a logarithm's last bit differs between processors, a plan must
+not"""
 _EVEN_SHARE = 0.5
 """of a stratum's sample that is spread evenly whatever the weights: every action stays possible, and its
 inverse probability no more than twice what it would be"""

@@ -1,7 +1,7 @@
 """Edits of a baseline context: what each counterfactual replaces, by what, and where its effect begins.
 
-An expand and a collapse edit the LOD map. A drop shows a span not at all, which no map can say: it is a
-control, so that what a gist loses can be told from what its text was worth. A joint edit does several at
+An expand and a collapse edit the LOD map. A drop leaves a span out, which no map can express: it is a
+control that separates what a gist loses from what its text was worth. A joint edit does several at
 once, so that additivity can be studied. To the evaluator they are the same thing: entries that give way to
 others.
 """
@@ -18,7 +18,7 @@ from mctrace.context.tree import Node
 from mctrace.errors import LegalityError
 
 _JOINT_FAILURES = 16
-"""draws without a new set after which a context is taken to have no more"""
+"""draws without a new set after which sampling stops"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,8 @@ def drop_edit(trajectory: Trajectory, node: Node) -> Edit:
 
 
 def no_edit(trajectory: Trajectory, entry: int) -> Edit:
-    """Nothing changes, but everything from `entry` on is computed again: what is left is numerical noise."""
+    """Nothing changes, but everything from `entry` on is computed again: the measured effect is numerical
+    noise."""
     return Edit(entry, entry, trajectory.context.entries.sliced(slice(0, 0)), trajectory.first_cursor)
 
 

@@ -1,10 +1,10 @@
-"""What a run will cost, from what its plan says and one timed trajectory."""
+"""Forecast of a run's cost, from the counts of its plan and one timed trajectory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mctrace.base_model.sizes import ModelSize, Work
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.base_model.flop_counts import ModelSize, Work
+from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
 
 _BYTES_PER_VALUE = 4
 _BYTES_PER_PART = 16_000
@@ -25,7 +25,7 @@ class Forecast:
 
 
 def forecast(
-    plan: Sequence[PlannedTrajectory],
+    plan: Sequence[WorkUnit],
     size: ModelSize,
     flops_per_second: float,
     num_workers: int,
@@ -41,9 +41,9 @@ def forecast(
     work = total_work(plan, batch_tokens)
     flops = size.flops(work)
     return Forecast(
-        sum(p.unit == "trajectory" for p in plan),
-        sum(len(p.trajectory.cursors) for p in plan if p.unit == "trajectory"),
-        sum(planned.size(batch_tokens).num_effects for planned in plan),
+        sum(isinstance(unit, PlannedTrajectory) for unit in plan),
+        sum(len(unit.trajectory.cursors) for unit in plan if isinstance(unit, PlannedTrajectory)),
+        sum(unit.size(batch_tokens).num_effects for unit in plan),
         work,
         flops,
         flops / flops_per_second / num_workers,
@@ -51,18 +51,18 @@ def forecast(
     )
 
 
-def total_work(plan: Sequence[PlannedTrajectory], batch_tokens: int) -> Work:
-    """What the base model has to do for all of `plan`, in passes of `batch_tokens` entries."""
-    return sum((planned.work(batch_tokens) for planned in plan), start=Work())
+def total_work(plan: Sequence[WorkUnit], batch_tokens: int) -> Work:
+    """Work of the base model for all of `plan`, in passes of `batch_tokens` entries."""
+    return sum((unit.work(batch_tokens) for unit in plan), start=Work())
 
 
 def _num_bytes(
-    plan: Sequence[PlannedTrajectory],
+    plan: Sequence[WorkUnit],
     batch_tokens: int,
     embedding_dim: int,
     document_tokens: Mapping[str, int],
 ) -> int:
-    values = sum(planned.size(batch_tokens).num_effect_values for planned in plan)
+    values = sum(unit.size(batch_tokens).num_effect_values for unit in plan)
     block = plan[0].trajectory.head.tree.block_size if plan else 1
     arrays = sum(tokens + tokens // block * embedding_dim for tokens in document_tokens.values())
     num_parts = len(plan) + len(document_tokens)

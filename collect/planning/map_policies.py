@@ -1,8 +1,8 @@
 """Trajectory policies: which LOD map a working context has when its entries are measured.
 
 `recency` and `lod0` are fixed shapes; `random` walks through seeded edits, so that a store holds maps a
-trained policy may meet but a fixed one never shows (what it does show: `on_policy.py`). All keep the
-protected tail at level 0.
+trained policy may meet but a fixed shape never has (a trained policy's own: `lensnet_policy.py`). All keep
+the protected tail at level 0.
 """
 
 from collections.abc import Sequence

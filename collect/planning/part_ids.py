@@ -4,52 +4,62 @@ A retry or a second collector that plans the same part therefore finds it, and a
 give other numbers never does.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.action_sampling import SampledAction
 from mctrace.context.actions import Action
+from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.provenance import Provenance
 
-
-def with_id(planned: PlannedTrajectory, provenance: Provenance) -> PlannedTrajectory:
-    """The same unit under the part id that all of it determines.
-
-    A side measurement's id follows from its trajectory's, which it has to name already.
-    """
-    if planned.unit == "trajectory":
-        part_id = part_digest(_identity(planned, provenance))
-        return replace(planned, part_id=part_id, trajectory_id=part_id)
-    assert planned.trajectory_id, "a side measurement belongs to a trajectory that has its id"
-    joints = [[_action_key(action) for action in actions] for actions in planned.joints]
-    identity: dict[str, object] = {"trajectory": planned.trajectory_id, "unit": planned.unit}
-    return replace(planned, part_id=part_digest({**identity, "joints": joints}))
+EVALUATOR_VERSION = 2
+"""Part of every label's identity: raise it when the same inputs would give other numbers."""
 
 
-def _identity(planned: PlannedTrajectory, provenance: Provenance) -> dict[str, object]:
-    trajectory, tree = planned.trajectory, provenance.tree
-    return {
-        "document": planned.document_id,
-        "start": trajectory.head.start,
-        "levels": np.asarray(trajectory.head.levels).tolist(),
-        "cursors": trajectory.cursors,
-        "horizon": trajectory.horizon,
-        "actions": [(*_action_key(s.action), s.inclusion_probability) for s in planned.actions],
-        "audited": planned.audited,
-        "policy": planned.policy,
-        "variant_group": planned.variant_group,
-        "protected_tail": planned.protected_tail,
-        "tree": (tree.block_size, tree.max_level),
-        "model": provenance.model_hash,
-        "tokenizer": provenance.tokenizer_hash,
-        "gists": provenance.gist_hash,
-        "dtype": provenance.dtype,
-        "estimator": planned.estimator,
-        "estimator_window": planned.estimator_window,
-        "evaluator_version": EVALUATOR_VERSION,
-    }
+def trajectory_part_id(
+    document_id: str,
+    policy: str,
+    trajectory: Trajectory,
+    protected_tail: int,
+    provenance: Provenance,
+    *,
+    actions: Sequence[SampledAction] = (),
+    audited: Sequence[int] = (),
+    estimator_window: int | None = None,
+    variant_group: str | None = None,
+) -> str:
+    """Part id of a trajectory's labels, or of a preference variant's losses."""
+    tree = provenance.tree
+    return part_digest(
+        {
+            "document": document_id,
+            "start": trajectory.head.start,
+            "levels": np.asarray(trajectory.head.levels).tolist(),
+            "cursors": trajectory.cursors,
+            "horizon": trajectory.horizon,
+            "actions": [(*_action_key(s.action), s.inclusion_probability) for s in actions],
+            "audited": audited,
+            "policy": policy,
+            "variant_group": variant_group,
+            "protected_tail": protected_tail,
+            "tree": (tree.block_size, tree.max_level),
+            "model": provenance.model_hash,
+            "tokenizer": provenance.tokenizer_hash,
+            "gists": provenance.gist_hash,
+            "dtype": provenance.dtype,
+            "estimator": "exact" if estimator_window is None else "windowed",
+            "estimator_window": estimator_window,
+            "evaluator_version": EVALUATOR_VERSION,
+        }
+    )
+
+
+def side_measurement_part_id(trajectory_id: str, kind: str, joints: Sequence[Sequence[Action]] = ()) -> str:
+    """Part id of a measurement beside the labels of the trajectory `trajectory_id`."""
+    keys = [[_action_key(action) for action in actions] for actions in joints]
+    return part_digest({"trajectory": trajectory_id, "unit": kind, "joints": keys})
 
 
 def _action_key(action: Action) -> tuple[str, int, int]:
@@ -78,7 +88,3 @@ def embeddings_part_id(provenance: Provenance) -> str:
 def vocabulary_part_id(tokenizer_hash: str) -> str:
     """A tokenizer's vocabulary is kept once."""
     return part_digest({"vocabulary": tokenizer_hash})
-
-
-EVALUATOR_VERSION = 2
-"""Part of every label's identity: raise it when the same inputs would give other numbers."""

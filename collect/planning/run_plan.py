@@ -1,19 +1,14 @@
-"""The plan of a whole run: every trajectory of every document, and which of them the store lacks."""
+"""Plan of a whole run: the work units of all documents, and which of them the store lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.planning.part_ids import (
-    document_part_id,
-    embeddings_part_id,
-    vocabulary_part_id,
-    with_id,
-)
-from mctrace.collect.planning.trajectories import MapMaker, plan_document
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.document_plan import MapMaker, plan_document
+from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
+from mctrace.collect.planning.work_units import LabelledTrajectory, PlannedTrajectory, WorkUnit
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
@@ -23,57 +18,52 @@ from mctrace.gists.network.loading import load_gistnet
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a run would measure, and the documents it needs for that."""
+    """Everything a run would measure, and the documents it needs."""
 
     documents: dict[str, Document]
-    trajectories: tuple[PlannedTrajectory, ...]
+    units: tuple[WorkUnit, ...]
+    """each trajectory before its side measurements"""
     provenance: Provenance
     num_too_short: int
-    led_by: str | None = None
-    """identity of whoever made the maps of the policy `lensnet`; None where nobody did"""
+    lensnet_identity: str | None = None
+    """hash of what made the maps of the policy `lensnet`; None for a plan without it"""
 
     @property
     def is_windowed(self) -> bool:
-        return any(planned.estimator_window is not None for planned in self.trajectories)
+        return any(isinstance(u, LabelledTrajectory) and u.estimator_window is not None for u in self.units)
+
+    @property
+    def num_trajectories(self) -> int:
+        return sum(isinstance(unit, PlannedTrajectory) for unit in self.units)
 
     def of_documents(self, documents: dict[str, Document]) -> "RunPlan":
-        """The same plan for those documents alone, placed as they are now."""
-        kept = tuple(planned for planned in self.trajectories if planned.document_id in documents)
-        return replace(self, documents=documents, trajectories=kept)
+        """The plan restricted to `documents`, with their present placements."""
+        kept = tuple(unit for unit in self.units if unit.document_id in documents)
+        return replace(self, documents=documents, units=kept)
 
     def exactly(self) -> "RunPlan":
-        """The same plan with every action measured exactly, and so under other part ids."""
-        exact: list[PlannedTrajectory] = []
-        ids: dict[str, str] = {}
-        for planned in self.trajectories:  # each trajectory before its side measurements
-            trajectory_id = ids.get(planned.trajectory_id, "")
-            planned_exactly = with_id(
-                replace(planned, trajectory_id=trajectory_id, estimator_window=None, audited=()),
-                self.provenance,
-            )
-            ids[planned.trajectory_id] = planned_exactly.trajectory_id
-            exact.append(planned_exactly)
-        return replace(self, trajectories=tuple(exact))
+        """The plan with every action measured exactly, and so under other part ids."""
+        return replace(self, units=tuple(unit.exactly() for unit in self.units))
 
-    def missing(self, store: Store | None) -> list[PlannedTrajectory]:
-        """Planned trajectories the ledger does not list; all of them where there is no store yet.
+    def missing(self, store: Store | None) -> list[WorkUnit]:
+        """Planned units the ledger does not list; all of them where there is no store yet.
 
-        Where the store lacks a part that a run only brings along, a document, the embedding table or the
-        vocabulary, though all that needs it was measured, one trajectory is measured again for it.
+        Where the store lacks a part that accompanies units (a document, the embedding table or the
+        vocabulary), though all units that need it were measured, one unit is measured again for it.
         """
         done = store.at().part_ids if store else frozenset()
-        missing = [planned for planned in self.trajectories if planned.part_id not in done]
-        lacking = self.missing_documents(store) - {planned.document_id for planned in missing}
+        missing = [unit for unit in self.units if unit.part_id not in done]
+        lacking = self.missing_documents(store) - {unit.document_id for unit in missing}
         tables = {embeddings_part_id(self.provenance), vocabulary_part_id(self.provenance.tokenizer_hash)}
         if not missing and not lacking and not tables <= done:
-            return list(self.trajectories[:1])
-        brings = {planned.document_id: planned for planned in reversed(self.trajectories)}
+            return list(self.units[:1])
+        brings = {unit.document_id: unit for unit in reversed(self.units)}
         return [*missing, *(brings[document_id] for document_id in sorted(lacking))]
 
     def num_done(self, store: Store | None) -> int:
-        """How many of the planned trajectories the ledger lists."""
+        """Number of planned units that the ledger lists."""
         done = store.at().part_ids if store else frozenset()
-        return sum(planned.part_id in done for planned in self.trajectories)
+        return sum(unit.part_id in done for unit in self.units)
 
     def missing_documents(self, store: Store | None) -> set[str]:
         """Ids of planned documents whose tokens and gists are not in the store."""
@@ -83,7 +73,7 @@ class RunPlan:
 
 def check_fits(plan: RunPlan, source: ModelSource) -> None:
     """Raises ModelError, before any work, when the base model cannot take the plan's contexts or tokens."""
-    widest = max(plan.trajectories, key=lambda planned: planned.trajectory.num_positions)
+    widest = max(plan.units, key=lambda unit: unit.trajectory.num_positions)
     positions, has = widest.trajectory.num_positions, source.max_positions
     if positions > has:
         raise ModelError(
@@ -133,7 +123,7 @@ def make_plan(
         )
     return RunPlan(
         {d.document_id: d for d in documents if planned[d.document_id]},
-        tuple(trajectory for trajectories in planned.values() for trajectory in trajectories),
+        tuple(unit for units in planned.values() for unit in units),
         provenance,
         len(too_short),
         lensnet.identity if lensnet else None,

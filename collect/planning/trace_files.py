@@ -1,4 +1,4 @@
-"""Trajectories from outside: LOD maps that somebody's live runtime logged, validated hard on entry.
+"""Import of trace files: LOD maps logged by a live runtime, strictly validated.
 
 One row of the Parquet file is one trajectory (FORMAT.md, "Trace files"): the document's token ids, or the id
 of a document the store has, and the map the runtime showed. A row that is not exactly right is left out with
@@ -16,13 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, CorpusConfig
-from mctrace.collect.corpus.documents import Document, Placement, SplitAssigner, document_id
-from mctrace.collect.corpus.placements import known_placements
+from mctrace.collect.corpus.documents import Document, document_id
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.splits import Placement, SplitAssigner
+from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.trajectories import plan_trajectory
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -47,7 +48,7 @@ TRACES = pa.schema(
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row of a trace file that was not taken. Rows count from 0."""
+    """Rejected row of a trace file. Rows count from 0."""
 
     row: int
     source: str | None
@@ -56,7 +57,7 @@ class RejectedRow:
 
 @dataclass(frozen=True)
 class TracePlan:
-    """What a trace file asks for, and the rows of it that cannot be taken."""
+    """Plan of a trace file, and its rejected rows."""
 
     plan: RunPlan
     num_rows: int
@@ -86,7 +87,7 @@ def plan_traces(
     known = _KnownDocuments(store)
     assigner = SplitAssigner(corpus, known.placements)
     documents: dict[str, Document] = {}
-    planned: dict[str, PlannedTrajectory] = {}
+    planned: dict[str, WorkUnit] = {}
     rejected: list[RejectedRow] = []
     table = _read_table(path)
     if not len(table):

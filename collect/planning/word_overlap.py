@@ -1,7 +1,7 @@
-"""Which spans share rare words with the text being read: where effects are likely to be found at no cost.
+"""Sampling weights by word overlap: spans that share rare words with the text being read, at no model cost.
 
-Most gists of a context have nothing to say about the next tokens, and a sample that is spread evenly finds
-few of those that have. Words find more of them, and a plan needs no weights of any model. The same sum is a
+Most gists of a context do not affect the next tokens, and an even sample finds few of those that do. Words
+find more of them, and a plan needs no model weights. The same sum is a
 policy of closed loops: retrieval by words, nothing learned.
 """
 
@@ -23,7 +23,7 @@ _POWER = 4
 def overlap_weights(
     trajectory: Trajectory, actions: Sequence[Action], tokens_T: npt.NDArray[np.integer]
 ) -> FloatArray:
-    """How much each action's span shares with what is read from shortly before the first cursor on [A].
+    """Overlap of each action's span with the text from shortly before the first cursor on [A].
 
     The overlap with tokens up to the last horizon's end, to a power that leaves little to spans which share
     what all of a document's do. It looks ahead: a sample may, as long as its probabilities are kept, with

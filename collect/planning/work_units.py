@@ -1,137 +1,35 @@
-"""Planned trajectories: what will be measured, as values that travel to the workers."""
+"""Units of work: what will be measured, as values that travel to the workers; one part of the store each.
 
-from collections.abc import Iterator, Sequence
+A planned trajectory is either labelled (its actions are measured) or a preference variant (its losses alone
+are). Side measurements (drop controls, joint edits, attention) are units of their own that hold the labelled
+trajectory they belong to, so that adding one later measures nothing twice. The part id follows from a unit's
+content and is never given to it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Self
 
-from mctrace.base_model.sizes import Work
+from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.action_sampling import SampledAction
 from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit
-from mctrace.collect.planning.passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
+from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
-
-Unit = Literal["trajectory", "drops", "joints", "attention"]
-"""What a part holds of a trajectory: its labels, or a side measurement that can be added any time."""
+from mctrace.datasets.store.provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedSize:
-    """What a planned trajectory takes: all that has to be known of it until it is measured."""
+class UnitSize:
+    """Counts of a unit: all that has to be known of it until it is measured."""
 
     work: Work
     num_effects: int
     num_effect_values: int
     """per-token delta_nll values that will be stored"""
-
-
-@dataclass(frozen=True)
-class PlannedTrajectory:
-    """One unit of work: a trajectory, what to measure on it, and the part id that follows.
-
-    The labels are one unit, and each side measurement is another that names the trajectory it belongs to; so
-    that asking for one later measures nothing twice. `variant_group` joins a lod0 baseline with its random
-    variants (preference data); those have no actions.
-    """
-
-    part_id: str
-    document_id: str
-    policy: str
-    trajectory: Trajectory
-    actions: tuple[SampledAction, ...]
-    num_legal_actions: int
-    protected_tail: int
-    variant_group: str | None = None
-    estimator_window: int | None = None
-    """r of the windowed estimator; None measures exactly"""
-    audited: tuple[int, ...] = ()
-    """indices of actions that are measured exactly as well"""
-    unit: Unit = "trajectory"
-    trajectory_id: str = ""
-    """part id of the labels' unit; its own for that unit itself"""
-    joints: tuple[tuple[Action, ...], ...] = ()
-    """unit joints: sets of actions that are measured together"""
-
-    @property
-    def estimator(self) -> str:
-        return "exact" if self.estimator_window is None else "windowed"
-
-    @cached_property
-    def measured(self) -> tuple["PlannedEffect", ...]:
-        """The unit's effects, in the order in which they are measured."""
-        return tuple(self._effects())
-
-    @cached_property
-    def joint_edits(self) -> tuple[Edit, ...]:
-        return tuple(joint_edit(self.trajectory, actions) for actions in self.joints)
-
-    @cached_property
-    def joint_members(self) -> tuple[Action, ...]:
-        """Every action of a joint edit once: measured again beside it, exactly and alone."""
-        return tuple(dict.fromkeys(action for actions in self.joints for action in actions))
-
-    @property
-    def edits_by_window(self) -> list[tuple[Sequence[Edit], int | None]]:
-        """Everything to measure, as it is measured: by the run's estimator first, then exactly."""
-        by_run = [effect.edit for effect in self.measured if effect.estimator_window is not None]
-        exact = [effect.edit for effect in self.measured if effect.estimator_window is None]
-        alone = [action_edit(self.trajectory, action) for action in self.joint_members]
-        return [(by_run, self.estimator_window), ([*exact, *alone, *self.joint_edits], None)]
-
-    def size(self, batch_tokens: int) -> PlannedSize:
-        """Worked out once, without keeping the edits that it takes: a run plans many trajectories and
-        measures one at a time."""
-        if batch_tokens not in self._sizes:
-            self._sizes[batch_tokens] = self.unmeasured()._count(batch_tokens)
-        return self._sizes[batch_tokens]
-
-    def work(self, batch_tokens: int) -> Work:
-        """What the base model has to do for the baseline and every edit, in passes of `batch_tokens`."""
-        return self.size(batch_tokens).work
-
-    def unmeasured(self) -> "PlannedTrajectory":
-        """The same, with entries and edits of its own, which go when it goes."""
-        return replace(self, trajectory=replace(self.trajectory))
-
-    @cached_property
-    def _sizes(self) -> dict[int, PlannedSize]:
-        return {}
-
-    def _count(self, batch_tokens: int) -> PlannedSize:
-        passes = [baseline_pass(self.trajectory)]
-        for edits, window in self.edits_by_window:
-            passes += plan_passes(self.trajectory, edits, window, batch_tokens)
-        stored = [effect.edit for effect in self.measured] + 2 * list(self.joint_edits)
-        return PlannedSize(
-            sum((p.work for p in passes), start=Work()),
-            len(self.measured),
-            sum(self.trajectory.end - edit.first_token for edit in stored),
-        )
-
-    def _effects(self) -> Iterator["PlannedEffect"]:
-        """By the run's estimator first, then what is measured exactly besides."""
-        window, every = self.estimator_window, range(len(self.actions))
-        if self.unit == "trajectory":
-            yield from (self._action(i, window) for i in every)
-            if window is not None:
-                yield from (self._action(i, None) for i in self.audited)
-        elif self.unit == "drops":
-            droppable = set(droppable_nodes(self.trajectory, [s.action for s in self.actions]))
-            dropped = [i for i in every if self.actions[i].action.node in droppable]
-            yield from (self._drop(i, window) for i in dropped)
-            if window is not None:
-                yield from (self._drop(i, None) for i in dropped if i in self.audited)
-
-    def _action(self, index: int, window: int | None) -> "PlannedEffect":
-        sampled = self.actions[index]
-        return PlannedEffect(
-            sampled.action.kind, sampled, action_edit(self.trajectory, sampled.action), window
-        )
-
-    def _drop(self, index: int, window: int | None) -> "PlannedEffect":
-        sampled = self.actions[index]
-        return PlannedEffect("drop", sampled, drop_edit(self.trajectory, sampled.action.node), window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,3 +41,253 @@ class PlannedEffect:
     sampled: SampledAction
     edit: Edit
     estimator_window: int | None
+
+
+class _Unit(ABC):
+    """Edits and counts common to all units."""
+
+    kind: ClassVar[str]
+    """kind of the unit's part in the store"""
+
+    @property
+    @abstractmethod
+    def part_id(self) -> str:
+        """Hash of everything that determines the part's content."""
+
+    @abstractmethod
+    def exactly(self) -> Self:
+        """The same with every action measured exactly, and so under another part id."""
+
+    @abstractmethod
+    def without_caches(self) -> Self:
+        """The same with entries and edits of its own, which are freed with it."""
+
+    @abstractmethod
+    def _measured_on(self) -> Trajectory: ...
+
+    @cached_property
+    def effects(self) -> tuple[PlannedEffect, ...]:
+        """Effects in the order in which they are measured: by the run's estimator, then exactly."""
+        return ()
+
+    @property
+    def edits_by_window(self) -> list[tuple[int | None, Sequence[Edit]]]:
+        """All edits in the order in which they are measured, by their estimator's window (None: exactly)."""
+        groups: dict[int | None, list[Edit]] = {}
+        for effect in self.effects:
+            groups.setdefault(effect.estimator_window, []).append(effect.edit)
+        return list(groups.items())
+
+    @property
+    def stored_edits(self) -> Sequence[Edit]:
+        """The edit behind each stored list of per-token values."""
+        return [effect.edit for effect in self.effects]
+
+    def size(self, batch_tokens: int) -> UnitSize:
+        """Counts, cached without the edits they need: a run plans many units and measures one at a time."""
+        if batch_tokens not in self._sizes:
+            self._sizes[batch_tokens] = self.without_caches()._count(batch_tokens)
+        return self._sizes[batch_tokens]
+
+    def work(self, batch_tokens: int) -> Work:
+        """Work of the base model for the baseline and every edit, in passes of `batch_tokens` entries."""
+        return self.size(batch_tokens).work
+
+    @cached_property
+    def _sizes(self) -> dict[int, UnitSize]:
+        return {}
+
+    def _count(self, batch_tokens: int) -> UnitSize:
+        trajectory = self._measured_on()
+        passes = [baseline_pass(trajectory)]
+        for window, edits in self.edits_by_window:
+            passes += plan_passes(trajectory, edits, window, batch_tokens)
+        return UnitSize(
+            sum((p.work for p in passes), start=Work()),
+            len(self.effects),
+            sum(trajectory.end - edit.first_token for edit in self.stored_edits),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrajectory(_Unit):
+    """A trajectory whose baseline loss is stored: a `LabelledTrajectory` or a `PreferenceVariant`."""
+
+    kind: ClassVar[str] = "trajectory"
+
+    document_id: str
+    policy: str
+    trajectory: Trajectory
+    protected_tail: int
+    provenance: Provenance
+
+    @property
+    def trajectory_id(self) -> str:
+        return self.part_id
+
+    def without_caches(self) -> Self:
+        return replace(self, trajectory=replace(self.trajectory))
+
+    def _measured_on(self) -> Trajectory:
+        return self.trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTrajectory(PlannedTrajectory):
+    """A trajectory whose actions are measured, all legal ones or a sample."""
+
+    actions: tuple[SampledAction, ...]
+    num_legal_actions: int
+    estimator_window: int | None = None
+    """r of the windowed estimator; None measures exactly"""
+    audited: tuple[int, ...] = ()
+    """indices of actions that are measured exactly as well"""
+
+    @cached_property
+    def part_id(self) -> str:
+        return trajectory_part_id(
+            self.document_id,
+            self.policy,
+            self.trajectory,
+            self.protected_tail,
+            self.provenance,
+            actions=self.actions,
+            audited=self.audited,
+            estimator_window=self.estimator_window,
+        )
+
+    def exactly(self) -> Self:
+        return replace(self, estimator_window=None, audited=())
+
+    @cached_property
+    def effects(self) -> tuple[PlannedEffect, ...]:
+        every = range(len(self.actions))
+        return tuple(self._effect(i, window) for i, window in self.with_audits(every))
+
+    def with_audits(self, indices: Sequence[int]) -> list[tuple[int, int | None]]:
+        """Actions of `indices` by the run's estimator, then exactly those of them that are audited."""
+        by_estimator = [(i, self.estimator_window) for i in indices]
+        if self.estimator_window is None:
+            return by_estimator
+        return [*by_estimator, *((i, None) for i in indices if i in self.audited)]
+
+    def _effect(self, index: int, window: int | None) -> PlannedEffect:
+        sampled = self.actions[index]
+        edit = action_edit(self.trajectory, sampled.action)
+        return PlannedEffect(sampled.action.kind, sampled, edit, window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceVariant(PlannedTrajectory):
+    """One LOD map of a window that is shown in several: preference data, losses without actions."""
+
+    variant_group: str
+    """joins a lod0 baseline with its random variants"""
+
+    @cached_property
+    def part_id(self) -> str:
+        return trajectory_part_id(
+            self.document_id,
+            self.policy,
+            self.trajectory,
+            self.protected_tail,
+            self.provenance,
+            variant_group=self.variant_group,
+        )
+
+    def exactly(self) -> Self:
+        return self
+
+
+@dataclass(frozen=True)
+class SideMeasurement(_Unit):
+    """A measurement beside a trajectory's labels: `PlannedDrops`, `PlannedJoints` or `PlannedAttention`."""
+
+    labelled: LabelledTrajectory
+
+    @cached_property
+    def part_id(self) -> str:
+        return side_measurement_part_id(self.trajectory_id, self.kind)
+
+    @property
+    def trajectory_id(self) -> str:
+        return self.labelled.part_id
+
+    @property
+    def document_id(self) -> str:
+        return self.labelled.document_id
+
+    @property
+    def trajectory(self) -> Trajectory:
+        return self.labelled.trajectory
+
+    def exactly(self) -> Self:
+        return replace(self, labelled=self.labelled.exactly())
+
+    def without_caches(self) -> Self:
+        return replace(self, labelled=self.labelled.without_caches())
+
+    def _measured_on(self) -> Trajectory:
+        return self.trajectory
+
+
+@dataclass(frozen=True)
+class PlannedDrops(SideMeasurement):
+    """Drop controls: each measured action's span left out, so that what a gist loses can be told from what
+    its text was worth."""
+
+    kind: ClassVar[str] = "drops"
+
+    @cached_property
+    def effects(self) -> tuple[PlannedEffect, ...]:
+        actions = self.labelled.actions
+        droppable = set(droppable_nodes(self.trajectory, [sampled.action for sampled in actions]))
+        dropped = [i for i, sampled in enumerate(actions) if sampled.action.node in droppable]
+        return tuple(self._effect(actions[i], window) for i, window in self.labelled.with_audits(dropped))
+
+    def _effect(self, sampled: SampledAction, window: int | None) -> PlannedEffect:
+        return PlannedEffect("drop", sampled, drop_edit(self.trajectory, sampled.action.node), window)
+
+
+@dataclass(frozen=True)
+class PlannedJoints(SideMeasurement):
+    """Sets of actions that are measured together, and each of their actions exactly and alone."""
+
+    kind: ClassVar[str] = "joints"
+
+    joints: tuple[tuple[Action, ...], ...]
+
+    @cached_property
+    def part_id(self) -> str:
+        return side_measurement_part_id(self.trajectory_id, self.kind, self.joints)
+
+    @cached_property
+    def joint_edits(self) -> tuple[Edit, ...]:
+        return tuple(joint_edit(self.trajectory, actions) for actions in self.joints)
+
+    @cached_property
+    def members(self) -> tuple[Action, ...]:
+        """Every action of a joint edit once."""
+        return tuple(dict.fromkeys(action for actions in self.joints for action in actions))
+
+    @property
+    def edits_by_window(self) -> list[tuple[int | None, Sequence[Edit]]]:
+        """The members alone, then the joint edits; all exactly."""
+        alone = [action_edit(self.trajectory, action) for action in self.members]
+        return [(None, [*alone, *self.joint_edits])]
+
+    @property
+    def stored_edits(self) -> Sequence[Edit]:
+        """Each joint edit twice: its effect, and the sum of its members' effects."""
+        return 2 * self.joint_edits
+
+
+@dataclass(frozen=True)
+class PlannedAttention(SideMeasurement):
+    """Attention that the tokens whose loss is read pay to each entry of the baseline."""
+
+    kind: ClassVar[str] = "attention"
+
+
+WorkUnit = PlannedTrajectory | SideMeasurement
+"""One unit of work, and the part of the store it becomes."""

@@ -1,6 +1,6 @@
-"""A collection run: leave out what the ledger has, measure the rest, commit as it comes.
+"""Driver of a collection run: skip what the ledger lists, measure the rest, commit as results come.
 
-The flow is one loop. Whatever stops it, the ledger lists exactly what is whole, and the same command goes on
+The flow is one loop. Whatever stops it, the ledger lists complete parts only, and the same command resumes
 from there.
 """
 
@@ -11,28 +11,28 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig
-from mctrace.collect.corpus.placements import commit_placements
-from mctrace.collect.corpus.sources import Skipped
-from mctrace.collect.measuring.agreement import Pair, compare
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.placement_commits import commit_placements
+from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.work_units import PlannedTrajectory
-from mctrace.collect.running.pool import Workers
-from mctrace.collect.running.run_checks import (
+from mctrace.collect.planning.work_units import PlannedTrajectory, SideMeasurement, WorkUnit
+from mctrace.collect.running.calibration import (
     RunChecks,
     calibrate,
     calibration_id,
-    decide,
-    find_noise_floor,
+    choose_estimator,
     known_calibration,
+    measure_noise_floor,
 )
 from mctrace.collect.running.run_records import new_run_id, run_row, write_run_event
-from mctrace.collect.running.vocabulary import write_vocabulary
+from mctrace.collect.running.vocabulary_part import write_vocabulary
 from mctrace.collect.running.worker import Finished, RunContext, WorkItem
-from mctrace.collect.running.worker_agreement import agree, check_earlier
+from mctrace.collect.running.worker_agreement import agree_on_probe, check_earlier_runs
+from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import Store
@@ -47,8 +47,8 @@ MOST_WAITING = 64
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did, in counts, seconds of wall time and bytes. `predicted` was said after the first
-    trajectory came in; it and `checks` are None for a run that had nothing to do."""
+    """Results of a run in counts, seconds of wall time and bytes. `predicted` is the forecast made after the
+    first unit; it and `checks` are None for a run that had nothing to do."""
 
     num_planned: int
     run_id: str | None = None
@@ -63,14 +63,14 @@ class RunSummary:
     num_tokens_run: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[LabelPair, ...] = ()
     """audited actions, both ways"""
 
 
 def run_collection(
     store: Store,
     plan: RunPlan,
-    start_workers: Callable[[RunContext], Workers],
+    start_workers: Callable[[RunContext], WorkerPool],
     *,
     config: CollectConfig,
     model: ModelConfig,
@@ -81,43 +81,43 @@ def run_collection(
     left_out: Skipped,
     progress: Progress,
 ) -> RunSummary:
-    """Measures what is missing and commits it part by part; measures nothing twice, but for
-    trajectories whose document or tables the store lacks (`RunPlan.missing`). `left_out` hears of documents
-    that another driver's have come to stand between (`placing`).
+    """Measure what is missing and commit it part by part; nothing is measured twice except
+    units whose document or tables the store lacks (`RunPlan.missing`). `left_out` counts documents
+    that another driver's placements exclude (`placement_commits.py`).
 
-    Before anything is measured every worker takes the same probe; where they disagree with each other, or
-    with an earlier run of the same model, that is a CollectError.
+    Before anything is measured every worker takes the same probe. Raises CollectError where they disagree
+    with each other or with an earlier run of the same model.
 
     An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
     committed until then stays.
     """
     calibration = known_calibration(store, plan, config)
-    decided = decide(plan, calibration, config.min_audit_spearman)
+    decided = choose_estimator(plan, calibration, config.min_audit_spearman)
     if not decided.missing(store):
         if not _has_losses(store, decided):
             raise _no_losses(plan.provenance.dtype)
-        return RunSummary(len(decided.trajectories))
+        return RunSummary(len(decided.units))
     context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
         progress.start("probing the workers", None, "")
-        agreement = agree(workers.probes(), plan.provenance.dtype)
-        check_earlier(store, plan.provenance, agreement)
+        agreement = agree_on_probe(workers.probes(), plan.provenance.dtype)
+        check_earlier_runs(store, plan.provenance, agreement)
         workers.admit_with(agreement.check)
         progress.stop()
         plan = plan.of_documents(commit_placements(store, plan.documents, corpus, context.run_id, left_out))
-        decided = decide(plan, calibration, config.min_audit_spearman)
+        decided = choose_estimator(plan, calibration, config.min_audit_spearman)
         if plan.is_windowed and calibration is None:
             progress.start("calibrating the windowed estimator", None, "actions")
             calibration = calibrate(workers, plan, progress)
-            decided = decide(plan, calibration, config.min_audit_spearman)
+            decided = choose_estimator(plan, calibration, config.min_audit_spearman)
             progress.stop()
         remaining = decided.missing(store)
         progress.start("measuring the noise floor", None, "")
         checks = RunChecks(
             "windowed" if decided.is_windowed else "exact",
             config.estimator_window if decided.is_windowed else None,
-            find_noise_floor(workers, decided, remaining),
+            measure_noise_floor(workers, decided, remaining),
             calibration_id(plan, config) if plan.is_windowed else None,
             calibration,
             agreement,
@@ -133,18 +133,19 @@ def run_collection(
 def _recorded(
     store: Store,
     plan: RunPlan,
-    remaining: Sequence[PlannedTrajectory],
-    workers: Workers,
+    remaining: Sequence[WorkUnit],
+    workers: WorkerPool,
     row: Mapping[str, object],
     checks: RunChecks,
     source: ModelSource,
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
-    summary = RunSummary(len(plan.trajectories), str(row["run_id"]), checks)
+    summary = RunSummary(len(plan.units), str(row["run_id"]), checks)
 
-    def say_goodbye(outcome: str) -> None:
-        store.commit([write_run_event(store.location, row, "end", outcome, compare(summary.pairs))])
+    def record_end(outcome: str) -> None:
+        agreement = compare_estimators(summary.pairs)
+        store.commit([write_run_event(store.location, row, "end", outcome, agreement)])
 
     try:
         store.commit([write_run_event(store.location, row, "start")])
@@ -155,16 +156,16 @@ def _recorded(
         if summary.num_not_finite == summary.num_trajectories > 0:
             raise _no_losses(plan.provenance.dtype)
     except BaseException as error:
-        # What went wrong first is what must be heard: a full disk takes no last row either.
+        # The first error must be reported: a full disk takes no end row either.
         with contextlib.suppress(OSError):
-            say_goodbye("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            record_end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    say_goodbye("finished")
+    record_end("finished")
     return summary
 
 
 def _has_losses(store: Store, plan: RunPlan) -> bool:
-    """Whether any trajectory of this model, in this dtype and with these gists, has a finite loss."""
+    """True when a stored trajectory of this model, dtype and GistNet has a finite loss."""
     query = (
         "select 1 as found from stored_trajectories where model_hash = ? and gist_hash = ? and dtype = ? "
         "and baseline_status is distinct from 'not finite' limit 1"
@@ -182,7 +183,7 @@ def _no_losses(dtype: str) -> CollectError:
 
 
 class _Commits:
-    """Commits parts as they come, several at once where they come faster than commits should be made."""
+    """Commit parts as they come, several at once where they come faster than commits should be made."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -207,7 +208,7 @@ class _Commits:
         return sum(part.size for part in new)
 
 
-def _commit_embeddings(store: Store, plan: RunPlan, workers: Workers) -> None:
+def _commit_embeddings(store: Store, plan: RunPlan, workers: WorkerPool) -> None:
     """Once per base model."""
     if embeddings_part_id(plan.provenance) not in store.at().part_ids:
         store.commit([workers.write_embeddings()])
@@ -222,8 +223,8 @@ def _commit_vocabulary(store: Store, source: ModelSource, summary: RunSummary) -
 def _measure(
     store: Store,
     plan: RunPlan,
-    remaining: Sequence[PlannedTrajectory],
-    workers: Workers,
+    remaining: Sequence[WorkUnit],
+    workers: WorkerPool,
     summary: RunSummary,
     embedding_dim: int,
     progress: Progress,
@@ -238,9 +239,9 @@ def _measure(
         measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
         for finished in _after_their_trajectories(measured, store.at().part_ids):
             num_bytes = commits.add(finished.parts)
-            planned = finished.item.planned
-            lacking.discard(planned.document_id)
-            flops = size.flops(planned.work(batch_tokens))
+            unit = finished.item.unit
+            lacking.discard(unit.document_id)
+            flops = size.flops(unit.work(batch_tokens))
             if summary.predicted is None:
                 rate = flops / finished.seconds
                 predicted = forecast(
@@ -260,24 +261,24 @@ def _after_their_trajectories(measured: Iterable[Finished], done: frozenset[str]
     """Side measurements held back until the trajectory they belong to is there to be committed first."""
     known, held = set(done), defaultdict[str, list[Finished]](list)
     for finished in measured:
-        planned = finished.item.planned
-        if planned.trajectory_id not in known and planned.unit != "trajectory":
-            held[planned.trajectory_id].append(finished)
+        unit = finished.item.unit
+        if isinstance(unit, SideMeasurement) and unit.trajectory_id not in known:
+            held[unit.trajectory_id].append(finished)
             continue
-        known.add(planned.part_id)
+        known.add(unit.part_id)
         yield finished
-        yield from held.pop(planned.part_id, ())
+        yield from held.pop(unit.part_id, ())
 
 
 def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seconds: float) -> RunSummary:
-    planned = finished.item.planned
-    is_trajectory = planned.unit == "trajectory"
+    unit = finished.item.unit
+    is_trajectory = isinstance(unit, PlannedTrajectory)
     return replace(
         summary,
         num_measured=summary.num_measured + 1,
         num_trajectories=summary.num_trajectories + is_trajectory,
         num_not_finite=summary.num_not_finite + (is_trajectory and not finished.is_finite),
-        num_snapshots=summary.num_snapshots + is_trajectory * len(planned.trajectory.cursors),
+        num_snapshots=summary.num_snapshots + is_trajectory * len(unit.trajectory.cursors),
         num_effects=summary.num_effects + finished.num_effects,
         num_tokens_run=summary.num_tokens_run + finished.num_tokens_run,
         num_bytes=summary.num_bytes + num_bytes,
@@ -287,18 +288,18 @@ def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seco
 
 
 def _work_items(
-    plan: RunPlan, remaining: Sequence[PlannedTrajectory], lacking: set[str], run_id: str
+    plan: RunPlan, remaining: Sequence[WorkUnit], lacking: set[str], run_id: str
 ) -> Iterator[WorkItem]:
     """Items in an order of this driver's own, document by document, so that two drivers rarely collide.
 
     Each brings its document for as long as that is `lacking`, so that no trajectory is ever committed
     without it, whichever of its siblings is done first.
     """
-    by_document: dict[str, list[PlannedTrajectory]] = {}
-    for planned in remaining:
-        by_document.setdefault(planned.document_id, []).append(planned)
+    by_document: dict[str, list[WorkUnit]] = {}
+    for unit in remaining:
+        by_document.setdefault(unit.document_id, []).append(unit)
     order = list(by_document)
     random.Random(run_id).shuffle(order)
     for document_id in order:
-        for planned in by_document[document_id]:
-            yield WorkItem(plan.documents[document_id], planned, document_id in lacking)
+        for unit in by_document[document_id]:
+            yield WorkItem(plan.documents[document_id], unit, document_id in lacking)

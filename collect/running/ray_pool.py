@@ -21,11 +21,11 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mctrace.base_model.causal_lm import resolve_device
-from mctrace.base_model.sizes import ModelSize
+from mctrace.base_model.flop_counts import ModelSize
+from mctrace.base_model.loading import resolve_device
 from mctrace.collect.config import RayConfig
-from mctrace.collect.measuring.probe import Probe
-from mctrace.collect.running.shared_folder import answer, refuse_unshared
+from mctrace.collect.measuring.worker_probe import Probe
+from mctrace.collect.running.shared_folder_check import answer, refuse_unshared
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.running.worker_agreement import NamedProbe
 from mctrace.context.shortage import shortage
@@ -43,7 +43,7 @@ QUEUE_DEPTH = 2
 
 @dataclass(frozen=True)
 class _Joined:
-    """What an actor says of itself once its model is loaded."""
+    """Report of an actor once its model is loaded."""
 
     node_id: str
     model_size: ModelSize
@@ -51,8 +51,8 @@ class _Joined:
     probe: Probe
 
 
-class Measuring:
-    """A worker in a process of its own, which loads its model when it is told to join."""
+class WorkerActor:
+    """A worker in a process of its own, which loads its model in `join`."""
 
     def __init__(self, context: RunContext, num_threads: int) -> None:
         self._context, self._num_threads = context, num_threads
@@ -70,7 +70,7 @@ class Measuring:
         return self._worker.measure(item)
 
 
-MeasuringActor = ray.remote(Measuring)
+MeasuringActor = ray.remote(WorkerActor)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _InFlight:
     attempt: int
 
 
-class RayWorkers:
+class RayPool:
     """A pool of measuring actors. Raises ConfigError when the cluster cannot hold them."""
 
     def __init__(self, context: RunContext, config: RayConfig) -> None:
@@ -156,7 +156,7 @@ class RayWorkers:
         retries: deque[tuple[WorkItem, int]],
         in_flight: dict[ray.ObjectRef, _InFlight],
     ) -> bool:
-        """Gives actors that have joined work; whether there is no more to give."""
+        """Hand work to actors that have joined; True when none is left."""
         load = {
             slot: sum(job.slot == slot for job in in_flight.values())
             for slot in self._actors.keys() - self._joining.values()
@@ -290,7 +290,7 @@ def _start_ray(config: RayConfig) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError or ValueError when nobody listens at HOST:PORT: Ray would ask for many minutes."""
+    """Raises OSError or ValueError when nobody listens at HOST:PORT: Ray would retry for many minutes."""
     place = urlsplit(address if "://" in address else f"ray://{address}")
     if place.hostname is None or place.port is None:
         raise ValueError("it is not HOST:PORT")

@@ -1,4 +1,4 @@
-"""What the store remembers of a run: a row when it starts and one when it ends, with hashes and versions."""
+"""Run records in the store: a row when a run starts and one when it ends, with hashes and versions."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from mctrace.base_model.source import ModelSource
-from mctrace.collect.measuring.agreement import Fidelity
-from mctrace.collect.running.run_checks import RunChecks
+from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
+from mctrace.collect.running.calibration import RunChecks
 from mctrace.collect.running.worker import RunContext
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
@@ -27,7 +27,7 @@ def new_run_id() -> str:
 def run_row(
     context: RunContext, source: ModelSource, resolved_config: str, checks: RunChecks
 ) -> Mapping[str, object]:
-    """What start and end rows of a run have in common."""
+    """Columns that the start and end rows of a run share."""
     return {
         "run_id": context.run_id,
         "model_name": source.name,
@@ -53,7 +53,7 @@ def write_run_event(
     row: Mapping[str, object],
     event: str,
     outcome: str | None = None,
-    audit: Fidelity | None = None,
+    audit: EstimatorAgreement | None = None,
 ) -> Part:
     """The part of a run's "start" or "end" row; the driver commits it."""
     run_id = str(row["run_id"])

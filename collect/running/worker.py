@@ -1,7 +1,7 @@
-"""One worker's job: a planned trajectory in, a written part out.
+"""One worker's job: a unit of work in, a written part out.
 
 A worker holds the frozen model and the GistNet and knows where the store is; the same code runs inside a Ray
-actor and in-process. It writes parts but never commits: that is the driver's.
+actor and in-process. It writes parts and leaves committing to the driver.
 """
 
 import time
@@ -9,45 +9,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.sizes import ModelSize
-from mctrace.base_model.source import resolve_model
+from mctrace.base_model.flop_counts import ModelSize
+from mctrace.base_model.model_source import resolve_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.measuring.agreement import Pair
-from mctrace.collect.measuring.architecture_check import check_architecture
-from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.measuring.measurement import (
+from mctrace.collect.measuring.bring_up import bring_up
+from mctrace.collect.measuring.estimator_agreement import LabelPair
+from mctrace.collect.measuring.unit_measurement import (
     Effect,
     JointEffect,
-    Measurement,
     NoiseFloor,
+    UnitMeasurement,
     audit_pairs,
     measure_noise,
-    measure_planned,
+    measure_unit,
 )
-from mctrace.collect.measuring.probe import Probe, measure_probe
+from mctrace.collect.measuring.worker_probe import Probe, measure_probe
+from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import (
+    LabelledTrajectory,
+    PlannedTrajectory,
+    PreferenceVariant,
+    WorkUnit,
+)
 from mctrace.context.actions import Action
+from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.cursor_means import mean_columns
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.provenance import Provenance
-from mctrace.errors import ModelError
-from mctrace.gists.network.gistnet import GistNet, build_tree
-from mctrace.gists.network.loading import load_gistnet
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every worker of a run is told: plain values, so that they travel."""
+    """Settings that every worker of a run receives: plain values, so that they can be sent."""
 
     run_id: str
     store_uri: str
@@ -59,10 +60,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """One trajectory to measure. `needs_document`: its tokens and gists are not in the store yet."""
+    """One unit to measure. `needs_document`: its tokens and gists are not in the store yet."""
 
     document: Document
-    planned: PlannedTrajectory
+    unit: WorkUnit
     needs_document: bool = False
     purpose: Literal["keep", "compare", "noise"] = "keep"
     """keep writes parts; compare only gives `pairs`, noise only `noise_floor`"""
@@ -70,7 +71,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Finished:
-    """A measured item: parts written but not yet committed, what it took and what was run for it."""
+    """Measured item: parts written but not yet committed, with counts and seconds."""
 
     item: WorkItem
     parts: tuple[Part, ...] = ()
@@ -78,7 +79,7 @@ class Finished:
     num_tokens_run: int = 0
     seconds: float = 0.0
     is_finite: bool = True
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[LabelPair, ...] = ()
     """audited actions, both ways"""
     noise_floor: NoiseFloor | None = None
 
@@ -92,15 +93,8 @@ class Worker:
         self._context = context
         self._location = Location.of(context.store_uri)
         source = resolve_model(context.model.name, context.model.revision)
-        if source.model_hash != context.provenance.model_hash:
-            raise ModelError(f"model {context.model.name!r} has other weights here than where it was planned")
-        self._model = load_base_model(
-            source, context.model.dtype, context.model.device, context.model.device_map
-        )
-        self._gistnet = load_checked_gistnet(context.gists.source, context.provenance, self._model)
-        check_architecture(self._model.network.config, self._model.device, self._model.network.dtype)
-        asked = context.batch_tokens
-        self._batching = Batching(self._model.batch_tokens if asked == "auto" else asked)
+        loaded = bring_up(source, context.model, context.gists, context.provenance, context.batch_tokens)
+        self._model, self._gistnet, self._batching = loaded.model, loaded.gistnet, loaded.batching
         self._tree: tuple[str, DocumentTree] | None = None
 
     def model_size(self) -> ModelSize:
@@ -111,7 +105,7 @@ class Worker:
         return self._batching.tokens
 
     def probe(self) -> Probe:
-        """What this worker makes of the seeded probe, to hold against other workers'."""
+        """This worker's values for the seeded probe, to compare with other workers'."""
         provenance = self._context.provenance
         return measure_probe(self._model, self._gistnet, provenance.tokenizer_hash, provenance.block_size)
 
@@ -137,18 +131,18 @@ class Worker:
         )
 
     def measure(self, item: WorkItem) -> Finished:
-        """Measures the item's trajectory and writes its part, with the document's where it is missing."""
+        """Measure the item's unit and write its part, with the document's where it is missing."""
         tree, started = self._document_tree(item.document), time.perf_counter()
-        planned = item.planned.unmeasured()
+        unit = item.unit.without_caches()
         if item.purpose == "noise":
-            return Finished(item, noise_floor=measure_noise(self._model, tree, planned, self._batching))
-        measurement = measure_planned(self._model, tree, planned, self._batching)
+            return Finished(item, noise_floor=measure_noise(self._model, tree, unit, self._batching))
+        measurement = measure_unit(self._model, tree, unit, self._batching)
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
         seconds = time.perf_counter() - started
         parts: list[Part] = []
         if item.purpose == "keep":
-            parts.append(self._write_unit(planned, measurement, seconds))
+            parts.append(self._write_unit(unit, measurement, seconds))
             if item.needs_document:
                 parts.insert(0, self._write_document(item.document, tree))
         return Finished(
@@ -158,15 +152,14 @@ class Worker:
             measurement.work.num_recomputed,
             seconds,
             measurement.is_finite,
-            tuple(audit_pairs(planned, measurement)),
+            tuple(audit_pairs(unit, measurement)),
         )
 
     def _document_tree(self, document: Document) -> DocumentTree:
         """The document's embeddings and gists; the last one is kept, since trajectories come by document."""
         if self._tree is None or self._tree[0] != document.document_id:
-            tokens_T = torch.from_numpy(document.tokens.astype(np.int64))
-            embeddings = build_tree(self._gistnet, self._model.embed(tokens_T), self._context.provenance.tree)
-            self._tree = (document.document_id, DocumentTree(tokens_T, embeddings))
+            tree = embed_document(self._model, self._gistnet, document, self._context.provenance.tree)
+            self._tree = (document.document_id, tree)
         return self._tree[1]
 
     def _write_document(self, document: Document, tree: DocumentTree) -> Part:
@@ -197,29 +190,27 @@ class Worker:
             arrays=arrays,
         )
 
-    def _write_unit(self, planned: PlannedTrajectory, measurement: Measurement, seconds: float) -> Part:
+    def _write_unit(self, unit: WorkUnit, measurement: UnitMeasurement, seconds: float) -> Part:
         tables: dict[str, Sequence[Mapping[str, object]]] = {
-            "effects": [_effect_row(planned, effect) for effect in measurement.effects],
-            "joint_effects": [_joint_row(planned, joint) for joint in measurement.joints],
+            "effects": [_effect_row(unit, effect) for effect in measurement.effects],
+            "joint_effects": [_joint_row(unit, joint) for joint in measurement.joints],
         }
-        if planned.unit == "trajectory":
-            tables["trajectories"] = [self._trajectory_row(planned, measurement, seconds)]
-        elif planned.unit == "attention":
-            mass_N = measurement.baseline.attention_mass_N
-            assert mass_N is not None
+        if isinstance(unit, PlannedTrajectory):
+            tables["trajectories"] = [self._trajectory_row(unit, measurement, seconds)]
+        elif (mass_N := measurement.baseline.attention_mass_N) is not None:
             tables["attention"] = [
-                {"trajectory_id": planned.trajectory_id, **_nats_columns("attention_mass", mass_N)}
+                {"trajectory_id": unit.trajectory_id, **_nats_columns("attention_mass", mass_N)}
             ]
         return write_part(
             self._location,
-            part_id=planned.part_id,
-            kind=planned.unit,
+            part_id=unit.part_id,
+            kind=unit.kind,
             run_id=self._context.run_id,
             tables={name: rows for name, rows in tables.items() if rows or name == "effects"},
         )
 
     def _trajectory_row(
-        self, planned: PlannedTrajectory, measurement: Measurement, seconds: float
+        self, planned: PlannedTrajectory, measurement: UnitMeasurement, seconds: float
     ) -> Mapping[str, object]:
         provenance = self._context.provenance
         return {
@@ -227,7 +218,7 @@ class Worker:
             "run_id": self._context.run_id,
             "document_id": planned.document_id,
             "policy": planned.policy,
-            "variant_group": planned.variant_group,
+            "variant_group": planned.variant_group if isinstance(planned, PreferenceVariant) else None,
             "model_hash": provenance.model_hash,
             "tokenizer_hash": provenance.tokenizer_hash,
             "gist_hash": provenance.gist_hash,
@@ -240,23 +231,23 @@ class Worker:
             "cursors": list(planned.trajectory.cursors),
             "horizon": planned.trajectory.horizon,
             **_nats_columns("baseline_nll", measurement.baseline.nll_H, "baseline_status"),
-            "num_legal_actions": planned.num_legal_actions,
+            "num_legal_actions": planned.num_legal_actions if isinstance(planned, LabelledTrajectory) else 0,
             "num_tokens_run": measurement.work.num_recomputed,
             "seconds": seconds,
         }
 
 
-def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, object]:
+def _effect_row(unit: WorkUnit, effect: Effect) -> Mapping[str, object]:
     edit, sampled, window = effect.planned.edit, effect.planned.sampled, effect.planned.estimator_window
     action = sampled.action
     return {
-        "trajectory_id": planned.trajectory_id,
+        "trajectory_id": unit.trajectory_id,
         **_action_columns(action),
         "action": effect.planned.kind,
         "entry_level": action.entry_level,
         "first_token": edit.first_token,
         **_nats_columns("delta_nll", effect.delta_nll_H),
-        **_cursor_columns(planned, edit.first_token, effect.delta_nll_H),
+        **_cursor_columns(unit.trajectory, edit.first_token, effect.delta_nll_H),
         "estimator": "exact" if window is None else "windowed",
         "estimator_window": window,
         "inclusion_probability": sampled.inclusion_probability,
@@ -265,9 +256,9 @@ def _effect_row(planned: PlannedTrajectory, effect: Effect) -> Mapping[str, obje
     }
 
 
-def _joint_row(planned: PlannedTrajectory, joint: JointEffect) -> Mapping[str, object]:
+def _joint_row(unit: WorkUnit, joint: JointEffect) -> Mapping[str, object]:
     return {
-        "trajectory_id": planned.trajectory_id,
+        "trajectory_id": unit.trajectory_id,
         "actions": [_action_columns(action) for action in joint.actions],
         "first_token": joint.edit.first_token,
         **_nats_columns("sum_of_singles", joint.sum_of_singles_H),
@@ -286,21 +277,9 @@ def _nats_columns(name: str, values: Tensor, status: str = "status") -> dict[str
     return {name: None, status: "not finite"}
 
 
-def _cursor_columns(planned: PlannedTrajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
-    """What labels at the collected horizon read; nothing where the effect has no number."""
+def _cursor_columns(trajectory: Trajectory, first_token: int, delta_nll_H: Tensor) -> dict[str, object]:
+    """Mean per cursor, which labels at the collected horizon read; empty where the effect is not finite."""
     if not torch.isfinite(delta_nll_H).all():
         return {}
-    trajectory, values = planned.trajectory, delta_nll_H.float().cpu().numpy()
+    values = delta_nll_H.float().cpu().numpy()
     return {**mean_columns(values, first_token, trajectory.cursors, trajectory.horizon)}
-
-
-def load_checked_gistnet(source: str, provenance: Provenance, model: FrozenCausalLM) -> GistNet:
-    """The GistNet of a run, where `model` is. Raises ModelError when it does not fit or is not the one
-    that was planned."""
-    gistnet = load_gistnet(source)
-    gistnet.check_fits(provenance.tree.block_size, model.embedding_dim)
-    if gistnet.content_hash != provenance.gist_hash:
-        raise ModelError(f"the GistNet {source!r} is another one here than where it was planned")
-    if isinstance(gistnet, torch.nn.Module):
-        gistnet.to(model.device)
-    return gistnet

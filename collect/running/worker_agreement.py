@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from mctrace.collect.measuring.probe import PROBE_VERSION, Probe, largest_difference, spread
+from mctrace.collect.measuring.worker_probe import PROBE_VERSION, Probe, largest_difference, spread
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.15}
 
 @dataclass(frozen=True)
 class NamedProbe:
-    """A probe, and which worker of the run found it."""
+    """Probe with the name of its worker."""
 
     worker: str
     probe: Probe
@@ -34,8 +34,8 @@ class NamedProbe:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What the workers of a run agree on: the median of their probes, and how far the farthest is from it."""
+class WorkerAgreement:
+    """Agreement of a run's workers: the median of their probes, and the largest difference between them."""
 
     probe: Probe
     tolerance: float
@@ -72,8 +72,9 @@ _REMEDY = (
 )
 
 
-def agree(found: Sequence[NamedProbe], dtype: str) -> Agreement:
-    """What the workers agree on. Raises CollectError, naming who disagrees by how much, when they do not."""
+def agree_on_probe(found: Sequence[NamedProbe], dtype: str) -> WorkerAgreement:
+    """Median of the workers' probes. Raises CollectError, naming who differs by how much, when they
+    disagree."""
     for one in found:
         _refuse_infinite(one)
     noise = min((one.probe.no_op for one in found if not math.isnan(one.probe.no_op)), default=0.0)
@@ -82,10 +83,10 @@ def agree(found: Sequence[NamedProbe], dtype: str) -> Agreement:
     largest = max(map(spread, zip(*(one.probe.values for one in found), strict=True)))
     if largest > tolerance:
         raise CollectError(_disagreement(found, middle, largest, tolerance))
-    return Agreement(middle, tolerance, largest, tuple(map(str, found)))
+    return WorkerAgreement(middle, tolerance, largest, tuple(map(str, found)))
 
 
-def check_earlier(store: Store, provenance: Provenance, agreed: Agreement) -> None:
+def check_earlier_runs(store: Store, provenance: Provenance, agreed: WorkerAgreement) -> None:
     """Raises CollectError when an earlier run of this store found something else with the same model hash."""
     for row in _earlier(store, provenance):
         earlier = row["probe"]

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from mctrace.base_model.causal_lm import load_base_model
-from mctrace.base_model.source import resolve_model
+from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.model_source import resolve_model
 from mctrace.errors import ModelError
 
 Weights = dict[str, torch.Tensor]
@@ -192,7 +192,7 @@ def test_tied_weights_need_to_be_there_once(tmp_path, kept):
         assert torch.equal(load(tmp_path).network.get_output_embeddings().weight, table)
 
 
-def test_a_dtype_too_narrow_for_a_weight_says_so(folder):
+def test_a_dtype_too_narrow_for_a_weight_is_refused(folder):
     rewritten(folder, with_norm(torch.full((32,), 1e6)))
     with pytest.raises(ModelError, match=f"infinity in {NORM}.*try model.dtype = float32"):
         load(folder, "float16")

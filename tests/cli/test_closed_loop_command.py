@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.base_model.source import resolve_model
+from mctrace.base_model.model_source import resolve_model
 from mctrace.cli.config import load_config
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.context.tree import TreeShape

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
+from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_delta_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll
 from mctrace.collect.planning.action_sampling import sample_actions
 from mctrace.collect.planning.edits import action_edit
 from mctrace.collect.planning.map_policies import recency_map

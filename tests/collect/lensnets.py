@@ -1,4 +1,4 @@
-"""Checkpoints of random LensNets that fit the tiny model, for tests of what is led by one."""
+"""Checkpoints of random LensNets that fit the tiny model, for tests of on-policy maps and closed loops."""
 
 from pathlib import Path
 

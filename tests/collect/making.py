@@ -3,7 +3,8 @@
 import numpy as np
 
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.corpus.documents import Document, Placement, document_id
+from mctrace.collect.corpus.documents import Document, document_id
+from mctrace.collect.corpus.splits import Placement
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mctrace.base_model.source import ModelSource, resolve_model
+from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.cli.config import PipelineConfig, load_config
 from mctrace.collect.config import GistConfig
-from mctrace.collect.corpus.documents import SplitAssigner, read_documents
-from mctrace.collect.corpus.sources import Skipped, read_corpus
+from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
+from mctrace.collect.corpus.documents import read_documents
+from mctrace.collect.corpus.splits import SplitAssigner
 from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
 from mctrace.collect.running.driver import RunSummary, run_collection
-from mctrace.collect.running.pool import InProcessWorker
+from mctrace.collect.running.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store
 from mctrace.progress import Progress, Silent
@@ -25,7 +26,7 @@ class TinyRun:
     source: ModelSource
     plan: RunPlan
 
-    def measure(self, start_workers=InProcessWorker, progress: Progress | None = None) -> RunSummary:
+    def measure(self, start_workers=InProcessPool, progress: Progress | None = None) -> RunSummary:
         return run_collection(
             self.store,
             self.plan,

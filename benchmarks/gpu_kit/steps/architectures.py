@@ -15,8 +15,9 @@ from benchmarks.gpu_kit.labelling import (
     spread_actions,
     watched_kernels,
 )
-from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.loading import choose_own_attention
 from mctrace.collect.planning.map_policies import recency_map
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape

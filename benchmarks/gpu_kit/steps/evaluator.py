@@ -22,7 +22,7 @@ from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, wall_seconds
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit
-from mctrace.collect.planning.passes import plan_passes
+from mctrace.collect.planning.forward_passes import plan_passes
 
 
 def run(context: Context) -> None:

@@ -13,9 +13,10 @@ from benchmarks.gpu_kit.labelling import (
     spread_actions,
     watched_kernels,
 )
-from mctrace.base_model.causal_lm import FrozenCausalLM, load_base_model
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.source import ModelSource
+from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.model_source import ModelSource
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mctrace.analysis.closed_loop.oracles import AskedFact, asked_facts, recall_oracle_scores
-from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
-from mctrace.collect.corpus.recall import recall_texts
+from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
+from mctrace.collect.corpus.recall_documents import recall_texts
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape

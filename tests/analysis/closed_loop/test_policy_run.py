@@ -24,7 +24,7 @@ from mctrace.analysis.closed_loop.policies import (
 from mctrace.analysis.closed_loop.policy_run import run_policy
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_nll
 from mctrace.collect.planning.map_policies import random_map, recency_map_within
 from mctrace.context.actions import Action, apply_action, legal_actions
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate

@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import (
-    Document,
-    Placement,
-    SplitAssigner,
-    document_id,
-    minhash_of,
-    read_documents,
-    split_of,
-)
-from mctrace.collect.corpus.source_text import TextInMemory
-from mctrace.collect.corpus.sources import Skipped
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.documents import Document, document_id, read_documents
+from mctrace.collect.corpus.lazy_texts import TextInMemory
+from mctrace.collect.corpus.splits import Placement, SplitAssigner, minhash_of, split_of
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens
@@ -175,7 +168,7 @@ def test_documents_that_differ_only_beyond_max_tokens_are_the_same_document():
     assert {document.num_tokens for document in documents} == {150}
 
 
-def test_short_documents_are_left_out_and_counted_by_the_key_that_says_so():
+def test_short_documents_are_left_out_and_counted_under_their_key():
     skipped = Skipped()
     read([*texts_of(20), TextInMemory("short.txt", "short")], skipped, min_tokens=50)
     assert skipped.counts == {"shorter than corpus.min_tokens=50": 1}

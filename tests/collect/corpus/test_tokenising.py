@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Split, WhitespaceSplit
 from tokenizers.trainers import BpeTrainer, WordPieceTrainer
 from transformers import PreTrainedTokenizerFast
 
-from mctrace.base_model.source import SMOLLM2_ALIAS, resolve_model
+from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
 from mctrace.collect.corpus.tokenising import encode_pieces
 from tests.context.strategies import light
 
@@ -178,7 +178,7 @@ def test_no_more_is_read_than_the_ids_take_and_no_more_is_encoded_at_once_than_a
     assert counting.longest < 4 * SMALL["step"]
 
 
-def test_a_signal_is_heard_while_a_text_without_end_is_tokenised():
+def test_a_signal_interrupts_the_tokenising_of_an_endless_text():
     class Asked(Exception):  # noqa: N818
         pass
 

@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.shared_attention import shared_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_delta_nll, naive_drop_delta_nll, naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll, naive_nll
 from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit, no_edit
 from mctrace.context.actions import Action, apply_action, is_legal_at
 from mctrace.context.lod_map import LODMap
@@ -191,7 +191,7 @@ def windowed_by_hand(model, document, trajectory, edit: Edit, window: int) -> to
 @pytest.mark.parametrize(
     ("architecture", "window"), [("llama", 0), ("llama", 3), ("llama", 7), ("mistral", 0), ("mistral", 3)]
 )
-def test_the_windowed_estimator_is_what_its_definition_says(architecture, window):
+def test_the_windowed_estimator_equals_its_definition(architecture, window):
     model, trajectory = tiny_model(architecture), mixed_trajectory()
     document = make_document(model)
     largest = 0.0

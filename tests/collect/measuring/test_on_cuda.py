@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from mctrace.base_model import attention_kernels
 from mctrace.base_model.attention_kernels import flash_cuda, kernels_for, matmul_attention, varlen_cuda
-from mctrace.base_model.causal_lm import FrozenCausalLM, choose_own_attention
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.loading import choose_own_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive import naive_delta_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll
 from mctrace.collect.planning.edits import action_edit
 from mctrace.context.trajectory import Trajectory
 from tests.collect.measuring.test_evaluator import HORIZON, PROTECTED_TAIL, mixed_trajectory

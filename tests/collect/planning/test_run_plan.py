@@ -1,4 +1,4 @@
-"""The plan of a whole run: all documents' trajectories, and what of them a store lacks."""
+"""Run plan: the units of all documents, and those that a store lacks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mctrace.collect.corpus.placements import known_placements
+from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.planning.document_plan import plan_document
 from mctrace.collect.planning.part_ids import document_part_id
 from mctrace.collect.planning.run_plan import make_plan
-from mctrace.collect.planning.trajectories import plan_document
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, create_store
 from mctrace.errors import InputError
@@ -30,7 +30,7 @@ def test_a_run_plans_every_document_and_counts_those_that_are_too_short():
     config = small_config(num_random_variants=1)
     plan = make_plan(documents, config, PROVENANCE)
     expected = [p for document in documents for p in plan_document(document, config, PROVENANCE)]
-    assert list(plan.trajectories) == expected
+    assert list(plan.units) == expected
     assert set(plan.documents) == {documents[0].document_id, documents[2].document_id}
     assert (plan.provenance, plan.num_too_short) == (PROVENANCE, 1)
 
@@ -43,15 +43,15 @@ def test_a_run_without_a_document_that_is_long_enough_is_refused_with_what_to_ch
         make_plan(documents, small_config(), PROVENANCE)
 
 
-def test_missing_is_what_the_ledger_does_not_list(store):
+def test_units_that_the_ledger_does_not_list_are_missing(store):
     documents = [make_document(400, seed=1), make_document(400, seed=2)]
     plan = make_plan(documents, small_config(), PROVENANCE)
-    assert plan.missing(None) == plan.missing(store) == list(plan.trajectories)
+    assert plan.missing(None) == plan.missing(store) == list(plan.units)
     assert plan.missing_documents(None) == plan.missing_documents(store) == set(plan.documents)
 
-    commit(store, plan.trajectories[1].part_id, "trajectory", trajectories=[])
+    commit(store, plan.units[1].part_id, "trajectory", trajectories=[])
     commit(store, document_part_id(documents[0].document_id, PROVENANCE), "document", documents=[])
-    assert plan.missing(store) == [plan.trajectories[0], *plan.trajectories[2:]]
+    assert plan.missing(store) == [plan.units[0], *plan.units[2:]]
     assert plan.missing_documents(store) == {documents[1].document_id}
 
 

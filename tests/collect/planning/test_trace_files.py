@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.documents import Document, SplitAssigner, document_id
+from mctrace.collect.corpus.documents import Document, document_id
+from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trace_files import TRACES, plan_traces
-from mctrace.collect.planning.trajectories import plan_trajectory
 from mctrace.collect.planning.work_units import PlannedTrajectory
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -99,15 +100,15 @@ def rejected(path: Path, store: Store | None) -> dict[int, str]:
     return {row.row: row.reason for row in found}
 
 
-def test_a_valid_row_is_planned_as_the_trajectory_it_says(tmp_path, empty_store):
+def test_a_valid_row_is_planned_as_its_trajectory(tmp_path, empty_store):
     found = plan(write(tmp_path, good_row()), empty_store, max_actions=6)
     head = LODMap(TREE, 16, 80, np.array(LEVELS, dtype=np.uint8))
     document = found.documents[IDENTITY]
     (expected,) = plan_trajectory(
         document, "import", Trajectory(head, (80, 84, 91), 16), small_config(max_actions=6), PROVENANCE
     )
-    assert found.trajectories == (expected,)
-    assert isinstance(found.trajectories[0], PlannedTrajectory)
+    assert found.units == (expected,)
+    assert isinstance(found.units[0], PlannedTrajectory)
     assert (found.provenance, found.num_too_short) == (PROVENANCE, 0)
     assert (document.source, document.tokens.tolist()) == ("runtime/session-7", TOKENS)
     assert document.tokens.dtype == np.int32
@@ -118,14 +119,14 @@ def test_rows_of_one_document_share_it_and_their_order_is_kept(tmp_path, empty_s
     later = good_row(cursors=[80, 96], document_id=IDENTITY)
     other = good_row(tokens=random_tokens(150, seed=5).tolist(), start=0, levels=[0] * 10, cursors=[38])
     found = plan(write(tmp_path, good_row(), later, other), empty_store)
-    assert [p.trajectory.cursors for p in found.trajectories] == [(80, 84, 91), (80, 96), (38,)]
-    assert [p.document_id for p in found.trajectories] == [IDENTITY, IDENTITY, list(found.documents)[1]]
+    assert [p.trajectory.cursors for p in found.units] == [(80, 84, 91), (80, 96), (38,)]
+    assert [p.document_id for p in found.units] == [IDENTITY, IDENTITY, list(found.documents)[1]]
     assert len(found.documents) == 2
 
 
 def test_a_row_that_is_there_twice_is_measured_once(tmp_path, empty_store):
     found = plan(write(tmp_path, good_row(), good_row()), empty_store)
-    assert len(found.trajectories) == len({p.part_id for p in found.trajectories}) == 1
+    assert len(found.units) == len({p.part_id for p in found.units}) == 1
 
 
 def test_a_row_may_name_a_document_of_the_store_instead_of_its_tokens(tmp_path, store):
@@ -156,7 +157,7 @@ def test_a_near_duplicate_of_a_document_of_the_store_gets_its_split(tmp_path, st
 
 
 def test_without_a_store_rows_bring_their_own_tokens(tmp_path):
-    assert len(plan(write(tmp_path, good_row()), None).trajectories) == 1
+    assert len(plan(write(tmp_path, good_row()), None).units) == 1
     reasons = rejected(write(tmp_path, good_row(tokens=None, document_id=IDENTITY)), None)
     assert "is not in the store and the row has no tokens" in reasons[0]
 
@@ -164,11 +165,11 @@ def test_without_a_store_rows_bring_their_own_tokens(tmp_path):
 def test_columns_beyond_the_documented_ones_are_passed_over(tmp_path, empty_store):
     table = pa.Table.from_pylist([good_row()], schema=TRACES).append_column("score", pa.array([0.5]))
     pq.write_table(table, tmp_path / "more.parquet")
-    assert len(plan(tmp_path / "more.parquet", empty_store).trajectories) == 1
+    assert len(plan(tmp_path / "more.parquet", empty_store).units) == 1
 
 
 def test_wider_integer_columns_are_taken_when_their_values_fit(tmp_path, empty_store):
-    assert len(plan(write(tmp_path, good_row(), types=OTHER_TYPES), empty_store).trajectories) == 1
+    assert len(plan(write(tmp_path, good_row(), types=OTHER_TYPES), empty_store).units) == 1
 
 
 BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
@@ -195,7 +196,10 @@ BAD_ROWS: dict[str, tuple[dict[str, object], str]] = {
     "a start after the cursor": ({"start": 84}, "the cursor must lie after the start"),
     "too few levels": ({"levels": LEVELS[:-1]}, "one level for each of its 16 blocks, got 15"),
     "a level that does not exist": ({"levels": [*LEVELS[:-1], 3]}, "level 3 does not exist"),
-    "half a node": ({"levels": [2, 2, 1, 1, *LEVELS[4:]]}, r"node \(level 2, index 1\) is only partly shown"),
+    "half a node": (
+        {"levels": [2, 2, 1, 1, *LEVELS[4:]]},
+        r"node \(level 2, index 1\) is only partly at its level",
+    ),
     "a level too large for a byte": ({"levels": [*LEVELS[:-1], 300]}, "300"),
     "a negative level": ({"levels": [*LEVELS[:-1], -1]}, "-1"),
 }
@@ -207,7 +211,7 @@ def test_a_bad_row_is_rejected_with_its_number_and_reason_and_the_others_are_tak
 ):
     path = write(tmp_path, good_row(), good_row(**changes), good_row(cursors=[80, 96]), types=OTHER_TYPES)
     found = plan_traces(path, empty_store, small_config(), CorpusConfig(), PROVENANCE)
-    assert [p.trajectory.cursors for p in found.plan.trajectories] == [(80, 84, 91), (80, 96)]
+    assert [p.trajectory.cursors for p in found.plan.units] == [(80, 84, 91), (80, 96)]
     assert list(found.plan.documents) == [IDENTITY]
     (bad,) = found.rejected
     assert (bad.row, found.num_rows) == (1, 3)
@@ -223,7 +227,7 @@ def test_rejected_rows_are_listed_in_a_side_file(tmp_path, empty_store):
     assert lines[1]["reason"] == "cursors is empty"
 
 
-def test_the_document_of_a_rejected_row_decides_nobodys_split(tmp_path, empty_store):
+def test_the_document_of_a_rejected_row_does_not_affect_splits(tmp_path, empty_store):
     tokens = random_tokens(200, seed=9).tolist()
     near = [*tokens[:-1], 1]
     path = write(tmp_path, good_row(tokens=tokens, block_size=32), good_row(tokens=near))

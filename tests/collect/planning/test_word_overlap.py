@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mctrace.collect.planning.trajectories import plan_document
+from mctrace.collect.planning.document_plan import plan_document
 from mctrace.collect.planning.word_overlap import overlap_weights
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap
@@ -59,7 +59,7 @@ def test_tokens_after_the_last_horizon_change_nothing():
     ).all()
 
 
-def test_a_plan_measures_by_overlap_what_it_would_rarely_meet_otherwise():
+def test_sampling_by_overlap_measures_spans_that_even_sampling_rarely_draws():
     """The document's end repeats an early block; in most seeds an even sample of a quarter misses it."""
     found = {}
     for sampling in ("even", "overlap"):

@@ -30,12 +30,12 @@ def test_an_interrupted_run_leaves_a_whole_store_and_the_next_one_finishes_it(ti
     broken = tiny_run(tiny_settings, tmp_path / "broken", **{"corpus.limit": 6})
     with pytest.raises(KeyboardInterrupt):
         broken.measure(progress=InterruptAfter(3))
-    assert len(broken.plan.missing(broken.store)) == len(broken.plan.trajectories) - 3
+    assert len(broken.plan.missing(broken.store)) == len(broken.plan.units) - 3
     rows = fetch_rows(connect(broken.store.at()), "select outcome from runs")
     assert [row["outcome"] for row in rows] == ["interrupted"]
 
     summary = broken.measure()
-    assert summary.num_measured == len(broken.plan.trajectories) - 3
+    assert summary.num_measured == len(broken.plan.units) - 3
     assert broken.labels() == pytest.approx(whole.labels(), abs=1e-6)
     assert broken.plan.missing(broken.store) == []
 
@@ -85,7 +85,7 @@ def test_sampled_labels_carry_the_probability_they_were_sampled_with(tiny_settin
 def test_every_trajectory_brings_its_document_until_that_is_committed(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     lacking = run.plan.missing_documents(run.store)
-    items = _work_items(run.plan, run.plan.trajectories, lacking, "run")
+    items = _work_items(run.plan, run.plan.units, lacking, "run")
     first, sibling = next(items), next(items)
     assert first.document == sibling.document
     assert first.needs_document
@@ -96,7 +96,7 @@ def test_every_trajectory_brings_its_document_until_that_is_committed(tiny_setti
     assert len(folders) == len(run.plan.documents)
 
 
-def test_the_store_knows_what_its_tokens_read_as(tiny_settings, corpus_folder, tmp_path):
+def test_the_store_has_the_text_of_its_tokens(tiny_settings, corpus_folder, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
     run.measure()
     rows = fetch_rows(

@@ -7,8 +7,8 @@ import ray
 
 from mctrace.collect.config import RayConfig
 from mctrace.collect.running import ray_pool as cluster_of_ray
-from mctrace.collect.running import shared_folder
-from mctrace.collect.running.ray_pool import RayWorkers, check_cluster
+from mctrace.collect.running import shared_folder_check
+from mctrace.collect.running.ray_pool import RayPool, check_cluster
 from mctrace.errors import CollectError, ConfigError, ModelError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run
@@ -19,10 +19,10 @@ class KillAnActor(Silent):
 
     def __init__(self) -> None:
         self.killed = 0
-        self.workers: RayWorkers | None = None
+        self.workers: RayPool | None = None
 
-    def start_workers(self, config: RayConfig, context) -> RayWorkers:
-        self.workers = RayWorkers(context, config)
+    def start_workers(self, config: RayConfig, context) -> RayPool:
+        self.workers = RayPool(context, config)
         return self.workers
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -41,7 +41,7 @@ def test_a_killed_actor_costs_only_what_it_had_in_flight(tiny_settings, tmp_path
     summary = by_ray.measure(partial(killer.start_workers, config), killer)
     assert killer.killed == 1
     assert by_ray.plan.missing(by_ray.store) == []
-    assert summary.num_measured == len(by_ray.plan.trajectories)
+    assert summary.num_measured == len(by_ray.plan.units)
     assert by_ray.labels() == pytest.approx(alone.labels(), abs=1e-5)
     assert not ray.is_initialized()
 
@@ -49,8 +49,8 @@ def test_a_killed_actor_costs_only_what_it_had_in_flight(tiny_settings, tmp_path
 def test_an_actor_that_dies_before_it_measured_anything_is_replaced(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
 
-    def start(context) -> RayWorkers:
-        workers = RayWorkers(context, RayConfig(actors=1, num_cpus=1))
+    def start(context) -> RayPool:
+        workers = RayPool(context, RayConfig(actors=1, num_cpus=1))
         ray.kill(workers._actors[0])
         assert workers.write_embeddings().kind == "embeddings"
         ray.kill(workers._actors[0])
@@ -66,14 +66,14 @@ def test_an_item_that_keeps_killing_its_actor_ends_the_run_with_its_name(tiny_se
     config = RayConfig(actors=1, num_cpus=1, max_attempts=1)
     with pytest.raises(CollectError, match=r"text\d\d\.txt died 1 times"):
         run.measure(partial(killer.start_workers, config), killer)
-    assert 0 < len(run.plan.missing(run.store)) < len(run.plan.trajectories)
+    assert 0 < len(run.plan.missing(run.store)) < len(run.plan.units)
 
 
 def test_more_actors_than_the_cluster_has_room_for_is_refused(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     config = RayConfig(actors=1, num_cpus=1, num_gpus=64)
     with pytest.raises(ConfigError, match="--actors"):
-        run.measure(lambda context: RayWorkers(context, config))
+        run.measure(lambda context: RayPool(context, config))
 
 
 @pytest.fixture
@@ -92,23 +92,21 @@ def test_a_run_joins_a_cluster_by_address_and_uses_a_folder_that_its_nodes_share
 ):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 3})
     config = RayConfig(address=cluster.address, actors=1, num_cpus=1)
-    summary = run.measure(lambda context: RayWorkers(context, config))
-    assert summary.num_measured == len(run.plan.trajectories)
+    summary = run.measure(lambda context: RayPool(context, config))
+    assert summary.num_measured == len(run.plan.units)
 
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     more = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     version = more.store.at().version
     with monkeypatch.context() as patch:
-        patch.setattr(shared_folder, "_PATIENCE", 0.3)
+        patch.setattr(shared_folder_check, "_PATIENCE", 0.3)
         patch.setattr(cluster_of_ray, "_ask_nodes", lambda place, nodes: None)  # nodes that see nothing
         with pytest.raises(ConfigError, match=r"2 nodes and 2 of them.*--store"):
-            more.measure(lambda context: RayWorkers(context, config))
+            more.measure(lambda context: RayPool(context, config))
     assert more.store.at().version == version
 
-    more.measure(
-        lambda context: RayWorkers(context, RayConfig(address=cluster.address, actors=2, num_cpus=1))
-    )
+    more.measure(lambda context: RayPool(context, RayConfig(address=cluster.address, actors=2, num_cpus=1)))
     assert more.plan.missing(more.store) == []
     assert list((tmp_path / "store/staging").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""What ends a run that cannot be: one line that says what, where and what to do, and a non-zero exit."""
+"""Endings of failed runs: one line with the cause, the place and the remedy, and a non-zero exit."""
 
 import dataclasses
 import errno
@@ -10,8 +10,8 @@ import torch
 
 from mctrace.collect.config import RayConfig
 from mctrace.collect.running import ray_pool as cluster
-from mctrace.collect.running.pool import InProcessWorker
-from mctrace.collect.running.ray_pool import Measuring, RayWorkers
+from mctrace.collect.running.ray_pool import RayPool, WorkerActor
+from mctrace.collect.running.worker_pool import InProcessPool
 from mctrace.context.shortage import shortage
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import CollectError, ModelError
@@ -47,7 +47,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize(("what", "error"), [(w, e) for w, errors in WORDS.items() for e in errors])
-def test_whatever_library_ran_out_one_line_says_so(what, error):
+def test_a_shortage_in_any_library_is_reported_in_one_line(what, error):
     said = shortage(error)
     assert said is not None
     assert f"ran out of {what}" in said
@@ -75,7 +75,7 @@ def test_a_real_allocation_that_fails_is_known():
     assert "ran out of memory" in str(shortage(failed.value))
 
 
-class Poisoned(InProcessWorker):
+class Poisoned(InProcessPool):
     """Finite on the probe, and nowhere else."""
 
     def measure(self, items):
@@ -102,9 +102,9 @@ def test_a_run_in_which_no_loss_is_finite_has_failed_and_so_has_its_repetition(t
 def test_weights_that_do_not_match_reach_the_driver_from_an_actor_in_one_line(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
 
-    def start(context) -> RayWorkers:
+    def start(context) -> RayPool:
         wrong = dataclasses.replace(context.provenance, model_hash="another")
-        return RayWorkers(dataclasses.replace(context, provenance=wrong), RayConfig(actors=1))
+        return RayPool(dataclasses.replace(context, provenance=wrong), RayConfig(actors=1))
 
     with pytest.raises(ModelError, match="has other weights here than where it was planned"):
         run.measure(start)
@@ -114,9 +114,9 @@ def test_weights_that_do_not_match_reach_the_driver_from_an_actor_in_one_line(ti
 def test_an_actor_without_memory_is_one_line(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
 
-    class Starving(RayWorkers):
+    class Starving(RayPool):
         def _start_actor(self):
-            class Hungry(Measuring):
+            class Hungry(WorkerActor):
                 def join(self):
                     torch.empty(10**15)
 
@@ -137,7 +137,7 @@ def raises(error: BaseException):
 @pytest.mark.parametrize(
     "error", [Exception("The current node timed out during startup.\nmore"), OSError("x")]
 )
-def test_ray_that_does_not_start_says_how_to_do_without(monkeypatch, error):
+def test_when_ray_does_not_start_the_error_offers_a_run_without_it(monkeypatch, error):
     monkeypatch.setattr(cluster.ray, "init", raises(error))
     with pytest.raises(CollectError, match=r"does not start on this machine .*--no-ray") as refused:
         cluster.check_cluster(RayConfig(), "store", "cpu")

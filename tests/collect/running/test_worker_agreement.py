@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from mctrace.collect.config import RayConfig
-from mctrace.collect.measuring.probe import Probe, largest_difference, measure_probe
-from mctrace.collect.running.pool import InProcessWorker
-from mctrace.collect.running.ray_pool import Measuring, RayWorkers
+from mctrace.collect.measuring.worker_probe import Probe, largest_difference, measure_probe
+from mctrace.collect.running.ray_pool import RayPool, WorkerActor
 from mctrace.collect.running.worker import RunContext
-from mctrace.collect.running.worker_agreement import TOLERANCE, NamedProbe, agree
+from mctrace.collect.running.worker_agreement import TOLERANCE, NamedProbe, agree_on_probe
+from mctrace.collect.running.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import CollectError
 from mctrace.gists.network.gistnet import MeanGistNet
@@ -21,9 +21,9 @@ FEW = {"corpus.limit": 3}
 PROBE = Probe(4.5, tuple(i / 100 for i in range(12)), (0.1, 0.2, 0.3, 0.4), 1e-6, "host, cpu")
 
 
-def perturbed(context: RunContext) -> InProcessWorker:
+def perturbed(context: RunContext) -> InProcessPool:
     """One layer's weights are others than the files say: much, since random ones hardly matter to a loss."""
-    workers = InProcessWorker(context)
+    workers = InProcessPool(context)
     workers._worker._model.network.model.layers[1].mlp.down_proj.weight.mul_(3)
     return workers
 
@@ -32,7 +32,7 @@ def nothing_was_measured(run) -> bool:
     return not [c for c in run.store.at().parts if c.part.kind in ("trajectory", "document")]
 
 
-def test_the_probe_says_the_same_again_and_other_things_of_other_weights():
+def test_the_probe_repeats_and_differs_for_other_weights():
     def probe(model, tokenizer_hash="t", block_size=4):
         return measure_probe(model, MeanGistNet(), tokenizer_hash, block_size)
 
@@ -55,7 +55,7 @@ def named(*changes: dict[str, object]) -> list[NamedProbe]:
 
 
 def test_workers_that_agree_are_one():
-    agreed = agree(named({}, {"nll": 4.5 + 5e-5}, {}), "float32")
+    agreed = agree_on_probe(named({}, {"nll": 4.5 + 5e-5}, {}), "float32")
     assert agreed.probe.nll == 4.5
     assert agreed.largest_difference == pytest.approx(5e-5)
     assert agreed.tolerance == TOLERANCE["float32"] + 2 * PROBE.no_op
@@ -73,34 +73,34 @@ def test_workers_that_agree_are_one():
 )
 def test_who_disagrees_is_named_with_node_host_device_and_amount(change, by):
     with pytest.raises(CollectError) as refused:
-        agree(named({}, {}, change, {}), "float32")
+        agree_on_probe(named({}, {}, change, {}), "float32")
     assert "1 of 4 workers differ from the others' median" in str(refused.value)
     assert f"actor 2 of node n2 on host2, cuda:0 by {by}" in str(refused.value)
     assert "actor 1" not in str(refused.value)
     with pytest.raises(CollectError, match=f"actor 0 .*host0.* and actor 1 .*host1.* differ by {by}"):
-        agree(named({}, change), "float32")
+        agree_on_probe(named({}, change), "float32")
     with pytest.raises(CollectError, match=f"actor 0 .* joined the run and differs .* by {by}"):
-        agree(named({}, {}), "float32").check(named(change)[0])
+        agree_on_probe(named({}, {}), "float32").check(named(change)[0])
 
 
 def test_half_precision_may_differ_by_more():
     pair = named({}, {"nll": 4.6})
-    assert agree(pair, "bfloat16").largest_difference == pytest.approx(0.1)
+    assert agree_on_probe(pair, "bfloat16").largest_difference == pytest.approx(0.1)
     with pytest.raises(CollectError):
-        agree(pair, "float16")
+        agree_on_probe(pair, "float16")
 
 
 def test_a_noisy_worker_does_not_excuse_itself():
     with pytest.raises(CollectError):
-        agree(named({}, {"nll": 4.6, "no_op": 0.5}), "float32")
+        agree_on_probe(named({}, {"nll": 4.6, "no_op": 0.5}), "float32")
 
 
 def test_a_loss_that_is_not_finite_is_no_agreement():
     with pytest.raises(CollectError, match=r"not finite .*host1, cuda:0.*model\.dtype = float32"):
-        agree(named({}, {"nll": math.nan}), "float32")
+        agree_on_probe(named({}, {"nll": math.nan}), "float32")
 
 
-def test_every_run_keeps_what_its_workers_agreed_on(tiny_settings, tmp_path):
+def test_every_run_records_its_workers_agreement(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
     run.measure()
     (row,) = fetch_rows(connect(run.store.at()), "select probe from runs")
@@ -123,7 +123,7 @@ def test_a_later_run_with_other_weights_under_the_same_hash_is_refused(tiny_sett
 
 def test_a_run_after_one_without_a_probe_goes_on(tiny_settings, tmp_path, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr("mctrace.collect.running.worker_agreement.Agreement.row", lambda *_: None)
+        before.setattr("mctrace.collect.running.worker_agreement.WorkerAgreement.row", lambda *_: None)
         tiny_run(tiny_settings, tmp_path, **FEW).measure()
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     run.measure()
@@ -131,7 +131,7 @@ def test_a_run_after_one_without_a_probe_goes_on(tiny_settings, tmp_path, monkey
     assert [row["probe"] is None for row in probes] == [True, False]
 
 
-class PerturbedLater(RayWorkers):
+class PerturbedLater(RayPool):
     """Real actors, of which those from the `first` on that are started have other weights."""
 
     def __init__(self, context: RunContext, config: RayConfig, first: int) -> None:
@@ -149,7 +149,7 @@ def perturbed_actor():
     """Defined here, so that it travels to the actor's process by value."""
     import ray
 
-    class Perturbed(Measuring):
+    class Perturbed(WorkerActor):
         def join(self):
             from mctrace.collect.running import ray_pool as cluster
 

@@ -1,0 +1,225 @@
+"""From paths to texts: a generator of documents' places, and a count of what was left out and why.
+
+Every file is looked through once, piece by piece, so that what is no text is known before anything is
+tokenised; its content is read again when its document is made.
+"""
+
+import os
+import stat
+import sysconfig
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mctrace.collect.corpus.lazy_texts import (
+    SourceText,
+    TextFile,
+    TextInMemory,
+    TextRow,
+    UnreadableTextError,
+    text_of_row,
+    whole_text,
+)
+from mctrace.collect.corpus.recall_documents import recall_texts
+from mctrace.errors import InputError
+
+TEXT_SUFFIXES = (".txt", ".md", ".py")
+ROWS_SUFFIX = ".jsonl"
+STDLIB = "stdlib"
+_STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
+"""Installed packages, tests, character tables and the prose that has a name of its own."""
+PYDOC_TOPICS = "pydoc-topics"
+RECALL = "recall:"
+"""Before any other path or name: documents that plant facts in its texts and ask for them
+(`recall_documents.py`)."""
+_SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX))
+_NUM_EXAMPLES = 3
+
+
+@dataclass
+class Skipped:
+    """Documents left out of a corpus: a count per reason, and the first few of each by name."""
+
+    strict: bool = False
+    """stop at what cannot be read instead of counting it"""
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, reason: str, source: str) -> None:
+        self.counts[reason] += 1
+        if len(self.examples[reason]) < _NUM_EXAMPLES:
+            self.examples[reason].append(source)
+
+    def add_unreadable(self, reason: str, source: str) -> None:
+        """Count a file or line that cannot be read as text. Raises InputError when `strict`."""
+        if self.strict:
+            raise InputError(f"{source}: {reason}; fix it, or skip it by turning corpus.strict off")
+        self.add(reason, source)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{count} {reason} (e.g. {', '.join(self.examples[reason])})"
+            for reason, count in self.counts.items()
+        )
+
+
+def read_corpus(paths: Sequence[str], skipped: Skipped) -> Iterator[SourceText]:
+    """Texts of every path, in path order. Raises InputError for a path that is missing or not text."""
+    if not paths:
+        raise InputError(
+            "no corpus: give files or folders with --corpus, or set corpus.paths in pipeline.toml "
+            f"({STDLIB!r} is Python's own standard library)"
+        )
+    for path in paths:
+        if path.startswith(RECALL):
+            yield from _recall(path.removeprefix(RECALL), skipped)
+        elif path == PYDOC_TOPICS:
+            yield from _pydoc_topics()
+        elif path == STDLIB:
+            yield from _read_folder(Path(sysconfig.get_path("stdlib")), STDLIB, skipped, is_stdlib=True)
+        else:
+            yield from _read_path(path, skipped)
+
+
+def printable(name: str | Path) -> str:
+    """A file's name as text that fits into a line and into UTF-8, whatever bytes the name is made of."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _read_path(path: str, skipped: Skipped) -> Iterator[SourceText]:
+    try:
+        root = Path(path).expanduser() if path else None
+        mode = root.stat().st_mode if root else 0
+    except FileNotFoundError:
+        raise InputError(f"corpus path {path!r} does not exist") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"corpus path {_shortened(path)} cannot be read: {why}") from None
+    if root is None:
+        raise InputError("a corpus path is empty: give a file or folder, '.' for the current one")
+    if stat.S_ISDIR(mode):
+        try:
+            os.scandir(root).close()
+        except OSError as error:
+            raise InputError(f"corpus path {path!r} cannot be read: {error.strerror}") from None
+        yield from _read_folder(root, root.resolve().name, skipped)
+    elif not stat.S_ISREG(mode):
+        raise InputError(f"corpus path {path!r} is neither a file nor a folder")
+    elif root.suffix not in (*TEXT_SUFFIXES, ROWS_SUFFIX):
+        raise InputError(f"corpus file {path!r}: expected one of {_SUFFIXES}, got {root.suffix!r}")
+    elif not os.access(root, os.R_OK):
+        raise InputError(f"corpus path {path!r} cannot be read: Permission denied")
+    else:
+        yield from _read_file(root, printable(root.name), skipped)
+
+
+def _shortened(path: str) -> str:
+    return repr(path if len(path) <= 80 else f"{path[:60]}…")
+
+
+def _read_folder(root: Path, name: str, skipped: Skipped, *, is_stdlib: bool = False) -> Iterator[SourceText]:
+    """Its text files at any depth, in the order of their paths."""
+
+    def source_of(file: Path) -> str:
+        return printable(f"{name}/{file.relative_to(root)}")
+
+    for file in _files_below(root, name, skipped):
+        if is_stdlib and _STDLIB_LEFT_OUT & set(file.relative_to(root).parts):
+            continue
+        if file.suffix not in (*TEXT_SUFFIXES, ROWS_SUFFIX):
+            if not is_stdlib:
+                skipped.add(f"not {_SUFFIXES}", source_of(file))
+            continue
+        try:
+            is_file = stat.S_ISREG(file.stat().st_mode)
+        except OSError as error:
+            skipped.add_unreadable(f"unreadable ({error.strerror})", source_of(file))
+            continue
+        if is_file:
+            yield from _read_file(file, source_of(file), skipped)
+        else:
+            skipped.add_unreadable("neither file nor folder", source_of(file))
+
+
+def _files_below(root: Path, name: str, skipped: Skipped) -> list[Path]:
+    def unreadable(error: OSError) -> None:
+        place = os.path.relpath(error.filename, root)
+        skipped.add_unreadable(f"unreadable ({error.strerror})", printable(f"{name}/{place}"))
+
+    found: list[Path] = []
+    for folder, below, files in os.walk(root, onerror=unreadable):
+        found += [Path(folder, file) for file in files]
+        for one in below:
+            if Path(folder, one).is_symlink():
+                place = Path(folder, one).relative_to(root)
+                skipped.add("links to folders, which are not followed", printable(f"{name}/{place}"))
+    return sorted(found)
+
+
+def _read_file(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText]:
+    if file.suffix == ROWS_SUFFIX:
+        yield from _read_rows(file, source, skipped)
+        return
+    text = TextFile(source, file)
+    try:
+        is_blank, is_binary = True, False
+        for piece in text.pieces():
+            is_blank = is_blank and not piece.strip()
+            is_binary = is_binary or "\x00" in piece
+    except UnreadableTextError as error:
+        skipped.add_unreadable(str(error), source)
+        return
+    if is_binary:
+        skipped.add_unreadable("binary", source)
+    elif is_blank:
+        skipped.add("empty", source)
+    else:
+        yield text
+
+
+def _read_rows(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText]:
+    """One document per line: an object with a string under "text"."""
+    try:
+        with file.open("rb") as lines:
+            is_blank, first_byte = True, 0
+            for number, line in enumerate(lines, start=1):
+                here, first_byte = first_byte, first_byte + len(line)
+                if not line.strip():
+                    continue
+                is_blank, place = False, f"{source}:{number}"
+                try:
+                    if text_of_row(line).strip():
+                        yield TextRow(place, file, here)
+                    else:
+                        skipped.add("empty", place)
+                except UnreadableTextError as error:
+                    skipped.add_unreadable(str(error), place)
+            if is_blank:
+                skipped.add("empty", source)
+    except OSError as error:
+        skipped.add_unreadable(f"unreadable ({error.strerror})", source)
+
+
+def _pydoc_topics() -> Iterator[SourceText]:
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield TextInMemory(f"{PYDOC_TOPICS}/{name}", topics[name])
+
+
+def _recall(path: str, skipped: Skipped) -> Iterator[SourceText]:
+    if not path:
+        raise InputError(
+            f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
+        )
+    for carrier in read_corpus([path], skipped):
+        number = 0
+        for number, made in enumerate(recall_texts(carrier.source, whole_text(carrier)), start=1):
+            yield TextInMemory(f"{RECALL}{carrier.source}#{number}", made.text)
+        if not number:
+            skipped.add("too short to plant facts in", carrier.source)

@@ -1,0 +1,104 @@
+"""Texts read lazily, in pieces: a corpus is a list of files and lines, not of their contents.
+
+However large a file is, only one piece of it is in memory at a time.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_PIECE_BYTES = 2**18
+_PIECE_CHARACTERS = 2**16
+
+
+class UnreadableTextError(Exception):
+    """A file or line is not readable as text; the message is the reason alone."""
+
+
+class SourceText(Protocol):
+    """One document's text and where it came from ("folder/file.py", "file.jsonl:12")."""
+
+    @property
+    def source(self) -> str: ...
+
+    def pieces(self) -> Iterator[str]:
+        """The text in order, cut at any character; every call reads it again. Raises UnreadableTextError."""
+        ...
+
+
+def whole_text(text: SourceText) -> str:
+    """All of it at once. Raises UnreadableTextError."""
+    return "".join(text.pieces())
+
+
+@dataclass(frozen=True)
+class TextInMemory:
+    """Generated text."""
+
+    source: str
+    text: str
+
+    def pieces(self) -> Iterator[str]:
+        for first in range(0, len(self.text), _PIECE_CHARACTERS):
+            yield self.text[first : first + _PIECE_CHARACTERS]
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of UTF-8, with or without a byte order mark."""
+
+    source: str
+    path: Path
+
+    def pieces(self) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        try:
+            with self.path.open("rb") as file:
+                while block := file.read(_PIECE_BYTES):
+                    if piece := decoder.decode(block):
+                        yield piece
+                if rest := decoder.decode(b"", final=True):
+                    yield rest
+        except UnicodeDecodeError:
+            raise UnreadableTextError("not UTF-8 text") from None
+        except OSError as error:
+            raise UnreadableTextError(f"unreadable ({error.strerror})") from error
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """The string under "text" of one line of a .jsonl file, which begins at byte `first_byte`."""
+
+    source: str
+    path: Path
+    first_byte: int
+
+    def pieces(self) -> Iterator[str]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.first_byte)
+                text = text_of_row(file.readline())
+        except OSError as error:
+            raise UnreadableTextError(f"unreadable ({error.strerror})") from error
+        yield from TextInMemory(self.source, text).pieces()
+
+
+def text_of_row(line: bytes) -> str:
+    """The string under "text" of a line of JSON. Raises UnreadableTextError for a line that has none."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UnreadableTextError("not UTF-8 text") from None
+    except (ValueError, RecursionError):
+        raise UnreadableTextError("not JSON") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise UnreadableTextError('without a string under "text"')
+    text: str = row["text"]
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no tokenizer takes
+        raise UnreadableTextError("not UTF-8 text") from None
+    return text

@@ -1,0 +1,153 @@
+"""Measurement of one work unit: baseline, then its actions, audits, controls, joint edits or attention.
+
+Tensors in, values out; `worker.py` writes them as rows.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.flop_counts import Work
+from mctrace.base_model.protocol import EvaluatedModel
+from mctrace.collect.measuring.estimator_agreement import LabelPair
+from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
+from mctrace.collect.planning.edits import Edit, no_edit
+from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
+from mctrace.collect.planning.work_units import (
+    LabelledTrajectory,
+    PlannedAttention,
+    PlannedEffect,
+    PlannedJoints,
+    WorkUnit,
+)
+from mctrace.context.actions import Action
+
+_NOISE_EDITS = 8
+"""actions whose labels are compared between two batch compositions, evenly over the context"""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A planned effect and its per-token `delta_nll_H` in nats from the edit's `first_token` on."""
+
+    planned: PlannedEffect
+    delta_nll_H: Tensor
+
+
+@dataclass(frozen=True)
+class JointEffect:
+    """Actions done at once: per-token `delta_nll_H`, and the sum of their exact effects each alone."""
+
+    actions: tuple[Action, ...]
+    edit: Edit
+    delta_nll_H: Tensor
+    sum_of_singles_H: Tensor
+
+
+@dataclass(frozen=True)
+class UnitMeasurement:
+    """A measured unit; `work` is what the base model ran. Where the baseline's loss is not finite there is
+    nothing else."""
+
+    baseline: Baseline
+    effects: tuple[Effect, ...]
+    joints: tuple[JointEffect, ...]
+    work: Work
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(torch.isfinite(self.baseline.nll_H).all())
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Largest difference of a label, nats per token, that is nothing but the order of arithmetic: `no_op` for
+    an edit that changes nothing, `regrouped` for the same edits in another batch composition; None where no
+    two edits can share a batch. What a dtype rounds away is not in it."""
+
+    no_op: float
+    regrouped: float | None
+
+
+def measure_unit(
+    model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
+) -> UnitMeasurement:
+    """Measure the baseline, then every edit by the estimator it was planned with."""
+    trajectory = unit.trajectory
+    wants_attention = isinstance(unit, PlannedAttention)
+    baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
+    work = baseline_pass(trajectory).work
+    if not torch.isfinite(baseline.nll_H).all():
+        return UnitMeasurement(baseline, (), (), work)
+    deltas: list[Tensor] = []
+    for window, edits in unit.edits_by_window:
+        measured = measure_edits(model, document, trajectory, edits, baseline, batching, window=window)
+        deltas += measured.deltas
+        work += measured.work
+    if isinstance(unit, PlannedJoints):
+        return UnitMeasurement(baseline, (), tuple(_joint_effects(unit, deltas)), work)
+    effects = tuple(map(Effect, unit.effects, deltas))
+    return UnitMeasurement(baseline, effects, (), work)
+
+
+def _joint_effects(unit: PlannedJoints, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
+    """Single effects of the members come first in `deltas`, then the joint ones."""
+    num_members = len(unit.members)
+    alone = dict(zip(unit.members, deltas[:num_members], strict=True))
+    for actions, edit, delta_H in zip(unit.joints, unit.joint_edits, deltas[num_members:], strict=True):
+        # All of them lie before the first cursor, so their effects begin at the same token.
+        yield JointEffect(
+            actions, edit, delta_H, torch.stack([alone[action] for action in actions]).sum(dim=0)
+        )
+
+
+def audit_pairs(unit: WorkUnit, measurement: UnitMeasurement) -> list[LabelPair]:
+    """The labels of actions that were measured both ways, at the first horizon each effect has."""
+    by_action: dict[Action, dict[bool, float]] = defaultdict(dict)
+    if isinstance(unit, LabelledTrajectory) and unit.estimator_window is not None:
+        for effect in measurement.effects:
+            is_exact = effect.planned.estimator_window is None
+            by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, unit)
+    return [
+        LabelPair(action.kind, action.node.level, exact=both[True], windowed=both[False])
+        for action, both in by_action.items()
+        if len(both) == 2
+    ]
+
+
+@torch.inference_mode()
+def measure_noise(
+    model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
+) -> NoiseFloor | None:
+    """Largest change of this trajectory's labels when nothing about them changes; None without a finite loss.
+
+    A no-op runs half the context again on kept keys and values; some actions are measured one at a time and
+    then in batches.
+    """
+    trajectory = unit.trajectory
+    every = [effect.edit for effect in unit.effects if effect.kind != "drop"]
+    edits = every[:: -(-len(every) // _NOISE_EDITS)]
+    baseline = measure_baseline(model, document, trajectory)
+    if not torch.isfinite(baseline.nll_H).all():
+        return None
+
+    def labels(some: Sequence[Edit], batch_tokens: int) -> Tensor:
+        grouped = Batching(batch_tokens)
+        measured = measure_edits(model, document, trajectory, some, baseline, grouped)
+        return torch.tensor([_label(delta_H, unit) for delta_H in measured.deltas])
+
+    no_op = labels([no_edit(trajectory, trajectory.head.num_entries // 2)], batching.tokens)
+    longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
+    batch_tokens = max(batching.tokens, 2 * longest)
+    regrouped = None
+    if len(plan_passes(trajectory, edits, None, batch_tokens)) < len(edits):
+        regrouped = float((labels(edits, 1) - labels(edits, batch_tokens)).abs().max())
+    return NoiseFloor(float(no_op.abs().max()), regrouped)
+
+
+def _label(delta_nll_H: Tensor, unit: WorkUnit) -> float:
+    return float(delta_nll_H[: unit.trajectory.horizon].mean())

@@ -1,0 +1,6 @@
+"""Collection runs: one driver, and workers that measure, in this process or one per Ray actor.
+
+`driver.py` has the run's loop; start there. `worker.py` turns a unit of work into a part of the store;
+`worker_agreement.py` compares workers before they measure, `calibration.py` the two estimators. Imports all
+other sub-rooms of collect; only `ray_pool.py` imports Ray.
+"""

@@ -1,0 +1,169 @@
+"""Calibration of a run before it measures: the windowed estimator against the exact one, and the noise floor.
+
+The calibration's answer changes the plan, so it is taken once and kept in the runs it decided: the same
+command resumes under the same plan.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from mctrace.base_model.flop_counts import Work
+from mctrace.collect.config import CollectConfig
+from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement, LabelPair, compare_estimators
+from mctrace.collect.measuring.unit_measurement import NoiseFloor
+from mctrace.collect.planning.action_sampling import even_quotas
+from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
+from mctrace.collect.planning.run_plan import RunPlan
+from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
+from mctrace.collect.running.worker import WorkItem
+from mctrace.collect.running.worker_agreement import WorkerAgreement
+from mctrace.collect.running.worker_pool import WorkerPool
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.parts import part_digest
+from mctrace.datasets.store.store import Store
+from mctrace.progress import Progress
+from mctrace.seeding import generator_for
+
+CALIBRATION_ACTIONS = 100
+"""actions measured both ways before a windowed run, as far as the plan has that many"""
+_MIN_TRAJECTORIES = 8
+"""fewest trajectories whose actions a calibration is drawn from, so that several documents take part"""
+_NOISE_ACTIONS = 3
+"""wanted of the trajectory on which the noise floor is measured"""
+_CONTEXT_KEYS = (
+    "policies", "horizon", "cursors_per_trajectory", "cursor_stride", "window", "lod0_window",
+    "recency_level_tokens", "train_wc_length", "random_variant_iterations", "protected_tail",
+    "estimator_window",
+)  # fmt: skip
+"""settings that determine the contexts a calibration is valid for"""
+
+
+@dataclass(frozen=True)
+class RunChecks:
+    """Kept in a run's rows. `calibration` is None for a run that was asked to be exact."""
+
+    estimator: str = "exact"
+    estimator_window: int | None = None
+    noise_floor: NoiseFloor | None = None
+    calibration_id: str | None = None
+    calibration: EstimatorAgreement | None = None
+    agreement: WorkerAgreement | None = None
+
+
+def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
+    """Hash of all that determines the windowed estimator's quality, without the documents: a growing corpus
+    keeps the estimator its first labels were measured with."""
+    settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
+    return part_digest(
+        {
+            **asdict(plan.provenance),
+            **settings,
+            **({"led_by": plan.lensnet_identity} if plan.lensnet_identity else {}),
+            "evaluator_version": EVALUATOR_VERSION,
+            "actions": CALIBRATION_ACTIONS,
+        }
+    )
+
+
+def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> EstimatorAgreement | None:
+    """Calibration of the first run with these settings; None when there was none."""
+    if store is None or not plan.is_windowed:
+        return None
+    query = (
+        "select calibration from stored_runs where calibration_id = ? and calibration is not null "
+        "order by recorded_at limit 1"
+    )
+    rows = fetch_rows(connect(store.at()), query, calibration_id(plan, config))
+    return EstimatorAgreement(**rows[0]["calibration"]) if rows else None
+
+
+def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
+    """Work of the base model for `calibrate`."""
+    return sum((item.unit.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
+
+
+def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> EstimatorAgreement:
+    """The windowed estimator against the exact one on a seeded sample of the plan's actions."""
+    pairs: list[LabelPair] = []
+    for finished in workers.measure(_calibration_items(plan)):
+        pairs += finished.pairs
+        progress.advance(len(finished.pairs))
+    return compare_estimators(pairs)
+
+
+def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_spearman: float) -> RunPlan:
+    """The plan itself, or its exact form when the calibration is below `min_spearman` or has no rank
+    correlation."""
+    if not plan.is_windowed or calibration is None:
+        return plan
+    passed = calibration.spearman is not None and calibration.spearman >= min_spearman
+    return plan if passed else plan.exactly()
+
+
+def measure_noise_floor(
+    workers: WorkerPool, plan: RunPlan, remaining: Sequence[WorkUnit]
+) -> NoiseFloor | None:
+    """Measure it on a trajectory with several actions, the shortest of them; None when none has any."""
+    labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
+    most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
+    if not most:
+        return None
+    enough = [planned for planned in labelled if len(planned.actions) >= most]
+    planned = min(enough, key=lambda p: (p.trajectory.num_positions, p.part_id))
+    item = WorkItem(plan.documents[planned.document_id], planned, purpose="noise")
+    return next(iter(workers.measure([item]))).noise_floor
+
+
+def _calibration_items(plan: RunPlan) -> list[WorkItem]:
+    """Actions drawn evenly over (action, node_level) from as few trajectories as hold enough of each."""
+    pool: list[tuple[LabelledTrajectory, int]] = []
+    drawn_from = 0
+    for planned in sorted(_labelled(plan), key=lambda p: _shuffled(p.part_id)):
+        if drawn_from >= _MIN_TRAJECTORIES and _is_enough(pool, plan):
+            break
+        pool += [(planned, i) for i in range(len(planned.actions))]
+        drawn_from += bool(planned.actions)
+    strata: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, (planned, action) in enumerate(pool):
+        strata[_stratum(planned, action)].append(i)
+    quotas = even_quotas({key: len(members) for key, members in strata.items()}, CALIBRATION_ACTIONS)
+    chosen: dict[str, list[int]] = defaultdict(list)
+    for key, members in sorted(strata.items()):
+        generator = generator_for("calibration", *key)
+        for pick in generator.choice(len(members), quotas[key], replace=False):
+            planned, action = pool[members[pick]]
+            chosen[planned.part_id].append(action)
+    return [
+        _compared(plan, planned, sorted(chosen[planned.part_id]))
+        for planned in _labelled(plan)
+        if planned.part_id in chosen
+    ]
+
+
+def _compared(plan: RunPlan, planned: LabelledTrajectory, chosen: Sequence[int]) -> WorkItem:
+    actions = tuple(planned.actions[i] for i in chosen)
+    sample = replace(planned, actions=actions, audited=tuple(range(len(actions))))
+    return WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
+
+
+def _is_enough(pool: Sequence[tuple[LabelledTrajectory, int]], plan: RunPlan) -> bool:
+    """True when every stratum of the plan has its even share in the pool, or all the plan has of it."""
+    wanted = Counter(_stratum(p, i) for p in _labelled(plan) for i in range(len(p.actions)))
+    share = -(-CALIBRATION_ACTIONS // max(1, len(wanted)))
+    have = Counter(_stratum(*one) for one in pool)
+    return all(have[key] >= min(share, count) for key, count in wanted.items())
+
+
+def _labelled(plan: RunPlan) -> list[LabelledTrajectory]:
+    return [unit for unit in plan.units if isinstance(unit, LabelledTrajectory)]
+
+
+def _stratum(planned: LabelledTrajectory, index: int) -> tuple[str, int]:
+    action = planned.actions[index].action
+    return action.kind, action.node.level
+
+
+def _shuffled(part_id: str) -> str:
+    return hashlib.sha256(f"calibration {part_id}".encode()).hexdigest()
