@@ -13,7 +13,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.batch import Batch
 from mctrace.datasets.batches.contexts import Context, context_tensors, padded
 from mctrace.datasets.batches.labels import LabelledSnapshot, Labels, TrainingData
-from mctrace.datasets.sql.merging import Merge, merged_targets
+from mctrace.datasets.sql.target_merging import Merge, merged_targets
 from mctrace.seeding import generator_for
 
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.document_arrays import DocumentArrays
-from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
-from mctrace.datasets.sql.merging import Merge
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.registry import read_sql
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.target import Target
+from mctrace.datasets.sql.target_merging import Merge
 from mctrace.datasets.store.provenance import Mix, Provenance, refuse_mixture
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import StoreVersion

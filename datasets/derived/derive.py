@@ -19,18 +19,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.datasets.sql.connection import (
-    connect,
-    explained,
-    fetch_rows,
-    file_url,
-    own_sql,
-    read_sql,
-    set_variables,
-    sql_text,
-    variables_of,
-)
+from mctrace.datasets.sql.connection import connect, error_text, fetch_rows, file_url, sql_literal
+from mctrace.datasets.sql.registry import own_sql
 from mctrace.datasets.sql.sandbox import UserQuery, plain_query
+from mctrace.datasets.sql.variables import set_variables, variables_of
 from mctrace.datasets.store.parts import Part, scratch_folder, write_part
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import DATASET_KIND, DERIVED_BY, Store, StoreVersion
@@ -170,7 +162,7 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
     query = plain_query(recipe.text)
     _refuse_other_chance(recipe, query)
     with connect(version, settings=_settings(query), files={file.name: file}) as connection:
-        connection.execute(read_sql("views", "augmentations.sql"))
+        connection.execute(Path(__file__).with_name("augmentations.sql").read_text(encoding="utf-8"))
         variables = {"seed": derivation.seed} if "seed" in variables_of(query.text) else {}
         set_variables(connection, query.text, {**variables, **(derivation.variables or {})})
         try:
@@ -184,8 +176,10 @@ def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> 
             reason = error.strerror or error
             raise StoreError(f"cannot write to the store {version.location.uri}: {reason}") from error
         except (duckdb.Error, pa.ArrowException) as error:
-            raise InputError(f"the recipe {recipe.name} fails: {explained(error)}") from error
-        connection.execute(f"create temp view derived as from read_parquet({sql_text(file_url(file.name))})")
+            raise InputError(f"the recipe {recipe.name} fails: {error_text(error)}") from error
+        connection.execute(
+            f"create temp view derived as from read_parquet({sql_literal(file_url(file.name))})"
+        )
         _refuse_wrong_rows(connection, table, recipe)
     return table, file
 

@@ -24,16 +24,11 @@ from mctrace.datasets.export.rows import (
     embedding_rows,
     snapshot_rows,
 )
-from mctrace.datasets.sql.connection import (
-    connect,
-    fetch_rows,
-    read_sql,
-    sql_text,
-    stream_user_sql,
-    target_sql,
-)
+from mctrace.datasets.sql.connection import connect, fetch_rows, sql_literal
+from mctrace.datasets.sql.detokenizer import Detokenizer
+from mctrace.datasets.sql.registry import read_sql, target_sql
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
-from mctrace.datasets.sql.token_text import TokenTexts
+from mctrace.datasets.sql.user_queries import stream_user_sql
 from mctrace.datasets.store.arrays import DocumentPlace
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
@@ -113,7 +108,7 @@ def _refuse_taken(out: Path, *, overwrite: bool) -> None:
 def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress: Progress) -> ExportSummary:
     connection = connect(version)
     # A connection of its own: the other one is in the middle of its answer when texts are asked for.
-    texts = TokenTexts(connect(version)) if request.with_text else None
+    texts = Detokenizer(connect(version)) if request.with_text else None
     documents = {DocumentKey.of(row): row for row in fetch_rows(connection, "from stored_documents")}
     places = {key: DocumentPlace.of(row) for key, row in documents.items()}
     progress.start("exporting", None, "snapshots")
@@ -158,7 +153,7 @@ def export_query(request: ExportRequest) -> str:
         .format(
             columns=", ".join(f"{_quote(f'{name} of')}.utility as {_quote(name)}" for name in columns),
             joins="\n    ".join(joins),
-            fields=", ".join(f"{sql_text(name)}: {_quote(name)}" for name in columns),
+            fields=", ".join(f"{sql_literal(name)}: {_quote(name)}" for name in columns),
             where=request.where or "true",
         )
     )
@@ -197,7 +192,7 @@ def _write_documents(
     rows: Sequence[dict[str, Any]],
     folder: Path,
     request: ExportRequest,
-    texts: TokenTexts | None,
+    texts: Detokenizer | None,
 ) -> TableFiles:
     table = TableFiles(folder / "documents", request.layout)
     max_level = max(row["max_level"] for row in rows)

@@ -11,8 +11,8 @@ expand and collapse gets a single target of the two is said there as well, by a 
 import hashlib
 from dataclasses import dataclass
 
-from mctrace.datasets.sql.connection import target_sql
-from mctrace.datasets.sql.merging import Merge, is_signed, merge_of
+from mctrace.datasets.sql.registry import target_sql
+from mctrace.datasets.sql.target_merging import Merge, is_signed, merge_of
 
 
 @dataclass(frozen=True)

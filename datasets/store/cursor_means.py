@@ -3,7 +3,7 @@
 A label at the collected horizon is two numbers; the tokens that they are made of are a hundred. A store whose
 effects keep both answers most questions without reading a token. Effects without them (parts of earlier
 releases, or of other writers) are worked out from the tokens whenever they are asked for, by
-`views/measured.sql`.
+`views/effects_to_labels.sql`.
 """
 
 from collections.abc import Sequence

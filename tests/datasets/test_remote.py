@@ -12,7 +12,8 @@ import pytest
 
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.labels import open_training_data
-from mctrace.datasets.sql.connection import connect, fetch_rows, run_user_sql
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store import fetching
 from mctrace.datasets.store.ledger_head import log_entry
 from mctrace.datasets.store.parts import write_part

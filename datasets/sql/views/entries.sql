@@ -5,6 +5,7 @@
 --   first_token, span_width  the tokens [first_token, first_token + span_width) that it stands for
 --   distance_to_cursor  tokens from its end to the cursor
 -- Name a snapshot (where snapshot_id = ...) and only that one is laid out.
+-- public: entries
 create view entries as
 with maps as (
     select

@@ -4,6 +4,7 @@
 --   sum_value          value of detail summed over the stretch's tokens, nats
 --   sum_squared_value  its squares, summed
 -- drawn_octaves(most): of a sample of trajectories (drawn_trajectories).
+-- public: octaves, drawn_octaves
 create macro drawn_octaves(most) as table
 with stretches as (
     select

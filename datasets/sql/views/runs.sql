@@ -3,6 +3,7 @@
 -- that changes nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
 -- probe is what its workers agreed on before they measured: loss and labels of a seeded trajectory that depends on the
 -- tokenizer alone, so that other weights under the same hash are noticed.
+-- public: runs
 create view runs as
 select
     run_id,

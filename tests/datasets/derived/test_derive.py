@@ -10,7 +10,8 @@ import pytest
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.labels import open_training_data
 from mctrace.datasets.derived.derive import RECIPES, Derivation, Recipe, derive, find_recipe, recipe_sql
-from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.registry import read_sql
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, create_store, open_store
 from mctrace.datasets.upkeep.verify import verify

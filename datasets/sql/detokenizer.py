@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 
-from mctrace.datasets.sql.connection import explained
+from mctrace.datasets.sql.connection import error_text
 from mctrace.errors import StoreError
 
 _UNKNOWN = "\ufffd".encode()
 
 
-class TokenTexts:
+class Detokenizer:
     """Texts of token ids, over a connection to a version; each tokenizer's vocabulary is read once."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -45,7 +45,7 @@ class TokenTexts:
             try:
                 found = self._connection.execute(query, [tokenizer_hash]).fetchall()
             except duckdb.Error as error:
-                raise StoreError(explained(error)) from error
+                raise StoreError(error_text(error)) from error
             if not found:
                 raise StoreError(
                     "this version of the store does not say what the ids of tokenizer "

@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
 _TABLE = "documents.parquet"
 
 
-class DocumentTokens:
+class TokenScan:
     """One row per document, through the Arrow interface; each scan reads the Zarr arrays again.
 
     A scan raises StoreError when a file that it reads is missing or not what the ledger says.
