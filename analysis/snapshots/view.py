@@ -18,9 +18,9 @@ from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.datasets.sql.connection import fetch_rows
 from mctrace.datasets.sql.detokenizer import Detokenizer
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.errors import InputError, StoreError
 
 

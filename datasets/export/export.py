@@ -16,21 +16,21 @@ import duckdb
 import pyarrow as pa
 
 from mctrace.datasets.export.dataset_card import dataset_card
-from mctrace.datasets.export.files import ExportFormat, TableFiles, write_json
-from mctrace.datasets.export.place import put_in_place, scratch_beside
-from mctrace.datasets.export.rows import (
+from mctrace.datasets.export.export_rows import (
     DocumentKey,
     document_rows,
     embedding_rows,
     snapshot_rows,
 )
+from mctrace.datasets.export.output_folder import put_in_place, scratch_beside
+from mctrace.datasets.export.table_files import ExportFormat, TableFiles, write_json
 from mctrace.datasets.sql.connection import connect, fetch_rows, sql_literal
 from mctrace.datasets.sql.detokenizer import Detokenizer
 from mctrace.datasets.sql.registry import read_sql, target_sql
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.user_queries import stream_user_sql
-from mctrace.datasets.store.arrays import DocumentPlace
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import DocumentPlace
 from mctrace.errors import InputError
 from mctrace.progress import Progress
 

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_tokens
-from mctrace.datasets.store.file_hashes import is_right, was_right
+from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import StoreVersion, damaged_file
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_tokens
 
 SCHEMA = pa.schema(
     [("document_id", pa.string()), ("tokenizer_hash", pa.string()), ("tokens", pa.list_(pa.int32()))]
@@ -60,6 +60,6 @@ def _table(version: StoreVersion, part: Part) -> bytes:
         content = location.read_bytes(place)
     except OSError as error:
         raise damaged_file(location, place) from error
-    if not was_right(location, place, file) and not is_right(location, place, file, content):
+    if not known_to_match(location, place, file) and not matches_ledger(location, place, file, content):
         raise damaged_file(location, place)
     return content

@@ -3,7 +3,7 @@
 The dataset's version is the ledger's version. A commit stands upon the version that it has read: it leaves
 out what is already there, looks whether every file that it names is there, and is made anew where another
 driver was first. So no part is committed twice (in ledgers of before, a reader keeps the first row of an
-id), and each version says which one it stands upon (`ledger_head`).
+id), and each version says which one it stands upon (`ledger_chain`).
 
 A ledger's data files never change, so each is read once and remembered: a commit costs what others have
 committed since, not the whole ledger. Its rows are written here and not by deltalake, which would neither
@@ -31,7 +31,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from mctrace.datasets.store.ledger_head import (
+from mctrace.datasets.store.ledger_chain import (
     FOLDER,
     HEAD,
     LOG_FOLDER,

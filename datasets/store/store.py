@@ -12,15 +12,15 @@ from functools import cached_property
 
 from deltalake.exceptions import DeltaError
 
-from mctrace.datasets.store.fetching import MOST_BYTES, readable_files
-from mctrace.datasets.store.file_hashes import is_right, was_right
+from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
-from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER, log_entry
+from mctrace.datasets.store.ledger_chain import FOLDER, HEAD_FOLDER, log_entry
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import STAGING, Part
 from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
 from mctrace.datasets.store.sweep_notices import FOLDER as SWEEPS
 from mctrace.datasets.store.sweep_notices import noticed
+from mctrace.datasets.store.table_download import MOST_BYTES, readable_files
 from mctrace.errors import InputError, StoreError, one_line
 
 DATASET_KIND = "dataset"
@@ -189,9 +189,9 @@ class StoreVersion:
             for file in part.files
             if file.path.endswith(".parquet") and (self.location.is_local or file.size > MOST_BYTES)
         ]
-        unseen = [one for one in tables if not was_right(self.location, *one)]
+        unseen = [one for one in tables if not known_to_match(self.location, *one)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing holds no lock
-            rights = pool.map(lambda one: is_right(self.location, *one), unseen)
+            rights = pool.map(lambda one: matches_ledger(self.location, *one), unseen)
             for (place, _), right in zip(unseen, rights, strict=True):
                 if not right:
                     raise damaged_file(self.location, place)

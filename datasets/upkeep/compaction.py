@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, array_of_level, read_document
 from mctrace.datasets.store.parts import ARRAYS, Part, PartFile, write_part
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import Store, StoreVersion
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, array_of_level, read_document
 from mctrace.errors import StoreError
 from mctrace.progress import Progress
 

@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mctrace.datasets.store.ledger_head import FOLDER as LEDGER
-from mctrace.datasets.store.ledger_head import HEAD_FOLDER, LOG_FOLDER
+from mctrace.datasets.store.ledger_chain import FOLDER as LEDGER
+from mctrace.datasets.store.ledger_chain import HEAD_FOLDER, LOG_FOLDER
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import STAGING
 from mctrace.datasets.store.store import Store

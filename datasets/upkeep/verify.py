@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.file_hashes import file_hash
+from mctrace.datasets.store.file_verification import file_hash
 from mctrace.datasets.store.ledger import CommittedPart, Ledger
 from mctrace.datasets.store.parts import Part, PartFile
 from mctrace.datasets.store.schemas import ADDED_COLUMNS, TABLES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mctrace.datasets.batches.collate import ordered_batches
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.derived.derive import RECIPES, Derivation, Recipe, derive, find_recipe, recipe_sql
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.sql.registry import read_sql

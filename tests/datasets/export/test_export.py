@@ -10,7 +10,7 @@ import pytest
 
 from mctrace.datasets.export import export as exporting
 from mctrace.datasets.export.export import METADATA, ExportRequest, export
-from mctrace.datasets.export.files import SplitFiles
+from mctrace.datasets.export.table_files import SplitFiles
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import InputError, StoreError
 from mctrace.progress import Silent
@@ -154,7 +154,7 @@ def test_text_that_the_store_does_not_have_is_no_empty_text(store, tmp_path):
 
 
 def test_the_same_request_gives_the_same_bytes_in_many_shards_too(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("mctrace.datasets.export.files._SHARD_BYTES", 1)
+    monkeypatch.setattr("mctrace.datasets.export.table_files._SHARD_BYTES", 1)
     monkeypatch.setattr(exporting, "_ROWS_AT_ONCE", 1)
     hashes = []
     for name in ("one", "two"):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.sql.registry import TARGETS, read_sql, target_sql
 from mctrace.datasets.sql.target import Target

@@ -18,7 +18,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.store.file_hashes import is_right, was_right
+from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import PartFile
 from mctrace.datasets.store.store import StoreVersion, damaged_file
@@ -165,7 +165,7 @@ class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyp
         """Raises StoreError for a file of the array that is not what the ledger says by now."""
         for key, file in self._files.items():
             place = f"{self._arrays.folder}/{key}"
-            if key.startswith(f"{path}/") and not is_right(self._arrays.location, place, file):
+            if key.startswith(f"{path}/") and not matches_ledger(self._arrays.location, place, file):
                 raise damaged_file(self._arrays.location, place)
 
     async def get(
@@ -174,12 +174,12 @@ class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyp
         location, place, file = self._arrays.location, f"{self._arrays.folder}/{key}", self._files.get(key)
         if file is None:  # the ledger names every chunk
             raise damaged_file(location, place)
-        if not was_right(location, place, file):
+        if not known_to_match(location, place, file):
             async with _one_at_a_time[place]:
-                if not was_right(location, place, file):
+                if not known_to_match(location, place, file):
                     content = await self._store.get(key, prototype)
                     if content is None or not await asyncio.to_thread(
-                        is_right, location, place, file, content.to_bytes()
+                        matches_ledger, location, place, file, content.to_bytes()
                     ):
                         raise damaged_file(location, place)
                     if byte_range is None:

@@ -16,8 +16,14 @@ import pyarrow as pa
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.sql.detokenizer import Detokenizer
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import (
+    ArrayFolder,
+    DocumentPlace,
+    open_arrays,
+    read_array,
+    read_document,
+)
 
 _PER_SNAPSHOT = (
     "snapshot_id", "trajectory_id", "run_id", "document_id", "source", "split", "policy", "cursor",

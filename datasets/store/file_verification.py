@@ -25,12 +25,12 @@ def file_hash(location: Location, place: str) -> str:
     return digest.hexdigest()
 
 
-def was_right(location: Location, place: str, file: PartFile) -> bool:
+def known_to_match(location: Location, place: str, file: PartFile) -> bool:
     """Whether this process has found the file to be what the ledger says."""
     return (location.uri, place, file.sha256) in _right
 
 
-def is_right(location: Location, place: str, file: PartFile, content: bytes | None = None) -> bool:
+def matches_ledger(location: Location, place: str, file: PartFile, content: bytes | None = None) -> bool:
     """Whether a file, or its `content` where that was read already, is what the ledger says."""
     found = file_hash(location, place) if content is None else hashlib.sha256(content).hexdigest()
     if found == file.sha256:
