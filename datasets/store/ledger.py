@@ -11,22 +11,18 @@ sync the file before the log names it nor find a file that changed afterwards.
 """
 
 import contextlib
-import io
 import json
 import random
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -47,8 +43,9 @@ from mctrace.datasets.store.ledger_chain import (
     seal,
     write_head,
 )
+from mctrace.datasets.store.ledger_rows import PREFIX, CommittedPart, file_name, from_parquet, to_parquet
 from mctrace.datasets.store.location import Location, sync_file, sync_folder
-from mctrace.datasets.store.parts import Part, PartFile, refuse_missing
+from mctrace.datasets.store.parts import Part, refuse_missing
 from mctrace.datasets.store.schemas import LEDGER
 from mctrace.errors import StoreError, one_line
 
@@ -64,18 +61,8 @@ _LONGEST_PAUSE = 1.0
 """Seconds between two tries at most."""
 _CHECKPOINT_EVERY = 100
 """Versions after which Delta's log is repeated in one file, so that opening reads few."""
-_PREFIX = "rows-"
-"""A ledger file's name is this and the sha256 of its content; deltalake wrote those of older ledgers."""
 _TIDY_FILES = 256
 """Ledger files from which on their rows are put into one, so that opening a version stays quick."""
-
-
-@dataclass(frozen=True)
-class CommittedPart:
-    """A part as a version of the ledger lists it."""
-
-    part: Part
-    committed_at: datetime
 
 
 @dataclass(frozen=True)
@@ -284,8 +271,8 @@ class Ledger:
             return False
         refuse_cut(self.location, version, heads)
         stands_upon = seal(self.location, version)
-        content = _to_parquet(change.rows)
-        name = _file_name(content)
+        content = to_parquet(change.rows)
+        name = file_name(content)
         add = AddAction(
             name,
             len(content),
@@ -394,9 +381,9 @@ class Ledger:
                 content = self.location.read_bytes(f"{FOLDER}/{file}")
                 if len(content) != size:
                     raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
-                if file.startswith(_PREFIX) and file != _file_name(content):
+                if file.startswith(PREFIX) and file != file_name(content):
                     raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
-                self._rows[file] = _from_parquet(content)
+                self._rows[file] = from_parquet(content)
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
                 raise self._damaged(error) from error
         return self._rows[file]
@@ -418,20 +405,6 @@ def _after(rows: Sequence[CommittedPart], now: datetime) -> datetime:
     return max(now, latest + timedelta(microseconds=1))
 
 
-def _to_parquet(rows: Sequence[CommittedPart]) -> bytes:
-    """Never the same bytes twice: a file's name is their hash, and tells whose commit was made."""
-    schema = LEDGER.with_metadata({"nonce": secrets.token_hex(8)})
-    buffer = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist([_to_row(row) for row in rows], schema=schema), buffer, compression="zstd"
-    )
-    return buffer.getvalue()
-
-
-def _file_name(content: bytes) -> str:
-    return f"{_PREFIX}{sha256(content).hexdigest()}.parquet"
-
-
 def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: bool) -> list[RemoveAction]:
     now = int(datetime.now(UTC).timestamp() * 1000)
     actions = pa.table(table.get_add_actions()).to_pylist()
@@ -443,41 +416,3 @@ def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: b
         for a in actions
         if a["path"] in files
     ]  # fmt: skip
-
-
-def _to_row(committed: CommittedPart) -> dict[str, object]:
-    part = committed.part
-    return {
-        "part_id": part.part_id,
-        "kind": part.kind,
-        "run_id": part.run_id,
-        "committed_at": committed.committed_at,
-        "folder": part.folder,
-        "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in part.files],
-        "tables": [{"name": name, "num_rows": count} for name, count in part.num_rows.items()],
-        "lineage": list(part.lineage),
-    }
-
-
-def _from_parquet(content: bytes) -> list[CommittedPart]:
-    """Column by column: a store of ten thousand parts is opened in a fraction of a second."""
-    table = pq.read_table(io.BytesIO(content))
-    parts = zip(
-        *(table[name].to_pylist() for name in ("part_id", "kind", "run_id", "folder")),
-        _structs(table["files"], PartFile, ("path", "size", "sha256")),
-        map(dict, _structs(table["tables"], lambda *pair: pair, ("name", "num_rows"))),
-        map(tuple, table["lineage"].to_pylist()),
-        strict=True,
-    )
-    times = table["committed_at"].to_pylist()
-    return [CommittedPart(Part(*columns), at) for columns, at in zip(parts, times, strict=True)]
-
-
-def _structs(
-    column: pa.ChunkedArray, make: Callable[..., Any], names: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    """For each row of a list of structs, what `make` makes of their fields."""
-    lists = column.combine_chunks()
-    made = list(map(make, *(lists.values.field(name).to_pylist() for name in names)))
-    ends = lists.offsets.to_pylist()
-    return [tuple(made[first:end]) for first, end in pairwise(ends)]
