@@ -1,4 +1,4 @@
-"""Labels with their context as a folder of plain files that other people's tools open.
+"""Export of labels with their context as a folder of plain files for other tools.
 
 Rows stream from the query to the files; the folder appears under its name only when it is whole. The same
 version with the same request gives the same bytes.
@@ -43,7 +43,7 @@ _KEYS = ("snapshot_id", "action", "node_level", "node_index")
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is asked for. `targets` are names or .sql files, `where` an SQL condition on labels."""
+    """Request for an export. `targets` are names or .sql files, `where` a SQL condition on labels."""
 
     layout: ExportFormat = "parquet"
     targets: tuple[str, ...] = ("value", "priced", "literal")
@@ -134,9 +134,9 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
 
 
 def export_query(request: ExportRequest) -> str:
-    """The query of `export.sql` for these targets and this condition.
+    """Query of `export.sql` for the request's targets and condition.
 
-    Raises InputError for a target that is no query, and for what is no condition.
+    Raises InputError for a target that is not a query and a condition that is not one.
     """
     if request.where:
         check_condition(request.where)

@@ -1,4 +1,4 @@
-"""The token ids of a version's documents as something that DuckDB can scan; nothing is read before it is."""
+"""Token ids of a version's documents as a table that DuckDB scans; nothing is read before a scan."""
 
 import io
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ _TABLE = "documents.parquet"
 
 
 class TokenScan:
-    """One row per document, through the Arrow interface; each scan reads the Zarr arrays again.
+    """Table with one row per document, through the Arrow interface; each scan reads the Zarr arrays again.
 
-    A scan raises StoreError when a file that it reads is missing or not what the ledger says.
+    A scan raises StoreError when a file is missing or differs from what the ledger says.
     """
 
     def __init__(self, version: StoreVersion) -> None:

@@ -1,13 +1,13 @@
 """The ledger: a Delta Lake table with one row per part. Appending the row is the commit.
 
-The dataset's version is the ledger's version. A commit stands upon the version that it has read: it leaves
-out what is already there, looks whether every file that it names is there, and is made anew where another
-driver was first. So no part is committed twice (in ledgers of before, a reader keeps the first row of an
-id), and each version says which one it stands upon (`ledger_chain`).
+The dataset's version is the ledger's version. A commit builds upon the version that it has read: it leaves
+out known parts, checks that every file it names exists, and is retried where another driver was first. So no
+part is committed twice (in older ledgers a reader keeps the first row of an id), and each version names its
+predecessor (`ledger_chain`).
 
-A ledger's data files never change, so each is read once and remembered: a commit costs what others have
-committed since, not the whole ledger. Its rows are written here and not by deltalake, which would neither
-sync the file before the log names it nor find a file that changed afterwards.
+A ledger's data files never change, so each is read once and cached: a commit reads what others have committed
+since, not the whole ledger. Rows are written here and not by deltalake, which would neither sync the file
+before the log names it nor detect a file that changed afterwards.
 """
 
 import contextlib
@@ -56,18 +56,18 @@ ADDED = "added"
 WITHDRAWN = "withdrawn"
 """Commit metadata: how many parts of each kind a version took off the list."""
 _MOST_TRIES = 200
-"""Of a commit, where other drivers are first."""
+"""Attempts at a commit while other drivers are first."""
 _LONGEST_PAUSE = 1.0
-"""Seconds between two tries at most."""
+"""Most seconds between two attempts."""
 _CHECKPOINT_EVERY = 100
 """Versions after which Delta's log is repeated in one file, so that opening reads few."""
 _TIDY_FILES = 256
-"""Ledger files from which on their rows are put into one, so that opening a version stays quick."""
+"""Number of ledger files above which their rows are merged into one, so that opening stays quick."""
 
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """What one version of the ledger did: the runs that wrote, and what parts of each kind came and went."""
+    """Record of one version of the ledger: runs that wrote, and parts added and withdrawn by kind."""
 
     version: int
     made_at: datetime
@@ -78,7 +78,7 @@ class VersionRecord:
 
 @dataclass(frozen=True)
 class _Change:
-    """What a new version is to do: rows that come, what is said of them, and data files that go."""
+    """Content of a new version: rows to add, their commit metadata, and data files to remove."""
 
     rows: Sequence[CommittedPart]
     metadata: dict[str, Any]
@@ -88,7 +88,7 @@ class _Change:
 
 @dataclass
 class Ledger:
-    """The list of parts of the store at `location`. Remembers what it has read; one per process and store."""
+    """List of parts of the store at `location`. Caches what it has read; one per process and store."""
 
     location: Location
     _table: DeltaTable | None = field(default=None, repr=False)
@@ -100,7 +100,7 @@ class Ledger:
         return f"{self.location.uri}/{FOLDER}"
 
     def create(self) -> None:
-        """An empty ledger, version 0; does nothing when there is one."""
+        """Creates an empty ledger, version 0; does nothing when there is one."""
         self._table = DeltaTable.create(
             self._uri,
             schema=LEDGER,
@@ -131,7 +131,7 @@ class Ledger:
         return read_version, list(found.values())
 
     def rows(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
-        """The same with every row, the second of two drivers that committed one part at once included."""
+        """Like `parts` with every row, including the second where two drivers committed one part at once."""
         table = self._newest() if version is None else self._open(version)
         rows = [row for file, size in self._files(table) for row in self.read(file, size)]
         return int(table.version()), sorted(rows, key=lambda row: (row.committed_at, row.part.folder))
@@ -141,12 +141,12 @@ class Ledger:
         return self._files(self._open(version))
 
     def folders_ever_named(self) -> set[str]:
-        """Of the parts of any version, those that were withdrawn since included."""
+        """Folders of the parts of any version, including those withdrawn since."""
         rows = (row for file, size in self._ever_named().items() for row in self.read(file, size))
         return {row.part.folder for row in rows}
 
     def files_ever_named(self) -> set[str]:
-        """The ledger's own, relative to the store; others beside its log are of commits never made."""
+        """Data files of the ledger, relative to the store; other files there are of commits never made."""
         return {f"{FOLDER}/{name}" for name in self._ever_named()}
 
     def _ever_named(self) -> dict[str, int]:
@@ -213,11 +213,11 @@ class Ledger:
         return [row.part for row in made.rows] if made else []
 
     def withdraw(self, part_ids: Collection[str]) -> None:
-        """Takes parts off the list in a version of its own; older versions name them still."""
+        """Takes parts off the list in a new version; older versions still name them."""
 
         def leave_out(table: DeltaTable) -> _Change | None:
             files = {file: self.read(file, size) for file, size in self._files(table)}
-            # Only the files that name them are written anew, which then differ from what they were.
+            # Only the files that name them are rewritten.
             touched = {f: rows for f, rows in files.items() if any(r.part.part_id in part_ids for r in rows)}
             rows = [row for rows in touched.values() for row in rows]
             gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
@@ -230,9 +230,9 @@ class Ledger:
         self._transact(leave_out)
 
     def _tidy(self) -> None:
-        """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
+        """Merges the rows of all ledger files into one, in a new version that changes nothing else.
 
-        The old files stay for old versions. A driver that dies in the middle of it harms nothing.
+        The old files stay for old versions. A driver that dies in between does no harm.
         """
 
         def put_together(table: DeltaTable) -> _Change | None:
@@ -247,9 +247,9 @@ class Ledger:
             self._transact(put_together)
 
     def _transact(self, change: Callable[[DeltaTable], _Change | None]) -> _Change | None:
-        """Makes the version that `change` makes of the newest one; again while other drivers are first.
+        """Commits the `change` to the newest version; retries while other drivers are first.
 
-        None where it wants none.
+        None where `change` returns None.
         """
         for attempt in range(_MOST_TRIES):
             table = self._newest()
@@ -262,9 +262,9 @@ class Ledger:
         )
 
     def _append(self, table: DeltaTable, change: _Change) -> bool:
-        """Makes the version after that of `table`; False, with nothing written, when another driver has.
+        """Commits the version after `table`; False, with nothing written, when another driver was first.
 
-        Delta's own retries would put the change on top of a version that it does not know of.
+        Delta's own retries would apply the change to a version that it has not read.
         """
         version, heads = int(table.version()), read_heads(self.location)
         if heads and heads[-1].entry.version > version and self.version() > version:
@@ -300,7 +300,7 @@ class Ledger:
             )
         except (DeltaError, OSError) as error:
             newest = self._newest()
-            if name not in (file for file, _ in self._files(newest)):  # or else it was made all the same
+            if name not in (file for file, _ in self._files(newest)):  # else it was made after all
                 self._forget(name)
                 if int(newest.version()) > version:
                     return False
@@ -316,8 +316,9 @@ class Ledger:
             self.location.remove_file(f"{FOLDER}/{name}")
 
     def _seal(self, version: int, seen: Sequence[Head]) -> None:
-        """What follows a commit: it is on disk, and the head says so. To be without is harmless, so a disk
-        that is full by now fails nobody: the commit was made.
+        """Syncs a commit to disk and records it in the head.
+
+        Errors, as of a full disk, are ignored: the commit was made, and a missing head is harmless.
         """
         try:
             self._sync_log(version)
@@ -331,7 +332,7 @@ class Ledger:
             return
 
     def _newest(self) -> DeltaTable:
-        """The table at its newest version; only log entries that are new are read."""
+        """Table at its newest version; reads only new log entries."""
         if self._table is None:
             self._table = self._open(None)
         else:
@@ -342,7 +343,7 @@ class Ledger:
         return self._table
 
     def _damaged(self, error: Exception) -> StoreError:
-        """What Delta could not read, with the file that is to blame where the chain shows it."""
+        """Error for what Delta could not read, naming the file where the chain identifies it."""
         found: list[str] = []
         with contextlib.suppress(OSError):
             problems = chain_problems(self.location, Log.read(self.location))
@@ -389,7 +390,7 @@ class Ledger:
         return self._rows[file]
 
     def _sync_log(self, version: int) -> None:
-        """A version's log entry and whatever checkpoint came with it, on disk; its data file is already."""
+        """Syncs a version's log entry and its checkpoint to disk; its data file is synced before."""
         if not self.location.is_local:
             return
         folder = Path(self.location.path(LOG_FOLDER))
@@ -400,7 +401,7 @@ class Ledger:
 
 
 def _after(rows: Sequence[CommittedPart], now: datetime) -> datetime:
-    """Now; where a clock was put back, the moment after the latest of `rows`: times are in commit order."""
+    """Commit time: now, or just after the latest of `rows` where a clock was put back."""
     latest = max((row.committed_at for row in rows), default=now)
     return max(now, latest + timedelta(microseconds=1))
 

@@ -28,7 +28,7 @@ class CommittedPart:
 
 
 def to_parquet(rows: Sequence[CommittedPart]) -> bytes:
-    """Never the same bytes twice: a file's name is their hash, and tells whose commit was made."""
+    """Ledger file of rows. A nonce makes each file unique, so its name tells whose commit was made."""
     schema = LEDGER.with_metadata({"nonce": secrets.token_hex(8)})
     buffer = io.BytesIO()
     pq.write_table(
@@ -56,7 +56,7 @@ def _to_row(committed: CommittedPart) -> dict[str, object]:
 
 
 def from_parquet(content: bytes) -> list[CommittedPart]:
-    """Column by column: a store of ten thousand parts is opened in a fraction of a second."""
+    """Rows of a ledger file, read by column: ten thousand parts take a fraction of a second."""
     table = pq.read_table(io.BytesIO(content))
     parts = zip(
         *(table[name].to_pylist() for name in ("part_id", "kind", "run_id", "folder")),
@@ -72,7 +72,7 @@ def from_parquet(content: bytes) -> list[CommittedPart]:
 def _structs(
     column: pa.ChunkedArray, make: Callable[..., Any], names: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    """For each row of a list of structs, what `make` makes of their fields."""
+    """For each row of a list of structs, the results of `make` on their fields."""
     lists = column.combine_chunks()
     made = list(map(make, *(lists.values.field(name).to_pylist() for name in names)))
     ends = lists.offsets.to_pylist()

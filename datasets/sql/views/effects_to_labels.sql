@@ -1,4 +1,4 @@
--- What labels are made of. read_effects(kept) has one row per trajectory and action or control that has a number:
+-- Steps from effects to labels. read_effects(kept): one row per trajectory and action or control that has a number:
 -- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. kept: true for
 -- effects that keep their means (cursor_delta_nll), false for those that do not, null for all; whether a row is audited
 -- depends on all of them.

@@ -1,5 +1,5 @@
--- vocabulary: one row per tokenizer and token id: its text, and what kind of text that is. Empty for what a store holds
--- from before mctrace kept it. An id that is a part of a character has no text of its own (U+FFFD): the texts of tokens
+-- vocabulary: one row per tokenizer and token id: its text, and what kind of text that is. Empty for tokenizers of
+-- stores written before mctrace kept it. An id that is a part of a character has no text of its own (U+FFFD): the texts of tokens
 -- are joined by their bytes.
 -- public: vocabulary
 create view vocabulary as
