@@ -76,8 +76,10 @@ def _in_order_of_views(files: Mapping[str, Path]) -> list[str]:
 
 
 def _public(texts: Iterable[str], kind: str) -> tuple[str, ...]:
-    """Relations of a kind that people query."""
-    return tuple(name for text in texts for name in public_names(text) if name in created(text, kind))
+    """Relations of a kind that people query, by name."""
+    return tuple(
+        sorted(name for text in texts for name in public_names(text) if name in created(text, kind))
+    )
 
 
 def _in_order_of_targets() -> tuple[str, ...]:
