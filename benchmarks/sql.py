@@ -25,7 +25,8 @@ from benchmarks.machine import processor_name
 from benchmarks.sql_questions import COPIES, DERIVATIONS, QUESTIONS
 from benchmarks.sql_synthetic_store import QUICK, Size, build
 from mctrace.analysis.questions import catalogue
-from mctrace.datasets.derived.derive import Derivation, Recipe, derive
+from mctrace.datasets.derived.derive import Derivation, derive
+from mctrace.datasets.derived.recipe import Recipe
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import Store
 

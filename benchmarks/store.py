@@ -40,10 +40,10 @@ from benchmarks.store_cases import (
     make_store,
     write_trajectory,
 )
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS
 from mctrace.datasets.batches.collate import shuffled_batches
-from mctrace.datasets.batches.document_arrays import _read_document
-from mctrace.datasets.batches.labels import TrainingData, open_training_data
+from mctrace.datasets.batches.document_embeddings import _read_document
+from mctrace.datasets.batches.label_reader import TrainingData, open_training_data
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.store import Store, open_store

@@ -32,7 +32,7 @@ from benchmarks.train_timings import (
     bench_step,
     said,
 )
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.train.config import OptimiserConfig, TrainConfig
 from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.device import resolve_device

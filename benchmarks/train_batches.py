@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 
 TREE = TreeShape()
 

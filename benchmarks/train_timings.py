@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.train_batches import Sizes, random_batch, ranked_actions
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.networks.config import NetworkConfig, NetworkName
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from mctrace.cli.config import PipelineConfig
 from mctrace.cli.variables import parse_variables
-from mctrace.datasets.derived.derive import Derivation, derive, find_recipe
+from mctrace.datasets.derived.derive import Derivation, derive
+from mctrace.datasets.derived.recipe import find_recipe
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import open_store
 

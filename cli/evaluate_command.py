@@ -15,8 +15,8 @@ from mctrace.cli.config import PipelineConfig
 from mctrace.cli.output import print_table
 from mctrace.cli.reading import open_version
 from mctrace.datasets.batches.collate import ordered_batches
-from mctrace.datasets.batches.labels import TrainingData, open_training_data
-from mctrace.datasets.batches.pairs import PreferenceData, open_preference_data
+from mctrace.datasets.batches.label_reader import TrainingData, open_training_data
+from mctrace.datasets.batches.pair_reader import PreferenceData, open_preference_data
 from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Provenance, mixture_in
 from mctrace.datasets.store.store import StoreVersion

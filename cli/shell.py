@@ -21,8 +21,10 @@ from rich.console import Console
 
 from mctrace.cli.sql_command import print_answer
 from mctrace.cli.variables import parse_variables
-from mctrace.datasets.sql.connection import MACROS, TARGETS, VIEWS, connect, run_user_sql
+from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.sql.limits import SqlLimits
+from mctrace.datasets.sql.registry import MACROS, TARGETS, VIEWS
+from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, MctraceError
 

@@ -19,7 +19,9 @@ from mctrace.cli.config import PipelineConfig
 from mctrace.cli.output import print_table
 from mctrace.cli.reading import open_version
 from mctrace.cli.variables import parse_variables
-from mctrace.datasets.sql.connection import connect, set_variables, stream_user_sql
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.sql.user_queries import stream_user_sql
+from mctrace.datasets.sql.variables import set_variables
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
 

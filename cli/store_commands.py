@@ -13,7 +13,8 @@ from rich.console import Console
 from mctrace.cli.config import DEFAULT_FILE, PipelineConfig, load_config
 from mctrace.cli.progress import make_progress
 from mctrace.cli.reading import open_version
-from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.registry import read_sql
 from mctrace.datasets.store.store import DERIVED_BY, Store, create_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
 from mctrace.datasets.upkeep.sweep import sweep as sweep_store

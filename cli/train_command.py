@@ -15,9 +15,9 @@ from mctrace.cli.earlier_run import CONFIG_FILE, EarlierRun, find_earlier_run
 from mctrace.cli.progress import make_progress
 from mctrace.cli.reading import open_version
 from mctrace.cli.stopping import asked_to_stop
-from mctrace.datasets.batches.document_arrays import DocumentArrays
-from mctrace.datasets.batches.labels import TrainingData, open_training_data
-from mctrace.datasets.batches.pairs import open_preference_data
+from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
+from mctrace.datasets.batches.label_reader import TrainingData, open_training_data
+from mctrace.datasets.batches.pair_reader import open_preference_data
 from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Mix
 from mctrace.datasets.store.store import StoreVersion
@@ -172,7 +172,7 @@ def _describe(config: PipelineConfig, store: StoreVersion, source: TrainingSourc
     )
 
 
-def _arrays(source: TrainingSource) -> DocumentArrays:
+def _arrays(source: TrainingSource) -> DocumentEmbeddings:
     data = source.labels or source.pairs
     assert data is not None, "an objective learns from labels, from pairs or from both"
     return data.arrays

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mctrace.context.allocator_candidates import candidates_of
     from mctrace.context.lod_map import LODMap
     from mctrace.context.tree import Node, TreeShape
-    from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
+    from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
     from mctrace.datasets.sql.notebook import Traces, open_traces
     from mctrace.datasets.store.store import Store, StoreVersion, create_store, open_store
     from mctrace.errors import MctraceError
@@ -61,7 +61,7 @@ _MODULES = {
     "mctrace.context.allocator_candidates": ["candidates_of"],
     "mctrace.context.lod_map": ["LODMap"],
     "mctrace.context.tree": ["Node", "TreeShape"],
-    "mctrace.datasets.batches.contexts": ["Context", "TreeEmbeddings"],
+    "mctrace.datasets.batches.context_tensors": ["Context", "TreeEmbeddings"],
     "mctrace.datasets.sql.notebook": ["Traces", "open_traces"],
     "mctrace.datasets.store.store": ["Store", "StoreVersion", "create_store", "open_store"],
     "mctrace.errors": ["MctraceError"],

@@ -12,8 +12,8 @@ from torch import Tensor
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import shadow_price
-from mctrace.datasets.batches.batch import Batch
-from mctrace.datasets.batches.contexts import Context, unlabelled_batch
+from mctrace.datasets.batches.context_tensors import Context, unlabelled_batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.device import device_of
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.budget import budget_masses

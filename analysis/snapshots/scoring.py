@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from mctrace.analysis.questions.catalogue import Row, add_scores, run_analysis
 from mctrace.analysis.snapshots.view import SnapshotView
-from mctrace.datasets.batches.contexts import Context
-from mctrace.datasets.batches.document_arrays import DocumentArrays
+from mctrace.datasets.batches.context_tensors import Context
+from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, checkpoint_name, load_checkpoint
@@ -68,7 +68,7 @@ def _score_entries(
     version: StoreVersion, snapshots: Sequence[SnapshotView], scorer: NamedCheckpoint
 ) -> list[npt.NDArray[np.float64]]:
     """Scores [N] of each snapshot."""
-    arrays = DocumentArrays(version, tuple({snapshot.provenance for snapshot in snapshots}))
+    arrays = DocumentEmbeddings(version, tuple({snapshot.provenance for snapshot in snapshots}))
     contexts = [Context(s.lod_map, arrays.document(s.document_id, s.provenance)) for s in snapshots]
     return [
         scores_N.double().numpy()

@@ -17,10 +17,10 @@ from mctrace.context.actions import Action, legal_actions
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Node, TreeShape
 from mctrace.datasets.sql.connection import fetch_rows
-from mctrace.datasets.sql.token_text import TokenTexts
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_document
+from mctrace.datasets.sql.detokenizer import Detokenizer
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.errors import InputError, StoreError
 
 
@@ -187,11 +187,13 @@ def read_snapshots(
         labels: dict[str, list[Row]] = defaultdict(list)
         for label in run_analysis(connection, "snapshot_actions"):
             labels[label["snapshot_id"]].append(label)
-    texts = TokenTexts(connection) if with_text else None
+    texts = Detokenizer(connection) if with_text else None
     return [_view(rows[one], labels[one], version, texts) for one in snapshot_ids]
 
 
-def _view(row: Row, labels: list[Row], version: StoreVersion, token_texts: TokenTexts | None) -> SnapshotView:
+def _view(
+    row: Row, labels: list[Row], version: StoreVersion, token_texts: Detokenizer | None
+) -> SnapshotView:
     tree = TreeShape(row["block_size"], row["max_level"])
     levels = np.asarray(row["levels"], dtype=np.uint8)
     lod_map = LODMap(tree, row["start"], row["first_cursor"], levels).extended(row["cursor"])
@@ -276,7 +278,7 @@ def _actions(lod_map: LODMap, protected_tail: int, labels: list[Row]) -> tuple[A
 
 
 def _texts(
-    row: Row, version: StoreVersion, token_texts: TokenTexts | None, bounds: list[tuple[int, int]]
+    row: Row, version: StoreVersion, token_texts: Detokenizer | None, bounds: list[tuple[int, int]]
 ) -> tuple[list[str], str]:
     """The text of each span and an empty string; or no texts and the reason."""
     if token_texts is None:

@@ -24,7 +24,7 @@ from mctrace.context.allocator_candidates import FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.refocus import refocus_steps
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
+from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
 from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.gists.network.gistnet import GistNet, build_tree

@@ -27,9 +27,9 @@ from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.errors import InputError, one_line
 
 TRACES = pa.schema(

@@ -1,4 +1,4 @@
-"""From labelled snapshots to padded batches: gathering embeddings and laying targets on entries."""
+"""Assembly of padded batches from labelled snapshots: gathers embeddings, assigns targets to entries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mctrace.context.lod_map import Entries
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.batch import Batch
-from mctrace.datasets.batches.contexts import Context, context_tensors, padded
-from mctrace.datasets.batches.labels import LabelledSnapshot, Labels, TrainingData
-from mctrace.datasets.sql.merging import Merge, merged_targets
+from mctrace.datasets.batches.context_tensors import Context, context_tensors, padded
+from mctrace.datasets.batches.label_reader import LabelledSnapshot, Labels, TrainingData
+from mctrace.datasets.batches.padded_batch import Batch
+from mctrace.datasets.sql.target_merging import Merge, merged_targets
 from mctrace.seeding import generator_for
 
 
@@ -27,7 +27,7 @@ def ordered_batches(data: TrainingData, split: str, batch_size: int) -> Iterator
 def shuffled_batches(
     data: TrainingData, split: str, batch_size: int, *, seed: int, epoch: int
 ) -> Iterator[Batch]:
-    """Every snapshot of the split once, in an order of this epoch's own."""
+    """Every snapshot of the split once, in an order that depends on seed and epoch."""
     snapshots = data.snapshots(split)
     for chosen in shuffled_order(len(snapshots), batch_size, split=split, seed=seed, epoch=epoch):
         yield make_batch(data, [snapshots[i] for i in chosen])
@@ -36,13 +36,13 @@ def shuffled_batches(
 def shuffled_order(
     num_items: int, batch_size: int, *, split: str, seed: int, epoch: int
 ) -> list[npt.NDArray[np.int64]]:
-    """Which items each batch of an epoch holds, the last one perhaps fewer; known without reading any."""
+    """Indices of the items of each batch of an epoch, the last one perhaps smaller; reads nothing."""
     order = generator_for("epoch", split, seed, epoch).permutation(num_items)
     return [order[first : first + batch_size] for first in range(0, num_items, batch_size)]
 
 
 def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Batch:
-    """One padded batch of `snapshots`; utilities are divided by the data's utility scale."""
+    """Padded batch of `snapshots`; utilities are divided by the data's utility scale."""
     maps = [snapshot.lod_map for snapshot in snapshots]
     inputs = context_tensors(
         [
@@ -93,7 +93,7 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
 def _attention(
     snapshots: Sequence[LabelledSnapshot], lengths: Sequence[int], num_entries: int
 ) -> Tensor | None:
-    """[B, N] where any snapshot has it."""
+    """Attention [B, N], NaN where a snapshot has none; None where no snapshot has any."""
     found = [snapshot.attention_N for snapshot in snapshots]
     if all(attention_N is None for attention_N in found):
         return None
@@ -106,7 +106,7 @@ def _attention(
 
 @dataclass(frozen=True)
 class _Row:
-    """What a snapshot's labels make of its entries [N]; `expand_N` and `collapse_N` index the labels."""
+    """Targets of one snapshot's entries [N]; `expand_N` and `collapse_N` index its labels."""
 
     expand_N: npt.NDArray[np.int64]
     collapse_N: npt.NDArray[np.int64]
@@ -123,12 +123,12 @@ class _Row:
 def actions_of_entries(
     labels: Labels, entries: Entries, tree: TreeShape
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each entry [N] which label is its expand, and which the collapse it takes part in; -1 for none."""
+    """Index of each entry's expand [N] and of the collapse that includes it [N] among labels; -1 for none."""
     expand_N = np.full(len(entries), -1, dtype=np.int64)
     collapse_N = np.full(len(entries), -1, dtype=np.int64)
     first_token_A = labels.node_index * tree.block_size**labels.node_level
     first_A = np.searchsorted(entries.first_token_N, first_token_A)
-    assert (entries.first_token_N[first_A] == first_token_A).all(), "a label's node begins at no entry"
+    assert (entries.first_token_N[first_A] == first_token_A).all(), "a label's node starts between entries"
     number_A = np.arange(len(labels))
     expand_N[first_A[labels.is_expand]] = number_A[labels.is_expand]
     collapse_A = ~labels.is_expand

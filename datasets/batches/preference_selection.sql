@@ -1,8 +1,8 @@
--- preference_selection: the pairs of variants that are learned from, a row per pair.
--- Every variant is first compared with the best of its group (a window and cursor); of all other pairs only the
--- hard negatives stay, the wanted share with the largest difference of loss. Where a group has more pairs than the
--- cap, comparisons with the best come first, then larger differences. The caller's condition is over
--- preference_pairs and comes before all of this.
+-- preference_selection: one row per pair of variants to learn from.
+-- Every variant is compared with the best of its group (a window and cursor); of all other pairs only the hard
+-- negatives stay, the requested share with the largest difference of loss. Where a group has more pairs than the cap,
+-- comparisons with the best come first, then larger differences. The caller's condition filters preference_pairs
+-- before all of this.
 with chosen as (
     select
         *,

@@ -1,4 +1,4 @@
-"""The README of an export: what Hugging Face shows of a dataset, and what a stranger needs to read it."""
+"""Dataset card of an export: the README that Hugging Face shows, with all that is needed to read it."""
 
 from collections.abc import Mapping
 from typing import Any

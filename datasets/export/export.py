@@ -1,4 +1,4 @@
-"""Labels with their context as a folder of plain files that other people's tools open.
+"""Export of labels with their context as a folder of plain files for other tools.
 
 Rows stream from the query to the files; the folder appears under its name only when it is whole. The same
 version with the same request gives the same bytes.
@@ -16,26 +16,21 @@ import duckdb
 import pyarrow as pa
 
 from mctrace.datasets.export.dataset_card import dataset_card
-from mctrace.datasets.export.files import ExportFormat, TableFiles, write_json
-from mctrace.datasets.export.place import put_in_place, scratch_beside
-from mctrace.datasets.export.rows import (
+from mctrace.datasets.export.export_rows import (
     DocumentKey,
     document_rows,
     embedding_rows,
     snapshot_rows,
 )
-from mctrace.datasets.sql.connection import (
-    connect,
-    fetch_rows,
-    read_sql,
-    sql_text,
-    stream_user_sql,
-    target_sql,
-)
+from mctrace.datasets.export.output_folder import put_in_place, scratch_beside
+from mctrace.datasets.export.table_files import ExportFormat, TableFiles, write_json
+from mctrace.datasets.sql.connection import connect, fetch_rows, sql_literal
+from mctrace.datasets.sql.detokenizer import Detokenizer
+from mctrace.datasets.sql.registry import read_sql, target_sql
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
-from mctrace.datasets.sql.token_text import TokenTexts
-from mctrace.datasets.store.arrays import DocumentPlace
+from mctrace.datasets.sql.user_queries import stream_user_sql
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import DocumentPlace
 from mctrace.errors import InputError
 from mctrace.progress import Progress
 
@@ -48,7 +43,7 @@ _KEYS = ("snapshot_id", "action", "node_level", "node_index")
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is asked for. `targets` are names or .sql files, `where` an SQL condition on labels."""
+    """Request for an export. `targets` are names or .sql files, `where` a SQL condition on labels."""
 
     layout: ExportFormat = "parquet"
     targets: tuple[str, ...] = ("value", "priced", "literal")
@@ -113,7 +108,7 @@ def _refuse_taken(out: Path, *, overwrite: bool) -> None:
 def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress: Progress) -> ExportSummary:
     connection = connect(version)
     # A connection of its own: the other one is in the middle of its answer when texts are asked for.
-    texts = TokenTexts(connect(version)) if request.with_text else None
+    texts = Detokenizer(connect(version)) if request.with_text else None
     documents = {DocumentKey.of(row): row for row in fetch_rows(connection, "from stored_documents")}
     places = {key: DocumentPlace.of(row) for key, row in documents.items()}
     progress.start("exporting", None, "snapshots")
@@ -139,9 +134,9 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
 
 
 def export_query(request: ExportRequest) -> str:
-    """The query of `export.sql` for these targets and this condition.
+    """Query of `export.sql` for the request's targets and condition.
 
-    Raises InputError for a target that is no query, and for what is no condition.
+    Raises InputError for a target that is not a query and a condition that is not one.
     """
     if request.where:
         check_condition(request.where)
@@ -158,7 +153,7 @@ def export_query(request: ExportRequest) -> str:
         .format(
             columns=", ".join(f"{_quote(f'{name} of')}.utility as {_quote(name)}" for name in columns),
             joins="\n    ".join(joins),
-            fields=", ".join(f"{sql_text(name)}: {_quote(name)}" for name in columns),
+            fields=", ".join(f"{sql_literal(name)}: {_quote(name)}" for name in columns),
             where=request.where or "true",
         )
     )
@@ -197,7 +192,7 @@ def _write_documents(
     rows: Sequence[dict[str, Any]],
     folder: Path,
     request: ExportRequest,
-    texts: TokenTexts | None,
+    texts: Detokenizer | None,
 ) -> TableFiles:
     table = TableFiles(folder / "documents", request.layout)
     max_level = max(row["max_level"] for row in rows)

@@ -1,4 +1,4 @@
-"""How much memory, disk and time SQL may take."""
+"""Limits on the memory, disk and time of SQL."""
 
 import atexit
 import itertools
@@ -14,7 +14,7 @@ from mctrace.errors import ConfigError, InputError
 
 @dataclass(frozen=True)
 class SqlLimits:
-    """What one connection may take; the defaults are DuckDB's own for memory and disk."""
+    """Limits of one connection; the defaults for memory and disk are DuckDB's own."""
 
     memory: str = ""
     """most memory, like 4GB; empty: four fifths of the machine's"""
@@ -50,13 +50,13 @@ _NUMBER = itertools.count()
 
 
 def _scratch(folder: str) -> str:
-    """A folder of one connection, which DuckDB makes when it needs it; no other one may look into it."""
+    """Scratch folder of one connection, which DuckDB creates on demand; no other connection can read it."""
     return str(_of_process(folder) / str(next(_NUMBER)))
 
 
 @cache
 def _of_process(folder: str) -> Path:
-    """Of this process, readable by nobody else, and gone with it."""
+    """Scratch folder of this process, private and removed at exit."""
     try:
         made = Path(tempfile.mkdtemp(prefix="mctrace-spill-", dir=folder or None))
     except OSError as error:

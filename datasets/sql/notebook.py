@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from mctrace.datasets.sql.connection import connect, run_user_sql, set_variables, variables_of
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.sql.user_queries import run_user_sql
+from mctrace.datasets.sql.variables import set_variables, variables_of
 from mctrace.datasets.store.store import StoreVersion, open_store
 from mctrace.errors import InputError
 

@@ -1,4 +1,4 @@
-"""The files of one connection, as a file system that DuckDB can only read.
+"""Read-only file system that DuckDB sees: the files of one connection, by name.
 
 DuckDB opens an allowed folder for reading and writing alike, and takes `*`, `?`, `[` and `name=value` in a
 path for patterns. Here it gets names instead of paths: a name stands for one file, is no pattern, and has no

@@ -1,11 +1,11 @@
-"""What SQL of other people may be: one query that reads views, and nothing else.
+"""Sandbox for other people's SQL: a text must be one query that only reads views.
 
 DuckDB says what a text is, never a pattern of ours: its parser gives the kind of the statement and the tree,
 and the tree is walked. A `select` is no proof by itself: `with a as (copy … to 'file') from a` is one to
 DuckDB. So only known kinds of nodes pass, only relations by name, and only functions without side effects. An
 `explain` is never run as written: what it explains has to be such a query, and that is explained anew.
 
-This is the first of two locks; the second is the connection of `queries.py`, which could not write if asked.
+This is the first of two locks; the second is the locked connection (`connection`), which cannot write.
 """
 
 import json

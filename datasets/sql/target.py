@@ -1,7 +1,7 @@
-"""A target definition as a value: its name, and a text that says everything else.
+"""Target definition: a name and the text of a query.
 
-The text is a query over `labels` with a column `utility`, one for each action. How an entry that can both
-expand and collapse gets a single target of the two is said there as well, by a line of its own:
+The query is over `labels` and has a column `utility`, one for each action. A line of its text names the rule
+that merges the two targets of an entry that can both expand and collapse:
 
     -- merge: largest
 
@@ -11,15 +11,15 @@ expand and collapse gets a single target of the two is said there as well, by a 
 import hashlib
 from dataclasses import dataclass
 
-from mctrace.datasets.sql.connection import target_sql
-from mctrace.datasets.sql.merging import Merge, is_signed, merge_of
+from mctrace.datasets.sql.registry import target_sql
+from mctrace.datasets.sql.target_merging import Merge, is_signed, merge_of
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a loss is given, as a query over `labels` with a column `utility`.
+    """Target of a loss, as a query over `labels` with a column `utility`.
 
-    Raises ConfigError when a line of the query says `merge:` and then something else than there is.
+    Raises ConfigError for an unknown merge rule.
     """
 
     name: str
@@ -30,8 +30,7 @@ class Target:
 
     @classmethod
     def named(cls, name: str) -> "Target":
-        """The target `value`, `priced`, `literal`, or that of a .sql file; raises InputError for anything
-        else."""
+        """Target that ships, or that of a .sql file. Raises InputError for anything else."""
         return cls(name, target_sql(name))
 
     @property

@@ -1,9 +1,8 @@
-"""What labels need of an effect, kept beside its tokens: a mean and its standard error per planned cursor.
+"""Means of an effect per planned cursor, with standard errors: what labels at the collected horizon need.
 
-A label at the collected horizon is two numbers; the tokens that they are made of are a hundred. A store whose
-effects keep both answers most questions without reading a token. Effects without them (parts of earlier
-releases, or of other writers) are worked out from the tokens whenever they are asked for, by
-`views/measured.sql`.
+A label at the collected horizon is two numbers, computed from about a hundred tokens. A store that keeps both
+answers most questions without reading tokens. For effects without them (parts of earlier releases, or of
+other writers) they are computed from the tokens on every query, by `views/effects_to_labels.sql`.
 """
 
 from collections.abc import Sequence

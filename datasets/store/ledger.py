@@ -1,37 +1,33 @@
 """The ledger: a Delta Lake table with one row per part. Appending the row is the commit.
 
-The dataset's version is the ledger's version. A commit stands upon the version that it has read: it leaves
-out what is already there, looks whether every file that it names is there, and is made anew where another
-driver was first. So no part is committed twice (in ledgers of before, a reader keeps the first row of an
-id), and each version says which one it stands upon (`ledger_head`).
+The dataset's version is the ledger's version. A commit builds upon the version that it has read: it leaves
+out known parts, checks that every file it names exists, and is retried where another driver was first. So no
+part is committed twice (in older ledgers a reader keeps the first row of an id), and each version names its
+predecessor (`ledger_chain`).
 
-A ledger's data files never change, so each is read once and remembered: a commit costs what others have
-committed since, not the whole ledger. Its rows are written here and not by deltalake, which would neither
-sync the file before the log names it nor find a file that changed afterwards.
+A ledger's data files never change, so each is read once and cached: a commit reads what others have committed
+since, not the whole ledger. Rows are written here and not by deltalake, which would neither sync the file
+before the log names it nor detect a file that changed afterwards.
 """
 
 import contextlib
-import io
 import json
 import random
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from mctrace.datasets.store.ledger_head import (
+from mctrace.datasets.store.ledger_chain import (
     FOLDER,
     HEAD,
     LOG_FOLDER,
@@ -47,8 +43,9 @@ from mctrace.datasets.store.ledger_head import (
     seal,
     write_head,
 )
+from mctrace.datasets.store.ledger_rows import PREFIX, CommittedPart, file_name, from_parquet, to_parquet
 from mctrace.datasets.store.location import Location, sync_file, sync_folder
-from mctrace.datasets.store.parts import Part, PartFile, refuse_missing
+from mctrace.datasets.store.parts import Part, refuse_missing
 from mctrace.datasets.store.schemas import LEDGER
 from mctrace.errors import StoreError, one_line
 
@@ -59,28 +56,18 @@ ADDED = "added"
 WITHDRAWN = "withdrawn"
 """Commit metadata: how many parts of each kind a version took off the list."""
 _MOST_TRIES = 500
-"""Of a commit, where other drivers are first."""
+"""Attempts at a commit while other drivers are first."""
 _LONGEST_PAUSE = 0.25
-"""Seconds between two tries at most."""
+"""Most seconds between two attempts."""
 _CHECKPOINT_EVERY = 100
 """Versions after which Delta's log is repeated in one file, so that opening reads few."""
-_PREFIX = "rows-"
-"""A ledger file's name is this and the sha256 of its content; deltalake wrote those of older ledgers."""
 _TIDY_FILES = 256
-"""Ledger files from which on their rows are put into one, so that opening a version stays quick."""
-
-
-@dataclass(frozen=True)
-class CommittedPart:
-    """A part as a version of the ledger lists it."""
-
-    part: Part
-    committed_at: datetime
+"""Number of ledger files above which their rows are merged into one, so that opening stays quick."""
 
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """What one version of the ledger did: the runs that wrote, and what parts of each kind came and went."""
+    """Record of one version of the ledger: runs that wrote, and parts added and withdrawn by kind."""
 
     version: int
     made_at: datetime
@@ -91,7 +78,7 @@ class VersionRecord:
 
 @dataclass(frozen=True)
 class _Change:
-    """What a new version is to do: rows that come, what is said of them, and data files that go."""
+    """Content of a new version: rows to add, their commit metadata, and data files to remove."""
 
     rows: Sequence[CommittedPart]
     metadata: dict[str, Any]
@@ -101,7 +88,7 @@ class _Change:
 
 @dataclass
 class Ledger:
-    """The list of parts of the store at `location`. Remembers what it has read; one per process and store."""
+    """List of parts of the store at `location`. Caches what it has read; one per process and store."""
 
     location: Location
     _table: DeltaTable | None = field(default=None, repr=False)
@@ -113,7 +100,7 @@ class Ledger:
         return f"{self.location.uri}/{FOLDER}"
 
     def create(self) -> None:
-        """An empty ledger, version 0; does nothing when there is one."""
+        """Creates an empty ledger, version 0; does nothing when there is one."""
         self._table = DeltaTable.create(
             self._uri,
             schema=LEDGER,
@@ -144,7 +131,7 @@ class Ledger:
         return read_version, list(found.values())
 
     def rows(self, version: int | None = None) -> tuple[int, list[CommittedPart]]:
-        """The same with every row, the second of two drivers that committed one part at once included."""
+        """Like `parts` with every row, including the second where two drivers committed one part at once."""
         table = self._newest() if version is None else self._open(version)
         rows = [row for file, size in self._files(table) for row in self.read(file, size)]
         return int(table.version()), sorted(rows, key=lambda row: (row.committed_at, row.part.folder))
@@ -154,12 +141,12 @@ class Ledger:
         return self._files(self._open(version))
 
     def folders_ever_named(self) -> set[str]:
-        """Of the parts of any version, those that were withdrawn since included."""
+        """Folders of the parts of any version, including those withdrawn since."""
         rows = (row for file, size in self._ever_named().items() for row in self.read(file, size))
         return {row.part.folder for row in rows}
 
     def files_ever_named(self) -> set[str]:
-        """The ledger's own, relative to the store; others beside its log are of commits never made."""
+        """Data files of the ledger, relative to the store; other files there are of commits never made."""
         return {f"{FOLDER}/{name}" for name in self._ever_named()}
 
     def _ever_named(self) -> dict[str, int]:
@@ -226,11 +213,11 @@ class Ledger:
         return [row.part for row in made.rows] if made else []
 
     def withdraw(self, part_ids: Collection[str]) -> None:
-        """Takes parts off the list in a version of its own; older versions name them still."""
+        """Takes parts off the list in a new version; older versions still name them."""
 
         def leave_out(table: DeltaTable) -> _Change | None:
             files = {file: self.read(file, size) for file, size in self._files(table)}
-            # Only the files that name them are written anew, which then differ from what they were.
+            # Only the files that name them are rewritten.
             touched = {f: rows for f, rows in files.items() if any(r.part.part_id in part_ids for r in rows)}
             rows = [row for rows in touched.values() for row in rows]
             gone = {row.part.part_id: row.part.kind for row in rows if row.part.part_id in part_ids}
@@ -243,9 +230,9 @@ class Ledger:
         self._transact(leave_out)
 
     def _tidy(self) -> None:
-        """Puts the rows of all ledger files into one, in a version of its own that changes nothing else.
+        """Merges the rows of all ledger files into one, in a new version that changes nothing else.
 
-        The old files stay for old versions. A driver that dies in the middle of it harms nothing.
+        The old files stay for old versions. A driver that dies in between does no harm.
         """
 
         def put_together(table: DeltaTable) -> _Change | None:
@@ -260,9 +247,9 @@ class Ledger:
             self._transact(put_together)
 
     def _transact(self, change: Callable[[DeltaTable], _Change | None]) -> _Change | None:
-        """Makes the version that `change` makes of the newest one; again while other drivers are first.
+        """Commits the `change` to the newest version; retries while other drivers are first.
 
-        None where it wants none.
+        None where `change` returns None.
         """
         for attempt in range(_MOST_TRIES):
             table = self._newest()
@@ -275,17 +262,17 @@ class Ledger:
         )
 
     def _append(self, table: DeltaTable, change: _Change) -> bool:
-        """Makes the version after that of `table`; False, with nothing written, when another driver has.
+        """Commits the version after `table`; False, with nothing written, when another driver was first.
 
-        Delta's own retries would put the change on top of a version that it does not know of.
+        Delta's own retries would apply the change to a version that it has not read.
         """
         version, heads = int(table.version()), read_heads(self.location)
         if heads and heads[-1].entry.version > version and self.version() > version:
             return False
         refuse_cut(self.location, version, heads)
         stands_upon = seal(self.location, version)
-        content = _to_parquet(change.rows)
-        name = _file_name(content)
+        content = to_parquet(change.rows)
+        name = file_name(content)
         add = AddAction(
             name,
             len(content),
@@ -313,7 +300,7 @@ class Ledger:
             )
         except (DeltaError, OSError) as error:
             newest = self._newest()
-            if name not in (file for file, _ in self._files(newest)):  # or else it was made all the same
+            if name not in (file for file, _ in self._files(newest)):  # else it was made after all
                 self._forget(name)
                 if int(newest.version()) > version:
                     return False
@@ -329,8 +316,9 @@ class Ledger:
             self.location.remove_file(f"{FOLDER}/{name}")
 
     def _seal(self, version: int, seen: Sequence[Head]) -> None:
-        """What follows a commit: it is on disk, and the head says so. To be without is harmless, so a disk
-        that is full by now fails nobody: the commit was made.
+        """Syncs a commit to disk and records it in the head.
+
+        Errors, as of a full disk, are ignored: the commit was made, and a missing head is harmless.
         """
         try:
             self._sync_log(version)
@@ -344,7 +332,7 @@ class Ledger:
             return
 
     def _newest(self) -> DeltaTable:
-        """The table at its newest version; only log entries that are new are read."""
+        """Table at its newest version; reads only new log entries."""
         if self._table is None:
             self._table = self._open(None)
         else:
@@ -355,7 +343,7 @@ class Ledger:
         return self._table
 
     def _damaged(self, error: Exception) -> StoreError:
-        """What Delta could not read, with the file that is to blame where the chain shows it."""
+        """Error for what Delta could not read, naming the file where the chain identifies it."""
         found: list[str] = []
         with contextlib.suppress(OSError):
             problems = chain_problems(self.location, Log.read(self.location))
@@ -394,15 +382,15 @@ class Ledger:
                 content = self.location.read_bytes(f"{FOLDER}/{file}")
                 if len(content) != size:
                     raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
-                if file.startswith(_PREFIX) and file != _file_name(content):
+                if file.startswith(PREFIX) and file != file_name(content):
                     raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
-                self._rows[file] = _from_parquet(content)
+                self._rows[file] = from_parquet(content)
             except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
                 raise self._damaged(error) from error
         return self._rows[file]
 
     def _sync_log(self, version: int) -> None:
-        """A version's log entry and whatever checkpoint came with it, on disk; its data file is already."""
+        """Syncs a version's log entry and its checkpoint to disk; its data file is synced before."""
         if not self.location.is_local:
             return
         folder = Path(self.location.path(LOG_FOLDER))
@@ -413,23 +401,9 @@ class Ledger:
 
 
 def _after(rows: Sequence[CommittedPart], now: datetime) -> datetime:
-    """Now; where a clock was put back, the moment after the latest of `rows`: times are in commit order."""
+    """Commit time: now, or just after the latest of `rows` where a clock was put back."""
     latest = max((row.committed_at for row in rows), default=now)
     return max(now, latest + timedelta(microseconds=1))
-
-
-def _to_parquet(rows: Sequence[CommittedPart]) -> bytes:
-    """Never the same bytes twice: a file's name is their hash, and tells whose commit was made."""
-    schema = LEDGER.with_metadata({"nonce": secrets.token_hex(8)})
-    buffer = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist([_to_row(row) for row in rows], schema=schema), buffer, compression="zstd"
-    )
-    return buffer.getvalue()
-
-
-def _file_name(content: bytes) -> str:
-    return f"{_PREFIX}{sha256(content).hexdigest()}.parquet"
 
 
 def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: bool) -> list[RemoveAction]:
@@ -443,41 +417,3 @@ def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: b
         for a in actions
         if a["path"] in files
     ]  # fmt: skip
-
-
-def _to_row(committed: CommittedPart) -> dict[str, object]:
-    part = committed.part
-    return {
-        "part_id": part.part_id,
-        "kind": part.kind,
-        "run_id": part.run_id,
-        "committed_at": committed.committed_at,
-        "folder": part.folder,
-        "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in part.files],
-        "tables": [{"name": name, "num_rows": count} for name, count in part.num_rows.items()],
-        "lineage": list(part.lineage),
-    }
-
-
-def _from_parquet(content: bytes) -> list[CommittedPart]:
-    """Column by column: a store of ten thousand parts is opened in a fraction of a second."""
-    table = pq.read_table(io.BytesIO(content))
-    parts = zip(
-        *(table[name].to_pylist() for name in ("part_id", "kind", "run_id", "folder")),
-        _structs(table["files"], PartFile, ("path", "size", "sha256")),
-        map(dict, _structs(table["tables"], lambda *pair: pair, ("name", "num_rows"))),
-        map(tuple, table["lineage"].to_pylist()),
-        strict=True,
-    )
-    times = table["committed_at"].to_pylist()
-    return [CommittedPart(Part(*columns), at) for columns, at in zip(parts, times, strict=True)]
-
-
-def _structs(
-    column: pa.ChunkedArray, make: Callable[..., Any], names: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    """For each row of a list of structs, what `make` makes of their fields."""
-    lists = column.combine_chunks()
-    made = list(map(make, *(lists.values.field(name).to_pylist() for name in names)))
-    ends = lists.offsets.to_pylist()
-    return [tuple(made[first:end]) for first, end in pairwise(ends)]

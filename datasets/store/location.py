@@ -1,4 +1,4 @@
-"""Where a store lives: one URI, a local folder or anything fsspec can reach, and durable writes to it.
+"""Location of a store: a URI, local or anything fsspec can reach, and durable writes to it.
 
 Neither Delta nor Zarr calls fsync; a machine that loses power could then keep a ledger row and lose the file
 it names. On a local folder every file and folder is synced here before the ledger hears of it.
@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from mctrace.errors import StoreError
 
 _AT_ONCE = 32
-"""Requests in flight to an object store, where each takes long and does little."""
+"""Concurrent requests to an object store, where each is slow and does little."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Location:
-    """A root URI with its file system. Paths given to the methods are relative, with forward slashes."""
+    """Root URI with its file system. Methods take relative paths with forward slashes."""
 
     uri: str
     filesystem: fsspec.AbstractFileSystem
@@ -36,8 +36,10 @@ class Location:
 
     @classmethod
     def of(cls, uri: str) -> "Location":
-        """Raises StoreError for a scheme fsspec does not know or whose driver is not installed, and for a URI
-        that carries a key: it would be written wherever the store is named.
+        """Location of a URI.
+
+        Raises StoreError for a scheme that fsspec does not know or whose driver is not installed, and for a
+        URI that contains a key, which would appear wherever the store is named.
         """
         if "://" in uri and "@" in uri.split("://", 1)[1].split("/", 1)[0]:
             raise StoreError(
@@ -47,7 +49,7 @@ class Location:
         if not uri.strip():
             raise StoreError("store.uri is empty: give a folder or a URI (--store, or store.uri)")
         try:
-            # What another driver wrote a moment ago must be seen: no listing is ever remembered.
+            # No cached listings: what another driver has just written must be visible.
             filesystem, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise StoreError(f"store {uri!r}: {error}") from error
@@ -59,16 +61,16 @@ class Location:
         return isinstance(self.filesystem, LocalFileSystem)
 
     def path(self, relative: str) -> str:
-        """The path as its file system names it.
+        """Path as the file system names it.
 
-        Raises StoreError for one that leads out of the store: paths also come from data.
+        Raises StoreError for a path that leads out of the store: paths also come from data.
         """
         if relative.startswith("/") or ".." in relative.split("/") or "\0" in relative:
             raise StoreError(f"{self.uri}: {relative!r} is no path inside the store (mctrace verify)")
         return f"{self.root}/{relative}"
 
     def url(self, relative: str) -> str:
-        """The path as libraries name it that choose a file system by its scheme."""
+        """Path for libraries that choose a file system by its scheme."""
         return self.path(relative) if self.is_local else f"{self.uri}/{relative}"
 
     def exists(self, relative: str) -> bool:
@@ -76,11 +78,11 @@ class Location:
             return bool(self.filesystem.exists(self.path(relative)))
         except StoreError:
             raise
-        except Exception as error:  # every object store has errors of its own: no key, no network, no right
+        except Exception as error:  # object stores raise errors of their own: no key, no network
             raise StoreError(f"{self.uri} cannot be reached: {type(error).__name__}: {error}") from error
 
     def size(self, relative: str) -> int | None:
-        """Bytes of a file, None where there is none."""
+        """Bytes of a file; None where there is none."""
         path = self.path(relative)
         try:
             return Path(path).stat().st_size if self.is_local else int(self.filesystem.size(path))
@@ -91,7 +93,7 @@ class Location:
         """Bytes of every file below `folder`, by relative path."""
         root = self.path(folder)
         if not self.is_local:
-            # One listing names a thousand objects; to ask for each would be a request each.
+            # One listing covers a thousand objects; asking for each is a request each.
             found = self.filesystem.find(root, detail=True)
             return {path[len(self.root) + 1 :]: int(info["size"]) for path, info in found.items()}
         try:
@@ -100,7 +102,7 @@ class Location:
             raise StoreError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """`function` of each item, in order; many at once where each is a round trip to an object store."""
+        """Results of `function` in order; concurrent where each is a round trip to an object store."""
         if self.is_local:
             yield from map(function, items)
             return
@@ -111,7 +113,7 @@ class Location:
         return bytes(self.filesystem.cat_file(self.path(relative)))
 
     def write_bytes(self, relative: str, content: bytes) -> None:
-        """Whole or not at all, and on disk when it returns."""
+        """Writes a file atomically; it is on disk on return."""
         if not self.is_local:
             self.filesystem.pipe_file(self.path(relative), content)
             return
@@ -128,7 +130,7 @@ class Location:
         sync_folder(target.parent)
 
     def move_in(self, folder: Path, relative: str) -> None:
-        """Moves a finished local folder to `relative`; on local disks by one rename, so never half there."""
+        """Moves a finished local folder to `relative`, on local disks atomically by one rename."""
         if not self.is_local:
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
                 self.filesystem.put_file(str(file), self.path(f"{relative}/{file.relative_to(folder)}"))
@@ -147,7 +149,7 @@ class Location:
             self.filesystem.rm_file(self.path(relative))
 
     def remove_folder(self, relative: str) -> None:
-        """Whole, though others may be removing it too."""
+        """Removes a folder completely, even while others are removing it."""
         path = self.path(relative)
         if not self.is_local:
             with contextlib.suppress(FileNotFoundError):
@@ -158,8 +160,9 @@ class Location:
                 shutil.rmtree(path)
 
     def modified_times(self, folder: str) -> Mapping[str, float]:
-        """When every file below `folder`, and on a disk every folder, was last changed: seconds since the
-        epoch by the clock of who keeps the file, by relative path.
+        """Modification time of every file below `folder`, on a disk of every folder too, by relative path.
+
+        Seconds since the epoch by the clock of the machine that stores the file.
         """
         root = self.path(folder)
         if self.is_local:
@@ -168,7 +171,7 @@ class Location:
         return {path[len(self.root) + 1 :]: self._modified(path, info) for path, info in found.items()}
 
     def _modified(self, path: str, info: Mapping[str, Any]) -> float:
-        """A listing of S3 says it; elsewhere it is a request of its own."""
+        """Modification time, from the listing of S3; elsewhere a separate request."""
         return float((info.get("LastModified") or self.filesystem.modified(path)).timestamp())
 
 
@@ -179,7 +182,7 @@ def _sizes_below(folder: str, relative: str) -> Iterator[tuple[str, int]]:
 
 
 def _entries_below(folder: str, relative: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Files and folders, deepest first. What vanishes meanwhile is left out."""
+    """Files and folders, deepest first, without those that vanish meanwhile."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:

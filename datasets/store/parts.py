@@ -1,7 +1,7 @@
-"""Parts: the write-once folders a store is made of, and the manifest a ledger row carries for each.
+"""Parts: the write-once folders of a store, and the manifest in the ledger row of each.
 
 A part is built in a scratch folder, hashed, synced and moved into place; its folder name carries a nonce, so
-a retry never meets what an earlier attempt left. Until a ledger row names it, it does not exist.
+a retry never meets the files of an earlier attempt. Until a ledger row names it, it does not exist.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from mctrace.errors import StoreError
 
 ARRAYS = "arrays.zarr"
 STAGING = "staging"
-"""Where parts are built on a local disk."""
+"""Folder in which parts are built on a local disk."""
 _CHUNK_BYTES = 2**20
-"""What is read at least, and decompressed, of an array; one that is larger has many chunks in few files."""
+"""Bytes of a chunk, the least that is read and decompressed; large arrays have many chunks in few files."""
 _SHARD_BYTES = 64 * 2**20
 _MANY_ROWS = 32
-"""From which on dictionaries and statistics are worth their bytes."""
+"""Rows from which on dictionaries and statistics are worth their bytes."""
 _GROUP_ROWS = 122_880
-"""Rows that are read by one thread at a time, and passed over together where a filter allows it."""
+"""Rows of a row group, which one thread reads and a filter may skip as a whole."""
 _SUFFIX = f"-columns{COLUMNS_VERSION}"
 
 
@@ -47,7 +47,7 @@ class PartFile:
 
 @dataclass(frozen=True)
 class Part:
-    """What the ledger says of a part. `num_rows` counts the rows of each table it holds."""
+    """A part as the ledger describes it. `num_rows` counts the rows of each of its tables."""
 
     part_id: str
     kind: str
@@ -78,7 +78,7 @@ def write_part(
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
     lineage: tuple[str, ...] = (),
 ) -> Part:
-    """Writes the part's files durably and returns what the ledger needs to know; commits nothing.
+    """Writes the part's files durably and returns its ledger entry; commits nothing.
 
     `tables` holds rows, an Arrow table or a Parquet file to move in by table name, `arrays` the Zarr arrays
     by path. A row's "arrays" column, where its table has one, is filled with the place of the part's arrays
@@ -107,7 +107,7 @@ def write_part(
 
 
 def refuse_missing(location: Location, parts: Sequence[Part]) -> None:
-    """Raises StoreError when a file of `parts` is not there with its size: they may not be committed then."""
+    """Raises StoreError when a file of `parts` is missing or has another size: they must not be committed."""
     places = [(f"{part.folder}/{file.path}", file.size) for part in parts for file in part.files]
     if location.is_local:
         found = {place: location.size(place) for place, _ in places}
@@ -124,7 +124,7 @@ def refuse_missing(location: Location, parts: Sequence[Part]) -> None:
 
 
 def scratch_folder(location: Location) -> Path:
-    """A new folder to build a part in: beside the parts on a local store, so that moving in is one rename."""
+    """New folder to build a part in; on a local store inside it, so that moving in is one rename."""
     if not location.is_local:
         return Path(tempfile.mkdtemp(prefix="mctrace-part-"))
     staging = Path(location.path(STAGING))
@@ -138,7 +138,7 @@ def scratch_folder(location: Location) -> Path:
 def _write_table(
     scratch: Path, name: str, rows: pa.Table | Path | Sequence[Mapping[str, object]], arrays_folder: str
 ) -> int:
-    """Returns the number of rows."""
+    """Writes a table; returns its number of rows."""
     schema = TABLES[name]
     if isinstance(rows, Path):
         shutil.move(rows, scratch / f"{name}.parquet")
@@ -152,7 +152,7 @@ def _write_table(
         table,
         scratch / f"{name}.parquet",
         compression="zstd",
-        # Losses hardly repeat: a dictionary of them is as large again. Byte by byte their exponents compress.
+        # Losses hardly repeat, so a dictionary doubles their size. Split by byte, their exponents compress.
         use_dictionary=[field.name for field in table.schema if not pa.types.is_nested(field.type)]
         if many
         else False,
@@ -161,7 +161,7 @@ def _write_table(
             for field in table.schema
             if field.type in (pa.list_(pa.float32()), pa.list_(pa.float64()))
         ],
-        # Of a file of few rows most would be what describes them; FORMAT.md has the schema as well.
+        # In a file of few rows, statistics would outweigh the rows; FORMAT.md documents the schema.
         write_statistics=many,
         row_group_size=_GROUP_ROWS,
         store_schema=False,
@@ -181,9 +181,9 @@ def _write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -
             dtype=values.dtype,
             chunks=(rows, *values.shape[1:]),
             shards=(rows * per_shard, *values.shape[1:]) if per_shard > 1 else None,
-            # A missing chunk would read as zeros without a word; so none is ever left out.
+            # A missing chunk would read as zeros without an error, so empty chunks are written too.
             config={"write_empty_chunks": True},
-            # Numbers byte by byte, for the same reason as in Parquet.
+            # Split by byte, for the same reason as in Parquet.
             # The checksum is for readers that have zarr and no ledger.
             compressors=[
                 zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
@@ -200,5 +200,5 @@ def _describe(file: Path, root: Path) -> PartFile:
 
 
 def part_digest(identity: dict[str, object]) -> str:
-    """A part id: the hash of everything that determines the part's content."""
+    """Part id: hash of everything that determines the part's content."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:40]

@@ -1,4 +1,4 @@
-"""What labels depend on, and which of them may be learned from together."""
+"""Provenance of labels: what they depend on, and which may be mixed in training."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.errors import InputError
 
 Mix = Literal["models", "gists", "dtypes"]
-"""What the labels of one training run may differ in, when that is asked for by name."""
+"""Differences that the labels of one training run may have on request."""
 
 _MIXED_COLUMNS: dict[Mix, set[str]] = {
     "models": {"model_hash", "tokenizer_hash"},
@@ -21,7 +21,7 @@ _BETWEEN = "+"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What every label depends on besides its document and map."""
+    """Everything that a label depends on besides its document and map."""
 
     model_hash: str
     tokenizer_hash: str
@@ -47,7 +47,7 @@ class Provenance:
 
     @classmethod
     def of_all(cls, kinds: Sequence["Provenance"]) -> "Provenance":
-        """One for labels of several: what differs is named kind by kind, with + between (see `kinds_in`)."""
+        """Provenance of a mixture: values that differ are joined by + (see `kinds_in`)."""
         values = {f.name: [getattr(kind, f.name) for kind in kinds] for f in fields(cls)}
         joined: dict[str, Any] = {
             name: found[0] if len(set(found)) == 1 else _BETWEEN.join(found) for name, found in values.items()
@@ -56,7 +56,7 @@ class Provenance:
 
 
 def refuse_mixture(kinds: Collection[Provenance], mix: Collection[Mix], where: str) -> None:
-    """Raises InputError when the labels found `where` are of several `kinds` and `mix` does not say so."""
+    """Raises InputError when the labels found `where` are of several `kinds` and `mix` does not allow it."""
     if not kinds:
         raise InputError(f"{where} has no labels: run 'mctrace collect'")
     differing = {f.name for f in fields(Provenance) if len({getattr(kind, f.name) for kind in kinds}) > 1}
@@ -73,14 +73,14 @@ def refuse_mixture(kinds: Collection[Provenance], mix: Collection[Mix], where: s
 
 
 def kinds_in(described: Mapping[str, Any], *columns: str) -> set[tuple[str, ...]]:
-    """What `columns` are in each kind of a provenance that `Provenance.of_all` made and something keeps."""
+    """Values of `columns` in each kind of a stored provenance that `Provenance.of_all` made."""
     values = [str(described.get(column)).split(_BETWEEN) for column in columns]
     num_kinds = max(map(len, values))
     return set(zip(*(found * num_kinds if len(found) == 1 else found for found in values), strict=False))
 
 
 def mixture_in(described: Mapping[str, Any]) -> tuple[Mix, ...]:
-    """What the kinds differ in, by the names that ask for such a mixture; nothing for a single kind."""
+    """Differences between the kinds of a mixture, by the names that request it; empty for one kind."""
     return tuple(
         name
         for name in get_args(Mix)

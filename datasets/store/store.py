@@ -12,22 +12,23 @@ from functools import cached_property
 
 from deltalake.exceptions import DeltaError
 
-from mctrace.datasets.store.fetching import MOST_BYTES, readable_files
-from mctrace.datasets.store.file_hashes import is_right, was_right
-from mctrace.datasets.store.ledger import CommittedPart, Ledger
-from mctrace.datasets.store.ledger_head import FOLDER, HEAD_FOLDER, log_entry
+from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
+from mctrace.datasets.store.ledger import Ledger
+from mctrace.datasets.store.ledger_chain import FOLDER, HEAD_FOLDER, log_entry
+from mctrace.datasets.store.ledger_rows import CommittedPart
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import STAGING, Part
 from mctrace.datasets.store.schemas import FORMAT_VERSION, TABLES
 from mctrace.datasets.store.sweep_notices import FOLDER as SWEEPS
 from mctrace.datasets.store.sweep_notices import noticed
+from mctrace.datasets.store.table_download import MOST_BYTES, readable_files
 from mctrace.errors import InputError, StoreError, one_line
 
 DATASET_KIND = "dataset"
 DERIVED_BY = "derived:"
-"""What a dataset's part has before its name where others name their run."""
+"""Prefix of a dataset's name in its part's `run_id`, where other parts name their run."""
 DERIVED_TABLES = ("derived_labels", "derived_pairs")
-"""Read only through the dataset that holds them."""
+"""Tables that are read only through the dataset that holds them."""
 
 DAMAGE_REMEDY = (
     "mctrace verify names every damaged file, to be put back from a copy; sql, log, train, evaluate, report, "
@@ -41,7 +42,7 @@ _OWN_NAMES = {_MARKER, FOLDER, HEAD_FOLDER, SWEEPS, STAGING, "parts"}
 
 @dataclass(frozen=True)
 class Store:
-    """The writable end: where parts go and how they become part of the dataset."""
+    """Trace store for writing: commits parts, and opens versions to read."""
 
     location: Location
 
@@ -50,10 +51,10 @@ class Store:
         return Ledger(self.location)
 
     def at(self, version: int | None = None, *, even_if_cut: bool = False) -> "StoreVersion":
-        """A version to read, the newest when None.
+        """Version to read; the newest when None.
 
-        Raises StoreError when it does not exist, and, but for who looks for just that, when the newest
-        entries of the ledger's log were removed or altered.
+        Raises StoreError when it does not exist and, unless `even_if_cut`, when the newest entries of the
+        ledger's log were removed or altered.
         """
         if not even_if_cut:
             self.ledger.refuse_cut()
@@ -61,15 +62,15 @@ class Store:
         return StoreVersion(self.location, read_version, tuple(parts))
 
     def commit(self, parts: Iterable[Part]) -> list[Part]:
-        """Makes parts exist, in one version; removes the files of those that already did.
+        """Commits parts in one version and returns the new ones; removes files of parts committed before.
 
-        Raises StoreError, with none of them in the dataset, when a file of a new one is gone.
+        Raises StoreError, with nothing committed, when a file of a new part is missing.
         """
         parts = list(parts)
         new = self.ledger.commit(parts)
         self._take_back_swept(new)
         if len(new) < len(parts):
-            # A commit that failed after it was made is tried again with parts the ledger names by now.
+            # A commit that was made and then failed is retried with parts that the ledger already names.
             named = {row.part.folder for row in self.ledger.rows()[1]}
             for part in parts:
                 if part.folder not in named:
@@ -77,7 +78,7 @@ class Store:
         return new
 
     def _take_back_swept(self, new: list[Part]) -> None:
-        """Withdraws a commit again that names what a sweep has said it removes. Raises StoreError then."""
+        """Withdraws a commit that names what a sweep announced to remove. Raises StoreError in that case."""
         try:
             swept = noticed(self.location, new)
         except StoreError:
@@ -94,18 +95,18 @@ class Store:
 
 @dataclass(frozen=True)
 class StoreVersion:
-    """One version of a store: the parts it lists, in commit order."""
+    """Version of a store: the parts it lists, in commit order."""
 
     location: Location
     version: int
     listed: tuple[CommittedPart, ...]
-    """every part, those that a compaction replaced included"""
+    """every part, including those that a compaction replaced"""
     dataset: str | None = None
     """name of the derived dataset through which labels are read; None for the store's own"""
 
     @cached_property
     def parts(self) -> tuple[CommittedPart, ...]:
-        """The parts to read: a compacted part stands in place of those of its kind in its lineage."""
+        """Parts to read: a compacted part replaces the parts of its kind in its lineage."""
         replaced: set[tuple[str, str]] = set()
         void: set[str] = set()
         for part in (c.part for c in self.listed if c.part.lineage):
@@ -122,25 +123,25 @@ class StoreVersion:
 
     @cached_property
     def by_folder(self) -> dict[str, Part]:
-        """Everything that the version lists, by where it is."""
+        """Every listed part, by folder."""
         return {committed.part.folder: committed.part for committed in self.listed}
 
     @cached_property
     def part_ids(self) -> frozenset[str]:
-        """Everything that the version lists, and so is not written again."""
+        """Ids of every listed part: none of these is written again."""
         return frozenset(committed.part.part_id for committed in self.listed)
 
     def without(self, part_ids: Collection[str]) -> "StoreVersion":
-        """The same version with some parts left out, as if they had never been.
+        """The same version without some parts, as if they had never existed.
 
-        Where one of them is a compacted part, those that it had replaced are read again.
+        Where one of them is a compacted part, those that it replaced are read again.
         """
         kept = [c for c in self.listed if c.part.part_id not in part_ids]
         return replace(self, listed=tuple(kept))
 
     @cached_property
     def datasets(self) -> dict[str, Part]:
-        """The derived datasets by name, in the order of their making; of two of one name, the first."""
+        """Derived datasets by name, in commit order; of two with one name, the first."""
         found: dict[str, Part] = {}
         for part in (committed.part for committed in self.parts if committed.part.kind == DATASET_KIND):
             found.setdefault(part.run_id.removeprefix(DERIVED_BY), part)
@@ -161,7 +162,7 @@ class StoreVersion:
 
     @property
     def derived_tables(self) -> tuple[str, ...]:
-        """Tables whose rows the dataset brings; none without one."""
+        """Tables of which the dataset holds rows; none without a dataset."""
         if self.dataset is None:
             return ()
         return tuple(name for name in self.datasets[self.dataset].num_rows if name in DERIVED_TABLES)
@@ -169,8 +170,8 @@ class StoreVersion:
     def refuse_damaged(self, *, hash_tables: bool = False) -> None:
         """Raises StoreError when a file is missing or has another size than the ledger says.
 
-        `hash_tables`: also when a table has other content, for those who read all of them; arrays are hashed
-        as they are read, and a table that is fetched from an object store is hashed on the way.
+        `hash_tables`: also when a table has other content, for callers that read all of them. Arrays are
+        hashed as they are read, and tables as they are downloaded from an object store.
         """
         found = self.location.sizes("parts")
         for committed in self.parts:
@@ -189,18 +190,18 @@ class StoreVersion:
             for file in part.files
             if file.path.endswith(".parquet") and (self.location.is_local or file.size > MOST_BYTES)
         ]
-        unseen = [one for one in tables if not was_right(self.location, *one)]
+        unseen = [one for one in tables if not known_to_match(self.location, *one)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing holds no lock
-            rights = pool.map(lambda one: is_right(self.location, *one), unseen)
+            rights = pool.map(lambda one: matches_ledger(self.location, *one), unseen)
             for (place, _), right in zip(unseen, rights, strict=True):
                 if not right:
                     raise damaged_file(self.location, place)
 
     def table_files(self, table: str, *, todays_columns: bool | None = None) -> list[str]:
-        """Parquet files that hold rows of `table`, as DuckDB opens them: all, or those that are known to have
-        today's columns, or those that are not.
+        """Parquet files that hold rows of `table`, by the names under which DuckDB opens them.
 
-        Raises StoreError when one has to be fetched and cannot, or is not what the ledger says.
+        `todays_columns`: only those known to have every current column (True), or only the others (False).
+        Raises StoreError when a file cannot be downloaded or differs from what the ledger says.
         """
         assert table in TABLES, table
         parts = [committed.part for committed in self.parts]
@@ -217,12 +218,12 @@ class StoreVersion:
 
 
 def damaged_file(location: Location, place: str) -> StoreError:
-    """What is said of a file that is not as the ledger has it."""
+    """Error for a file that differs from what the ledger says."""
     return StoreError(f"{location.uri}/{place} is missing or damaged ({DAMAGE_REMEDY})")
 
 
 def create_store(uri: str) -> Store:
-    """The store at `uri`, made if there is none. Raises StoreError when something else is in the way."""
+    """Store at `uri`, created if there is none. Raises StoreError when other files are in the way."""
     location = Location.of(uri)
     if not location.exists(_MARKER):
         try:
@@ -237,7 +238,7 @@ def create_store(uri: str) -> Store:
 
 
 def _refuse_other_files(location: Location) -> None:
-    """What another process, or a creation that was cut short, has begun is no obstacle."""
+    """Raises StoreError for foreign files; files of an unfinished creation are no obstacle."""
     if not location.filesystem.exists(location.root):
         return
     found = {str(path).rsplit("/", 1)[1] for path in location.filesystem.ls(location.root, detail=False)}
@@ -248,12 +249,12 @@ def _refuse_other_files(location: Location) -> None:
 
 
 def find_store(uri: str) -> Store | None:
-    """The store at `uri`, or None where there is none yet. Raises StoreError like `open_store`."""
+    """Store at `uri`; None where there is none. Raises StoreError like `open_store`."""
     return open_store(uri) if Location.of(uri).exists(_MARKER) else None
 
 
 def open_store(uri: str) -> Store:
-    """Raises StoreError when there is no store at `uri` or a newer mctrace wrote it."""
+    """Existing store at `uri`. Raises StoreError when there is none or a newer mctrace wrote it."""
     location = Location.of(uri)
     if not location.exists(_MARKER):
         if location.exists(log_entry(0)):

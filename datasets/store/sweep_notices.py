@@ -1,4 +1,4 @@
-"""What sweeps have said they will remove: the side of their protocol (`sweep`) that commits read."""
+"""Notices in which sweeps announce what they will remove, as commits read them (protocol: `upkeep/sweep`)."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ FOLDER = "sweeps"
 
 
 def noticed(location: Location, parts: Sequence[Part]) -> list[Part]:
-    """Those of `parts` whose folder a sweep has said it removes. Raises StoreError for a damaged notice."""
+    """Those of `parts` whose folder a sweep announced to remove. Raises StoreError for a damaged notice."""
     places: set[str] = set()
     notices = [place for place in location.sizes(FOLDER) if not place.startswith(f"{FOLDER}/.")]
     for notice in notices:

@@ -1,4 +1,4 @@
-"""Many small parts into few large ones, as a new version: quicker to open, all else the same.
+"""Compaction: many small parts become few large ones in a new version, quicker to open, otherwise equal.
 
 A compacted part lists in its lineage the parts it stands for, in commit order, and holds their rows in that
 order; documents' arrays stand one behind the other. The old parts stay where they are, for the versions that
@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, array_of_level, read_document
 from mctrace.datasets.store.parts import ARRAYS, Part, PartFile, write_part
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import Store, StoreVersion
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, array_of_level, read_document
 from mctrace.errors import StoreError
 from mctrace.progress import Progress
 
@@ -49,7 +49,7 @@ def compact(store: Store, progress: Progress) -> list[Part]:
 
 
 def _alike(version: StoreVersion) -> Iterator[list[Part]]:
-    """Parts that were not compacted yet and can be: of one kind, and documents of one provenance."""
+    """Parts to compact together: of one kind, documents of one provenance, none compacted before."""
     by_kind: dict[str, list[Part]] = defaultdict(list)
     for part in (c.part for c in version.parts if not c.part.lineage):
         by_kind[part.kind].append(part)
@@ -107,7 +107,7 @@ def _merge(version: StoreVersion, group: list[Part]) -> Part:
 def _concatenate(
     version: StoreVersion, group: list[Part], documents: pa.Table
 ) -> tuple[pa.Table, dict[str, npt.NDArray[Any]]]:
-    """The documents' arrays one behind the other, and their rows saying where each begins."""
+    """Concatenated arrays of the documents, and their rows with the place where each begins."""
     places = [DocumentPlace.of(row) for row in documents.to_pylist()]
     levels = range(len(places[0].num_rows))
 
@@ -124,7 +124,7 @@ def _concatenate(
 
 
 def _read(version: StoreVersion, part: Part, name: str) -> pa.Table:
-    """A part's table with today's columns."""
+    """A part's table with every current column."""
     (file,) = (file for file in part.files if file.path == f"{name}.parquet")
     table, schema = pq.read_table(io.BytesIO(_content(version, part, file))), TABLES[name]
     columns = [
@@ -135,7 +135,7 @@ def _read(version: StoreVersion, part: Part, name: str) -> pa.Table:
 
 
 def _content(version: StoreVersion, part: Part, file: PartFile) -> bytes:
-    """A part's file, held against the ledger. Raises StoreError when it is not what that says."""
+    """Content of a part's file. Raises StoreError when it differs from what the ledger says."""
     place = f"{part.folder}/{file.path}"
     try:
         content = version.location.read_bytes(place)

@@ -1,7 +1,7 @@
-"""Near-duplicates on both sides of a split: what no placement may allow, looked for in what a store holds.
+"""Detection of split leaks: near-duplicate documents of a store that lie in different splits.
 
-Two documents are near-duplicates where their signatures have one whole band in common and agree in at least
-`threshold` of their values: what whoever placed them looked for, by the same bands, and so never more.
+Two documents are near-duplicates where their signatures share one whole band and agree in at least
+`threshold` of their values: the criterion, with the same bands, by which they were placed.
 """
 
 import json
@@ -33,7 +33,7 @@ _BANDS = (
 
 
 def split_leaks(version: StoreVersion) -> Iterator[str]:
-    """What is wrong with the version's splits, in words. Raises StoreError when its tables cannot be read."""
+    """Problems of the version's splits, in words. Raises StoreError when its tables cannot be read."""
     connection = connect(version)
     documents = fetch_rows(connection, _DOCUMENTS)
     torn = [row["document_id"] for row in documents if row["n"] > 1]

@@ -1,4 +1,4 @@
-"""Files that no version names, removed, without ever taking one from under a commit.
+"""Sweep: removes files that no version names, never one that a concurrent commit is about to name.
 
 A part lies in the store before the ledger names it, so a sweep and a commit may meet. Neither locks; each
 says what it is about to do before it looks at what the other did:
@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mctrace.datasets.store.ledger_head import FOLDER as LEDGER
-from mctrace.datasets.store.ledger_head import HEAD_FOLDER, LOG_FOLDER
+from mctrace.datasets.store.ledger_chain import FOLDER as LEDGER
+from mctrace.datasets.store.ledger_chain import HEAD_FOLDER, LOG_FOLDER
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import STAGING
 from mctrace.datasets.store.store import Store
@@ -36,7 +36,7 @@ GRACE = timedelta(hours=24)
 """Files younger than this may belong to a run that has not committed them yet."""
 
 FRESH = timedelta(minutes=15)
-"""Who asks for a shorter grace than this is refused while anything is younger: a run may be at work."""
+"""A shorter grace than this is refused while any unnamed file is younger: a run may be at work."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.file_hashes import file_hash
-from mctrace.datasets.store.ledger import CommittedPart, Ledger
+from mctrace.datasets.store.file_verification import file_hash
+from mctrace.datasets.store.ledger import Ledger
+from mctrace.datasets.store.ledger_rows import CommittedPart
 from mctrace.datasets.store.parts import Part, PartFile
 from mctrace.datasets.store.schemas import ADDED_COLUMNS, TABLES
 from mctrace.datasets.store.store import StoreVersion
@@ -82,21 +83,21 @@ _REFERENCES = {
     "trajectories that are there twice": """
         select trajectory_id as example from stored_trajectories group by all having count(*) > 1""",
 }
-"""What may not exist, and a query for the ids of rows where it does."""
+"""Contradictions between rows, each with a query for the ids of rows that show it."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong and where."""
+    """A problem and its place."""
 
     place: str
     what: str
 
 
 def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterator[Problem]:
-    """Everything wrong with the version's ledger, files and rows; `quick` skips hashes and row contents.
+    """Problems of the version's ledger, files and rows; `quick` skips hashes and row contents.
 
-    Every part is looked at, whatever is wrong with another one.
+    Checks every part, whatever is wrong with another one.
     """
     damaged = False
     for place, what in verify_ledger(Ledger(version.location), version.version):
@@ -118,9 +119,9 @@ def verify(version: StoreVersion, *, quick: bool, progress: Progress) -> Iterato
 
 
 def leave_out_damaged(version: StoreVersion, progress: Progress) -> tuple[StoreVersion, list[Part]]:
-    """The version without the parts of which a file is missing or not what the ledger says, and those parts.
+    """Version without its damaged parts, and those parts: a file is missing or differs from the ledger.
 
-    Hashes are checked. Parts that a damaged one had replaced are looked at in turn, and stand in for it.
+    Checks hashes. Parts that a damaged one had replaced are checked in turn and take its place.
     """
     damaged: list[Part] = []
     looked_at: set[str] = set()

@@ -1,8 +1,8 @@
-"""The ledger's own files, held against each other: every version's log entry and the rows that it added.
+"""Verification of the ledger's own files against each other: each version's log entry and the rows it added.
 
-Delta keeps no checksum of its log; ours is a chain (`ledger_head`). Entries of before that are not part of it
-name files by the hash of their content, count their rows and say what they are, so that little can change in
-them without contradicting those.
+Delta keeps no checksum of its log; ours is a chain (`ledger_chain`). Entries of before that are not part of
+it name files by the hash of their content, count their rows and say what they are, so that little can change
+in them without contradicting those.
 """
 
 import json
@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mctrace.datasets.store.ledger import ADDED, RUN_IDS, CommittedPart, Ledger
-from mctrace.datasets.store.ledger_head import FOLDER, LOG_FOLDER, Log, chain_problems, log_entry
+from mctrace.datasets.store.ledger import ADDED, RUN_IDS, Ledger
+from mctrace.datasets.store.ledger_chain import FOLDER, LOG_FOLDER, Log, chain_problems, log_entry
+from mctrace.datasets.store.ledger_rows import CommittedPart
 from mctrace.errors import StoreError
 
 

@@ -1,4 +1,4 @@
-"""Damaged parts taken off the list of what exists, so that the same collection measures them again."""
+"""Withdrawal of damaged parts from the ledger, so that the same collection measures them again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _RUN_KIND = "run"
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What became of the damaged parts of a store's newest version."""
+    """Damaged parts of a store's newest version, withdrawn or kept."""
 
     withdrawn: Sequence[Part]
     kept: Sequence[Part]

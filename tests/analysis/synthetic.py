@@ -278,7 +278,7 @@ def write_run(folder: Path) -> Path:
 
 def write_checkpoint(folder: Path, seed: int = 0, target: str = "priced", **dataset: str) -> Path:
     """A small random LensNet that fits the store, or does not where `dataset` says so."""
-    from mctrace.datasets.sql.connection import target_sql
+    from mctrace.datasets.sql.registry import target_sql
     from mctrace.train.checkpoints.lensnet_checkpoint import describe, save_checkpoint
     from mctrace.train.config import TrainConfig
     from mctrace.train.networks.config import NetworkConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mctrace.datasets.sql.connection import target_sql
+from mctrace.datasets.sql.registry import target_sql
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.train.checkpoints.lensnet_checkpoint import describe, save_checkpoint
 from mctrace.train.config import TrainConfig

@@ -6,7 +6,8 @@ from functools import cache
 import duckdb
 import pyarrow as pa
 
-from mctrace.datasets.sql.connection import define_views
+from mctrace.datasets.sql.registry import define_views
+from mctrace.datasets.sql.token_scan import SCHEMA
 from mctrace.datasets.store.schemas import TABLES
 from tests.datasets.synthetic import PROVENANCE
 
@@ -26,6 +27,7 @@ def _empty_views() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     for name, schema in TABLES.items():
         connection.register(f"stored_{name}", schema.empty_table())
+    connection.register("stored_document_tokens", SCHEMA.empty_table())
     define_views(connection)
     return connection
 

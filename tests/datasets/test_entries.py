@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.collate import make_batch
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.sql.merging import merged_targets
+from mctrace.datasets.sql.target_merging import merged_targets
 from mctrace.errors import LegalityError
 from tests.context.strategies import legal_maps, light
 from tests.datasets.making import trajectory_row, views_over

@@ -11,10 +11,11 @@ from tempfile import mkdtemp
 import pytest
 
 from mctrace.datasets.batches.collate import ordered_batches
-from mctrace.datasets.batches.labels import open_training_data
-from mctrace.datasets.sql.connection import connect, fetch_rows, run_user_sql
-from mctrace.datasets.store import fetching
-from mctrace.datasets.store.ledger_head import log_entry
+from mctrace.datasets.batches.label_reader import open_training_data
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.user_queries import run_user_sql
+from mctrace.datasets.store import table_download
+from mctrace.datasets.store.ledger_chain import log_entry
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, find_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
@@ -34,7 +35,7 @@ pytestmark = [
 
 RACER = """
 import sys
-from mctrace.datasets.store.ledger_head import log_entry
+from mctrace.datasets.store.ledger_chain import log_entry
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import open_store
 store, run = open_store(sys.argv[1]), sys.argv[2]
@@ -80,7 +81,7 @@ def test_small_files_are_fetched_whole_and_large_ones_read_in_place(store, monke
     assert len(files) == 3
     assert all(Path(file).is_file() for file in files)
     rows = fetch_rows(connect(store.at()), query)
-    monkeypatch.setattr("mctrace.datasets.store.fetching.MOST_BYTES", 10)
+    monkeypatch.setattr("mctrace.datasets.store.table_download.MOST_BYTES", 10)
     assert all(file.startswith("s3://traces/synthetic/") for file in store.at().table_files("effects"))
     assert fetch_rows(connect(store.at()), query) == rows
 
@@ -90,18 +91,20 @@ def test_what_is_fetched_at_once_lies_in_one_folder(store, monkeypatch, tmp_path
         time.sleep(0.1)
         return mkdtemp(prefix=prefix, dir=tmp_path)
 
-    fetching._folder.cache_clear()
-    monkeypatch.setattr("mctrace.datasets.store.fetching.tempfile.mkdtemp", slow_mkdtemp)
+    table_download._folder.cache_clear()
+    monkeypatch.setattr("mctrace.datasets.store.table_download.tempfile.mkdtemp", slow_mkdtemp)
     try:
         files = store.at().table_files("effects")
         assert len(files) == 3
         assert len({Path(file).parent for file in files}) == 1
     finally:
-        fetching._folder.cache_clear()
+        table_download._folder.cache_clear()
 
 
 def test_a_damaged_table_is_named_when_it_is_fetched(store, monkeypatch, tmp_path):
-    monkeypatch.setattr("mctrace.datasets.store.fetching._folder", lambda: tmp_path)  # nothing fetched before
+    monkeypatch.setattr(
+        "mctrace.datasets.store.table_download._folder", lambda: tmp_path
+    )  # nothing fetched before
     place = next(f"{c.part.folder}/effects.parquet" for c in store.at().parts if c.part.part_id == "tb")
     content = store.location.read_bytes(place)
     store.location.write_bytes(place, content[:-1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.store.store import Store, open_store
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.progress import Silent

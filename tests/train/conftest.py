@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 
 BLOCK_SIZE = 4
 MAX_LEVEL = 2

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from mctrace.datasets.batches.batch import Batch
-from mctrace.datasets.batches.contexts import no_labels
-from mctrace.datasets.batches.pair_batch import PairBatch
+from mctrace.datasets.batches.context_tensors import no_labels
+from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 
 
 def random_pairs(batch: Batch, seed: int = 0, pairs_per_context: int = 2) -> PairBatch:

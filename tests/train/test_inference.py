@@ -10,7 +10,7 @@ import torch
 
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.contexts import Context, TreeEmbeddings, unlabelled_batch
+from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings, unlabelled_batch
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import describe
 from mctrace.train.config import TrainConfig
@@ -144,7 +144,7 @@ def test_loading_and_scoring_need_neither_store_nor_cluster_nor_base_model(tmp_p
 import numpy as np, torch
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.contexts import Context, TreeEmbeddings
+from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
 from mctrace.train.serving.scorer import Scorer
 lod_map = LODMap(TreeShape(4, 2), 0, 8, np.array([1, 0], dtype=np.uint8))
 trees = TreeEmbeddings([torch.zeros(8, {WIDTH}), torch.zeros(2, {WIDTH}), torch.zeros(0, {WIDTH})])

@@ -15,8 +15,8 @@ import torch
 
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.batch import scores_of_actions
-from mctrace.datasets.batches.pairs import detail_direction
+from mctrace.datasets.batches.collate_pairs import detail_direction
+from mctrace.datasets.batches.padded_batch import scores_of_actions
 from mctrace.train.config import OptimiserConfig, TrainConfig
 from mctrace.train.evaluation.preference_metrics import correlations_of_groups
 from mctrace.train.evaluation.split_evaluation import evaluate_network

@@ -12,7 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mctrace.datasets.sql.merging import is_signed, merge_of
+from mctrace.datasets.sql.target_merging import is_signed, merge_of
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.atomic_folder import latest_whole_folder, write_folder
 from mctrace.train.checkpoints.manifest import MANIFEST, check_manifest

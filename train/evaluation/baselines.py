@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.errors import InputError
 from mctrace.train.networks.lensnet import NUM_FEATURES, entry_features, normalised
 from mctrace.train.networks.registry import LinearLensNet

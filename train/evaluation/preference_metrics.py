@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mctrace.datasets.batches.pair_batch import PairBatch
+from mctrace.datasets.batches.padded_batch import PairBatch
 from mctrace.train.evaluation.statistics import FloatArray, Moments, Ratio
 
 

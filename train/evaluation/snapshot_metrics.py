@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch, scores_of_actions
+from mctrace.datasets.batches.padded_batch import Batch, scores_of_actions
 from mctrace.train.evaluation.ranking_metrics import kendall_tau_b, ordered_pairs
 from mctrace.train.evaluation.statistics import FloatArray, Moments, Ratio, Statistic
 from mctrace.train.objectives.budget import budget_masses

@@ -13,8 +13,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
-from mctrace.datasets.batches.pair_batch import PairBatch
+from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 from mctrace.errors import InputError
 from mctrace.train.device import device_of
 from mctrace.train.evaluation.preference_metrics import group_agreement, group_moments

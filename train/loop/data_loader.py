@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mctrace.datasets.batches.collate import make_batch, ordered_batches, shuffled_order
-from mctrace.datasets.batches.labels import TrainingData
-from mctrace.datasets.batches.pairs import PreferenceData, all_moves, make_pair_batch
+from mctrace.datasets.batches.collate_pairs import make_pair_batch
+from mctrace.datasets.batches.label_reader import TrainingData
+from mctrace.datasets.batches.pair_reader import PreferenceData, all_moves
 from mctrace.train.config import TrainConfig
 from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.objectives.config import PreferenceConfig

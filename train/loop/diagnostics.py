@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.evaluation.preference_metrics import correlations_of_groups
 from mctrace.train.evaluation.snapshot_metrics import SnapshotMetrics, snapshot_metrics
 from mctrace.train.loop.telemetry import Histogram, Value

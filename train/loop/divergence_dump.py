@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.checkpoints.atomic_folder import write_folder
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.lensnet_gradients import Examples

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.lensnet import (
     INITIAL_SCORE_STD,

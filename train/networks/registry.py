@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.dual_cross_attention import DualCrossAttentionLensNet
 from mctrace.train.networks.lensnet import NUM_FEATURES, LensNet, entry_features, normalised

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.gaussian_rope import Rotation, gaussian_rotation, rotated
 from mctrace.train.networks.lensnet import (

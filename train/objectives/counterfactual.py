@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch, scores_of_actions
+from mctrace.datasets.batches.padded_batch import Batch, scores_of_actions
 from mctrace.train.objectives.budget import budget_masses, specification_masses
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.label_weights import action_weights, entry_weights

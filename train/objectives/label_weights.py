@@ -6,7 +6,7 @@ Shapes: B snapshots, N entries (padded), A actions (padded).
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.objectives.config import ObjectiveConfig
 
 

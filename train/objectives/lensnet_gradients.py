@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
-from mctrace.datasets.batches.pair_batch import PairBatch
+from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.config import ObjectiveConfig

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mctrace.datasets.batches.batch import Batch
-from mctrace.datasets.batches.pair_batch import PairBatch
+from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 from mctrace.train.objectives.budget import budget_masses
 from mctrace.train.objectives.config import PreferenceConfig
 from mctrace.train.objectives.counterfactual import Counts, LossTerms, net_mass

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.batch import Batch
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.objectives.config import PreferenceConfig
 
 SMALLEST_DEVIATION = 1e-6

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mctrace.datasets.batches.contexts import Context
+from mctrace.datasets.batches.context_tensors import Context
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mctrace.train.config import Device

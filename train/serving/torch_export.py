@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
-from mctrace.datasets.batches.contexts import no_labels
+from mctrace.datasets.batches.context_tensors import no_labels
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.inference import mask_illegal
 from mctrace.train.networks.lensnet import LensNet
 

@@ -2,6 +2,7 @@
 -- exactly: both means over the collected horizon, nats per token, after minus before.
 --   windowed_delta_nll, exact_delta_nll   the two readings of one label; labels keep the exact one
 --   estimation_error                      windowed_delta_nll - exact_delta_nll
+-- public: audits
 create view audits as
 with twice as (
     select

@@ -4,6 +4,7 @@
 --   information_value   NLL(nothing there) - NLL(its children there): what the text itself is worth
 --   gist_value          NLL(nothing there) - NLL(its gist there): negative when the gist is worse than nothing
 --   value_of_detail     as in labels: information_value - gist_value
+-- public: controls, controls_at
 create macro controls_at(h) as table
 select
     l.*,

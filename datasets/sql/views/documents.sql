@@ -1,5 +1,6 @@
 -- documents: one row per document (its tokens and gists are in Zarr, found through stored_documents).
 -- split is decided once, by near-duplicate group; num_tokens counts the tokens kept from the source.
+-- public: documents
 create view documents as
 select
     document_id,

@@ -1,10 +1,11 @@
--- entries: one row per snapshot and position of its working context, oldest first: what a score is given to.
+-- entries: one row per snapshot and position of its working context, oldest first. Each gets a score.
 --   entry               the position, from 0
 --   entry_level         0 a token, 1 a gist of K tokens, 2 a gist of K² tokens
 --   node_index          which node of its level; for a token its offset in the document
 --   first_token, span_width  the tokens [first_token, first_token + span_width) that it stands for
 --   distance_to_cursor  tokens from its end to the cursor
--- Name a snapshot (where snapshot_id = ...) and only that one is laid out.
+-- With a condition on snapshot_id, only those snapshots are laid out.
+-- public: entries
 create view entries as
 with maps as (
     select

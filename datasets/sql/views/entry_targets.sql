@@ -7,6 +7,7 @@
 --   utility_largest   the one of larger size: the single target under `literal`
 --   utility_mean      the mean of those that were measured, whatever their signs: the single target under `value`
 --   regression_weight 1 where an expand was measured, 1 / K where only a collapse was, else 0
+-- public: entry_targets
 create macro entry_targets(target) as table
 with actions as (
     select snapshot_id, action, node_level, node_index, utility

@@ -3,6 +3,7 @@
 --   delta_nll        mean over the horizon's tokens of all actions at once, nats per token, after minus before
 --   sum_of_singles   the same actions' own effects, added up
 --   additivity_gap   delta_nll - sum_of_singles: 0 where edits do not interact
+-- public: joint_edits, joint_edits_at
 create macro joint_edits_at(h) as table
 with joints as (
     -- the same set may have been drawn for a smaller and for a larger number of sets

@@ -11,6 +11,7 @@
 --                    mean over all that is read in the trajectory, so the same for each of its cursors
 -- drawn_labels(most) is labels of at most that many trajectories (drawn_trajectories).
 -- measured_at(h) has the drops as well; they are no labels (see controls).
+-- public: labels, labels_at, drawn_labels
 create macro labels_at(h) as table from measured_at(h) where action <> 'drop';
 
 create macro drawn_labels(most) as table from measured_near(null, 0, 0, most) where action <> 'drop';

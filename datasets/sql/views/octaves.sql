@@ -1,9 +1,10 @@
 -- octaves: one row per label and stretch of its horizon that doubles: the tokens [lag_from, lag_to) after the cursor,
--- [0, 1), [1, 2), [2, 4), ... up to the collected horizon. What a label at any of these horizons is made of, in few
--- numbers.
+-- [0, 1), [1, 2), [2, 4), ... up to the collected horizon. These few numbers give
+-- a label at any of these horizons.
 --   sum_value          value of detail summed over the stretch's tokens, nats
 --   sum_squared_value  its squares, summed
 -- drawn_octaves(most): of a sample of trajectories (drawn_trajectories).
+-- public: octaves, drawn_octaves
 create macro drawn_octaves(most) as table
 with stretches as (
     select

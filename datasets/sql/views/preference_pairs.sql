@@ -1,5 +1,6 @@
 -- preference_pairs: one row per ordered pair of variants of one group and cursor, the better (lower loss) first.
 -- strength is the absolute difference of their adv_delta, nats per token, before any squashing.
+-- public: preference_pairs
 create view preference_pairs as
 with judged as materialized (
     select variant_group_id, snapshot_id, document_id, split, cursor, adv_delta

@@ -1,8 +1,9 @@
--- runs: one row per collection run; ended_at and outcome are null for a run that never said goodbye.
+-- runs: one row per collection run; ended_at and outcome are null for a run that was killed.
 -- noise_floor is the largest difference of a label, nats per token, from the order of arithmetic alone (an edit
 -- that changes nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
 -- probe is what its workers agreed on before they measured: loss and labels of a seeded trajectory that depends on the
 -- tokenizer alone, so that other weights under the same hash are noticed.
+-- public: runs
 create view runs as
 select
     run_id,

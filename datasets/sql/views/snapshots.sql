@@ -1,6 +1,7 @@
 -- snapshots: one row per trajectory cursor. num_entries is the working context's length there: the head's
 -- entries plus the tokens since its map was current (cursor_offset), context_length(). baseline_nll is nats per token over the
 -- horizon after this cursor.
+-- public: snapshots
 create macro context_length(levels, block_size, start, first_cursor, cursor) as
     round(
         list_sum([

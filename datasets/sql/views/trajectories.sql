@@ -1,6 +1,7 @@
 -- trajectories: one row per document, LOD map and set of cursors. levels holds one level per block of K tokens
 -- from start on; baseline_nll is nats per token from the first cursor to the last cursor + horizon, null where
 -- baseline_status is not 'ok'.
+-- public: trajectories
 create view trajectories as
 select
     t.* exclude (baseline_status),

@@ -1,5 +1,6 @@
 -- variants: one row per working-context variant and cursor of a preference group: a lod0 baseline and random
 -- compressions of the same window. adv_delta is its loss minus the baseline's, nats per token.
+-- public: variants
 create view variants as
 with losses as (
     select

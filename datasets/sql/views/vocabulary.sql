@@ -1,6 +1,7 @@
--- vocabulary: one row per tokenizer and token id: its text, and what kind of text that is. Empty for what a store holds
--- from before mctrace kept it. An id that is a part of a character has no text of its own (U+FFFD): the texts of tokens
+-- vocabulary: one row per tokenizer and token id: its text, and what kind of text that is. Empty for tokenizers of
+-- stores written before mctrace kept it. An id that is a part of a character has no text of its own (U+FFFD): the texts of tokens
 -- are joined by their bytes.
+-- public: vocabulary
 create view vocabulary as
 select
     v.tokenizer_hash,

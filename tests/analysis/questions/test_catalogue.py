@@ -16,8 +16,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from mctrace.analysis.questions.catalogue import Row, add_scores, narrowed, read_analysis, run_analysis
-from mctrace.datasets.derived.derive import Derivation, Recipe, derive
-from mctrace.datasets.sql.connection import connect, run_user_sql
+from mctrace.datasets.derived.derive import Derivation, derive
+from mctrace.datasets.derived.recipe import Recipe
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store.store import Store
 from mctrace.errors import StoreError
 from tests.analysis.synthetic import (

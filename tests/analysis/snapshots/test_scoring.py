@@ -16,7 +16,7 @@ from mctrace.analysis.snapshots.scoring import open_checkpoints, score_snapshots
 from mctrace.analysis.snapshots.view import read_snapshots
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.batches.collate import make_batch
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
 from mctrace.train.inference import score

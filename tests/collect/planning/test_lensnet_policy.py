@@ -21,7 +21,7 @@ from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.collate import ordered_batches
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError
 from mctrace.gists.network.gistnet import MeanGistNet

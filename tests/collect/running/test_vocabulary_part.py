@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.running.vocabulary_part import cut_bytes, write_vocabulary
 from mctrace.datasets.sql.connection import connect
-from mctrace.datasets.sql.token_text import TokenTexts
+from mctrace.datasets.sql.detokenizer import Detokenizer
 from mctrace.datasets.store.store import create_store
 
 TEXT = "na\u00efve   on \U0001f984 \u4e2d\u6587, 42\n"
@@ -54,7 +54,7 @@ def test_the_store_reads_tokens_as_their_tokenizer_does(tmp_path, made, space):
     tokens = source.load_tokenizer().encode(TEXT, add_special_tokens=False)
     store = create_store(str(tmp_path / "store"))
     store.commit([write_vocabulary(store.location, source, "run")])
-    texts = TokenTexts(connect(store.at()))
+    texts = Detokenizer(connect(store.at()))
     assert texts.text(source.tokenizer_hash, tokens) == space + TEXT
     spans = texts.spans(source.tokenizer_hash, tokens, list(range(1, len(tokens) + 1)))
     assert "".join(spans) == space + TEXT

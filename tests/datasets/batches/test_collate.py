@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mctrace.datasets.batches.batch import scores_of_actions
 from mctrace.datasets.batches.collate import make_batch, ordered_batches, shuffled_batches
-from mctrace.datasets.batches.labels import open_training_data
-from mctrace.datasets.sql.merging import merged_targets
+from mctrace.datasets.batches.label_reader import open_training_data
+from mctrace.datasets.batches.padded_batch import scores_of_actions
 from mctrace.datasets.sql.target import Target
+from mctrace.datasets.sql.target_merging import merged_targets
 from mctrace.errors import InputError, StoreError
 from tests.datasets.synthetic import (
     EFFECTS,

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from mctrace.datasets.batches.collate import ordered_batches
-from mctrace.datasets.batches.labels import open_training_data
-from mctrace.datasets.derived.derive import RECIPES, Derivation, Recipe, derive, find_recipe, recipe_sql
-from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
+from mctrace.datasets.batches.label_reader import open_training_data
+from mctrace.datasets.derived.derive import Derivation, derive
+from mctrace.datasets.derived.recipe import RECIPES, Recipe, find_recipe, recipe_sql
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.registry import read_sql
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, create_store, open_store
 from mctrace.datasets.upkeep.verify import verify

@@ -12,10 +12,10 @@ import pytest
 
 from mctrace.datasets.export import export as exporting
 from mctrace.datasets.export.export import METADATA, ExportRequest, export
-from mctrace.datasets.export.files import SplitFiles
-from mctrace.datasets.export.place import scratch_beside
+from mctrace.datasets.export.output_folder import scratch_beside
+from mctrace.datasets.export.table_files import SplitFiles
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import ArrayFolder
+from mctrace.datasets.store.zarr_arrays import ArrayFolder
 from mctrace.errors import InputError, StoreError
 from mctrace.progress import Silent
 from tests.datasets.synthetic import (
@@ -159,7 +159,7 @@ def test_text_that_the_store_does_not_have_is_no_empty_text(store, tmp_path):
 
 
 def test_the_same_request_gives_the_same_bytes_in_many_shards_too(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("mctrace.datasets.export.files._SHARD_BYTES", 1)
+    monkeypatch.setattr("mctrace.datasets.export.table_files._SHARD_BYTES", 1)
     monkeypatch.setattr(exporting, "_ROWS_AT_ONCE", 1)
     hashes = []
     for name in ("one", "two"):

@@ -11,7 +11,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from mctrace.datasets.sql.connection import connect, run_user_sql
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
 

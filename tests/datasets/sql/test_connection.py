@@ -10,16 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mctrace.datasets.sql.connection import (
-    TARGETS,
-    VIEWS,
-    column_comments,
-    connect,
-    fetch_rows,
-    run_user_sql,
-    stream_user_sql,
-)
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.describe import column_comments
 from mctrace.datasets.sql.limits import SqlLimits
+from mctrace.datasets.sql.registry import TARGETS, VIEWS
+from mctrace.datasets.sql.user_queries import run_user_sql, stream_user_sql
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import create_store, open_store
 from mctrace.errors import ConfigError, InputError, StoreError

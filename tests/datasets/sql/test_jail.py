@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mctrace.datasets.sql.connection import connect, run_user_sql
+from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.sql.sandbox import check_condition, plain_query, user_query
+from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
 from tests.datasets.sql import jail

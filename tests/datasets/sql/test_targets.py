@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from mctrace.datasets.batches.labels import open_training_data
-from mctrace.datasets.sql.connection import TARGETS, connect, fetch_rows, read_sql, target_sql
+from mctrace.datasets.batches.label_reader import open_training_data
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.registry import TARGETS, read_sql, target_sql
 from mctrace.datasets.sql.target import Target
 from mctrace.errors import ConfigError, InputError
 from tests.datasets.making import effect_row, trajectory_row, views_over
@@ -262,7 +263,7 @@ def test_how_entries_merge_is_said_in_the_text_whatever_it_is_called(tmp_path, s
 
 
 def test_an_unknown_target_is_refused_and_a_users_own_file_is_taken(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="value, priced, literal"):
+    with pytest.raises(InputError, match="literal, priced, value"):
         target_sql("pricd")
     with pytest.raises(InputError) as told:
         target_sql("x/nope.sql")

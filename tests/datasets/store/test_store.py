@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mctrace.datasets.batches.collate import make_batch
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store import ledger
 from mctrace.datasets.store.parts import write_part

@@ -21,10 +21,16 @@ from unittest.mock import patch
 import numpy as np
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store import file_hashes
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
+from mctrace.datasets.store import file_verification
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, open_store
+from mctrace.datasets.store.zarr_arrays import (
+    ArrayFolder,
+    DocumentPlace,
+    open_arrays,
+    read_array,
+    read_document,
+)
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.errors import StoreError
 from mctrace.progress import Silent
@@ -159,7 +165,7 @@ READ = r"parts/(?!.*/gists/zarr\.json)"
 
 def found_by_reading(uri: str) -> list[str]:
     """What stops somebody who reads everything that training, exports and questions about tokens read."""
-    file_hashes._right.clear()  # as in a new process
+    file_verification._right.clear()  # as in a new process
     try:
         version = open_store(uri).at()
         version.refuse_damaged(hash_tables=True)

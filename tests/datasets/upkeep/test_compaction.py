@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mctrace.datasets.batches.collate import ordered_batches
-from mctrace.datasets.batches.labels import open_training_data
+from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store import parts
 from mctrace.datasets.store.store import Store, StoreVersion, open_store

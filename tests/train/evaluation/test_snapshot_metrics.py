@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mctrace.datasets.batches.batch import scores_of_actions
+from mctrace.datasets.batches.padded_batch import scores_of_actions
 from mctrace.errors import InputError
 from mctrace.train.evaluation.baselines import fit_ridge
 from mctrace.train.evaluation.ranking_metrics import kendall_tau_b, ordered_pairs

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mctrace.datasets.batches.labels import open_training_data
-from mctrace.datasets.batches.pairs import open_preference_data
+from mctrace.datasets.batches.label_reader import open_training_data
+from mctrace.datasets.batches.pair_reader import open_preference_data
 from mctrace.train.config import TrainConfig
 from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.loop.data_loader import TrainingSource, endless_order, prefetch

@@ -1,7 +1,7 @@
-"""How an entry that can both expand and collapse gets one target, and what that makes of a score's sign.
+"""Merging of the targets of an entry that can both expand and collapse into one, and the meaning of its sign.
 
-A target's text says it by a line of its own, such as `-- merge: largest`; see `merged_targets` for each way.
-Needs numpy only: a live runtime asks it of a checkpoint's target.
+A target's text names its rule on a line such as `-- merge: largest`; see `merged_targets` for the rules.
+Needs numpy only: a live runtime reads the rule of a checkpoint's target.
 
 Shapes: N entries.
 """
@@ -20,7 +20,7 @@ _MERGE_LINE = re.compile(r"^--[ \t]*merge:(.*)$", re.MULTILINE)
 
 
 def merge_of(target_sql: str, name: str) -> Merge:
-    """What the target's text says, `sum` where it says nothing; raises ConfigError for anything else."""
+    """Merge rule of a target's text, `sum` by default. Raises ConfigError for an unknown rule."""
     found = [said.strip() for said in _MERGE_LINE.findall(target_sql)]
     for said in found:
         check_choice(f"'-- merge:' of the target {name!r}", said, get_args(Merge))
@@ -28,10 +28,10 @@ def merge_of(target_sql: str, name: str) -> Merge:
 
 
 def is_signed(merge: Merge) -> bool:
-    """Whether a score's sign says what to do: more detail above 0, less below.
+    """Whether a score's sign decides: more detail above 0, less below.
 
-    `mean` keeps utilities of either sign for either action. Such scores are what detail is worth; what it
-    costs is settled where edits are chosen (`context/pricing.py`).
+    `mean` keeps utilities of either sign for either action. Such scores are the worth of detail; its cost is
+    accounted for where edits are chosen (`context/pricing.py`).
     """
     return merge != "mean"
 
@@ -43,7 +43,7 @@ def merged_targets(
     merge: Merge,
     block_size: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The single target and regression weight of each entry [N], in the unit of `utilities`.
+    """Merged target and regression weight of each entry [N], in the unit of `utilities`.
 
     "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean": the
     mean of those that were measured, whatever their signs. A collapse is copied to its K entries with weight

@@ -1,11 +1,15 @@
-"""What a trainer eats: one padded batch of snapshots, with the keys of docs/specification/data.md#batch-keys.
+"""Padded batches: of labelled snapshots, and of working contexts with variants to compare them with.
 
-Shapes: B snapshots, N entries (padded), A measured actions (padded), d embedding width, G tail gists.
-Utilities are in score units (nats divided by `utility_scale`), so that margins and thresholds mean the same
-for every base model.
+The fields of `Batch` are the keys of docs/specification/data.md#batch-keys. `collate` and `collate_pairs`
+assemble batches from a store, `context_tensors` from live contexts.
+
+Shapes: B snapshots, N entries (padded), A measured actions (padded), d embedding width, G tail gists, P
+moves. Utilities are in score units (nats divided by `utility_scale`), so that margins and thresholds mean the
+same for every base model.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +20,10 @@ NUM_TAIL_GISTS = 6
 
 @dataclass(frozen=True)
 class Batch:
-    """Snapshots with their labels; every tensor is on one device. Field comments give shapes and units."""
+    """Padded batch of snapshots with their labels; every tensor is on one device."""
 
     context_embeddings: Tensor
-    """[B, N, d] the embedding each entry shows the base model; zero where padded"""
+    """[B, N, d] the embedding by which the base model sees each entry; zero where padded"""
     tail_gists: Tensor
     """[B, G, d] conditioning gists; a missing one is zero and masked"""
     tail_mask: Tensor
@@ -43,7 +47,7 @@ class Batch:
     expand_action: Tensor
     """[B, N] int64, index into A of the expand measured for this entry, or -1"""
     collapse_action: Tensor
-    """[B, N] int64, index into A of the collapse this entry would take part in, or -1"""
+    """[B, N] int64, index into A of the measured collapse that includes this entry, or -1"""
     action_present: Tensor
     """[B, A] bool, True where the action exists (False is padding)"""
     action_is_expand: Tensor
@@ -84,11 +88,11 @@ class Batch:
 
 
 def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
-    """One score per action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
+    """Score of each action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
 
-    The mean is how the focus allocator aggregates, so ranking and correlation see what it will see. Zero
-    where padded. Gradients flow to `scores_BN`. Gathered rather than scattered: an entry belongs to at most
-    two actions, so that the sums of the backward pass come out alike in any order, on any device.
+    The focus allocator aggregates by the same mean, so ranking and correlation see what it sees. Zero where
+    padded. Gradients flow to `scores_BN`. Gathers instead of scattering: an entry belongs to at most two
+    actions, so the sums of the backward pass are the same in any order, on any device.
     """
     entry_BAK, present_BAK = _entries_of_actions(batch)
     num_rows, num_actions, size = entry_BAK.shape
@@ -98,7 +102,7 @@ def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
 
 
 def _entries_of_actions(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Which entries each action acts on [B, A, K], and which of those places it uses: an expand only one."""
+    """Entries that each action acts on [B, A, K], and a mask of the places in use: an expand uses one."""
     num_rows, num_entries = batch.levels.shape
     num_actions = batch.action_present.shape[1]
     device = batch.levels.device
@@ -112,3 +116,37 @@ def _entries_of_actions(batch: Batch) -> tuple[Tensor, Tensor]:
     used_BAK = (offset_K == 0) | ~batch.action_is_expand[:, :, None]
     present_BAK = used_BAK & batch.action_present[:, :, None] & (entry_BAK < num_entries)
     return entry_BAK.clamp(max=num_entries - 1), present_BAK
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Padded batch of working contexts, and moves from them to other variants; all on one device."""
+
+    contexts: Batch
+    """one row per variant at which a move begins, without labels"""
+    row: Tensor
+    """[P] int64, the row of `contexts` at which each move begins"""
+    direction: Tensor
+    """[P, N] 1 where the other variant shows more detail than the entry, -1 where less, 0 where as much"""
+    from_adv_delta: Tensor
+    """[P] loss of the variant at which the move begins, less the baseline's, nats per token"""
+    to_adv_delta: Tensor
+    """[P] the same for the variant to which it leads"""
+    groups: tuple[str, ...]
+    """P, the group of each move"""
+
+    @property
+    def change(self) -> Tensor:
+        """Change of the loss by each move [P], nats per token; negative is better."""
+        return self.to_adv_delta - self.from_adv_delta
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, contexts=self.contexts.to(device), **moved)
+
+    def __len__(self) -> int:
+        return self.row.shape[0]

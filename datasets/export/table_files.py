@@ -1,4 +1,4 @@
-"""The files of an export: shards of one table, per split, in the layout that its readers expect.
+"""Files of an export: shards of a table per split, in the layout that readers expect.
 
 Both layouts are plain data (Parquet, or Arrow streams as `datasets.save_to_disk` leaves them): no script, no
 pickle, and nothing of Hugging Face's library is needed to write them.
@@ -20,7 +20,7 @@ ExportFormat = Literal["hf", "parquet"]
 
 _ORDER = ("train", "validation", "test")
 _SHARD_BYTES = 512 * 2**20
-"""A file is closed once it has grown to this."""
+"""Bytes at which a file is closed and the next begins."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The token ids of a version's documents as something that DuckDB can scan; nothing is read before it is."""
+"""Token ids of a version's documents as a table that DuckDB scans; nothing is read before a scan."""
 
 import io
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, read_tokens
-from mctrace.datasets.store.file_hashes import is_right, was_right
+from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import StoreVersion, damaged_file
+from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_tokens
 
 SCHEMA = pa.schema(
     [("document_id", pa.string()), ("tokenizer_hash", pa.string()), ("tokens", pa.list_(pa.int32()))]
@@ -20,10 +20,10 @@ SCHEMA = pa.schema(
 _TABLE = "documents.parquet"
 
 
-class DocumentTokens:
-    """One row per document, through the Arrow interface; each scan reads the Zarr arrays again.
+class TokenScan:
+    """Table with one row per document, through the Arrow interface; each scan reads the Zarr arrays again.
 
-    A scan raises StoreError when a file that it reads is missing or not what the ledger says.
+    A scan raises StoreError when a file is missing or differs from what the ledger says.
     """
 
     def __init__(self, version: StoreVersion) -> None:
@@ -60,6 +60,6 @@ def _table(version: StoreVersion, part: Part) -> bytes:
         content = location.read_bytes(place)
     except OSError as error:
         raise damaged_file(location, place) from error
-    if not was_right(location, place, file) and not is_right(location, place, file, content):
+    if not known_to_match(location, place, file) and not matches_ledger(location, place, file, content):
         raise damaged_file(location, place)
     return content

@@ -1,4 +1,4 @@
-"""Files held against the ledger's sha256 when a process first reads them; what was right is remembered."""
+"""Verification of files against the ledger's sha256 when a process first reads them; matches are cached."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ _BLOCK = 8 * 2**20
 """Bytes read at once for a hash."""
 
 _right: set[tuple[str, str, str]] = set()
-"""store, place and hash of the files that this process has found to be what the ledger says"""
+"""store, place and hash of the files that this process has found to match the ledger"""
 
 
 def file_hash(location: Location, place: str) -> str:
@@ -25,13 +25,13 @@ def file_hash(location: Location, place: str) -> str:
     return digest.hexdigest()
 
 
-def was_right(location: Location, place: str, file: PartFile) -> bool:
-    """Whether this process has found the file to be what the ledger says."""
+def known_to_match(location: Location, place: str, file: PartFile) -> bool:
+    """Whether this process has already found the file to match the ledger."""
     return (location.uri, place, file.sha256) in _right
 
 
-def is_right(location: Location, place: str, file: PartFile, content: bytes | None = None) -> bool:
-    """Whether a file, or its `content` where that was read already, is what the ledger says."""
+def matches_ledger(location: Location, place: str, file: PartFile, content: bytes | None = None) -> bool:
+    """Whether a file, or its `content` where that was already read, matches the ledger."""
     found = file_hash(location, place) if content is None else hashlib.sha256(content).hexdigest()
     if found == file.sha256:
         _right.add((location.uri, place, file.sha256))

@@ -1,7 +1,7 @@
-"""What the trainer reads: snapshots with their targets at one version, without any base model.
+"""Reading labels: snapshots of a version with their labels and targets, without a base model.
 
-Labels and targets come from SQL, arrays from Zarr; a snapshot's embeddings are gathered when its batch is
-made (`batches.py`), so nothing is stored per snapshot that can be looked up.
+Labels and targets come from SQL, arrays from Zarr; `collate` gathers a snapshot's embeddings when it
+assembles a batch, so that no snapshot keeps what can be looked up.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import TreeShape
-from mctrace.datasets.batches.document_arrays import DocumentArrays
-from mctrace.datasets.sql.connection import connect, fetch_rows, read_sql
-from mctrace.datasets.sql.merging import Merge
+from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
+from mctrace.datasets.batches.stored_maps import StoredMap, read_maps, read_provenance
+from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.registry import read_sql
 from mctrace.datasets.sql.sandbox import check_condition, plain_query
 from mctrace.datasets.sql.target import Target
-from mctrace.datasets.store.provenance import Mix, Provenance, refuse_mixture
+from mctrace.datasets.sql.target_merging import Merge
+from mctrace.datasets.store.provenance import Mix, Provenance
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, StoreError
@@ -29,7 +30,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Labels:
-    """The measured actions of one snapshot as parallel arrays [A]; utilities and labels in nats per token."""
+    """Measured actions of one snapshot as parallel arrays [A]; utilities and labels in nats per token."""
 
     is_expand: npt.NDArray[np.bool_]
     node_level: npt.NDArray[np.int64]
@@ -45,33 +46,14 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class StoredMap:
-    """A trajectory's head map; a snapshot's own is made from it when needed, since its entries are large."""
-
-    provenance: Provenance
-    start: int
-    first_cursor: int
-    levels: npt.NDArray[np.uint8]
-    attention_N: npt.NDArray[np.float32] | None = None
-    """the base model's attention to each entry, where it was kept and asked for"""
-
-    @property
-    def tree(self) -> TreeShape:
-        return self.provenance.tree
-
-    def at(self, cursor: int) -> LODMap:
-        return LODMap(self.tree, self.start, self.first_cursor, self.levels).extended(cursor)
-
-
-@dataclass(frozen=True)
 class LabelledSnapshot:
-    """A working context at one cursor with the labels measured on it."""
+    """Working context at one cursor with the labels measured on it."""
 
     snapshot_id: str
     document_id: str
     cursor: int
     start: int
-    """the first token it shows; a derived dataset may show only the newest part of a map"""
+    """first token shown; a derived dataset may show only the newest part of a map"""
     head: StoredMap
     labels: Labels
 
@@ -82,7 +64,7 @@ class LabelledSnapshot:
 
     @property
     def attention_N(self) -> npt.NDArray[np.float32] | None:
-        """The base model's attention to each of its entries, where it was kept and asked for."""
+        """Attention of the base model to each entry; None where it was not kept or not requested."""
         if self.head.attention_N is None:
             return None
         num_whole, num_shown = len(self.head.at(self.cursor).entries), len(self.lod_map.entries)
@@ -91,11 +73,11 @@ class LabelledSnapshot:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Every labelled snapshot of a version under one target; see `open_training_data`."""
+    """Labelled snapshots of a version under one target; see `open_training_data`."""
 
     version: StoreVersion
     target: Target
-    arrays: DocumentArrays
+    arrays: DocumentEmbeddings
     utility_scale: float
     splits: Mapping[str, tuple[LabelledSnapshot, ...]]
     num_without_target: int
@@ -113,14 +95,14 @@ class TrainingData:
         return self.target.merge
 
     def snapshots(self, split: str) -> tuple[LabelledSnapshot, ...]:
-        """The split's snapshots. Raises InputError when it is unknown or empty."""
+        """Snapshots of a split. Raises InputError when it is unknown or empty."""
         return of_split(self.splits, split, self.version, "labelled snapshot")
 
 
 def of_split(
     splits: Mapping[str, tuple[Item, ...]], split: str, version: StoreVersion, what: str
 ) -> tuple[Item, ...]:
-    """One split's items; raises InputError when there is no such split, or nothing in it."""
+    """Items of a split. Raises InputError when there is no such split or nothing in it."""
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
     found = splits.get(split, ())
@@ -141,18 +123,18 @@ def open_training_data(
     mix: Collection[Mix] = (),
     with_attention: bool = False,
 ) -> TrainingData:
-    """Reads labels and maps of `version` under `target`, of those rows for which `where` holds.
+    """Reads labels and maps of `version` under `target`, for the rows that satisfy `where`.
 
-    `where` is a SQL condition over the target's columns; prices and the like are the target's own and know
-    nothing of it, while `utility_scale` (nats per unit of score) is fitted on the chosen rows of the training
-    split unless given, as it must be when a checkpoint is judged. Raises InputError when there is nothing to
-    learn from, or when labels differ in base model, GistNet or dtype and `mix` does not name that; those of
-    different trees never mix.
+    `where` is a SQL condition over the target's columns; it does not change what the target computes, such as
+    prices. `utility_scale` (nats per unit of score) is fitted on the chosen rows of the training split unless
+    given, as it must be to evaluate a checkpoint. Raises InputError when there is nothing to learn from, or
+    when labels differ in base model, GistNet or dtype and `mix` does not name that; labels of different trees
+    never mix.
     """
     version.refuse_damaged(hash_tables=True)
     target = Target.named(target) if isinstance(target, str) else target
     connection = connect(version)
-    if not where:  # a mixture is a plainer word than whatever a target makes of it
+    if not where:  # earlier than the target, so that a mixture is what the error names
         read_provenance(connection, "stored_effects", version, where, mix)
     _choose_labels(connection, target, where)
     kinds = read_provenance(connection, "chosen_labels", version, where, mix)
@@ -170,7 +152,7 @@ def open_training_data(
     return TrainingData(
         version,
         target,
-        DocumentArrays(version, kinds),
+        DocumentEmbeddings(version, kinds),
         scale,
         {split: tuple(found) for split, found in splits.items()},
         int(fetch_rows(connection, _WITHOUT_TARGET)[0]["num"]),
@@ -178,7 +160,7 @@ def open_training_data(
 
 
 _SCALE = "with labels as (from chosen_labels)\n" + read_sql("utility_scale.sql")
-"""The scale is that of the labels a trainer sees."""
+"""Scale of the labels that a trainer sees."""
 
 _WITHOUT_TARGET = """
     select count(*) as num
@@ -207,9 +189,9 @@ _TYPES = {"is_expand": np.bool_, "node_level": np.int64, "node_index": np.int64}
 
 
 def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where: str) -> None:
-    """Makes the table `chosen_labels`: the target's rows for which `where` holds.
+    """Creates the table `chosen_labels`: the target's rows that satisfy `where`.
 
-    A target may come from a file or with a checkpoint, so it has to be one query and nothing besides.
+    A target may come from a file or with a checkpoint, so it has to be a single query.
     """
     if where:
         check_condition(where)
@@ -232,7 +214,7 @@ def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where:
 def _snapshot_labels(
     connection: duckdb.DuckDBPyConnection,
 ) -> list[tuple[dict[str, Any], Labels]]:
-    """Each snapshot with its labels, which are slices of arrays that hold those of all."""
+    """Each snapshot with its labels, which are slices of arrays shared by all snapshots."""
     snapshots = fetch_rows(connection, _SNAPSHOTS)
     try:
         table = connection.sql(_LABELS).to_arrow_table()
@@ -247,61 +229,6 @@ def _snapshot_labels(
         (row, Labels(**{name: values[end - row["num_labels"] : end] for name, values in columns.items()}))
         for row, end in zip(snapshots, ends, strict=True)
     ]
-
-
-def read_maps(
-    connection: duckdb.DuckDBPyConnection, table: str, *, with_attention: bool = False
-) -> dict[str, StoredMap]:
-    """The head maps, by trajectory id, of those trajectories that `table` names and whose document is there:
-    around a damaged document, whose embeddings nobody has, its trajectories are left out too."""
-    rows = fetch_rows(
-        connection,
-        f"""
-        select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor,
-               t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
-               {"a.attention_mass" if with_attention else "null"} as attention_mass
-        from stored_trajectories as t
-        semi join {table} using (trajectory_id)
-        semi join stored_documents using (document_id, model_hash, gist_hash, dtype, block_size, max_level)
-        {"left join stored_attention as a using (trajectory_id)" if with_attention else ""}
-        """,
-    )
-    return {
-        row["trajectory_id"]: StoredMap(
-            Provenance.of(row),
-            row["start"],
-            row["first_cursor"],
-            np.asarray(row["levels"], dtype=np.uint8),
-            None if row["attention_mass"] is None else np.asarray(row["attention_mass"], dtype=np.float32),
-        )
-        for row in rows
-    }
-
-
-def read_provenance(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    version: StoreVersion,
-    where: str,
-    mix: Collection[Mix],
-) -> tuple[Provenance, ...]:
-    """What the trajectories that `table` names depend on; raises InputError for nothing, and for several
-    kinds that `mix` does not name."""
-    rows = fetch_rows(
-        connection,
-        f"""
-        select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
-        from stored_trajectories as t
-        semi join {table} using (trajectory_id)
-        order by all
-        """,
-    )
-    place = f"{version.location.uri} at version {version.version}"
-    if not rows and where:
-        raise InputError(f"no label of {place} meets the condition {where!r}")
-    kinds = tuple(Provenance.of(row) for row in rows)
-    refuse_mixture(kinds, mix, place)
-    return kinds
 
 
 def _fit_scale(rows: Sequence[Mapping[str, Any]], version: StoreVersion) -> float:

@@ -1,4 +1,4 @@
--- What labels are made of. read_effects(kept) has one row per trajectory and action or control that has a number:
+-- Steps from effects to labels. read_effects(kept): one row per trajectory and action or control that has a number:
 -- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. kept: true for
 -- effects that keep their means (cursor_delta_nll), false for those that do not, null for all; whether a row is audited
 -- depends on all of them.
@@ -171,25 +171,3 @@ from moments
 left join stored_attention as a using (trajectory_id);
 
 create macro measured_at(h) as table from measured_near(h, 0, 0, null);
-
--- token_effects: one row per label with its effect on each token of the collected horizon: delta_nll[1] is that of the
--- token at the cursor. Not changed by a derived dataset. drawn_token_effects(most): of a sample of trajectories.
-create macro drawn_token_effects(most) as table
-select
-    run_id,
-    trajectory_id,
-    trajectory_id || ':' || cursor as snapshot_id,
-    document_id,
-    split,
-    cursor,
-    action,
-    node_level,
-    node_index,
-    entry_level,
-    label_horizon as horizon,
-    horizon_delta_nll as delta_nll,
-    inclusion_probability
-from horizons_near(null, 0, 0, most)
-where action <> 'drop';
-
-create view token_effects as from drawn_token_effects(null);

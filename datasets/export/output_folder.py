@@ -1,4 +1,4 @@
-"""The folder an export goes to: written beside it, one export at a time, and moved in whole.
+"""Output folder of an export: written beside its place, one export at a time, and moved in atomically.
 
 An export that was killed leaves its scratch folder and, if that happened between two renames, the export it
 was about to replace under another name. Who holds the place's lock knows that nobody is at work on them: the
@@ -44,7 +44,7 @@ def put_in_place(scratch: Path, out: Path) -> None:
 
 
 def _prefix(out: Path) -> str:
-    """Not the name itself, which may be as long as a file system takes."""
+    """Prefix of scratch names; a hash, since the name itself may be as long as a file system allows."""
     return f".mctrace-export-{hashlib.sha256(out.name.encode()).hexdigest()[:12]}"
 
 
@@ -53,7 +53,7 @@ def _earlier(out: Path) -> Path:
 
 
 def _tidy(out: Path) -> None:
-    """What exports that were killed have left."""
+    """Removes what killed exports have left."""
     if _earlier(out).exists() and not out.exists():
         _earlier(out).rename(out)
     for left in out.parent.glob(f"{_prefix(out)}-*"):
@@ -62,7 +62,7 @@ def _tidy(out: Path) -> None:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Let go when the process ends, however it ends."""
+    """Lock on an output folder; released when the process ends, however it ends."""
     path = out.with_name(f"{_prefix(out)}.lock")
     while True:
         with path.open("a") as file:

@@ -1,7 +1,7 @@
 """Reading a part's Zarr arrays: slice by document, then index in memory.
 
-Every file, metadata included, is held against the ledger's sha256 when this process first reads it: Blosc has
-no checksum, and a missing chunk would read as zeros.
+Every file, metadata included, is checked against the ledger's sha256 when this process first reads it: Blosc
+has no checksum, and a missing chunk would read as zeros.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.store.file_hashes import is_right, was_right
+from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import PartFile
 from mctrace.datasets.store.store import StoreVersion, damaged_file
@@ -27,7 +27,7 @@ from mctrace.errors import StoreError
 
 @dataclass(frozen=True)
 class ArrayFolder:
-    """A Zarr group that a table's `arrays` column names, and what the ledger says of its files."""
+    """Zarr group that a table's `arrays` column names, with the ledger entries of its files."""
 
     location: Location
     folder: str
@@ -37,7 +37,7 @@ class ArrayFolder:
 
     @classmethod
     def of(cls, version: StoreVersion, folder: str) -> "ArrayFolder":
-        """Raises StoreError for a folder that is no part's: the column is data, not a path to follow."""
+        """Folder of a part. Raises StoreError for any other: the column is data, not a trusted path."""
         part_folder, _, _ = folder.rpartition("/")
         part = version.by_folder.get(part_folder)
         if part is None:
@@ -50,7 +50,7 @@ class ArrayFolder:
 
 @dataclass(frozen=True)
 class DocumentPlace:
-    """Where a document's tokens and gists are: rows of arrays that it may share with other documents."""
+    """Place of a document's tokens and gists: rows of arrays that other documents may share."""
 
     folder: str
     """of the Zarr group, relative to the store"""
@@ -70,7 +70,7 @@ class DocumentPlace:
         return cls(row["arrays"], tuple(first_rows), num_rows)
 
     def rows(self, level: int) -> slice:
-        """Its part of the array of a level."""
+        """Rows of the document in the array of a level."""
         return slice(self.first_rows[level], self.first_rows[level] + self.num_rows[level])
 
 
@@ -123,7 +123,7 @@ def open_arrays(arrays: ArrayFolder) -> zarr.Group:
         else FsspecStore.from_url(location.url(arrays.folder), read_only=True)
     )
     try:
-        # Said outright, so that nothing has to be looked for that this format does not have.
+        # Explicit, so that zarr does not probe for files that this format does not have.
         return zarr.open_group(_CheckedFiles(files, arrays), mode="r", zarr_format=3, use_consolidated=False)
     except StoreError:
         raise
@@ -153,7 +153,7 @@ _one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
 
 class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyped here
-    """A group's files, each held against the ledger before its first byte is used."""
+    """Files of a group, each checked against the ledger before its first byte is used."""
 
     def __init__(self, store: Store, arrays: ArrayFolder) -> None:
         super().__init__(store)
@@ -162,10 +162,10 @@ class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyp
         self._files = {file.path.removeprefix(f"{root}/"): file for file in arrays.files}
 
     def refuse_altered(self, path: str) -> None:
-        """Raises StoreError for a file of the array that is not what the ledger says by now."""
+        """Raises StoreError for a file of the array that no longer matches the ledger."""
         for key, file in self._files.items():
             place = f"{self._arrays.folder}/{key}"
-            if key.startswith(f"{path}/") and not is_right(self._arrays.location, place, file):
+            if key.startswith(f"{path}/") and not matches_ledger(self._arrays.location, place, file):
                 raise damaged_file(self._arrays.location, place)
 
     async def get(
@@ -174,12 +174,12 @@ class _CheckedFiles(WrapperStore[Store]):  # type: ignore[misc]  # zarr is untyp
         location, place, file = self._arrays.location, f"{self._arrays.folder}/{key}", self._files.get(key)
         if file is None:  # the ledger names every chunk
             raise damaged_file(location, place)
-        if not was_right(location, place, file):
+        if not known_to_match(location, place, file):
             async with _one_at_a_time[place]:
-                if not was_right(location, place, file):
+                if not known_to_match(location, place, file):
                     content = await self._store.get(key, prototype)
                     if content is None or not await asyncio.to_thread(
-                        is_right, location, place, file, content.to_bytes()
+                        matches_ledger, location, place, file, content.to_bytes()
                     ):
                         raise damaged_file(location, place)
                     if byte_range is None:

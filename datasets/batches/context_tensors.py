@@ -1,6 +1,6 @@
-"""From working contexts to the tensors a LensNet reads, whether they come from a store or a live runtime.
+"""Input tensors of a LensNet from working contexts, of a store or of a live runtime.
 
-Needs torch and numpy only, so that a runtime can score its contexts without any store beside it.
+Needs torch and numpy only, so that a runtime can score its contexts without a store.
 
 Shapes: B contexts, N entries (padded), A actions (padded), d embedding width, G tail gists.
 """
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from mctrace.context.lod_map import Entries, LODMap
-from mctrace.datasets.batches.batch import NUM_TAIL_GISTS, Batch
+from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.errors import InputError
 
 IntArray = npt.NDArray[np.int64]
 
 
 class NodeEmbeddings(Protocol):
-    """One document's tree, as the base model would see its nodes."""
+    """Embeddings of one document's tree, as the base model sees its nodes."""
 
     def rows(self, level: int, index: IntArray) -> Tensor:
         """Embeddings [n, d] of the nodes `index` at `level`; level 0 is tokens."""
@@ -31,7 +31,7 @@ class NodeEmbeddings(Protocol):
 
 @dataclass(frozen=True)
 class TreeEmbeddings:
-    """A tree held in memory: `levels[l]` is [num_nodes, d], tokens first."""
+    """Embeddings of a tree in memory: `levels[l]` is [num_nodes, d], tokens first."""
 
     levels: Sequence[Tensor]
 
@@ -49,7 +49,7 @@ class TreeEmbeddings:
 
 @dataclass(frozen=True)
 class Context:
-    """One working context: the map at its cursor and the document's embeddings."""
+    """Working context: the map at its cursor and the document's embeddings."""
 
     lod_map: LODMap
     embeddings: NodeEmbeddings
@@ -58,7 +58,7 @@ class Context:
 def unlabelled_batch(
     contexts: Sequence[Context], snapshot_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
 ) -> Batch:
-    """Contexts as a batch of which nothing was measured; all of one tree shape."""
+    """Batch of contexts without labels; all of one tree shape."""
     tree = contexts[0].lod_map.tree
     inputs = context_tensors(contexts)
     num_rows, num_entries = inputs["levels"].shape
@@ -74,7 +74,7 @@ def unlabelled_batch(
 
 
 def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
-    """The label fields of a `Batch` of which nothing was measured."""
+    """Label fields of a `Batch` without labels."""
     by_entry, by_action = (num_rows, num_entries), (num_rows, 0)
     return {
         "target_utilities": torch.zeros(by_entry),
@@ -93,7 +93,7 @@ def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
 
 
 def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
-    """The input fields of a `Batch`, padded to the longest context."""
+    """Input fields of a `Batch`, padded to the longest context."""
     entries = [context.lod_map.entries for context in contexts]
     cursors = [context.lod_map.cursor for context in contexts]
     longest = max(map(len, entries))
@@ -119,7 +119,7 @@ def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
 
 
 def padded(rows: Sequence[npt.NDArray[Any]], length: int, dtype: torch.dtype, fill: float = 0) -> Tensor:
-    """Rows of unlike length as one tensor [B, length], `fill` behind the shorter ones."""
+    """Rows of different lengths as one tensor [B, length], padded with `fill`."""
     tensor = torch.full((len(rows), length), fill, dtype=dtype)
     for i, row in enumerate(rows):
         tensor[i, : len(row)] = torch.from_numpy(np.array(row)).to(dtype)
@@ -127,16 +127,16 @@ def padded(rows: Sequence[npt.NDArray[Any]], length: int, dtype: torch.dtype, fi
 
 
 def _gather(embeddings: NodeEmbeddings, entries: Entries, out_Nd: Tensor) -> None:
-    """Writes each entry's embedding to its place, run by run of entries at one level."""
+    """Writes each entry's embedding to its row, one run of entries of one level at a time."""
     changes = np.flatnonzero(np.diff(entries.level_N)) + 1
     for first, last in zip([0, *changes], [*changes, len(entries)], strict=True):
         out_Nd[first:last] = embeddings.rows(int(entries.level_N[first]), entries.index_N[first:last])
 
 
 def _tail_gists(context: Context) -> tuple[Tensor, Tensor]:
-    """The latest complete LOD2 node before the cursor, then the last five complete LOD1, oldest first.
+    """Tail gists [G, d] and a mask of those that exist [G].
 
-    [G, d], and which of them exist [G].
+    The latest complete LOD2 node before the cursor, then the last five complete LOD1, oldest first.
     """
     tree, cursor = context.lod_map.tree, context.lod_map.cursor
     mask_G = torch.zeros(NUM_TAIL_GISTS, dtype=torch.bool)

@@ -1,30 +1,20 @@
-"""What the preference objective reads: working-context variants of one window, and which of two was better.
+"""Reading preference pairs: working-context variants of one window, and which of two had the lower loss.
 
-A variant is a LOD map with its loss and no measured action; a pair says where the better map shows more
-detail than the worse one, and where less.
+A variant is a LOD map with its loss and no measured action.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from mctrace.context.lod_map import LODMap
-from mctrace.datasets.batches.contexts import Context, padded, unlabelled_batch
-from mctrace.datasets.batches.document_arrays import DocumentArrays
-from mctrace.datasets.batches.labels import (
-    StoredMap,
-    of_split,
-    read_maps,
-    read_provenance,
-)
-from mctrace.datasets.batches.pair_batch import PairBatch
+from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
+from mctrace.datasets.batches.label_reader import of_split
+from mctrace.datasets.batches.stored_maps import StoredMap, read_maps, read_provenance
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.sql.sandbox import check_condition
 from mctrace.datasets.store.provenance import Mix
@@ -35,7 +25,7 @@ from mctrace.errors import InputError
 
 @dataclass(frozen=True)
 class Variant:
-    """One working context of a group, all of which show the same window of a document."""
+    """Working context of a group whose members all show the same window of a document."""
 
     snapshot_id: str
     document_id: str
@@ -52,7 +42,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant and those it is compared with, each of them another of its group."""
+    """A variant and the other variants of its group that it is compared with."""
 
     variant: Variant
     others: tuple[Variant, ...]
@@ -60,15 +50,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PreferenceData:
-    """Every comparison of a version, by split; see `open_preference_data`."""
+    """Comparisons of a version, by split; see `open_preference_data`."""
 
     version: StoreVersion
-    arrays: DocumentArrays
+    arrays: DocumentEmbeddings
     splits: Mapping[str, tuple[Comparison, ...]]
-    """one item per worse variant, with the better ones it is to learn from"""
+    """one item per worse variant, with the better ones to learn from"""
 
     def comparisons(self, split: str) -> tuple[Comparison, ...]:
-        """The split's comparisons. Raises InputError when it is unknown or empty."""
+        """Comparisons of a split. Raises InputError when it is unknown or empty."""
         return of_split(self.splits, split, self.version, "pair of variants")
 
 
@@ -80,9 +70,9 @@ def open_preference_data(
     where: str = "",
     mix: Collection[Mix] = (),
 ) -> PreferenceData:
-    """Reads the pairs of `version` that `preference_selection.sql` chooses.
+    """Reads the pairs of `version` that `preference_selection.sql` selects.
 
-    Raises InputError when there is none (the collector makes variants when asked to), or those of different
+    Raises InputError when there is none (the collector makes variants on request), or when pairs of different
     base models, GistNets or trees are mixed.
     """
     version.refuse_damaged(hash_tables=True)
@@ -106,7 +96,7 @@ def open_preference_data(
     for worse, others in better.items():
         splits[split_of[worse]].append(Comparison(variants[worse], tuple(others)))
     return PreferenceData(
-        version, DocumentArrays(version, kinds), {split: tuple(found) for split, found in splits.items()}
+        version, DocumentEmbeddings(version, kinds), {split: tuple(found) for split, found in splits.items()}
     )
 
 
@@ -155,46 +145,8 @@ def _variant(row: Mapping[str, Any], maps: Mapping[str, StoredMap]) -> Variant:
     )
 
 
-def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> PairBatch:
-    """One padded batch: a context per comparison, a move per variant it is compared with."""
-    variants = [comparison.variant for comparison in comparisons]
-    maps = [variant.lod_map for variant in variants]
-    contexts = unlabelled_batch(
-        [
-            Context(lod_map, data.arrays.document(variant.document_id, variant.head.provenance))
-            for lod_map, variant in zip(maps, variants, strict=True)
-        ],
-        [variant.snapshot_id for variant in variants],
-        [variant.document_id for variant in variants],
-    )
-    moves = [(row, other) for row, comparison in enumerate(comparisons) for other in comparison.others]
-    directions = [detail_direction(maps[row], other.lod_map) for row, other in moves]
-    return PairBatch(
-        contexts,
-        row=torch.tensor([row for row, _ in moves]),
-        direction=padded(directions, contexts.levels.shape[1], torch.float32),
-        from_adv_delta=torch.tensor([variants[row].adv_delta for row, _ in moves]),
-        to_adv_delta=torch.tensor([other.adv_delta for _, other in moves]),
-        groups=tuple(other.group_id for _, other in moves),
-    )
-
-
-def detail_direction(source: LODMap, other: LODMap) -> npt.NDArray[np.float64]:
-    """For each entry [N] of `source`: 1 where `other` shows its span finer, -1 where coarser, 0 where alike.
-
-    Whole nodes tile both maps, so that `other` shows an entry's span either within one coarser node, alike,
-    or finer throughout: looking at its first block is enough. A token is therefore never asked to expand, a
-    gist of the coarsest level never to collapse.
-    """
-    same_window = (source.tree, source.start, source.cursor) == (other.tree, other.start, other.cursor)
-    assert same_window, "variants of one group show one window"
-    entries = source.entries
-    block_N = (entries.first_token_N - source.start) // source.tree.block_size
-    return np.sign(entries.level_N - other.levels[block_N].astype(np.int64)).astype(np.float64)
-
-
 def all_moves(data: PreferenceData, split: str) -> Iterator[tuple[Comparison, ...]]:
-    """Group by group, every variant compared with every other of its group: what an evaluation looks at."""
+    """Every variant compared with every other of its group, group by group, for evaluation."""
     groups: dict[str, dict[str, Variant]] = {}
     for comparison in data.comparisons(split):
         for variant in (comparison.variant, *comparison.others):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mctrace.datasets.sql.connection import connect, run_user_sql
-from mctrace.datasets.sql.token_text import TokenTexts
+from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.sql.detokenizer import Detokenizer
+from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import create_store
 from mctrace.errors import StoreError
@@ -31,7 +32,7 @@ def connection(tmp_path):
 
 @pytest.fixture
 def texts(connection):
-    return TokenTexts(connection)
+    return Detokenizer(connection)
 
 
 def test_spans_together_are_the_text_and_no_character_is_cut(texts):

@@ -1,34 +1,36 @@
-"""From token ids back to text, by what the store itself says that its ids read as."""
+"""Text of token ids, from the vocabulary that the store holds."""
 
 import codecs
 from collections.abc import Mapping, Sequence
 
 import duckdb
 
-from mctrace.datasets.sql.connection import explained
+from mctrace.datasets.sql.connection import error_text
 from mctrace.errors import StoreError
 
 _UNKNOWN = "\ufffd".encode()
 
 
-class TokenTexts:
-    """Texts of token ids, over a connection to a version; each tokenizer's vocabulary is read once."""
+class Detokenizer:
+    """Decoder of token ids over a connection to a version; reads each tokenizer's vocabulary once."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._bytes: dict[str, Mapping[int, bytes]] = {}
 
     def text(self, tokenizer_hash: str, tokens: Sequence[int]) -> str:
-        """Raises StoreError when the version does not hold the vocabulary. A character that is cut at an end
-        reads as U+FFFD.
+        """Text of `tokens`; a character that is cut at an end becomes U+FFFD.
+
+        Raises StoreError when the version does not hold the vocabulary.
         """
         (text,) = self.spans(tokenizer_hash, tokens, [len(tokens)])
         return text
 
     def spans(self, tokenizer_hash: str, tokens: Sequence[int], ends: Sequence[int]) -> list[str]:
-        """The text of each span of `tokens`; `ends` are where the spans end, in order.
+        """Text of each span of `tokens`; `ends` are where the spans end, in order.
 
-        A character whose bytes lie in two spans goes to the second whole, so that together they are the text.
+        A character whose bytes lie in two spans belongs to the second, so that the spans join to the whole
+        text.
         """
         known = self._vocabulary(tokenizer_hash)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -45,7 +47,7 @@ class TokenTexts:
             try:
                 found = self._connection.execute(query, [tokenizer_hash]).fetchall()
             except duckdb.Error as error:
-                raise StoreError(explained(error)) from error
+                raise StoreError(error_text(error)) from error
             if not found:
                 raise StoreError(
                     "this version of the store does not say what the ids of tokenizer "

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mctrace.datasets.batches.pairs import make_pair_batch, open_preference_data
+from mctrace.datasets.batches.collate_pairs import make_pair_batch
+from mctrace.datasets.batches.pair_reader import open_preference_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import InputError
 from tests.train.stores import learnable_store

@@ -15,9 +15,15 @@ import pyarrow as pa
 
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import TreeShape
-from mctrace.datasets.sql.token_text import TokenTexts
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
+from mctrace.datasets.sql.detokenizer import Detokenizer
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import (
+    ArrayFolder,
+    DocumentPlace,
+    open_arrays,
+    read_array,
+    read_document,
+)
 
 _PER_SNAPSHOT = (
     "snapshot_id", "trajectory_id", "run_id", "document_id", "source", "split", "policy", "cursor",
@@ -51,7 +57,7 @@ def snapshot_rows(
     version: StoreVersion,
     batches: Iterator[pa.RecordBatch],
     places: dict[DocumentKey, DocumentPlace],
-    texts: TokenTexts | None,
+    texts: Detokenizer | None,
 ) -> Iterator[pa.RecordBatch]:
     """The query's rows with their entries laid out; one batch for each that comes."""
 
@@ -79,7 +85,7 @@ def snapshot_rows(
 
 
 def _entry_texts(
-    texts: TokenTexts, tokenizer_hash: str, tokens_T: npt.NDArray[Any], entries: Entries
+    texts: Detokenizer, tokenizer_hash: str, tokens_T: npt.NDArray[Any], entries: Entries
 ) -> list[str]:
     """Each entry's text beside its level and its labels; together they are the context's text."""
     first = int(entries.first_token_N[0])
@@ -142,7 +148,7 @@ def _lists(lengths: Sequence[int], values: pa.Array) -> pa.ListArray:
 
 
 def document_rows(
-    version: StoreVersion, rows: Sequence[dict[str, Any]], max_level: int, texts: TokenTexts | None
+    version: StoreVersion, rows: Sequence[dict[str, Any]], max_level: int, texts: Detokenizer | None
 ) -> Iterator[tuple[str, pa.RecordBatch]]:
     """(split, one row) for each document: its tokens, its gists of every level, its text when asked for."""
     for row in rows:

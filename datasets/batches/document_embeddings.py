@@ -1,7 +1,7 @@
-"""The arrays behind snapshots: each document's tokens and gists, and the base model's embedding table.
+"""Embeddings of stored documents: their tokens and gists, and the base model's embedding table.
 
-A document's arrays are read once and kept while they are among the latest; only the rows that a context
-shows are ever turned into embeddings.
+A document's arrays are cached (least recently used go first); only rows that a context shows become
+embeddings.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.contexts import IntArray
+from mctrace.datasets.batches.context_tensors import IntArray
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store.arrays import ArrayFolder, DocumentPlace, open_arrays, read_array, read_document
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.store.zarr_arrays import (
+    ArrayFolder,
+    DocumentPlace,
+    open_arrays,
+    read_array,
+    read_document,
+)
 from mctrace.errors import InputError
 
 
 @dataclass(frozen=True)
-class StoredDocument:
-    """One document of a store, as `contexts.NodeEmbeddings`."""
+class DocumentNodes:
+    """Embeddings of one stored document, a `context_tensors.NodeEmbeddings`."""
 
     table_Vd: Tensor
     tokens: npt.NDArray[Any]
@@ -37,21 +43,21 @@ class StoredDocument:
 
 
 @dataclass(frozen=True)
-class DocumentArrays:
-    """Every document of one version, as each of the provenances that are read together has it."""
+class DocumentEmbeddings:
+    """Embeddings of every document of a version, for each provenance that is read."""
 
     version: StoreVersion
     kinds: tuple[Provenance, ...]
-    """one, unless a mixture was asked for by name"""
+    """one, unless a mixture was requested"""
 
     @property
     def provenance(self) -> Provenance:
-        """The one provenance, or one that names all of a mixture."""
+        """The provenance, or one that names all of a mixture."""
         return Provenance.of_all(self.kinds)
 
     @cached_property
     def embedding_tables(self) -> dict[tuple[str, str], Tensor]:
-        """The base models' input embeddings [V, d], float32, by model hash and dtype.
+        """Input embeddings [V, d] of the base models, float32, by model hash and dtype.
 
         Raises InputError when one is missing or their widths differ.
         """
@@ -77,12 +83,12 @@ class DocumentArrays:
     def embedding_dim(self) -> int:
         return int(next(iter(self.embedding_tables.values())).shape[1])
 
-    def document(self, document_id: str, provenance: Provenance) -> StoredDocument:
-        """One document's tokens and gists. Raises StoreError when they cannot be read."""
+    def document(self, document_id: str, provenance: Provenance) -> DocumentNodes:
+        """Tokens and gists of one document. Raises StoreError when they cannot be read."""
         place = self._places[document_id, provenance]
         tokens, *gists = _read_document(ArrayFolder.of(self.version, place.folder), place)
         table_Vd = self.embedding_tables[provenance.model_hash, provenance.dtype]
-        return StoredDocument(table_Vd, tokens, tuple(map(torch.from_numpy, gists)))
+        return DocumentNodes(table_Vd, tokens, tuple(map(torch.from_numpy, gists)))
 
     @cached_property
     def _places(self) -> dict[tuple[str, Provenance], DocumentPlace]:
@@ -92,5 +98,5 @@ class DocumentArrays:
 
 @lru_cache(maxsize=1024)
 def _read_document(arrays: ArrayFolder, place: DocumentPlace) -> list[npt.NDArray[Any]]:
-    """A document's tokens and its gists per level; the most recent documents stay in memory."""
+    """Tokens of a document and its gists per level, from a cache of recently read documents."""
     return read_document(arrays, place, *range(len(place.num_rows)))

@@ -1,8 +1,8 @@
-"""What DuckDB opens of a table: its files where they are, or copies of small ones from an object store.
+"""Download of a table's small files from an object store; others are opened where they are.
 
-A query on an object store would ask for one small file after the other, several requests each. So they are
-fetched many at a time, once in a process, and held against the ledger's hash on the way; large ones are read
-where they are, a range at a time.
+A query on an object store would request one small file after the other, several requests each. So they are
+downloaded concurrently, once per process, and checked against the ledger's hash; large files are read in
+place, a range at a time.
 """
 
 import atexit
@@ -19,13 +19,13 @@ from mctrace.datasets.store.parts import PartFile
 from mctrace.errors import StoreError
 
 MOST_BYTES = 8 * 2**20
-"""of a file that is fetched whole"""
+"""Largest file that is downloaded whole."""
 
 
 def readable_files(location: Location, files: Sequence[tuple[str, PartFile]]) -> list[str]:
-    """A path or URL for each file, given by its place in the store and what the ledger says of it.
+    """Path or URL of each file, given by its place in the store and its ledger entry.
 
-    Raises StoreError when one cannot be fetched or is not what the ledger says.
+    Raises StoreError when one cannot be downloaded or differs from what the ledger says.
     """
     if location.is_local:
         return [location.path(place) for place, _ in files]
@@ -52,7 +52,7 @@ def _fetched(location: Location, folder: Path, place: str, file: PartFile) -> st
 
 @cache
 def _folder() -> Path:
-    """Of this process, and gone with it."""
+    """Temporary folder of this process, removed at exit."""
     folder = Path(tempfile.mkdtemp(prefix="mctrace-tables-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -1,0 +1,97 @@
+"""LOD maps as a store holds them, and the provenance of the trajectories that a table names.
+
+Shared by the readers of labels and of pairs.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
+from mctrace.datasets.sql.connection import fetch_rows
+from mctrace.datasets.store.provenance import Mix, Provenance, refuse_mixture
+from mctrace.datasets.store.store import StoreVersion
+from mctrace.errors import InputError
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """Head map of a trajectory; snapshots extend it when needed, since a map's entries are large."""
+
+    provenance: Provenance
+    start: int
+    first_cursor: int
+    levels: npt.NDArray[np.uint8]
+    attention_N: npt.NDArray[np.float32] | None = None
+    """attention of the base model to each entry; None where it was not kept or not requested"""
+
+    @property
+    def tree(self) -> TreeShape:
+        return self.provenance.tree
+
+    def at(self, cursor: int) -> LODMap:
+        return LODMap(self.tree, self.start, self.first_cursor, self.levels).extended(cursor)
+
+
+def read_maps(
+    connection: duckdb.DuckDBPyConnection, table: str, *, with_attention: bool = False
+) -> dict[str, StoredMap]:
+    """Head maps, by trajectory id, of the trajectories that `table` names.
+
+    Leaves out trajectories whose document is missing, as where a damaged one is skipped: they have no
+    embeddings.
+    """
+    rows = fetch_rows(
+        connection,
+        f"""
+        select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor,
+               t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
+               {"a.attention_mass" if with_attention else "null"} as attention_mass
+        from stored_trajectories as t
+        semi join {table} using (trajectory_id)
+        semi join stored_documents using (document_id, model_hash, gist_hash, dtype, block_size, max_level)
+        {"left join stored_attention as a using (trajectory_id)" if with_attention else ""}
+        """,
+    )
+    return {
+        row["trajectory_id"]: StoredMap(
+            Provenance.of(row),
+            row["start"],
+            row["first_cursor"],
+            np.asarray(row["levels"], dtype=np.uint8),
+            None if row["attention_mass"] is None else np.asarray(row["attention_mass"], dtype=np.float32),
+        )
+        for row in rows
+    }
+
+
+def read_provenance(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    version: StoreVersion,
+    where: str,
+    mix: Collection[Mix],
+) -> tuple[Provenance, ...]:
+    """Provenances of the trajectories that `table` names.
+
+    Raises InputError when there is none, and for several that `mix` does not allow.
+    """
+    rows = fetch_rows(
+        connection,
+        f"""
+        select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
+        from stored_trajectories as t
+        semi join {table} using (trajectory_id)
+        order by all
+        """,
+    )
+    place = f"{version.location.uri} at version {version.version}"
+    if not rows and where:
+        raise InputError(f"no label of {place} meets the condition {where!r}")
+    kinds = tuple(Provenance.of(row) for row in rows)
+    refuse_mixture(kinds, mix, place)
+    return kinds
