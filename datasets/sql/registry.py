@@ -77,9 +77,7 @@ def _in_order_of_views(files: Mapping[str, Path]) -> list[str]:
 
 def _public(texts: Iterable[str], kind: str) -> tuple[str, ...]:
     """Relations of a kind that people query, by name."""
-    return tuple(
-        sorted(name for text in texts for name in public_names(text) if name in created(text, kind))
-    )
+    return tuple(sorted(name for text in texts for name in public_names(text) if name in created(text, kind)))
 
 
 def _in_order_of_targets() -> tuple[str, ...]:
