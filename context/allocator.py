@@ -27,20 +27,23 @@ _EULER_GAMMA = 0.5772156649015329
 
 @dataclass(frozen=True)
 class AllocatorConfig:
-    """How the allocator reads scores. Thresholds and temperature are in score units."""
+    """Conversion of scores to edits, in closed loops and for the policy `lensnet`.
+
+    Thresholds and temperature are in score units.
+    """
 
     num_edits: int = 4
-    """most edits a step (n_diff); only the budget may ask for more"""
+    """maximum number of edits per refocus (n_diff); only the budget may ask for more"""
     expand_threshold: float = 0.2
     """score from which a gist is expanded"""
     collapse_threshold: float = 0.2
     """minus the score from which siblings are collapsed"""
     cooldown: int = 2
-    """steps during which an action on a node is not undone"""
+    """refocuses during which an action on a node is not undone"""
     reversal_threshold: float = 0.4
-    """takes the thresholds' place for undoing a recent action after its cooldown (hysteresis)"""
+    """replaces the thresholds for undoing a recent action after its cooldown (hysteresis)"""
     reversal_steps: int = 8
-    """steps for which an action counts as recent"""
+    """refocuses for which an action counts as recent"""
     temperature: float = 0.0
     """spread of the noise put on scores, for exploration; 0: none"""
 

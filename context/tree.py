@@ -20,10 +20,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class TreeShape:
-    """Children per node (K) and the coarsest level; the same for every document of a run."""
+    """Shape of the tree over a document, the same for every document of a run."""
 
     block_size: int = 32
+    """K: tokens per level-1 gist, and children per node"""
     max_level: int = 2
+    """coarsest level"""
 
     def __post_init__(self) -> None:
         if self.block_size < 2:

@@ -29,7 +29,7 @@ from experiments.result_files import RESULTS, interval, write_results
 from mctrace.analysis.closed_loop.documents import held_out_documents
 from mctrace.base_model.causal_lm import load_base_model
 from mctrace.base_model.source import resolve_model
-from mctrace.cli.config import load_config
+from mctrace.cli.configuration import load_config
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.on_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of

@@ -14,17 +14,21 @@ Match = Literal["kl", "nll"]
 
 @dataclass(frozen=True)
 class GistNetSizes:
-    """The network, as far as it is a choice; with `copy_layers` the base model decides the rest."""
+    """Sizes of the network; with `copy_layers` the base model decides those of the layers."""
 
     pooling: Pooling = "cls"
     """mean, query or cls: which outputs the correction to the picks is made from"""
     num_layers: int = 2
+    """number of layers"""
     copy_layers: bool = True
     """start the layers as copies of the base model's first ones, at its width; needs a Llama-like model.
     Otherwise they start at random with the sizes below"""
     width: int = 384
+    """width of the layers"""
     num_heads: int = 6
+    """attention heads"""
     feedforward_width: int = 1024
+    """width of the feed-forward layers"""
     num_picks: int = 4
     """weighted means of the children, each with its gain, whose sum a gist starts from"""
     num_levels: int = 1
@@ -38,7 +42,7 @@ class GistNetSizes:
 
 @dataclass(frozen=True)
 class GistObjectiveConfig:
-    """What is replaced, and what the student is held to."""
+    """Spans replaced by gists, and what the predictions behind them are held to."""
 
     match: Match = "kl"
     """kl: to the frozen model's predictions in full context; nll: to the tokens themselves"""
@@ -90,12 +94,14 @@ class GistObjectiveConfig:
 
 @dataclass(frozen=True)
 class RarityConfig:
-    """The quick start: picks that learn which tokens of a block are the rarest."""
+    """Quick start: picks that learn to find the rarest tokens of a block."""
 
     num_steps: int = 40
-    """0: start from the mean"""
+    """number of steps; 0: start from the mean"""
     blocks_per_step: int = 32
+    """blocks per step"""
     learning_rate: float = 1e-3
+    """learning rate"""
     gain: float = 0.6
     """weight of each pick at the end of it"""
 
@@ -107,7 +113,7 @@ class RarityConfig:
 
 @dataclass(frozen=True)
 class GistOptimiserConfig(OptimiserConfig):
-    """The same optimiser with a GistNet's defaults."""
+    """AdamW with a linear warm-up and a cosine decay, with a GistNet's defaults."""
 
     section = "gist_train.optimiser"
     learning_rate: float = 3e-4
@@ -118,18 +124,24 @@ class GistOptimiserConfig(OptimiserConfig):
 
 @dataclass(frozen=True)
 class GistTrainConfig:
-    """One training run of a GistNet."""
+    """Training of a GistNet for a base model and K (`mctrace gist train`)."""
 
     windows_per_step: int = 1
+    """windows of documents per step"""
     students_per_window: int = 1
     """patterns of gists a window is seen in; all are held to one pass of the window in full"""
     eval_interval: int = 100
     """steps between validations; the last step is always validated"""
     num_validation_windows: int = 16
+    """windows of the validation split that each validation averages over"""
     save_interval: int = 100
+    """steps between checkpoints; the last step is always saved, and the best validation as `best`"""
     keep_last: int = 1
+    """step checkpoints that stay on disk; older ones are deleted"""
     log_interval: int = 10
+    """steps that one line of telemetry averages over"""
     seed: int = 0
+    """seed of the initial weights and of the windows"""
     network: GistNetSizes = field(default_factory=GistNetSizes)
     rarity: RarityConfig = field(default_factory=RarityConfig)
     objective: GistObjectiveConfig = field(default_factory=GistObjectiveConfig)
@@ -145,7 +157,7 @@ class GistTrainConfig:
 
 @dataclass(frozen=True)
 class GistEvaluationConfig:
-    """What a GistNet is judged on."""
+    """Evaluation of a GistNet (`mctrace gist evaluate`)."""
 
     context_tokens: int = 768
     """N, tokens before the horizon; at least two nodes of the level that is judged"""
@@ -156,13 +168,15 @@ class GistEvaluationConfig:
     protected_tail: int = 128
     """most recent tokens that always stand in full, as when labels are collected"""
     windows_per_document: int = 1
+    """windows per document"""
     spans_per_document: int = 4
     """single blocks per window that are replaced alone"""
     tolerance: float = 0.1
     """nats per token a single span may cost to be counted as substitutable"""
     documents_per_corpus: int = 16
-    """most held-out documents of each corpus"""
+    """maximum number of held-out documents of each corpus"""
     seed: int = 0
+    """seed of windows, of spans and of bootstrap intervals"""
 
     def __post_init__(self) -> None:
         for key in ("context_tokens", "windows_per_document", "documents_per_corpus"):

@@ -19,7 +19,7 @@ Wandb = Literal["off", "offline", "online"]
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with a linear warm-up, then a cosine down to nothing at `total_steps`."""
+    """AdamW with a linear warm-up, then a cosine decay to zero at `total_steps`."""
 
     section: ClassVar[str] = "train.optimiser"
     """where in pipeline.toml these values are, as refusals name it"""
@@ -56,7 +56,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run of LensNet."""
+    """Training of a LensNet (`mctrace train`)."""
 
     batch_size: int = 16
     """snapshots per step"""
@@ -69,12 +69,12 @@ class TrainConfig:
     log_interval: int = 50
     """steps that one line of telemetry averages over"""
     seed: int = 0
-    """of the network's initial weights and of dropout"""
+    """seed of the network's initial weights, of the order of the data and of dropout"""
     device: Device = "auto"
-    """`auto` is CUDA where there is one, else the CPU"""
+    """auto, cpu or cuda; auto takes CUDA where there is one"""
     precision: Precision = "auto"
-    """of the network's arithmetic; `auto` is bfloat16 on a CUDA device that has it, else float32. Losses are
-    always float32"""
+    """float32, bfloat16 or auto: bfloat16 on a CUDA device that has it, else float32. Losses are always
+    float32"""
     accumulation: int = 1
     """parts that a step's batch is run in, one after the other, to save memory; the step is the same"""
     patience: int = 0
@@ -82,13 +82,14 @@ class TrainConfig:
     alert_evaluations: int = 3
     """evaluations in a row with a correlation of the wrong sign after which there is an alert"""
     wandb: Wandb = "off"
-    """Weights & Biases beside the files: `offline` needs no account, `online` does"""
+    """off, offline or online: Weights & Biases beside the files; `offline` needs no account"""
     target: str = "value"
-    """name of the target definition (a .sql file of `datasets/sql/targets`) the batches were made with"""
+    """value, priced, literal (as the specification has it), or a .sql file: the target definition, shipped in
+    `datasets/sql/targets`"""
     where: str = ""
-    """SQL condition on the rows of the target to learn from, such as `abs(delta_nll) > stderr`; none: all"""
+    """SQL condition on the rows of the target to learn from, such as "abs(delta_nll) > stderr"; empty: all"""
     pairs_where: str = ""
-    """SQL condition on `preference_pairs`, for the objectives that learn from them; none: all"""
+    """SQL condition on `preference_pairs`, for the objectives that learn from them; empty: all"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -14,12 +14,13 @@ BASELINES = (
 
 @dataclass(frozen=True)
 class ClosedLoopConfig:
-    """A closed loop over held-out documents. The defaults suit two cores."""
+    """Closed loop over held-out documents (`mctrace evaluate --closed-loop`). The defaults suit two cores."""
 
     policies: tuple[str, ...] = (
         "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     )  # fmt: skip
-    """beside the checkpoints that are given; recency is always there, as what others are compared with"""
+    """policies beside the given checkpoints; recency is always among them, since others are compared with it;
+    literal_hindsight is another one"""
     w_max: int = 384
     """positions that the working context never exceeds, the K tokens until the next refocus included"""
     window: int = 3584
@@ -35,8 +36,10 @@ class ClosedLoopConfig:
     skip: int = 0
     """held-out documents left out before those: fresh ones confirm settings chosen on the first"""
     rebalance: bool = False
-    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter"""
+    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter; not under the
+    target `value`"""
     seed: int = 0
+    """seed of random policies, of noise on scores and of bootstrap intervals"""
 
     def __post_init__(self) -> None:
         for policy in self.policies:

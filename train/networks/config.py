@@ -14,25 +14,27 @@ Head = Literal["mlp", "linear"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which LensNet, and how large. `linear` has no sizes: it reads `name` only."""
+    """Kind and sizes of a LensNet (docs/specification/networks.md#dual-cross-attention).
+
+    `linear` has no sizes: it reads `name` only.
+    """
 
     name: NetworkName = "dual_cross_attention"
-    """`dual_cross_attention`, `transformer` or `linear`
-    (docs/specification/networks.md#dual-cross-attention), the honest baseline"""
+    """dual_cross_attention, transformer, or linear, the baseline without layers"""
     d_lens: int = 512
     """width LensNet works at, after the down-projection; a multiple of `num_heads`"""
     num_heads: int = 8
     """attention heads"""
     num_stacks: int = 2
-    """rounds of "tail gists read the context, entries read the gists"; `dual_cross_attention` only"""
+    """rounds of "tail gists read the context, entries read the gists"; of dual_cross_attention"""
     match_tail: bool = True
-    """let its head see how alike each entry and the tail gists are; `dual_cross_attention` only"""
+    """let the head see how alike each entry and the tail gists are; of dual_cross_attention"""
     num_layers: int = 2
-    """layers of the `transformer`; the specification has 2, 4 or 8"""
+    """layers of the transformer; the specification has 2, 4 or 8"""
     head: Head = "mlp"
-    """what scores an entry at the end of the `transformer`"""
+    """mlp or linear: the transformer's last layer, which scores an entry"""
     score_limit: float = 1.0
-    """the `transformer`'s scores stay within ± this by a tanh; 1 is the specification's"""
+    """the transformer's scores stay within ± this by a tanh; 1 is the specification's"""
     dropout: float = 0.1
     """dropped share of attention weights and head activations while training, in [0, 1)"""
 

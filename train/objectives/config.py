@@ -41,7 +41,7 @@ class PreferenceConfig:
     budget_smooth_beta: float = 0.9
     """decay of that running net mass"""
     max_pairs: int = 8
-    """most pairs per group of variants"""
+    """maximum number of pairs per group of variants"""
     hard_negative_share: float = 1.0
     """share of the pairs without the group's best variant that stay, those of the largest differences"""
 
@@ -65,32 +65,36 @@ class ObjectiveConfig:
     """Weights of L_reg + rank_weight·L_rank + budget_weight·L_budget + L_illegal, and what else to learn."""
 
     name: ObjectiveName = "counterfactual"
-    """`counterfactual` learns from labels, `preference` from pairs of variants, `mixed` from both"""
+    """counterfactual learns from labels, preference from pairs of variants, mixed from both (not with the
+    target `value`)"""
     rank_weight: float = 0.5
     """weight of the pairwise ranking term"""
     rank_margin: float = 0.1
     """score units by which two targets must differ for their order to be taught"""
     rank_pairs: RankPairs = "auto"
-    """`exact` compares all pairs of a snapshot, `sampled` each action with `rank_partners` others;
-    `auto` samples only where a snapshot has more than 1,024 actions"""
+    """exact compares all pairs of a snapshot, sampled each action with `rank_partners` others; auto samples
+    only where a snapshot has more than 1,024 actions"""
     rank_partners: int = 64
     """actions that each is compared with when pairs are sampled, drawn anew every step"""
     budget_weight: float = 0.1
-    """weight of the zero-sum budget term"""
+    """weight of the zero-sum budget term, which like illegality is about signs: zero under the target `value`
+    """
     budget: Budget = "positions"
-    """`specification` takes its factors 8 and 64 for the tree's real ones and mixes tokens with positions"""
+    """positions, or specification, which takes its factors 8 and 64 for the tree's real ones and mixes tokens
+    with positions"""
     illegal_expand: float = 0.3
     """alpha: weight of positive scores on tokens, which cannot expand"""
     illegal_collapse: float = 0.3
     """beta: weight of negative scores on `max_level` gists, which cannot collapse"""
     illegality: Illegality = "mean"
-    """`sum` is the specification's; `mean` averages over the entries of the level concerned. A context has
+    """mean averages over the entries of the level concerned; sum is the specification's. A context has
     hundreds or thousands of tokens, so the sum grows with its length: on the demo's labels gradients are at
     first up to nine times as large (norm 577 against 65), and clipping takes that from the other terms"""
     units: Units = "actions"
-    """`actions` counts a collapse once; `entries` is the specification's, each of its K entries counts"""
+    """actions counts a collapse once; entries is the specification's, in which each of its K entries counts
+    """
     label_weights: LabelWeights = "equal"
-    """`inverse_variance` lets a label count the less, the larger its standard error"""
+    """equal, or inverse_variance, by the labels' standard errors"""
     variance_floor: float = 1.0
     """score units of standard error at which a label counts half as much as one without any"""
     weigh_by_inclusion: bool = False
