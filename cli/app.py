@@ -1,7 +1,7 @@
-"""`mctrace`, the console script: its commands, which the `*_app` modules define, and how mistakes end.
+"""`mctrace`, the console script: the list of its commands, and one-line endings for people's mistakes.
 
-Commands are thin; the work is in the `*_command` modules beside this file, imported when their command runs,
-so that asking the store a question does not load a deep-learning stack.
+Each command imports what it needs when it runs, so that asking the store a question does not load a
+deep-learning stack.
 """
 
 import errno
@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from types import FrameType
 from typing import Annotated
@@ -17,10 +18,21 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
-from mctrace.cli.ask_app import ask_app
-from mctrace.cli.collect_app import collect_app
-from mctrace.cli.gist_app import gist_app
-from mctrace.cli.learn_app import learn_app
+from mctrace.cli.commands.collect import collect
+from mctrace.cli.commands.compact import compact
+from mctrace.cli.commands.derive import derive
+from mctrace.cli.commands.evaluate import evaluate
+from mctrace.cli.commands.export import export
+from mctrace.cli.commands.gist_evaluate import gist_evaluate
+from mctrace.cli.commands.gist_train import gist_train
+from mctrace.cli.commands.init import init
+from mctrace.cli.commands.log import log
+from mctrace.cli.commands.plan import plan
+from mctrace.cli.commands.report import report
+from mctrace.cli.commands.show import show
+from mctrace.cli.commands.sql import sql
+from mctrace.cli.commands.train import train
+from mctrace.cli.commands.verify import verify
 from mctrace.context.shortage import shortage
 from mctrace.errors import MctraceError
 
@@ -30,9 +42,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (collect_app, ask_app, learn_app):
-    app.add_typer(commands)  # without a name: theirs are commands of mctrace itself
-app.add_typer(gist_app, name="gist")
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    init, plan, collect, log, compact, verify, sql, derive, export, report, show, train, evaluate,
+)  # fmt: skip
+"""in the order of `mctrace --help`"""
+for command in _COMMANDS:
+    app.command()(command)
+
+gist = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train and judge GistNets.")
+gist.command("train")(gist_train)
+gist.command("evaluate")(gist_evaluate)
+app.add_typer(gist, name="gist")
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,7 +71,7 @@ def about(
 
 
 def main() -> None:
-    """Runs one command; a person's mistake ends in one line on standard error and a non-zero exit."""
+    """Run one command; a person's mistake ends in one line on standard error and a non-zero exit."""
     _quiet_libraries()
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -62,9 +82,10 @@ def main() -> None:
         _complain(str(error))
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
+        ran_out = shortage(error)
+        if ran_out is None and error.errno not in _OF_THE_MACHINE:
             raise
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _complain(ran_out or (f"{error.filename}: {error.strerror}" if error.filename else str(error)))
         sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("ray", "transformers", "datasketch", "huggingface_hub"):
@@ -78,11 +99,8 @@ def main() -> None:
         sys.exit(1)
 
 
-_OF_THE_MACHINE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
-    errno.EMFILE, errno.ENFILE, errno.EIO,
-}  # fmt: skip
-"""What no command can know beforehand: a full disk, a quota, a mode, a path that is too long."""
+_OF_THE_MACHINE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENFILE, errno.EIO}
+"""Errors of the machine that no command can foresee, besides shortages: permissions, path too long."""
 
 
 def _refuse_arguments(error: TyperException) -> int:
@@ -96,7 +114,7 @@ def _refuse_arguments(error: TyperException) -> int:
 
 
 def _complain(message: str) -> None:
-    """One line, whatever names and other people's messages are in it."""
+    """Print one line, whatever names and libraries' messages are in it."""
     line = " ".join(message.split()).removesuffix(" ^")
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     errors = Console(stderr=True, soft_wrap=True)

@@ -16,13 +16,13 @@ class ModelConfig:
     name: str = "smollm2-135m"
     """alias, local folder or hub id of any Hugging Face causal LM"""
     revision: str | None = None
-    """hub revision; a commit hash makes a run repeatable"""
+    """hub revision, e.g. main; a commit hash makes a run repeatable"""
     dtype: str = "float32"
     """float32, bfloat16 or float16; bfloat16 shifts single labels by about 0.01 nats"""
     device: str = "auto"
-    """auto takes CUDA where there is one"""
+    """auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"""
     device_map: str | None = None
-    """spread one model over several devices, e.g. auto; overrides `device`"""
+    """spreads one model over several devices, e.g. auto; overrides `device`"""
 
     def __post_init__(self) -> None:
         check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
@@ -30,21 +30,22 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class GistConfig:
-    """What stands for K children."""
+    """The gist of K children."""
 
     source: str = "mean"
-    """mean, a folder with config.json and model.safetensors, or an entry point package.module:attribute"""
+    """mean, the shipped smollm2-135m-k32, a GistNet folder (config.json and model.safetensors), or an entry
+    point package.module:attribute"""
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Which documents are measured, and how they are split."""
+    """Documents to measure, and their splits."""
 
     paths: tuple[str, ...] = ()
-    """files and folders of .txt, .md, .py or .jsonl; stdlib is Python's own standard library,
-    pydoc-topics its reference prose; recall: before any of them plants facts in its texts"""
+    """files and folders of .txt, .md, .py or .jsonl; stdlib is Python's own standard library, pydoc-topics
+    its reference prose; recall: before any of them plants facts in its texts, as in recall:stdlib"""
     limit: int | None = None
-    """most documents to take; every split gets at least one"""
+    """maximum number of documents, e.g. 1000; every split gets at least one"""
     min_tokens: int = 1024
     """shorter documents are skipped and counted"""
     max_tokens: int = 65536
@@ -52,11 +53,13 @@ class CorpusConfig:
     seed: int = 0
     """chooses which documents come first when there is a limit"""
     validation_fraction: float = 0.15
+    """share of the documents in the validation split"""
     test_fraction: float = 0.15
+    """share of the documents in the test split"""
     near_duplicate_threshold: float = 0.7
     """Jaccard similarity of token 8-grams from which two documents share a split"""
     strict: bool = False
-    """stop at a file or line that cannot be read as text; otherwise it is counted and left out"""
+    """stop at a file or line that is not readable as text; otherwise it is counted and skipped"""
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -70,7 +73,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Which trajectories are planned and what is measured on each."""
+    """Trajectories to plan, and what is measured on each."""
 
     policies: tuple[str, ...] = ("recency", "random")
     """how LOD maps are made: recency, random, lod0, lensnet"""
@@ -83,8 +86,8 @@ class CollectConfig:
     cursor_stride: int = 32
     """tokens between two cursors of a trajectory"""
     last_tokens: int | None = None
-    """cursors lie among so many of a document's last tokens, for corpora whose questions stand at the end;
-    none: anywhere"""
+    """cursors lie among this many last tokens of a document, e.g. 1024, for corpora whose questions stand at
+    the end; unset: anywhere"""
     window: int = 4096
     """tokens a context reaches back from its first cursor"""
     lod0_window: int = 1024
@@ -94,13 +97,15 @@ class CollectConfig:
     train_wc_length: int = 512
     """positions to which `random` compresses its level-0 window, and that `lensnet` keeps to"""
     lensnet_checkpoint: str = ""
-    """checkpoint folder of the policy `lensnet`: labels are measured where it leads"""
+    """checkpoint folder of the policy `lensnet`, e.g. runs/lensnet/best: labels are measured where it leads
+    """
     lensnet_refocuses: int = 8
     """times `lensnet` refocuses, once every K tokens, before labels are measured"""
     lensnet_temperature: float = 0.5
     """noise on its scores, in score units, so that maps near its own are seen too"""
     lensnet_rebalance: bool = False
-    """scale the heavier of its expansion and collapse mass down to the lighter"""
+    """scale the heavier of its expansion and collapse mass down to the lighter; not under the target `value`
+    """
     random_variant_iterations: int = 3
     """rounds of random edits a `random` map goes through; the first only collapses"""
     num_random_variants: int = 0
@@ -108,11 +113,12 @@ class CollectConfig:
     protected_tail: int = 128
     """most recent tokens that never collapse"""
     max_actions: int | None = None
-    """most actions measured per trajectory, sampled evenly over action and node_level; none: all"""
+    """maximum number of actions measured per trajectory, e.g. 64, sampled evenly over action and node_level;
+    unset: all"""
     action_sampling: Literal["even", "overlap"] = "even"
     """overlap: half of each sample goes to spans that share rare words with the text about to be read"""
     estimator: Literal["exact", "windowed"] = "exact"
-    """windowed recomputes only `estimator_window` entries after an edit, and the horizon"""
+    """exact, or windowed: cheaper, calibrated before and audited during a run"""
     estimator_window: int = 128
     """r, entries after an edit that the windowed estimator recomputes"""
     min_audit_spearman: float = 0.9
@@ -120,7 +126,7 @@ class CollectConfig:
     audit_fraction: float = 0.05
     """share of a windowed run's actions that are measured exactly as well"""
     drop_controls: bool = False
-    """measure every action's span left out altogether, too: what the text is worth without any gist"""
+    """also measure every action's span left out altogether: the value of the text without any gist"""
     joint_edits: int = 0
     """sets of actions per trajectory that are measured together, to study additivity"""
     joint_size: int = 2
@@ -130,6 +136,7 @@ class CollectConfig:
     batch_tokens: int | Literal["auto"] = "auto"
     """entries that run at once; auto: what fits, halved when memory runs out"""
     seed: int = 0
+    """seed of maps, cursors and samples"""
 
     def __post_init__(self) -> None:
         if not self.policies:
@@ -174,6 +181,7 @@ class RayConfig:
     address: str = "local"
     """local starts Ray on this machine, auto finds a running cluster, or HOST:PORT"""
     actors: int = 1
+    """number of actors, one model each"""
     num_cpus: float = 1
     """CPUs per actor; its torch uses as many threads"""
     num_gpus: float = 0

@@ -27,22 +27,25 @@ _EULER_GAMMA = 0.5772156649015329
 
 @dataclass(frozen=True)
 class AllocatorConfig:
-    """Settings of the focus allocator. Thresholds and temperature are in score units."""
+    """Conversion of scores to edits, in closed loops and for the policy `lensnet`.
+
+    Thresholds and temperature are in score units.
+    """
 
     section: ClassVar[str] = "allocator"
 
     num_edits: NonNegativeInt = 4
-    """maximum number of edits per step (n_diff); only the budget may require more"""
+    """maximum number of edits per refocus (n_diff); only the budget may require more"""
     expand_threshold: NonNegativeFloat = 0.2
     """lowest score at which a gist is expanded"""
     collapse_threshold: NonNegativeFloat = 0.2
     """minus the highest score at which siblings are collapsed"""
     cooldown: NonNegativeInt = 2
-    """steps during which an action on a node is not undone"""
+    """refocuses during which an action on a node is not undone"""
     reversal_threshold: NonNegativeFloat = 0.4
     """threshold for undoing a recent action after its cooldown (hysteresis); at least the other two"""
     reversal_steps: NonNegativeInt = 8
-    """steps for which an action counts as recent"""
+    """refocuses for which an action counts as recent"""
     temperature: NonNegativeFloat = 0.0
     """scale of the Gumbel noise added to scores, for exploration; 0: none"""
 

@@ -23,14 +23,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class TreeShape:
-    """Children per node (K) and the coarsest level; the same for every document of a run."""
+    """Shape of the tree over a document, the same for every document of a run."""
 
     section: ClassVar[str] = "tree"
 
     block_size: Annotated[int, Ge(2)] = 32
-    """K, children per node"""
+    """K: tokens per level-1 gist, and children per node"""
     max_level: Annotated[int, Ge(1), Le(4)] = 2
-    """the coarsest level"""
+    """coarsest level"""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -27,7 +27,7 @@ from experiments.edit_choices import half_collapsed, summarise_halves, summarise
 from experiments.exhaustive_allocator import compare_greedy
 from experiments.result_files import RESULTS, interval, write_results
 from mctrace.analysis.closed_loop.documents import held_out_documents
-from mctrace.cli.config import load_config
+from mctrace.cli.configuration import load_config
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.run_plan import provenance_of

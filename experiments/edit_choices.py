@@ -25,7 +25,7 @@ from mctrace.analysis.closed_loop.oracles import Hindsight
 from mctrace.analysis.closed_loop.policies import Observation
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
-from mctrace.cli.config import PipelineConfig
+from mctrace.cli.configuration import PipelineConfig
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.planning.edits import action_edit, joint_edit
 from mctrace.collect.planning.map_policies import recency_map_within

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from rich.console import Console
 
 from experiments.result_files import RESULTS, interval, write_results
-from mctrace.cli.config import PipelineConfig, StoreConfig
-from mctrace.cli.evaluate_command import evaluate_checkpoints
-from mctrace.cli.train_command import train_run
+from mctrace.cli.configuration import PipelineConfig, StoreConfig
+from mctrace.datasets.store.store import open_store
 from mctrace.errors import InputError
+from mctrace.progress import Silent
+from mctrace.train.checkpoint_evaluation import evaluate_checkpoints
 from mctrace.train.config import TrainConfig, small_preset
+from mctrace.train.loop.training_run import TrainingRun, find_stopped_run
 from mctrace.train.networks.config import NetworkName
 from mctrace.train.objectives.config import ObjectiveConfig, ObjectiveName
-from mctrace.train.run_files import EVALUATION_FILE
+from mctrace.train.run_files import claim_run_folder
 
 RESULT = RESULTS / "train-compare.json"
 METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
@@ -94,10 +95,15 @@ def train_one(store: str, out: Path, one: Combination) -> str | None:
     if _stopped:
         raise KeyboardInterrupt
     torch.set_num_threads(1)
-    config = PipelineConfig(store=StoreConfig(store), train=one.train)
-    folder, quiet = out / one.target / one.run_name, Console(quiet=True)
+    folder = out / one.target / one.run_name
     try:
-        result = train_run(config, None, folder, overwrite=False, resume=True, console=quiet)
+        stopped = find_stopped_run(folder)
+        version = open_store(store).at(stopped.info.dataset_version if stopped else None)
+        run = TrainingRun.of(one.train, version, store, folder, stopped=stopped)
+        if stopped is None:
+            config = PipelineConfig(store=StoreConfig(store), train=one.train)
+            claim_run_folder(folder, config.to_json(), overwrite=True)
+        result = run.train(Silent(), notify=_ignore, alert=_ignore)
     except InputError as error:
         return str(error)
     if result.ending == "stopped":
@@ -106,12 +112,16 @@ def train_one(store: str, out: Path, one: Combination) -> str | None:
     return None
 
 
+def _ignore(message: str) -> None:
+    """Messages of parallel runs would interleave."""
+
+
 def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequence[str]) -> dict[str, Any]:
     """Train and evaluate every kind but those in `skip`, `jobs` runs at once with one thread each.
 
     Finished runs in `out` are not trained again.
     """
-    quiet, started = Console(quiet=True), time.perf_counter()
+    started = time.perf_counter()
     kinds: dict[str, list[str]] = {}
     folders: dict[str, list[Path]] = {target: [] for target in TARGETS}
     left_out = dict.fromkeys(skip, "not asked for (--skip)")
@@ -129,9 +139,9 @@ def compare(store: str, out: Path, seeds: int, split: str, jobs: int, skip: Sequ
     for target, checkpoints in folders.items():
         if not checkpoints:
             continue
-        config = PipelineConfig(store=StoreConfig(store), train=replace(small_preset(), target=target))
-        evaluate_checkpoints(config, checkpoints, None, split, False, quiet)
-        judged[target] = summary(json.loads((checkpoints[0].parent / EVALUATION_FILE).read_text()))
+        train = replace(small_preset(), target=target)
+        evaluation = evaluate_checkpoints(train, open_store(store).at(), store, checkpoints, split)
+        judged[target] = summary(evaluation.answer)
     return {
         "store": store, "split": split, "seeds": seeds, "kinds": kinds, "left_out": left_out,
         "judged": judged, "seconds": time.perf_counter() - started,

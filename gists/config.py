@@ -23,19 +23,23 @@ Match = Literal["kl", "nll"]
 
 @dataclass(frozen=True)
 class GistNetSizes:
-    """Sizes of the network; with `copy_layers` some are the base model's."""
+    """Sizes of the network; with `copy_layers` the base model decides those of the layers."""
 
     section: ClassVar[str] = "gist_train.network"
 
     pooling: Pooling = "cls"
     """mean, query or cls: the outputs from which the correction to the picks is computed"""
     num_layers: PositiveInt = 2
+    """number of layers"""
     copy_layers: bool = True
     """initialise the layers as copies of the base model's first ones, at its width; needs a Llama-like model.
     Otherwise they are initialised at random with the sizes below"""
     width: PositiveInt = 384
+    """width of the layers"""
     num_heads: PositiveInt = 6
+    """attention heads"""
     feedforward_width: PositiveInt = 1024
+    """width of the feed-forward layers"""
     num_picks: PositiveInt = 4
     """number of weighted means of the children, each with its gain, that are summed in a gist"""
     num_levels: PositiveInt = 1
@@ -98,9 +102,11 @@ class RarityConfig:
     section: ClassVar[str] = "gist_train.rarity"
 
     num_steps: NonNegativeInt = 40
-    """0: no pretraining, start from the mean"""
+    """number of pretraining steps; 0: start from the mean"""
     blocks_per_step: PositiveInt = 32
+    """blocks per step"""
     learning_rate: PositiveFloat = 1e-3
+    """learning rate"""
     gain: float = 0.6
     """weight of each pick after pretraining"""
 
@@ -110,7 +116,7 @@ class RarityConfig:
 
 @dataclass(frozen=True)
 class GistOptimiserConfig(OptimiserConfig):
-    """`OptimiserConfig` with a GistNet's defaults."""
+    """AdamW with a linear warm-up and a cosine decay, with a GistNet's defaults."""
 
     section: ClassVar[str] = "gist_train.optimiser"
 
@@ -122,20 +128,26 @@ class GistOptimiserConfig(OptimiserConfig):
 
 @dataclass(frozen=True)
 class GistTrainConfig:
-    """One training run of a GistNet."""
+    """Training of a GistNet for a base model and K (`mctrace gist train`)."""
 
     section: ClassVar[str] = "gist_train"
 
     windows_per_step: PositiveInt = 1
+    """windows of documents per step"""
     students_per_window: PositiveInt = 1
     """sets of replaced spans per window; all share one teacher pass over the full window"""
     eval_interval: PositiveInt = 100
     """steps between validations; the last step is always validated"""
     num_validation_windows: PositiveInt = 16
+    """windows of the validation split that each validation averages over"""
     save_interval: PositiveInt = 100
+    """steps between checkpoints; the last step is always saved, and the best validation as `best`"""
     keep_last: PositiveInt = 1
+    """step checkpoints that stay on disk; older ones are deleted"""
     log_interval: PositiveInt = 10
+    """steps that one line of telemetry averages over"""
     seed: NonNegativeInt = 0
+    """seed of the initial weights and of the windows"""
     network: GistNetSizes = field(default_factory=GistNetSizes)
     rarity: RarityConfig = field(default_factory=RarityConfig)
     objective: GistObjectiveConfig = field(default_factory=GistObjectiveConfig)
@@ -147,7 +159,7 @@ class GistTrainConfig:
 
 @dataclass(frozen=True)
 class GistEvaluationConfig:
-    """Evaluation of a GistNet on held-out documents."""
+    """Evaluation of a GistNet (`mctrace gist evaluate`)."""
 
     section: ClassVar[str] = "gist_evaluate"
 
@@ -160,6 +172,7 @@ class GistEvaluationConfig:
     protected_tail: NonNegativeInt = 128
     """most recent tokens that are never replaced, as when labels are collected"""
     windows_per_document: PositiveInt = 1
+    """windows per document"""
     spans_per_document: NonNegativeInt = 4
     """blocks per window that are replaced one at a time"""
     tolerance: NonNegativeFloat = 0.1
@@ -167,6 +180,7 @@ class GistEvaluationConfig:
     documents_per_corpus: PositiveInt = 16
     """maximum number of held-out documents of each corpus"""
     seed: NonNegativeInt = 0
+    """seed of windows, of spans and of bootstrap intervals"""
 
     def __post_init__(self) -> None:
         check_ranges(self)

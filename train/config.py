@@ -27,7 +27,7 @@ Wandb = Literal["off", "offline", "online"]
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with a linear warm-up, then a cosine to 0 at `total_steps`."""
+    """AdamW with a linear warm-up, then a cosine decay to zero at `total_steps`."""
 
     section: ClassVar[str] = "train.optimiser"
 
@@ -57,7 +57,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run of LensNet."""
+    """Training of a LensNet (`mctrace train`)."""
 
     section: ClassVar[str] = "train"
 
@@ -72,12 +72,12 @@ class TrainConfig:
     log_interval: PositiveInt = 50
     """steps averaged in one telemetry line"""
     seed: NonNegativeInt = 0
-    """seed of initial weights, order of the data and dropout"""
+    """seed of the network's initial weights, of the order of the data and of dropout"""
     device: Device = "auto"
-    """`auto` is CUDA if available, else the CPU"""
+    """auto, cpu or cuda; auto takes CUDA where there is one"""
     precision: Precision = "auto"
-    """precision of the network's arithmetic; `auto` is bfloat16 on CUDA if supported, else float32.
-    Losses are always float32"""
+    """float32, bfloat16 or auto: bfloat16 on a CUDA device that has it, else float32. Losses are always
+    float32"""
     accumulation: PositiveInt = 1
     """parts into which a step's batch is divided to save memory; the step stays the same"""
     patience: NonNegativeInt = 0
@@ -85,13 +85,14 @@ class TrainConfig:
     alert_evaluations: PositiveInt = 3
     """validations in a row with a correlation of the wrong sign before an alert"""
     wandb: Wandb = "off"
-    """Weights & Biases, beside the files: `offline` needs no account, `online` does"""
+    """off, offline or online: Weights & Biases beside the files; `offline` needs no account"""
     target: Annotated[str, MinLen(1)] = "value"
-    """name of the target definition: a .sql file of `datasets/sql/targets`"""
+    """value, priced, literal (as the specification has it), or a .sql file: the target definition, shipped in
+    `datasets/sql/targets`"""
     where: str = ""
-    """SQL condition that selects rows of the target, such as `abs(delta_nll) > stderr`; empty: all"""
+    """SQL condition on the rows of the target to learn from, such as "abs(delta_nll) > stderr"; empty: all"""
     pairs_where: str = ""
-    """SQL condition that selects rows of `preference_pairs`; empty: all"""
+    """SQL condition on `preference_pairs`, for the objectives that learn from them; empty: all"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -1,5 +1,12 @@
-"""Names of the files in a run folder, shared by whoever writes and whoever reads them."""
+"""Names of the files in a run folder, shared by their writers and readers, and the claim of a new folder."""
 
+import shutil
+from pathlib import Path
+
+from mctrace.errors import InputError
+
+CONFIG_FILE = "config.json"
+"""resolved configuration that the run was started with"""
 METRICS_FILE = "metrics.jsonl"
 """one JSON object a line: a step's numbers on one split"""
 TENSORBOARD_FOLDER = "tensorboard"
@@ -9,3 +16,19 @@ CLOSED_LOOP_FILE = "closed_loop.json"
 """summary of a closed loop by group and policy"""
 CLOSED_LOOP_ROWS_FILE = "closed_loop.jsonl"
 """one line for each document and policy that is done, which a second run takes over"""
+
+
+def claim_run_folder(out: Path, resolved_config: str, *, overwrite: bool) -> None:
+    """Make the run folder `out` and keep the configuration (JSON) in it.
+
+    Raises InputError when the folder holds an earlier run and `overwrite` is not given, or cannot be made.
+    """
+    if (out / METRICS_FILE).exists():
+        if not overwrite:
+            raise InputError(f"{out} holds an earlier run: choose another --out, or --overwrite it")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG_FILE).write_text(resolved_config + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the run folder {out} cannot be made: {error.strerror}") from error

@@ -16,14 +16,15 @@ BASELINES: tuple[str, ...] = get_args(Baseline)
 
 @dataclass(frozen=True)
 class ClosedLoopConfig:
-    """A closed loop over held-out documents. The defaults suit two cores."""
+    """Closed loop over held-out documents (`mctrace evaluate --closed-loop`). The defaults suit two cores."""
 
     section: ClassVar[str] = "closed_loop"
 
     policies: tuple[Baseline, ...] = (
         "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     )  # fmt: skip
-    """beside the checkpoints that are given; recency is always there, as what others are compared with"""
+    """policies beside the given checkpoints; recency is always among them, since others are compared with it;
+    literal_hindsight is another one"""
     w_max: PositiveInt = 384
     """positions that the working context never exceeds, the K tokens until the next refocus included"""
     window: PositiveInt = 3584
@@ -39,8 +40,10 @@ class ClosedLoopConfig:
     skip: NonNegativeInt = 0
     """held-out documents left out before those: fresh ones confirm settings chosen on the first"""
     rebalance: bool = False
-    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter"""
+    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter; not under the
+    target `value`"""
     seed: int = 0
+    """seed of random policies, of noise on scores and of bootstrap intervals"""
 
     def __post_init__(self) -> None:
         check_ranges(self)

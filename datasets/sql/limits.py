@@ -14,16 +14,16 @@ from mctrace.errors import ConfigError, InputError
 
 @dataclass(frozen=True)
 class SqlLimits:
-    """Limits of one connection; the defaults for memory and disk are DuckDB's own."""
+    """Limits of one SQL connection; the defaults for memory and disk are DuckDB's own."""
 
     memory: str = ""
-    """most memory, like 4GB; empty: four fifths of the machine's"""
+    """maximum memory of one query, e.g. 4GB; empty: four fifths of the machine's"""
     spill: str = ""
-    """most disk for what does not fit into memory, like 20GB; empty: nine tenths of what is free"""
+    """maximum disk space for what does not fit into memory, e.g. 20GB; empty: nine tenths of what is free"""
     spill_folder: str = ""
-    """folder in which a scratch folder for that is made, and removed afterwards; empty: the system's"""
+    """folder for a scratch folder of spilled data, e.g. /scratch; empty: the system's"""
     timeout_seconds: float = 60.0
-    """most seconds for one query of `mctrace sql` in a script or pipe; 0: any"""
+    """time limit of one `mctrace sql` query in a script or pipe; 0: none (--timeout)"""
 
     def __post_init__(self) -> None:
         for name in ("memory", "spill"):

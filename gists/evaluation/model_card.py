@@ -12,9 +12,9 @@ from typing import Any
 from mctrace.errors import ModelError
 from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, LossRow
 from mctrace.gists.network.transformer_gistnet import WEIGHTS
+from mctrace.gists.training.gistnet_run import TRAINING
 from mctrace.train.evaluation.statistics import Interval
 
-TRAINING = "training.json"
 EVALUATION = "evaluation.json"
 CARD = "MODEL_CARD.md"
 NOTES = "notes.md"

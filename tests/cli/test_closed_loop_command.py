@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mctrace.base_model.model_source import resolve_model
-from mctrace.cli.config import load_config
+from mctrace.cli.configuration import load_config
 from mctrace.collect.planning.run_plan import provenance_of
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.sql.connection import connect, fetch_rows

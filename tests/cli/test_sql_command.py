@@ -20,7 +20,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
 
-from mctrace.cli.shell import _Completer, _is_finished, run_shell
+from mctrace.cli.sql_shell import _Completer, _is_finished, run_shell
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.store import Store
 from tests.datasets.synthetic import synthetic_store

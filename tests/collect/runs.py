@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mctrace.base_model.model_source import ModelSource, resolve_model
-from mctrace.cli.config import PipelineConfig, load_config
+from mctrace.cli.configuration import PipelineConfig, load_config
 from mctrace.collect.config import GistConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import read_documents

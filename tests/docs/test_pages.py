@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from mctrace.cli.app import app
-from mctrace.cli.config import known_keys
+from mctrace.cli.configuration import known_keys
 from tests.docs.pages import PAGES, ROOT, commands_of, name_of
 
 FOLDERS = (

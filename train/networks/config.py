@@ -14,27 +14,29 @@ Head = Literal["mlp", "linear"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which LensNet, and its sizes. `linear` has no sizes: it uses `name` only."""
+    """Kind and sizes of a LensNet (docs/specification/networks.md#dual-cross-attention).
+
+    `linear` has no sizes: it reads `name` only.
+    """
 
     section: ClassVar[str] = "train.network"
 
     name: NetworkName = "dual_cross_attention"
-    """`dual_cross_attention`, `transformer` (docs/specification/networks.md#dual-cross-attention), or the
-    baseline `linear`"""
+    """dual_cross_attention, transformer, or linear, the baseline without layers"""
     d_lens: PositiveInt = 512
     """inner width, after the down-projection; a multiple of `num_heads`"""
     num_heads: PositiveInt = 8
     """attention heads"""
     num_stacks: PositiveInt = 2
-    """rounds of cross-attention (gists to context, then entries to gists); `dual_cross_attention` only"""
+    """rounds of "tail gists read the context, entries read the gists"; of dual_cross_attention"""
     match_tail: bool = True
-    """give the head the similarity of entries and tail gists; `dual_cross_attention` only"""
+    """let the head see how alike each entry and the tail gists are; of dual_cross_attention"""
     num_layers: PositiveInt = 2
-    """layers of the `transformer`; the specification has 2, 4 or 8"""
+    """layers of the transformer; the specification has 2, 4 or 8"""
     head: Head = "mlp"
-    """scoring head of the `transformer`"""
+    """mlp or linear: the transformer's last layer, which scores an entry"""
     score_limit: PositiveFloat = 1.0
-    """scores of the `transformer` are limited to ± this by a tanh; 1 is the specification's"""
+    """the transformer's scores stay within ± this by a tanh; 1 is the specification's"""
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     """dropout rate of attention weights and head activations in training"""
 

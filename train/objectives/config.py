@@ -59,34 +59,36 @@ class ObjectiveConfig:
     section: ClassVar[str] = "train.objective"
 
     name: ObjectiveName = "counterfactual"
-    """`counterfactual` learns from labels, `preference` from pairs of variants, `mixed` from both"""
+    """counterfactual learns from labels, preference from pairs of variants, mixed from both (not with the
+    target `value`)"""
     rank_weight: NonNegativeFloat = 0.5
     """weight of the pairwise ranking term"""
     rank_margin: NonNegativeFloat = 0.1
     """score units by which two targets must differ to form a pair"""
     rank_pairs: RankPairs = "auto"
-    """`exact` compares all pairs of a snapshot, `sampled` each action with `rank_partners` others;
-    `auto` samples only where a snapshot has more than 1,024 actions"""
+    """exact compares all pairs of a snapshot, sampled each action with `rank_partners` others; auto samples
+    only where a snapshot has more than 1,024 actions"""
     rank_partners: PositiveInt = 64
     """partners per action when pairs are sampled, drawn anew at every step"""
     budget_weight: NonNegativeFloat = 0.1
-    """weight of the zero-sum budget term"""
+    """weight of the zero-sum budget term, which like illegality is about signs: zero under the target `value`
+    """
     budget: Budget = "positions"
-    """`positions` uses the real tree's costs; `specification` its factors 8 and 64, which mix tokens with
-    positions"""
+    """positions, or specification, which takes its factors 8 and 64 for the tree's real ones and mixes tokens
+    with positions"""
     illegal_expand: NonNegativeFloat = 0.3
     """alpha: weight of positive scores on tokens, which cannot expand"""
     illegal_collapse: NonNegativeFloat = 0.3
     """beta: weight of negative scores on `max_level` gists, which cannot collapse"""
     illegality: Illegality = "mean"
-    """`sum` is the specification's; `mean` averages over the entries of the level. The sum grows with the
-    length of the context: on the demo's labels initial gradients are up to nine times larger (norm 577
-    against 65),
-    and clipping then shrinks the other terms"""
+    """mean averages over the entries of the level concerned; sum is the specification's. A context has
+    hundreds or thousands of tokens, so the sum grows with its length: on the demo's labels gradients are at
+    first up to nine times as large (norm 577 against 65), and clipping takes that from the other terms"""
     units: Units = "actions"
-    """`actions` counts a collapse once; `entries` (the specification's) counts each of its K entries"""
+    """actions counts a collapse once; entries is the specification's, in which each of its K entries counts
+    """
     label_weights: LabelWeights = "equal"
-    """`inverse_variance` weights labels by their standard error"""
+    """equal, or inverse_variance, by the labels' standard errors"""
     variance_floor: PositiveFloat = 1.0
     """standard error (score units) at which a label has half the weight of one without error"""
     weigh_by_inclusion: bool = False

@@ -1,0 +1,48 @@
+"""A report written as one HTML file, atomically."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mctrace.analysis.report.report import ReportParts, build_report
+from mctrace.datasets.store.store import StoreVersion
+from mctrace.errors import InputError
+
+
+def check_report_paths(out: Path, runs: Sequence[Path]) -> None:
+    """Raises InputError when a run is no folder, or `out` is one."""
+    for run in runs:
+        if not run.is_dir():
+            raise InputError(f"no run folder {run}: 'mctrace train' makes one, by default runs/lensnet")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: give --out a file name, like {out / 'report.html'}")
+
+
+def write_report(out: Path, version: StoreVersion, parts: ReportParts) -> None:
+    """Build the report on `version` and write it to `out`, or leave what was there.
+
+    Raises InputError when a checkpoint or snapshot cannot be used or the file cannot be written.
+    """
+    version.refuse_damaged(hash_tables=True)
+    if parts.compared is not None and parts.compared.version == version.version:
+        raise InputError(
+            f"--compare {version.version} is the version of the report itself: name an earlier or later one "
+            "(mctrace log --versions)"
+        )
+    content = build_report(version, parts, datetime.now(UTC))
+    try:
+        _replace(out, content.encode("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+
+
+def _replace(out: Path, content: bytes) -> None:
+    """Write under a scratch name beside `out`, then rename, so that a reader never meets half a file."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(f".{out.name}-{os.getpid()}")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(out)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""`mctrace plan`: a forecast of a collection run."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from mctrace.cli.shared_options import (
+    Assignments,
+    Config,
+    Corpus,
+    DeviceName,
+    Dtype,
+    Limit,
+    Model,
+    StoreUri,
+    Strict,
+    Traces,
+    configure,
+    console,
+    paths_of,
+)
+
+
+def plan(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    corpus: Corpus = None,
+    traces: Traces = None,
+    model: Model = None,
+    limit: Limit = None,
+    strict: Strict = None,
+    dtype: Dtype = None,
+    device: DeviceName = None,
+    actors: Annotated[int | None, typer.Option("--actors", help="Ray actors to predict for")] = None,
+) -> None:
+    """Predict a run: effects, tokens, hours, GB.
+
+    Plans every trajectory and times a typical one; keeps nothing.
+    """
+    from mctrace.cli.display.collection import print_forecast, print_left_out, print_plan, report_rejected
+    from mctrace.cli.display.progress import make_progress
+    from mctrace.collect.running.prepared_run import prepare_run
+    from mctrace.collect.running.timed_forecast import time_forecast
+    from mctrace.datasets.store.store import find_store
+
+    settings = configure(
+        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
+        corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
+        ray__actors=actors,
+    )  # fmt: skip
+    run, uri = settings.run_settings(), settings.store.uri
+    known = find_store(uri)
+    rejected = partial(report_rejected, console=console)
+    prepared = prepare_run(run, traces, known, make_progress(console), rejected)
+    print_plan(prepared, known, console)
+    print_left_out(prepared.left_out, console)
+    timed = time_forecast(prepared, run, settings.ray, uri, known)
+    if timed is None:
+        console.print("Nothing to measure: every planned trajectory is in the store.")
+    else:
+        print_forecast(timed, settings.ray.actors, console)

@@ -1,0 +1,107 @@
+"""`mctrace train`: a LensNet trained from a store alone."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from mctrace.cli.shared_options import (
+    Assignments,
+    Config,
+    Dataset,
+    Mixture,
+    SkipDamaged,
+    StoreUri,
+    Version,
+    Where,
+    configure,
+    console,
+)
+from mctrace.train.config import TrainConfig, small_preset_changes
+from mctrace.train.networks.config import NetworkName
+from mctrace.train.objectives.config import ObjectiveName
+
+
+class Preset(StrEnum):
+    """Named sets of training values; anything given beside them wins."""
+
+    SMALL = "small"
+
+
+def train(
+    config: Config = None,
+    store: StoreUri = None,
+    set_: Assignments = None,
+    version: Version = None,
+    dataset: Dataset = None,
+    out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and metrics")] = Path(
+        "runs/lensnet"
+    ),
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="value, priced, literal (as the specification has it), or a .sql file"),
+    ] = None,
+    preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
+    network: Annotated[NetworkName | None, typer.Option("--network", help="kind of LensNet")] = None,
+    objective: Annotated[
+        ObjectiveName | None, typer.Option("--objective", help="labels, pairs of variants, or both")
+    ] = None,
+    where: Where = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="resume the run in --out")] = False,
+    mix: Mixture = None,
+    skip_damaged: SkipDamaged = None,
+) -> None:
+    """Train a LensNet from the store alone.
+
+    SIGTERM or Ctrl-C saves and ends; --resume goes on, bit for bit on one device. On several:
+    torchrun --no-python --nproc-per-node 2 mctrace train ...
+
+    Metrics go to metrics.jsonl and TensorBoard in --out, and with --set train.wandb=offline (or online) to
+    Weights & Biases as well: pip install 'mctrace[wandb]'.
+    """
+    from mctrace.cli.display.progress import make_progress
+    from mctrace.cli.display.training import print_ending, print_objective
+    from mctrace.cli.resumed_configuration import resumed_configuration
+    from mctrace.cli.store_version import open_version
+    from mctrace.progress import Silent
+    from mctrace.train.data_parallel import process_group
+    from mctrace.train.loop.training_run import TrainingRun, find_stopped_run
+    from mctrace.train.run_files import claim_run_folder
+
+    settings = configure(
+        config, store, set_, small_preset_of if preset else None, train__target=target,
+        train__network__name=network, train__objective__name=objective, train__where=where,
+        store__mix=mix, store__skip_damaged=skip_damaged,
+    )  # fmt: skip
+    with process_group() as workers:
+        first = console if workers.is_first else Console(quiet=True)
+        stopped = find_stopped_run(out) if resume else None
+        if stopped:
+            settings = resumed_configuration(out, settings, first)
+            version, dataset = stopped.info.dataset_version, stopped.info.derived_dataset
+        at = open_version(settings.store, version, dataset)
+        run = TrainingRun.of(
+            settings.train, at, settings.store.uri, out,
+            mix=settings.store.mix, workers=workers, stopped=stopped,
+        )  # fmt: skip
+        if stopped is None and workers.is_first:
+            claim_run_folder(out, settings.to_json(), overwrite=overwrite or resume)
+        workers.broadcast_first(None)  # nobody writes before the folder is claimed
+        print_objective(run, first)
+        result = run.train(
+            make_progress(first) if workers.is_first else Silent(),
+            notify=partial(first.print, highlight=False),
+            alert=lambda message: first.print(f"Alert: {message}", style="red", highlight=False),
+        )
+    print_ending(result, settings.train, out, first)
+
+
+def small_preset_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values of the small preset for the network that flags, --set, environment or file name."""
+    network = given.get("train", {}).get("network", {}).get("name", TrainConfig().network.name)
+    return {"train": small_preset_changes(network)}

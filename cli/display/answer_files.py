@@ -1,0 +1,142 @@
+"""Answers of SQL queries as CSV, JSON or Parquet: in files, and on standard output for pipes."""
+
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mctrace.errors import InputError
+
+_ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+
+
+def write_answer(answer: pa.RecordBatchReader, out: Path) -> int:
+    """Write an answer atomically in the format that the ending of `out` names; return its number of rows.
+
+    Raises InputError for an unknown ending and for a file that cannot be written.
+    """
+    kind = _ENDINGS.get(out.suffix.lower())
+    if kind is None:
+        raise InputError(f"--out {out}: give it the ending .csv, .json or .parquet")
+    scratch = out.with_name(f".{out.name}-{os.getpid()}")
+    try:
+        if kind == "parquet":
+            num_rows = _write_parquet(answer, scratch)
+        else:
+            with scratch.open("w", encoding="utf-8", newline="") as text:
+                num_rows = _WRITERS[kind](answer, text)
+        scratch.replace(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return num_rows
+
+
+def print_as(answer: pa.RecordBatchReader, output_format: str) -> None:
+    """Write an answer to standard output as csv, json or parquet.
+
+    Raises InputError for Parquet in a terminal.
+    """
+    if output_format == "parquet":
+        _write_parquet_to_pipe(answer)
+    else:
+        _WRITERS[output_format](answer, sys.stdout)
+
+
+def rows_of(answer: pa.Table | pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """Rows as tuples, since two columns of an answer may have the same name."""
+    return zip(*(column.to_pylist() for column in answer.columns), strict=True)
+
+
+def _write_parquet(answer: pa.RecordBatchReader, target: Any) -> int:
+    num_rows = 0
+    try:
+        with pq.ParquetWriter(target, answer.schema, compression="zstd") as writer:
+            for batch in answer:
+                writer.write_batch(batch)
+                num_rows += batch.num_rows
+    except pa.ArrowException as error:
+        raise InputError(f"the answer cannot be written as Parquet: {error}") from error
+    return num_rows
+
+
+def _write_parquet_to_pipe(answer: pa.RecordBatchReader) -> None:
+    if sys.stdout.isatty():
+        raise InputError("Parquet is no text for a terminal: give --out FILE.parquet, or a pipe")
+    _write_parquet(answer, pa.PythonFile(sys.stdout.buffer, mode="w"))
+    sys.stdout.buffer.flush()
+
+
+def _write_csv(answer: pa.RecordBatchReader, text: TextIO) -> int:
+    writer, num_rows = csv.writer(_Lines(text)), 0
+    writer.writerow(_no_formula(tuple(answer.schema.names)))
+    for batch in answer:
+        writer.writerows(map(_no_formula, rows_of(batch)))
+        num_rows += batch.num_rows
+    return num_rows
+
+
+class _Lines:
+    """Ends lines as `tail` and `cut` take them; its writer believes in \\r\\n, else it would quote no \\r."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        return self._text.write(line.removesuffix("\r\n") + "\n")
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _no_formula(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Texts that a spreadsheet would take for a formula behind an apostrophe, as OWASP has it; numbers stay.
+
+    Sources and tokens come from other people's documents.
+    """
+    return tuple(f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v for v in row)
+
+
+def _write_json(answer: pa.RecordBatchReader, text: TextIO) -> int:
+    """One array with an object a row; a number that JSON cannot spell becomes null."""
+    names, num_rows = _distinct(answer.schema.names), 0
+    text.write("[")
+    for batch in answer:
+        for row in rows_of(batch):
+            record = dict(zip(names, map(_plain, row), strict=True))
+            text.write(
+                ("," if num_rows else "") + "\n  " + json.dumps(record, default=str, ensure_ascii=False)
+            )
+            num_rows += 1
+    text.write("\n]\n" if num_rows else "]\n")
+    return num_rows
+
+
+_WRITERS: dict[str, Callable[[pa.RecordBatchReader, TextIO], int]] = {"csv": _write_csv, "json": _write_json}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """An object has a key once: further columns of one name get a number."""
+    found: list[str] = []
+    for name in names:
+        number = found.count(name) + sum(other.startswith(f"{name}_") for other in found)
+        found.append(f"{name}_{number}" if name in found else name)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value

@@ -1,0 +1,32 @@
+"""Choice of the workers of a run: one in this process, or actors of a Ray cluster.
+
+Ray is imported only where it is chosen.
+"""
+
+from mctrace.base_model.loading import resolve_device
+from mctrace.collect.config import ModelConfig, RayConfig
+from mctrace.collect.running.worker import RunContext
+from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
+
+
+def start_workers(ray: RayConfig | None, context: RunContext) -> WorkerPool:
+    """Actors on the cluster `ray`, or a worker in this process for None."""
+    if ray is None:
+        return InProcessPool(context)
+    from mctrace.collect.running.ray_pool import RayPool
+
+    return RayPool(context, ray)
+
+
+def check_workers(ray: RayConfig | None, model: ModelConfig, store_uri: str) -> None:
+    """Check device and cluster of a run that has nothing to measure and so starts no worker.
+
+    Raises what starting a worker would raise: no such device, no such cluster.
+    """
+    device = None if model.device_map else model.device
+    if ray is not None and ray.address != "local":
+        from mctrace.collect.running.ray_pool import check_cluster
+
+        check_cluster(ray, store_uri, device)
+    elif device is not None:
+        resolve_device(device)
