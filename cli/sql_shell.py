@@ -1,6 +1,6 @@
-"""The interactive shell of `mctrace sql`: statements that end in a semicolon, history, completion.
+"""Interactive shell of `mctrace sql`: statements that end in a semicolon, history, completion.
 
-Statements run under the same lock as everywhere. A query can be stopped with Ctrl-C; Ctrl-D leaves.
+Statements run in the same sandbox as elsewhere. Ctrl-C stops a query, Ctrl-D leaves.
 """
 
 import os
@@ -29,7 +29,7 @@ from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, MctraceError
 
 MOST_ROWS = 200
-"""Rows of an answer that are shown."""
+"""maximum number of rows of an answer that are shown"""
 
 _KEYWORDS = [
     "select",
@@ -87,12 +87,12 @@ _KEYWORDS = [
 
 _WORD = re.compile(r"\w+")
 _COMMANDS = (".", "\\")
-"""Lines that begin so are no SQL; the second is what other shells' commands begin with."""
+"""first characters of commands, which are no SQL; the second is that of other shells"""
 
 _HELP = """\
 End a statement with ; to run it. Tab completes, Ctrl-R searches the history, Ctrl-C stops, Ctrl-D leaves.
-  .views            what can be asked          describe labels;   what its columns mean
-  .set name=value   what getvariable('name') reads
+  .views            list views and macros      describe labels;   meaning of its columns
+  .set name=value   set a variable, which SQL reads as getvariable('name')
   .help  .quit"""
 
 
@@ -105,10 +105,10 @@ def run_shell(
     limits: SqlLimits | None = None,
     timeout_seconds: float = 0,
 ) -> None:
-    """Reads statements until the end of input; a mistake is shown and the next statement awaited.
+    """Run statements until the end of input; a mistake is shown, and the next statement awaited.
 
-    `variables` are assignments as `.set` takes them; raises InputError for what is none. A statement may
-    work for `timeout_seconds`, or as long as it likes where that is 0.
+    `variables` are assignments as `.set` takes them; raises InputError for any other text. A statement may
+    run for `timeout_seconds`; 0: without limit.
     """
     with connect(version, limits=limits) as connection:
         _set(connection, variables)
@@ -172,7 +172,7 @@ def _relations() -> list[str]:
 
 
 def _history() -> History:
-    """Kept where the system keeps such things; without a place to keep it, only while the shell runs."""
+    """History in the user's state folder; in memory where that cannot be written."""
     home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     file = Path(home) / "mctrace" / "sql_history"
     try:
@@ -184,7 +184,7 @@ def _history() -> History:
 
 
 def _keys() -> KeyBindings:
-    """Enter runs a finished statement and otherwise begins a new line."""
+    """Key bindings: Enter runs a finished statement, and begins a new line in any other."""
     keys = KeyBindings()
 
     @keys.add("enter", filter=~is_searching)
@@ -199,13 +199,13 @@ def _keys() -> KeyBindings:
 
 
 def _is_finished(sql: str) -> bool:
-    """Whether it ends in a semicolon that is none within quotes or a comment; comments may follow."""
+    """True when it ends in a semicolon outside quotes and comments; comments may follow."""
     tokens = [start for start, kind in duckdb.tokenize(sql) if kind.name != "comment"]
     return bool(tokens) and sql.encode()[tokens[-1] :].startswith(b";")
 
 
 class _Completer(Completer):
-    """Keywords, views, their columns and our macros, after the first letter."""
+    """Completion of keywords, views, their columns and macros, after the first letter."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         columns = connection.sql(

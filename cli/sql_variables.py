@@ -1,4 +1,4 @@
-"""`--var name=value`: what a query reads with getvariable, as numbers, lists or text."""
+"""Variables of a query, which it reads with getvariable: `--var name=value` as numbers, lists or text."""
 
 import json
 from collections.abc import Sequence
@@ -7,9 +7,10 @@ from mctrace.errors import InputError
 
 
 def parse_variables(assignments: Sequence[str], written: str = "--var") -> dict[str, object]:
-    """JSON values by name; what is no JSON is text. Raises InputError for an assignment without a name.
+    """Values by name: parsed as JSON, or text where that fails.
 
-    `written` is what people wrote before an assignment.
+    `written` is the option or command in front of an assignment, for errors. Raises InputError for an
+    assignment without a name.
     """
     found: dict[str, object] = {}
     for text in assignments:

@@ -1,4 +1,4 @@
-"""The version of a store that a reading command works on, around damaged parts when that is asked for."""
+"""Opening of the store version that a command reads, without damaged parts where that is configured."""
 
 from rich.console import Console
 
@@ -11,8 +11,9 @@ _MOST_NAMED = 5
 
 
 def open_version(config: StoreConfig, version: int | None, dataset: str | None = None) -> StoreVersion:
-    """The version asked for, the newest when None, read through a derived dataset where one is named. Says on
-    standard error what `skip_damaged` left out.
+    """Open a version, the newest for None, read through a derived dataset where one is named.
+
+    Parts that `skip_damaged` left out are listed on standard error.
 
     Raises StoreError when the version is not there, InputError when the dataset is not.
     """

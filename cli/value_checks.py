@@ -1,8 +1,7 @@
-"""Values that no key of the configuration can mean, whatever its type lets through.
+"""Checks that hold for values of every key of the configuration.
 
-Sections check the ranges of their own values; this is what they would otherwise all have to repeat: numbers
-are finite and fit 64 bits, a truth value is no number, a name is not blank and of one line, seeds are not
-negative.
+Sections check the ranges of their own values. Here are the checks they would all repeat: numbers are finite
+and fit 64 bits, true and false are no numbers, text is not blank and has one line, seeds are not negative.
 """
 
 import math
@@ -14,12 +13,12 @@ from mctrace.errors import ConfigError
 _PATHS = ("corpus.paths",)
 """File names may hold any byte but zero; whoever opens them says which cannot be opened."""
 _MANY_LINES = ("train.where", "train.pairs_where")
-"""SQL, which may be written over several lines."""
+"""keys whose SQL may have several lines"""
 _LARGEST = 2**63 - 1
 
 
 def refuse_impossible(key: str, value: object, default: object, origin: str) -> None:
-    """Raises ConfigError where `value` cannot be what `key`, which is `default` if nobody says, is set to."""
+    """Raises ConfigError when `value`, given in `origin`, is impossible for `key` with that default."""
     for one in _scalars(value):
         if problem := _problem(key, one, default):
             shown = repr(one)

@@ -1,4 +1,4 @@
-"""Progress a person can follow: a live bar in a terminal, plain lines everywhere else."""
+"""Progress of long work: a live bar in a terminal, plain lines everywhere else."""
 
 import time
 
@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_progress(console: Console) -> ProgressListener:
-    """The kind of progress that suits where `console` writes."""
+    """A live bar for a terminal, plain lines for anything else that `console` writes to."""
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 
@@ -59,7 +59,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line now and then: how much is done, how fast, how long it will still take."""
+    """A line every 15 seconds: amount done, rate, time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

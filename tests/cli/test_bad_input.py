@@ -1,4 +1,4 @@
-"""Every mistake of a person ends in one clear line, a non-zero exit, and a store that is as it was."""
+"""Bad input ends in one clear line, a non-zero exit and an unchanged store."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""`mctrace evaluate --closed-loop`: one JSON object, a table, rows reused, and clear refusals."""
+"""`mctrace evaluate --closed-loop`: one JSON object, a table, reused rows, and clear errors."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`mctrace gist`: training, going on, judging, and using what was trained; mistakes end in one clear line."""
+"""`mctrace gist`: training, continuing, judging and using a GistNet; mistakes end in one clear line."""
 
 import json
 from pathlib import Path

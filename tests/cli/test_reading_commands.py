@@ -1,4 +1,4 @@
-"""The flags that reading commands share: around damage, of a mixture, of a version; and `mctrace export`."""
+"""Flags that reading commands share (--skip-damaged, --mix, --version), and `mctrace export`."""
 
 import json
 import re

@@ -23,7 +23,7 @@ def run(store, tmp_path, monkeypatch, call_mctrace):
 
 
 def test_says_where_the_file_is(run, tmp_path):
-    training = write_run(tmp_path / "training")
+    training = write_run(tmp_path)
     code, out, _ = run("--out", "new/report.html", "--run", str(training))
     assert code == 0
     assert out.startswith(f"wrote {tmp_path / 'new/report.html'} (")

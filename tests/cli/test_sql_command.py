@@ -1,4 +1,4 @@
-"""`mctrace sql` and `mctrace derive` as a person meets them: arguments, files, pipes and the shell."""
+"""`mctrace sql` and `mctrace derive`: arguments, files, pipes and the shell."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Every key refuses what it cannot mean, by name and in one short line."""
+"""Values that no key accepts are refused in one short line that names the key."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def impossible_values(key: str) -> list[object]:
 
 
 @pytest.mark.parametrize("key", known_keys())
-def test_what_a_key_cannot_mean_is_refused_by_name(key):
+def test_impossible_values_are_refused_by_name(key):
     for value in impossible_values(key):
         with pytest.raises(ConfigError) as refused:
             load_config(None, (), {key: value}, {})

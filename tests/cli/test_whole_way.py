@@ -1,4 +1,4 @@
-"""The product's promise in one test: collect, ask, train, evaluate and report, through the console script."""
+"""End to end through the console script: collect, query, train, evaluate and report."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
 
 
 def bare(text: str) -> str:
-    """Without what the tiny tokenizer, which has no decoder, makes of spaces."""
+    """Text without spaces, which the tiny tokenizer has no decoder for."""
     return text.replace(" ", "").replace("\u0120", "")
 
 
