@@ -70,7 +70,8 @@ def sql(
     documents, runs, datasets, variants, preference_pairs, controls, joint_edits, audits, vocabulary, and
     NAME_target of every target. Try "describe labels". Without a query, and not in a pipe, it opens a shell.
     """
-    from mctrace.cli.sql_command import answer_query, open_shell, wants_shell
+    from mctrace.cli.shell import open_shell
+    from mctrace.cli.sql_command import answer_query, wants_shell
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     chosen = None if format_ is OutputFormat.TABLE else format_

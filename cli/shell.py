@@ -19,7 +19,8 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 from rich.console import Console
 
-from mctrace.cli.sql_command import print_answer
+from mctrace.cli.config import PipelineConfig
+from mctrace.cli.sql_command import open_queried, print_answer
 from mctrace.cli.variables import parse_variables
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.sql.limits import SqlLimits
@@ -219,3 +220,17 @@ class _Completer(Completer):
         typed = document.get_word_before_cursor(pattern=_WORD).lower()
         if typed:
             yield from (Completion(w, -len(typed)) for w in self._words if w.startswith(typed) and w != typed)
+
+
+def open_shell(
+    config: PipelineConfig,
+    version: int | None,
+    dataset: str | None,
+    variables: Sequence[str],
+    console: Console,
+    *,
+    timeout_seconds: float = 0,
+) -> None:
+    """An interactive shell over a version, in which `variables` are set."""
+    opened = open_queried(config, version, dataset)
+    run_shell(opened, console, variables=variables, limits=config.sql, timeout_seconds=timeout_seconds)

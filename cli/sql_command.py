@@ -33,22 +33,6 @@ def wants_shell(query: str | None, file: Path | None) -> bool:
     return query is None and file is None and sys.stdin.isatty()
 
 
-def open_shell(
-    config: PipelineConfig,
-    version: int | None,
-    dataset: str | None,
-    variables: Sequence[str],
-    console: Console,
-    *,
-    timeout_seconds: float = 0,
-) -> None:
-    """An interactive shell over a version, in which `variables` are set."""
-    from mctrace.cli.shell import run_shell
-
-    opened = _open(config, version, dataset)
-    run_shell(opened, console, variables=variables, limits=config.sql, timeout_seconds=timeout_seconds)
-
-
 def answer_query(
     config: PipelineConfig,
     version: int | None,
@@ -67,7 +51,7 @@ def answer_query(
     Without `timeout_seconds` the configured time holds, except where a person sits at the terminal.
     """
     sql = _read_query(query, file)
-    connection = connect(_open(config, version, dataset), limits=config.sql)
+    connection = connect(open_queried(config, version, dataset), limits=config.sql)
     set_variables(connection, sql, parse_variables(variables))
     if timeout_seconds is None:
         timeout_seconds = 0 if sys.stdin.isatty() and sys.stdout.isatty() else config.sql.timeout_seconds
@@ -96,7 +80,7 @@ def print_answer(answer: pa.Table, console: Console, limit: int | None = None) -
     console.print(f"{answer.num_rows} row{'' if answer.num_rows == 1 else 's'}{left_out}", highlight=False)
 
 
-def _open(config: PipelineConfig, version: int | None, dataset: str | None) -> StoreVersion:
+def open_queried(config: PipelineConfig, version: int | None, dataset: str | None) -> StoreVersion:
     return open_version(config.store, version, dataset)
 
 
