@@ -136,7 +136,7 @@ def test_a_bad_row_of_jsonl_is_left_out_by_its_line_and_stops_a_strict_corpus(fo
         ("texts/rows.jsonl:4", "better"),
     ]
     assert str(skipped) == f"1 {why} (e.g. texts/rows.jsonl:3)"
-    with pytest.raises(InputError, match=f"rows.jsonl:3: {why}; mend it.*corpus.strict"):
+    with pytest.raises(InputError, match=f"rows.jsonl:3: {why}; fix it.*corpus.strict"):
         read(folder, strict=True)
 
 

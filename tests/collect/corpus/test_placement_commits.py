@@ -141,7 +141,7 @@ def test_a_withdrawn_placement_part_does_not_block_the_next(store):
 PROGRAM = """
 import sys
 from mctrace.datasets.store.store import open_store
-from tests.collect.corpus.test_placements import both_sides, commit
+from tests.collect.corpus.test_placement_commits import both_sides, commit
 uri, side, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 sides = [both_sides(range(number * 4, number * 4 + 4))[side] for number in range(rounds)]
 store = open_store(uri)
@@ -157,7 +157,7 @@ def test_two_processes_at_once_agree(store):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, store.location.root, str(side), str(rounds)],
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
