@@ -1,7 +1,8 @@
 """Checks that hold for values of every key of the configuration.
 
 Sections check the ranges of their own values. Here are the checks they would all repeat: numbers are finite
-and fit 64 bits, true and false are no numbers, text is not blank and has one line, seeds are not negative.
+and fit 64 bits, true and false are no numbers, text is not blank and has one line, seeds are not
+negative.
 """
 
 import math
@@ -20,10 +21,19 @@ _LARGEST = 2**63 - 1
 def refuse_impossible(key: str, value: object, default: object, origin: str) -> None:
     """Raises ConfigError when `value`, given in `origin`, is impossible for `key` with that default."""
     for one in _scalars(value):
+        if isinstance(one, str) and not one.strip() and (one or default != ""):
+            remedy = "leave it out for its default"
+            raise ConfigError(f"{key} must not be empty, got {one!r} ({origin}): {remedy}")
+        if _is_negative_seed(key, one):
+            raise ConfigError(f"{key} must be at least 0, got {one!r} ({origin})")
         if problem := _problem(key, one, default):
             shown = repr(one)
             shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
             raise ConfigError(f"{key} = {shown} ({origin}): {problem}")
+
+
+def _is_negative_seed(key: str, value: object) -> bool:
+    return key.rsplit(".", 1)[-1] == "seed" and isinstance(value, (int, float)) and value < 0
 
 
 def _scalars(value: object) -> Iterator[object]:
@@ -39,14 +49,9 @@ def _problem(key: str, value: Any, default: object) -> str | None:
         return None if isinstance(default, bool) else "true and false are no value of this key"
     if isinstance(value, float) and not math.isfinite(value):
         return "must be a finite number"
-    if isinstance(value, (int, float)):
-        if abs(value) > _LARGEST:
-            return f"must be within ±{_LARGEST}"
-        if key.rsplit(".", 1)[-1] == "seed" and value < 0:
-            return "a seed must be at least 0"
+    if isinstance(value, (int, float)) and abs(value) > _LARGEST:
+        return f"must be within ±{_LARGEST}"
     if isinstance(value, str):
-        if not value.strip() and (value or default != ""):
-            return "must not be empty; leave the key out for its default"
         if key in _PATHS:
             return "must not hold a zero byte" if "\0" in value else None
         if not ("".join(value.split()) if key in _MANY_LINES else value).isprintable():

@@ -42,7 +42,7 @@ class ClosedLoopConfig:
     rebalance: bool = False
     """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter; not under the
     target `value`"""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """seed of random policies, of noise on scores and of bootstrap intervals"""
 
     def __post_init__(self) -> None:

@@ -74,7 +74,11 @@ def test_keys_that_are_set_exist(page):
 
 def test_pre_commit_runs_what_make_check_runs():
     listed = subprocess.run(
-        ["make", "--dry-run", "--always-make", "check"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "--dry-run", "--always-make", "check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert [hook["entry"] for hook in hooks] == listed[-len(hooks) :]

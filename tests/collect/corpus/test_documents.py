@@ -248,5 +248,5 @@ def _id(text: TextInMemory) -> str:
 def test_a_long_document_has_the_signature_it_always_had(monkeypatch):
     tokens = random_tokens(3000)
     whole = minhash_of(tokens)
-    monkeypatch.setattr("mctrace.collect.corpus.documents._SHINGLES_AT_ONCE", 100)
+    monkeypatch.setattr("mctrace.collect.corpus.splits._SHINGLES_AT_ONCE", 100)
     assert np.array_equal(minhash_of(tokens), whole)

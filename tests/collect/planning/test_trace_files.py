@@ -16,7 +16,7 @@ from mctrace.collect.corpus.splits import SplitAssigner
 from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trace_files import TRACES, plan_traces
-from mctrace.collect.planning.work_units import PlannedTrajectory
+from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.parts import write_part
@@ -318,13 +318,13 @@ def test_a_malformed_table_is_one_line_or_a_rejected_row(tmp_path, what):
     assert trajectories == ()
 
 
-def outcome(path: Path) -> tuple[list[str], tuple[PlannedTrajectory, ...]]:
+def outcome(path: Path) -> tuple[list[str], tuple[WorkUnit, ...]]:
     """What is said of a file, one line each, and what of it is measured."""
     try:
         found = plan_traces(path, None, small_config(), CorpusConfig(), PROVENANCE)
     except InputError as error:
         return str(error).splitlines(), ()
-    return [row.reason for row in found.rejected], found.plan.trajectories
+    return [row.reason for row in found.rejected], found.plan.units
 
 
 def test_a_column_that_is_there_twice_is_refused(tmp_path):

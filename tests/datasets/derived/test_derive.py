@@ -314,7 +314,7 @@ def test_deriving_again_makes_nothing_new_and_a_taken_name_is_refused(store):
     ("text", "words"),
     [
         ("select * from labels where random() < 0.5", "uses random"),
-        ("select * from labels using sample 10", "a sample"),
+        ("select * from labels using sample 10", "one of DuckDB's samples"),
         ("select * from labels where now() is null", "uses now"),
         ("select snapshot_id, action from labels", "it lacks run_id"),
         ("select *, 1 as extra from labels", "besides extra"),
@@ -342,7 +342,7 @@ def test_a_recipe_that_cannot_be_kept_is_refused_and_leaves_nothing(store, text,
 
 
 def test_unknown_recipes_and_variables_are_named(store):
-    with pytest.raises(InputError, match="significant, above_noise_floor"):
+    with pytest.raises(InputError, match=r"above_noise_floor, .*significant"):
         find_recipe("signifcant")
     with pytest.raises(InputError) as told:
         find_recipe("x/nope.sql")

@@ -282,13 +282,12 @@ def test_arrays_are_those_of_a_part_and_no_path(store, arrays):
 KILLED = """
 import os, sys
 from mctrace.progress import Silent
-from mctrace.datasets.export.export import export
-from mctrace.datasets.export.export import place as export_place
+from mctrace.datasets.export import export, output_folder
 from mctrace.datasets.store.store import open_store
 if sys.argv[3] == "writing":
     export._describe = lambda *_: os._exit(9)
 else:  # between the two renames
-    export_place.Location.move_in = lambda *_: os._exit(9)
+    output_folder.Location.move_in = lambda *_: os._exit(9)
 export.export(open_store(sys.argv[1]).at(), export.Path(sys.argv[2]), export.ExportRequest(), Silent(),
               overwrite=True)
 """

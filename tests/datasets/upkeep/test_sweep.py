@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mctrace.datasets.store import ledger
 from mctrace.datasets.store import store as store_module
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
-from mctrace.datasets.store.store import Store, ledger, open_store
+from mctrace.datasets.store.store import Store, open_store
 from mctrace.datasets.upkeep import sweep as sweep_module
 from mctrace.datasets.upkeep.sweep import sweep
 from mctrace.datasets.upkeep.verify import verify
