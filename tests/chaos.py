@@ -33,7 +33,7 @@ from tests.models import save_tiny_model
 from tests.stores.make import write_texts
 
 NUM_ACTORS = 2
-ACTOR = b"ray::Measuring"
+ACTOR = b"ray::WorkerActor"
 _LIMIT = 600
 """seconds that any one step may take"""
 
