@@ -1,4 +1,4 @@
-"""What a command imports: no deep-learning stack for help and SQL, nothing of other commands."""
+"""Imports of a command: no deep-learning stack for help and SQL, no store for help."""
 
 import subprocess
 import sys
@@ -11,9 +11,7 @@ STORE = ("duckdb", "pyarrow", "deltalake", "zarr")
 
 def loaded(code: str, among: tuple[str, ...]) -> set[str]:
     """Those of `among` that a fresh interpreter has imported after `code`."""
-    report = f"{code}\nimport sys\nprint(*({among!r} & sys.modules.keys()))".replace(
-        f"{among!r} &", f"set({among!r}) &"
-    )
+    report = f"{code}\nimport sys\nprint(*(set({among!r}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
 
