@@ -61,7 +61,7 @@ def _of_process(folder: str) -> Path:
         made = Path(tempfile.mkdtemp(prefix="mctrace-spill-", dir=folder or None))
     except OSError as error:
         raise InputError(
-            f"no scratch folder for SQL can be made in {folder or tempfile.gettempdir()}: {error.strerror} "
+            f"no scratch folder for SQL can be made in {folder or 'the temporary folder'}: {error.strerror} "
             "(--set sql.spill_folder=FOLDER names another)"
         ) from error
     atexit.register(shutil.rmtree, made, ignore_errors=True)
