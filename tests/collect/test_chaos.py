@@ -2,15 +2,11 @@
 
 import random
 
-from mctrace.datasets.store.store import open_store
-from tests.chaos import NUM_ACTORS, Findings, Scene, compare, kill_until
+from tests.chaos.findings import Findings
+from tests.chaos.fixture import Fixture
+from tests.chaos.kill_collect_actors import kill_collect_actors
 
 
 def test_a_run_that_is_killed_and_started_again_leaves_what_an_undisturbed_one_leaves(tmp_path):
-    scene = Scene.set_up(tmp_path, per_document=6)
-    scene.finish(scene.start(tmp_path / "whole", "--no-ray"))
-    kills = kill_until(scene, tmp_path / "killed", 3, random.Random(0))
-    found = compare(open_store(str(tmp_path / "killed")), open_store(str(tmp_path / "whole")))
-    assert kills >= 1
-    assert found.parts_repeated <= kills * (2 * NUM_ACTORS + 4)
-    assert found == Findings(parts_repeated=found.parts_repeated)
+    found = kill_collect_actors(Fixture.set_up(tmp_path, per_document=6), 3, random.Random(0))
+    assert found == Findings(kills=3, parts_repeated=found.parts_repeated)
