@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from mctrace.errors import InputError
+from mctrace.train.checkpoints.atomic_folder import remove_folder
 
 CONFIG_FILE = "config.json"
 """resolved configuration that the run was started with"""
@@ -26,9 +27,21 @@ def claim_run_folder(out: Path, resolved_config: str, *, overwrite: bool) -> Non
     if (out / METRICS_FILE).exists():
         if not overwrite:
             raise InputError(f"{out} holds an earlier run: choose another --out, or --overwrite it")
-        shutil.rmtree(out)
+        _remove_run(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / CONFIG_FILE).write_text(resolved_config + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"the run folder {out} cannot be made: {error.strerror}") from error
+
+
+def _remove_run(out: Path) -> None:
+    """Checkpoints one by one, each as a whole, and metrics last: as long as they are there, whatever else is
+    left is known to be of an earlier run.
+    """
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        elif path.name != METRICS_FILE:
+            path.unlink()
+    shutil.rmtree(out)

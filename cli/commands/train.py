@@ -69,6 +69,7 @@ def train(
     from mctrace.cli.resumed_configuration import resumed_configuration
     from mctrace.cli.store_version import open_version
     from mctrace.progress import Silent
+    from mctrace.train.checkpoints.atomic_folder import tidy_folders
     from mctrace.train.data_parallel import process_group
     from mctrace.train.loop.training_run import TrainingRun, find_stopped_run
     from mctrace.train.run_files import claim_run_folder
@@ -80,6 +81,9 @@ def train(
     )  # fmt: skip
     with process_group() as workers:
         first = console if workers.is_first else Console(quiet=True)
+        if resume and workers.is_first:
+            tidy_folders(out)
+        workers.broadcast_first(None)  # nobody looks for a checkpoint before the folder is tidy
         stopped = find_stopped_run(out) if resume else None
         if stopped:
             settings = resumed_configuration(out, settings, first)

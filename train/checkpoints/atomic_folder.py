@@ -1,4 +1,4 @@
-"""Atomic folder writes: a checkpoint folder, of any network, is complete or absent."""
+"""Atomic writes and removals: a checkpoint folder, of any network, is complete or absent."""
 
 import os
 import shutil
@@ -41,6 +41,28 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 def latest_whole_folder(folder: Path) -> Path:
     """Path of the last complete version of `folder`, if there is one; else `folder` itself."""
     return _previous(folder) if not folder.exists() and _previous(folder).exists() else folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder` atomically: it loses its name before its files."""
+    removed = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    folder.rename(removed)
+    shutil.rmtree(removed)
+
+
+def tidy_folders(root: Path) -> None:
+    """Finish what killed writers have begun in `root`: put back previous versions, remove the rest.
+
+    Nobody may be writing there.
+    """
+    for previous in root.glob(".*.previous"):
+        folder = previous.with_name(previous.name[1:].removesuffix(".previous"))
+        if not folder.exists():
+            previous.rename(folder)
+    for suffix in ("new", "removed", "previous"):
+        for left in root.glob(f".*.{suffix}"):
+            shutil.rmtree(left)
 
 
 def _previous(folder: Path) -> Path:

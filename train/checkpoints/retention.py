@@ -1,8 +1,9 @@
 """Checkpoint retention: the best checkpoint of a run and its last N stay on disk."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from mctrace.train.checkpoints.atomic_folder import remove_folder
 
 BEST = "best"
 """name of the checkpoint with the lowest validation loss"""
@@ -29,13 +30,17 @@ def keep_best_and_last(
     """
     steps = list(earlier)
 
+    def remove_old() -> None:
+        while len(steps) > keep_last:
+            remove_folder(steps.pop(0))
+
     def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
         write(root / name, step, metrics)
         if name != BEST and root / name not in steps:
             steps.append(root / name)
-        while len(steps) > keep_last:
-            shutil.rmtree(steps.pop(0))
+        remove_old()
 
+    remove_old()  # a run that was killed just before had one to remove
     return save
 
 

@@ -122,13 +122,13 @@ def checkpoint_writer(
     def write(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         save_checkpoint(folder, network, replace(info, step=step, metrics=dict(metrics) or None), write_state)
 
-    keep = keep_best_and_last(root, write, keep_last, earlier)
+    keep = keep_best_and_last(root, write, keep_last, earlier) if workers.is_first else None
 
     def save(name: str, step: int, metrics: Mapping[str, float]) -> None:
         tensors.clear()
         if state is not None and name != BEST:
             tensors.update(state.tensors(workers))
-        if workers.is_first:
+        if keep is not None:
             keep(name, step, metrics)
 
     return save
