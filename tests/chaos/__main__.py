@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -93,23 +94,26 @@ def main() -> None:
     arguments = _parse()
     # Read by the processes that are started from here.
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    folder = Path(tempfile.mkdtemp(prefix="mctrace-chaos-"))
+    per_document = arguments.per_document or (6 if arguments.quick else 16)
+    chaos = Chaos(
+        folder,
+        Fixture.set_up(folder / "large", per_document),
+        Fixture.set_up(folder / "small", 1),
+        kills=arguments.kills or (10 if arguments.quick else 200),
+        seed=arguments.seed,
+        quick=arguments.quick,
+    )
     started, found, skipped = time.monotonic(), dict[str, Findings](), dict[str, str]()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        per_document = arguments.per_document or (6 if arguments.quick else 16)
-        chaos = Chaos(
-            folder,
-            Fixture.set_up(folder / "large", per_document),
-            Fixture.set_up(folder / "small", 1),
-            kills=arguments.kills or (10 if arguments.quick else 200),
-            seed=arguments.seed,
-            quick=arguments.quick,
-        )
-        for title, findings in _run(chaos, arguments.only or [_COMMANDS, *SCENES], skipped):
-            found[title] = findings
-            done = {key: value for key, value in asdict(findings).items() if value}
-            print(f"{time.monotonic() - started:5.0f} s  {title}: {done or 'nothing found'}", flush=True)
+    for title, findings in _run(chaos, arguments.only or [_COMMANDS, *SCENES], skipped):
+        found[title] = findings
+        done = {key: value for key, value in asdict(findings).items() if value}
+        print(f"{time.monotonic() - started:5.0f} s  {title}: {done or 'nothing found'}", flush=True)
     total = sum(found.values(), Findings())
+    if total.is_clean():
+        shutil.rmtree(folder)
+    else:
+        print(f"what is left of it is in {folder}")
     answer = {
         **asdict(total),
         "seed": arguments.seed,

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from mctrace.errors import MctraceError
 from mctrace.gists.network.loading import load_gistnet
 from mctrace.train.checkpoints.lensnet_checkpoint import load_checkpoint
-from tests.chaos.findings import Findings, compare, opened, problems
+from tests.chaos.findings import Findings, SceneError, compare, opened, problems
 from tests.chaos.fixture import Fixture
+from tests.chaos.killable import run_command
 from tests.cli.flags import set_flags
 
 _STORE = "--store=store"
@@ -52,7 +53,6 @@ class CommandThatWrites:
 def commands_that_write(fixture: Fixture) -> list[CommandThatWrites]:
     collect = ("collect", _STORE, *fixture.flags(), "--no-ray")
     train = ("train", _STORE, "--out=run", *set_flags(_TRAINING))
-    gists = ("gist", "train", _STORE, *fixture.flags(), "--out=gists", "--overwrite", *set_flags(_GISTS))
     return [
         CommandThatWrites("collect", collect, _nothing, _look_at_store, _compare_stores),
         CommandThatWrites("compact", ("compact", _STORE), _copy_whole, _look_at_store, _compare_files),
@@ -77,8 +77,8 @@ def commands_that_write(fixture: Fixture) -> list[CommandThatWrites]:
             _compare_training, instead=(*train, "--resume"),
         ),
         CommandThatWrites(
-            "gist train", gists, _leave_gists, partial(_look_at_checkpoints, "gists", _load_gistnet),
-            _compare_gists,
+            "gist train", _train_gists(fixture, _GISTS), _copy_earlier_gists,
+            partial(_look_at_checkpoints, "gists", _load_gistnet), _compare_gists,
         ),
     ]  # fmt: skip
 
@@ -139,11 +139,21 @@ def _copy_with_export(fixture: Fixture, folder: Path) -> None:
     (folder / "out/mctrace-export.json").write_text("{}")
 
 
-def _leave_gists(fixture: Fixture, folder: Path) -> None:
-    """An earlier and longer run to overwrite."""
-    for name in ("step_0000050", "step_0000060"):
-        (folder / "gists" / name).mkdir(parents=True)
-    (folder / "gists/metrics.jsonl").write_text("{}\n")
+def _copy_earlier_gists(fixture: Fixture, folder: Path) -> None:
+    """An earlier and longer run to overwrite, trained once."""
+    earlier = fixture.folder / "earlier-gists"
+    if not earlier.exists():
+        earlier.mkdir()
+        settings = {**_GISTS, "gist_train.optimiser.total_steps": 6}
+        ended = run_command(_train_gists(fixture, settings), earlier)
+        if ended.code:
+            raise SceneError(f"gist train failed:\n{(earlier / 'output.log').read_text()[-2000:]}")
+    shutil.copytree(earlier / "gists", folder / "gists")
+
+
+def _train_gists(fixture: Fixture, settings: Mapping[str, object]) -> tuple[str, ...]:
+    flags = [*fixture.flags(), *set_flags(settings)]
+    return ("gist", "train", _STORE, "--out=gists", "--overwrite", *flags)
 
 
 def _look_at_store(folder: Path) -> Findings:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.chaos.findings import Findings, compare, opened, problems
-from tests.chaos.fixture import LIMIT, Fixture
+from tests.chaos.fixture import Fixture, wait_for
 
 
 class MountRefusedError(Exception):
@@ -24,7 +24,7 @@ def full_and_read_only_disk(fixture: Fixture) -> Findings:
         for options, words in (("size=700k", "No space left"), ("size=64m,ro", "Read-only file system")):
             _remount(disk, options)
             log = f"disk-{words[:2]}.log"
-            code = fixture.start(store, "--no-ray", log=log).wait(LIMIT)
+            code = wait_for(fixture.start(store, "--no-ray", log=log))
             output = (fixture.folder / log).read_text()
             unclear += code != 1 or words not in output or "Traceback" in output
             dangling += len(problems(opened(store)))

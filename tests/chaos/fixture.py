@@ -74,7 +74,7 @@ class Fixture:
             )
 
     def finish(self, process: subprocess.Popen[bytes], log: str = "log") -> None:
-        if process.wait(LIMIT):
+        if wait_for(process):
             self.fail(log)
 
     def fail(self, log: str = "log") -> None:
@@ -86,6 +86,15 @@ class Fixture:
         if not place.exists():
             self.finish(self.start(place, "--no-ray"))
         return opened(place)
+
+
+def wait_for(process: subprocess.Popen[bytes]) -> int:
+    """The exit code. Raises SceneError when there is none after `LIMIT`."""
+    try:
+        return process.wait(LIMIT)
+    except subprocess.TimeoutExpired as error:
+        process.kill()
+        raise SceneError(f"{error.cmd[:3]} ran for more than {LIMIT} s") from error
 
 
 def count_parts(store: Path) -> int:

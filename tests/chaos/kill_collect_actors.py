@@ -16,7 +16,7 @@ from pathlib import Path
 from mctrace.collect.running.driver import MOST_WAITING
 from mctrace.collect.running.ray_pool import QUEUE_DEPTH
 from tests.chaos.findings import Findings, compare, opened, parts_repeated
-from tests.chaos.fixture import LIMIT, Fixture, count_parts
+from tests.chaos.fixture import LIMIT, Fixture, count_parts, wait_for
 
 NUM_ACTORS = 2
 ON_RAY = (f"--actors={NUM_ACTORS}",)
@@ -53,7 +53,7 @@ def kill_until(fixture: Fixture, store: Path, num_kills: int, chance: random.Ran
                     done += 1
                 if victim == driver.pid:
                     break
-        driver.wait(LIMIT)
+        wait_for(driver)
         end_orphans(family)
         if driver.returncode == 0:
             return done

@@ -4,7 +4,7 @@ import signal
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from tests.chaos.findings import Findings, compare, opened
-from tests.chaos.fixture import LIMIT, Fixture
+from tests.chaos.fixture import Fixture, wait_for
 from tests.chaos.kill_collect_actors import ON_RAY, descendants, end_orphans, wait_for_work
 
 
@@ -16,7 +16,7 @@ def stopped_by(fixture: Fixture, signum: signal.Signals) -> Findings:
         fixture.fail()
     family = descendants(driver.pid)
     driver.send_signal(signum)
-    code = driver.wait(LIMIT)
+    code = wait_for(driver)
     end_orphans(family)
     with connect(opened(store).at()) as connection:
         outcomes = [row["outcome"] for row in fetch_rows(connection, "from runs")]

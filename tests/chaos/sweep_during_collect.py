@@ -1,7 +1,7 @@
 """`mctrace verify --sweep --grace 0` again and again while a collection is at work on the same store."""
 
 from tests.chaos.findings import Findings, SceneError, compare, opened
-from tests.chaos.fixture import LIMIT, Fixture, wait_for_parts
+from tests.chaos.fixture import Fixture, wait_for, wait_for_parts
 
 
 def sweep_during_collect(fixture: Fixture) -> Findings:
@@ -12,7 +12,7 @@ def sweep_during_collect(fixture: Fixture) -> Findings:
     while driver.poll() is None:
         log = f"sweep{num_sweeps}.log"
         command = ("verify", f"--store={store}", "--sweep", "--grace=0")
-        code = fixture.start_command(*command, log=log).wait(LIMIT)
+        code = wait_for(fixture.start_command(*command, log=log))
         output = (fixture.folder / log).read_text()
         refused = code == 1 and output.splitlines()[-1].startswith("mctrace: nothing was swept: ")
         unclear += code != 0 and not refused
