@@ -14,13 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from mctrace.collect.running.driver import MOST_WAITING
-from mctrace.collect.running.ray_pool import QUEUE_DEPTH
+from mctrace.collect.running.ray_pool import QUEUE_DEPTH, MeasuringActor
 from tests.chaos.findings import Findings, compare, opened, parts_repeated
 from tests.chaos.fixture import LIMIT, Fixture, count_parts, wait_for
 
 NUM_ACTORS = 2
 ON_RAY = (f"--actors={NUM_ACTORS}",)
-_ACTOR = b"ray::Measuring"
+_ACTOR = f"ray::{MeasuringActor.__ray_metadata__.class_name}".encode()
+"""How the command line of an actor's process begins."""
 
 
 def kill_collect_actors(fixture: Fixture, num_kills: int, chance: random.Random) -> Findings:
