@@ -44,7 +44,7 @@ def give_bad_inputs(folder: Path, *, quick: bool, seed: int) -> Findings:
     if quick:
         inputs = random.Random(seed).sample(inputs, len(inputs) // 10)
     num_tried, unclear = try_all(folder / "bad-inputs", inputs)
-    _show("bad input", [f"{one.title}: {one.why}" for one in unclear])
+    _show("bad input", [f"{one.why}: {one.title}" for one in unclear])
     return Findings(bad_inputs=num_tried, bad_inputs_unclear=len(unclear))
 
 

@@ -97,16 +97,16 @@ def wait_for(process: subprocess.Popen[bytes]) -> int:
         raise SceneError(f"{error.cmd[:3]} ran for more than {LIMIT} s") from error
 
 
-def count_parts(store: Path) -> int:
+def count_parts(store: Path, kind: str = "*") -> int:
     """Folders of parts, committed or not."""
-    return sum(1 for _ in store.glob("parts/*/*/*"))
+    return sum(1 for _ in store.glob(f"parts/{kind}/*/*"))
 
 
-def wait_for_parts(process: subprocess.Popen[bytes], store: Path, num_parts: int) -> bool:
-    """Until the process has written so many parts; False when it ended first."""
+def wait_for_trajectories(process: subprocess.Popen[bytes], store: Path, num_parts: int) -> None:
+    """Until so many are written. Raises SceneError when the process ends before, or takes too long."""
     deadline = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < deadline:
-        if count_parts(store) >= num_parts:
-            return True
+        if count_parts(store, "trajectory") >= num_parts:
+            return
         time.sleep(0.02)
-    return False
+    raise SceneError(f"no {num_parts} trajectories in {store}; exit code {process.poll()}")

@@ -4,16 +4,15 @@ import signal
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from tests.chaos.findings import Findings, compare, opened
-from tests.chaos.fixture import Fixture, wait_for
-from tests.chaos.kill_collect_actors import ON_RAY, descendants, end_orphans, wait_for_work
+from tests.chaos.fixture import Fixture, wait_for, wait_for_trajectories
+from tests.chaos.kill_collect_actors import ON_RAY, descendants, end_orphans
 
 
 def stopped_by(fixture: Fixture, signum: signal.Signals) -> Findings:
     """A driver that is asked to stop records that, keeps what it has, and is finished by the same command."""
     store = fixture.folder / f"stopped-{signum.name}"
     driver = fixture.start(store, *ON_RAY)
-    if not wait_for_work(driver, store):
-        fixture.fail()
+    wait_for_trajectories(driver, store, 3)
     family = descendants(driver.pid)
     driver.send_signal(signum)
     code = wait_for(driver)
