@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-
-
 from mctrace.train.checkpoints.atomic_folder import tidy_folders, write_folder
 from mctrace.train.checkpoints.manifest import check_manifest
 from mctrace.train.checkpoints.retention import keep_best_and_last, step_folders
