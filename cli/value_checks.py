@@ -1,8 +1,7 @@
 """Checks that hold for values of every key of the configuration.
 
 Sections check the ranges of their own values. Here are the checks they would all repeat: numbers are finite
-and fit 64 bits, true and false are no numbers, text is not blank and has one line, seeds are not
-negative.
+and fit 64 bits, true and false are no numbers, text is not blank and has one line.
 """
 
 import math
@@ -24,16 +23,10 @@ def refuse_impossible(key: str, value: object, default: object, origin: str) -> 
         if isinstance(one, str) and not one.strip() and (one or default != ""):
             remedy = "leave it out for its default"
             raise ConfigError(f"{key} must not be empty, got {one!r} ({origin}): {remedy}")
-        if _is_negative_seed(key, one):
-            raise ConfigError(f"{key} must be at least 0, got {one!r} ({origin})")
         if problem := _problem(key, one, default):
             shown = repr(one)
             shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
             raise ConfigError(f"{key} = {shown} ({origin}): {problem}")
-
-
-def _is_negative_seed(key: str, value: object) -> bool:
-    return key.rsplit(".", 1)[-1] == "seed" and isinstance(value, (int, float)) and value < 0
 
 
 def _scalars(value: object) -> Iterator[object]:

@@ -8,13 +8,17 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from mctrace.errors import ConfigError, InputError
+from mctrace.ranges import NonNegativeFloat, check_ranges
 
 
 @dataclass(frozen=True)
 class SqlLimits:
     """Limits of one SQL connection; the defaults for memory and disk are DuckDB's own."""
+
+    section: ClassVar[str] = "sql"
 
     memory: str = ""
     """maximum memory of one query, e.g. 4GB; empty: four fifths of the machine's"""
@@ -22,18 +26,17 @@ class SqlLimits:
     """maximum disk space for what does not fit into memory, e.g. 20GB; empty: nine tenths of what is free"""
     spill_folder: str = ""
     """folder for a scratch folder of spilled data, e.g. /scratch; empty: the system's"""
-    timeout_seconds: float = 60.0
+    timeout_seconds: NonNegativeFloat = 60.0
     """time limit of one `mctrace sql` query in a script or pipe; 0: none (--timeout)"""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         for name in ("memory", "spill"):
             value = getattr(self, name)
             if value and not _SIZE.fullmatch(value):
-                raise ConfigError(f"sql.{name} = {value!r}: expected a size like 4GB or 512MB")
-        if not 0 <= self.timeout_seconds < float("inf"):
-            raise ConfigError(f"sql.timeout_seconds = {self.timeout_seconds}: expected seconds, or 0 for any")
+                raise ConfigError(f"{self.section}.{name} = {value!r}: expected a size like 4GB or 512MB")
         if self.spill_folder and not Path(self.spill_folder).is_dir():
-            raise ConfigError(f"sql.spill_folder = {self.spill_folder!r}: no such folder")
+            raise ConfigError(f"{self.section}.spill_folder = {self.spill_folder!r}: no such folder")
 
     def settings(self) -> dict[str, object]:
         """DuckDB's settings. Raises InputError where no scratch folder can be made."""

@@ -140,7 +140,6 @@ def outside(hint: Any) -> Iterator[object]:
 OUTSIDE = [
     (f"{place}.{field.name}", config_type, value)
     for place, config_type in sections()
-    if hasattr(config_type, "section")
     for field in fields(config_type)
     for value in outside(get_type_hints(config_type, include_extras=True)[field.name])
 ]
@@ -163,7 +162,7 @@ def test_ranges_are_declared_in_every_section():
 
 def test_every_configuration_names_its_own_place():
     for place, config_type in sections():
-        assert getattr(config_type, "section", place) == place
+        assert config_type.section == place
 
 
 def _flatten(table, prefix=""):
