@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.base_model.weight_files import check_weight_files
-from mctrace.errors import ModelError, brief
+from mctrace.errors import ModelError, brief, shorten
 from mctrace.train.checkpoints.weights import weight_mismatch
 
 SMOLLM2_ALIAS = "smollm2-135m"
@@ -130,10 +130,9 @@ def _download(name: str, revision: str | None) -> Path:
             name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise ModelError(
-            f"unknown model {name!r}: neither the alias {SMOLLM2_ALIAS!r}, nor a local folder, "
-            f"nor a model the hub would give ({reason})"
+            f"unknown model {shorten(name, 100)!r}: neither the alias {SMOLLM2_ALIAS!r}, nor a local folder, "
+            f"nor a model the hub would give ({brief(error)})"
         ) from error
     return Path(folder)
 

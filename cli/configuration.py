@@ -27,7 +27,7 @@ from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.store.provenance import Mix
-from mctrace.errors import ConfigError
+from mctrace.errors import ConfigError, shorten
 from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig
 from mctrace.ranges import check_ranges, choice_message, range_message
 from mctrace.train.config import TrainConfig
@@ -255,8 +255,7 @@ def _describe(problem: Any) -> str:
     if problem["type"] == "literal_error":
         return choice_message(key, value, re.findall(r"'(.*?)'", context["expected"]))
     message = problem["msg"].removeprefix("Value error, ")
-    shown = repr(value)
-    return f"{key} = {shown if len(shown) <= 40 else shown[:40] + '…'}: {message}"
+    return f"{key} = {shorten(repr(value), 41)}: {message}"
 
 
 def _known_key(location: Sequence[str | int]) -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from mctrace.errors import ConfigError
+from mctrace.errors import ConfigError, shorten
 
 _PATHS = ("corpus.paths",)
 """File names may hold any byte but zero; whoever opens them says which cannot be opened."""
@@ -24,9 +24,7 @@ def refuse_impossible(key: str, value: object, default: object, origin: str) -> 
             remedy = "leave it out for its default"
             raise ConfigError(f"{key} must not be empty, got {one!r} ({origin}): {remedy}")
         if problem := _problem(key, one, default):
-            shown = repr(one)
-            shown = shown if len(shown) <= 40 else f"{shown[:40]}…"
-            raise ConfigError(f"{key} = {shown} ({origin}): {problem}")
+            raise ConfigError(f"{key} = {shorten(repr(one), 41)} ({origin}): {problem}")
 
 
 def _scalars(value: object) -> Iterator[object]:

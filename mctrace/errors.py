@@ -46,7 +46,14 @@ class OutputError(MctraceError, OSError):
 
 
 def brief(error: BaseException) -> str:
-    """A library's error in one line: the first line of its message, with the class name if that is not enough."""
-    first = next(iter(str(error).strip().splitlines()), "")
+    """A library's error in one line of at most 300 characters: the first line of its message, with the class name
+    if that is not enough.
+    """
+    first = shorten(next(iter(str(error).strip().splitlines()), ""), 300)
     is_clear = first and not isinstance(error, LookupError)
     return first if is_clear else f"{type(error).__name__} {first}".rstrip()
+
+
+def shorten(text: str, most: int) -> str:
+    """`text` cut to `most` characters, with an ellipsis where something is cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -57,8 +57,10 @@ def collect(
     rejected = partial(display.report_rejected, console=console)
     prepared = prepare_run(settings.run_settings(), traces, known, progress, rejected)
     display.print_plan(prepared, known, console)
-    opened = create_store(uri)
     ray = None if no_ray else settings.ray
+    if ray is None:
+        check_workers(ray, settings.model, uri)  # before there is a store
+    opened = create_store(uri)
     try:
         summary = run_collection(
             opened, prepared.plan, partial(start_workers, ray),
