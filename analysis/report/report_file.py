@@ -1,11 +1,11 @@
 """A report written as one HTML file, atomically."""
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mctrace.analysis.report.report import ReportParts, build_report
+from mctrace.atomic_file import replacing
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
 
@@ -32,17 +32,8 @@ def write_report(out: Path, version: StoreVersion, parts: ReportParts) -> None:
         )
     content = build_report(version, parts, datetime.now(UTC))
     try:
-        _replace(out, content.encode("utf-8"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as scratch:
+            scratch.write_bytes(content.encode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-
-
-def _replace(out: Path, content: bytes) -> None:
-    """Write under a scratch name beside `out`, then rename, so that a reader never meets half a file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(f".{out.name}-{os.getpid()}")
-    try:
-        scratch.write_bytes(content)
-        scratch.replace(out)
-    finally:
-        scratch.unlink(missing_ok=True)

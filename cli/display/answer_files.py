@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mctrace.atomic_file import replacing
 from mctrace.errors import InputError
 
 _ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
@@ -25,19 +25,14 @@ def write_answer(answer: pa.RecordBatchReader, out: Path) -> int:
     kind = _ENDINGS.get(out.suffix.lower())
     if kind is None:
         raise InputError(f"--out {out}: give it the ending .csv, .json or .parquet")
-    scratch = out.with_name(f".{out.name}-{os.getpid()}")
     try:
-        if kind == "parquet":
-            num_rows = _write_parquet(answer, scratch)
-        else:
+        with replacing(out) as scratch:
+            if kind == "parquet":
+                return _write_parquet(answer, scratch)
             with scratch.open("w", encoding="utf-8", newline="") as text:
-                num_rows = _WRITERS[kind](answer, text)
-        scratch.replace(out)
+                return _WRITERS[kind](answer, text)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return num_rows
 
 
 def print_as(answer: pa.RecordBatchReader, output_format: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from mctrace.atomic_file import replacing
 from mctrace.errors import StoreError
 
 _AT_ONCE = 32
@@ -119,14 +120,9 @@ class Location:
             return
         target = Path(self.path(relative))
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}-{os.getpid()}")
-        try:
+        with replacing(target) as scratch:
             scratch.write_bytes(content)
             sync_file(scratch)
-            scratch.rename(target)
-        except OSError:
-            scratch.unlink(missing_ok=True)
-            raise
         sync_folder(target.parent)
 
     def move_in(self, folder: Path, relative: str) -> None:
