@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mctrace.errors import ModelError
 from mctrace.gists.config import Pooling
 from mctrace.gists.network.llama_layer import LLAMA_NAMES, GistLayer, LayerSizes
-from mctrace.train.checkpoints.manifest import check_manifest, write_manifest
+from mctrace.train.checkpoints.manifest import check_manifest, warn_if_unchecked, write_manifest
 from mctrace.train.checkpoints.weights import read_weights
 
 _MAX_LEVELS = 4
@@ -251,4 +251,5 @@ class TransformerGistNet(nn.Module):
             network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"{folder} does not hold a GistNet: {error}") from error
+        warn_if_unchecked(folder)
         return network.requires_grad_(False).eval()

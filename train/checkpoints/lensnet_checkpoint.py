@@ -15,7 +15,7 @@ from typing import Any
 from mctrace.datasets.sql.target_merging import is_signed, merge_of
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.atomic_folder import latest_whole_folder, write_folder
-from mctrace.train.checkpoints.manifest import MANIFEST, check_manifest
+from mctrace.train.checkpoints.manifest import MANIFEST, check_manifest, warn_if_unchecked
 from mctrace.train.checkpoints.retention import BEST
 from mctrace.train.checkpoints.weights import read_weights
 from mctrace.train.config import TrainConfig
@@ -135,6 +135,7 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
         network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
     except ValueError as error:
         raise InputError(f"{folder} does not hold a LensNet: {error}") from error
+    warn_if_unchecked(folder)
     return network.eval(), info
 
 

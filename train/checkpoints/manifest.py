@@ -23,11 +23,11 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
 def check_manifest(folder: Path, names: Iterable[str]) -> None:
     """Compare the files `names` with the folder's manifest; raises ValueError naming one that differs.
 
-    A folder without a manifest (written by an earlier release) is accepted, with a warning once per folder.
+    A folder without a manifest (written by an earlier release) is accepted; once the rest of it turned out to be
+    readable, `warn_if_unchecked` says so.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        _warn_once(folder.resolve())
         return
     try:
         listed = {entry["path"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["files"]}
@@ -38,6 +38,12 @@ def check_manifest(folder: Path, names: Iterable[str]) -> None:
             raise ValueError(
                 f"{name} {wrong}: copy the folder again, or delete its {MANIFEST} if you changed it yourself"
             )
+
+
+def warn_if_unchecked(folder: Path) -> None:
+    """Warn, once per folder, where there is no manifest with which files could be compared."""
+    if not (folder / MANIFEST).is_file():
+        _warn_once(folder.resolve())
 
 
 def _difference(path: Path, listed: dict[str, object] | None) -> str | None:
