@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mctrace.context.actions import ACTION_KINDS
 from mctrace.errors import ConfigError
 from mctrace.ranges import check_choice, check_range
 
@@ -94,6 +95,8 @@ class CollectConfig:
     """tokens the `lod0` policy reaches back, all of them at level 0"""
     recency_level_tokens: tuple[int, ...] = (256, 2048)
     """newest tokens kept at level 0, then the next ones at level 1, and so on; the rest is at max_level"""
+    max_detail: Literal["gist", "absent"] = "gist"
+    """what `recency` shows of text older than its newest tokens: gists, or nothing (absent: truncation)"""
     train_wc_length: int = 512
     """positions to which `random` compresses its level-0 window, and that `lensnet` keeps to"""
     lensnet_checkpoint: str = ""
@@ -112,6 +115,9 @@ class CollectConfig:
     """random maps per trajectory measured without actions, beside one lod0 baseline (preference data)"""
     protected_tail: int = 128
     """most recent tokens that never collapse"""
+    actions: tuple[str, ...] = ("expand", "collapse", "insert", "drop")
+    """kinds of actions that are measured and that `random` maps are made by; insert and drop only where
+    tree.absence allows them"""
     max_actions: int | None = None
     """maximum number of actions measured per trajectory, e.g. 64, sampled evenly over action and node_level;
     unset: all"""
@@ -148,6 +154,11 @@ class CollectConfig:
                 "collect.policies names lensnet: set collect.lensnet_checkpoint to a folder that "
                 "'mctrace train' wrote, like runs/lensnet/best"
             )
+        if not self.actions:
+            check_choice("collect.actions", "", ACTION_KINDS)
+        for kind in self.actions:
+            check_choice("collect.actions", kind, ACTION_KINDS)
+        check_choice("collect.max_detail", self.max_detail, ("gist", "absent"))
         check_range("collect.lensnet_refocuses", self.lensnet_refocuses, at_least=1)
         check_range("collect.lensnet_temperature", self.lensnet_temperature, at_least=0)
         for key in ("trajectories_per_document", "horizon", "cursors_per_trajectory", "cursor_stride"):
