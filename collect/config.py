@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, MinLen
 
+from mctrace.context.actions import ActionKind
 from mctrace.errors import ConfigError
 from mctrace.ranges import (
     NonNegativeFloat,
@@ -107,6 +108,8 @@ class CollectConfig:
     """tokens the `lod0` policy reaches back, all of them at level 0"""
     recency_level_tokens: Annotated[tuple[NonNegativeInt, ...], MinLen(1)] = (256, 2048)
     """newest tokens kept at level 0, then the next ones at level 1, and so on; the rest is at max_level"""
+    max_detail: Literal["gist", "absent"] = "gist"
+    """what `recency` shows of text older than its newest tokens: gists, or nothing (absent: truncation)"""
     train_wc_length: PositiveInt = 512
     """positions to which `random` compresses its level-0 window, and that `lensnet` keeps to"""
     lensnet_checkpoint: str = ""
@@ -125,6 +128,9 @@ class CollectConfig:
     """random maps per trajectory measured without actions, beside one lod0 baseline (preference data)"""
     protected_tail: NonNegativeInt = 128
     """most recent tokens that never collapse"""
+    actions: Annotated[tuple[ActionKind, ...], MinLen(1)] = ("expand", "collapse", "insert", "drop")
+    """kinds of actions that are measured and that `random` maps are made by; insert and drop only where
+    tree.absence allows them"""
     max_actions: PositiveInt | None = None
     """maximum number of actions measured per trajectory, e.g. 64, sampled evenly over action and node_level;
     unset: all"""

@@ -102,7 +102,7 @@ def allocate(
     """
     priority_A = _priorities(candidates, config, generator)
     blocked_A = _blocked(candidates, priority_A, recent, config)
-    selection = _Selection(lod_map.tree, budget - lod_map.num_entries)
+    selection = _Selection(lod_map.tree, lod_map.num_entries, budget)
     collapses = _by_priority(~candidates.is_expand_A, priority_A)
     free, held = collapses[~blocked_A[collapses]], collapses[blocked_A[collapses]]
     to_collapse = _Queue(candidates, free, selection)
@@ -123,30 +123,22 @@ def allocate(
 class _Selection:
     """The edits selected so far and the positions left."""
 
-    def __init__(self, tree: TreeShape, room: int) -> None:
-        self.tree, self.room = tree, room
+    def __init__(self, tree: TreeShape, num_entries: int, budget: int) -> None:
+        self.tree, self.room, self._budget = tree, budget - num_entries, budget
         self.edits: list[Action] = []
-        self._taken: set[Action] = set()
-        self._expanded: set[Node] = set()
-        self._collapsed_children: set[Node] = set()
+        self._replaced: set[Node] = set()
 
     def allows(self, action: Action) -> bool:
-        """True if not taken yet and still possible: an expanded node cannot be collapsed as a sibling, a
-        collapsed one cannot be expanded."""
-        if action in self._taken:
+        """True if not taken yet and still possible: no entry is replaced twice, and something stays shown."""
+        num_entries = self._budget - self.room
+        if num_entries + action.change_in_positions(self.tree) < 1:
             return False
-        if action.kind == "expand":
-            return action.node not in self._collapsed_children
-        return self._expanded.isdisjoint(self.tree.children(action.node))
+        return self._replaced.isdisjoint(action.entries(self.tree))
 
     def take(self, action: Action) -> None:
         self.edits.append(action)
-        self._taken.add(action)
         self.room -= action.change_in_positions(self.tree)
-        if action.kind == "expand":
-            self._expanded.add(action.node)
-        else:
-            self._collapsed_children.update(self.tree.children(action.node))
+        self._replaced.update(action.entries(self.tree))
 
     def make_room(self, *queues: "_Queue") -> int:
         """Collapse until the budget is met, earlier queues first; returns the number of edits."""
@@ -156,10 +148,12 @@ class _Selection:
         return len(self.edits)
 
     def alternate(self, to_expand: "_Queue", to_collapse: "_Queue", num_edits: int) -> None:
-        """Take expands and collapses in turn; a collapse when the next expand does not fit."""
+        """Take expands and collapses in turn; a collapse when the next expand does not fit, and a cheaper
+        expand when there is no collapse left."""
         turn_to_expand = True
         while len(self.edits) < num_edits:
-            expand, collapse = to_expand.peek(), to_collapse.peek()
+            collapse = to_collapse.peek()
+            expand = to_expand.peek() if collapse else to_expand.peek(at_most=self.room)
             fits = expand is not None and expand.change_in_positions(self.tree) <= self.room
             if expand is not None and fits and (turn_to_expand or collapse is None):
                 self.take(expand)
@@ -167,7 +161,7 @@ class _Selection:
                 self.take(collapse)
             else:
                 break
-            turn_to_expand = self.edits[-1].kind == "collapse"
+            turn_to_expand = not self.edits[-1].shows_more
 
 
 class _Queue:
@@ -178,12 +172,15 @@ class _Queue:
         self._next = 0
         self._end = len(order)
 
-    def peek(self) -> Action | None:
-        """The next allowed candidate; None at the end."""
+    def peek(self, at_most: int | None = None) -> Action | None:
+        """The next allowed candidate, of those that add `at_most` positions when given; None at the end."""
+        positions_A = self._candidates.positions_A
         while self._next < self._end:
-            action = self._candidates.actions.action(int(self._order[self._next]))
-            if self._selection.allows(action):
-                return action
+            place = int(self._order[self._next])
+            if at_most is None or positions_A[place] <= at_most:
+                action = self._candidates.actions.action(place)
+                if self._selection.allows(action):
+                    return action
             self._next += 1
         return None
 

@@ -2,8 +2,9 @@
 
 A map is one small integer per block of K tokens. It is legal if it tiles [start, cursor) with whole nodes: a
 block at level l >= 2 implies that level for all blocks of its level-l node, and a last block that the cursor
-cuts can only be tokens. The map determines the entries (one per position of the working context); editing the
-working context means editing the map.
+cuts can only be tokens. A complete block may also be ABSENT: represented by nothing, at no cost, while the
+positions of all others keep its gap. The map determines the entries (one per position of the working
+context); editing the working context means editing the map.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mctrace.context.tree import Node, TreeShape
+from mctrace.context.tree import ABSENT, Node, TreeShape
 from mctrace.errors import LegalityError
 
 IntArray = npt.NDArray[np.int64]
@@ -70,12 +71,18 @@ class Entries:
             np.concatenate([part.span_width_N for part in parts]),
         )
 
+    def by_place(self) -> "Entries":
+        """The same entries in the order of their first tokens."""
+        order = np.argsort(self.first_token_N, kind="stable")
+        return Entries(
+            self.level_N[order], self.index_N[order], self.first_token_N[order], self.span_width_N[order]
+        )
+
     def index_of_token(self, token: int) -> int:
-        """Index of the entry that begins at `token`; N when `token` is the end of the context."""
+        """Index of the first entry at or after `token`, which no entry may cover: N at the context's end."""
         position = int(np.searchsorted(self.first_token_N, token))
-        begins_N = np.append(self.first_token_N, self.end_token_N[-1:])
-        if position == len(begins_N) or begins_N[position] != token:
-            raise AssertionError(f"no entry begins at token {token}")
+        if token > self.end_token_N[-1] or (position and self.end_token_N[position - 1] > token):
+            raise AssertionError(f"token {token} is inside an entry or beyond the context")
         return position
 
 
@@ -124,7 +131,7 @@ class LODMap:
         """Number of positions of the working context, computed without building its entries."""
         partial = (self.cursor - self.start) % self.tree.block_size
         num_entries = 0
-        for level, num_blocks in enumerate(np.bincount(self.levels, minlength=1)):
+        for level, num_blocks in enumerate(np.bincount(self.levels)[: self.tree.max_level + 1]):
             if level == 0:
                 whole = int(num_blocks) - (1 if partial else 0)
                 num_entries += whole * self.tree.block_size + partial
@@ -136,6 +143,25 @@ class LODMap:
     def entries(self) -> Entries:
         """The working context's entries, oldest first."""
         return _expand_entries(self)
+
+    @property
+    def has_absent(self) -> bool:
+        return bool((self.levels == ABSENT).any())
+
+    @cached_property
+    def nodes(self) -> Entries:
+        """Everything that is scored, oldest first: the entries, and absent blocks as entries of zero width.
+
+        An absent block has `level_N` ABSENT and its index among the blocks.
+        """
+        blocks = self.first_block + np.flatnonzero(self.levels == ABSENT)
+        absent = Entries(
+            np.full(len(blocks), ABSENT, dtype=np.int64),
+            blocks,
+            blocks * self.tree.block_size,
+            np.zeros(len(blocks), dtype=np.int64),
+        )
+        return self.entries.followed_by(absent).by_place() if len(blocks) else self.entries
 
     def blocks_of(self, node: Node) -> slice:
         """Slice of `levels` covered by `node` (level >= 1); raises LegalityError outside the map."""
@@ -180,7 +206,10 @@ def _why_illegal(lod_map: LODMap) -> str | None:
     expected = _num_blocks(tree, lod_map.start, lod_map.cursor)
     if levels.ndim != 1 or len(levels) != expected:
         return f"needs one level for each of its {expected} blocks, got {levels.size}"
-    for level in (levels.min(), levels.max()):
+    shown = levels[levels != ABSENT]
+    if not len(shown):
+        return "all of its blocks are absent"
+    for level in (shown.min(), shown.max()):
         if not 0 <= level <= tree.max_level:
             return f"level {level} does not exist, max_level is {tree.max_level}"
     if (lod_map.cursor - lod_map.start) % tree.block_size and levels[-1]:
@@ -198,12 +227,13 @@ def _expand_entries(lod_map: LODMap) -> Entries:
     size = lod_map.tree.block_size
     blocks = lod_map.first_block + np.arange(len(lod_map.levels))
     levels = lod_map.levels.astype(np.int64)
+    blocks, levels = blocks[levels != ABSENT], levels[levels != ABSENT]
     per_node = np.where(levels > 0, size ** np.maximum(levels - 1, 0), 1)
     heads = (levels == 0) | (blocks % per_node == 0)
     blocks, levels = blocks[heads], levels[heads]
     num_entries = np.where(levels == 0, size, 1)
-    if len(levels) and levels[-1] == 0:
-        num_entries[-1] = lod_map.cursor - blocks[-1] * size
+    if levels[-1] == 0:
+        num_entries[-1] = min(size, lod_map.cursor - int(blocks[-1]) * size)
     level_N = np.repeat(levels, num_entries)
     entry_in_block_N = np.arange(len(level_N)) - np.repeat(np.cumsum(num_entries) - num_entries, num_entries)
     first_token_N = np.repeat(blocks * size, num_entries) + entry_in_block_N

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from mctrace.context.actions import Action, legal_actions
 from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import Node
 from mctrace.errors import LegalityError
 
 
@@ -61,5 +62,14 @@ class Trajectory:
         return max(self.first_cursor, end)
 
     def legal_actions(self, protected_tail: int) -> list[Action]:
-        """Actions legal at any cursor; tail blocks become collapsible at the later ones."""
-        return legal_actions(self.head.extended(self.last_cursor), protected_tail)
+        """Actions legal at any cursor; tail blocks become collapsible at the later ones.
+
+        No drop leaves the first cursor without an entry before it.
+        """
+        found = legal_actions(self.head.extended(self.last_cursor), protected_tail)
+        return [action for action in found if action.kind != "drop" or self.can_drop(action.node)]
+
+    def can_drop(self, node: Node) -> bool:
+        """True if the entries of `node` may be left out: something stands before the first token read."""
+        first, end = self.head.tree.span(node)
+        return end < self.first_cursor or first > int(self.context.entries.first_token_N[0])

@@ -6,11 +6,17 @@ and costs use this module.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
 from mctrace.ranges import check_ranges
+
+ABSENT = 255
+"""Level code of a block that a LOD map represents by nothing: one above every level, at no position."""
+
+Absence = Literal["off", "tokens", "gist"]
+"""What an absent block is inserted as, where blocks may be absent at all."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,6 +37,9 @@ class TreeShape:
     """K: tokens per level-1 gist, and children per node"""
     max_level: Annotated[int, Ge(1), Le(4)] = 2
     """coarsest level"""
+    absence: Absence = "off"
+    """whether blocks may be left out at no cost: off; tokens: an absent block is inserted as its K tokens;
+    gist: as its level-1 gist. An extension of the sources (docs/absence.md)"""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -51,12 +51,7 @@ def score_contexts(
         budget: positions that each context may take, for the shadow price; its own size unless given.
         protected_tails: tokens at the end of each context that never collapse; 0 unless given.
     """
-    batch = unlabelled_batch(contexts).to(device_of(network))
-    scores_BN = score(network, batch, signed=signed)
-    if signed and rebalanced:
-        scores_BN = rebalance(scores_BN, batch)
-    lengths = batch.entry_mask.sum(dim=1).tolist()
-    scores = [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
+    scores = raw_scores(network, contexts, signed=signed, rebalanced=rebalanced)
     if signed:
         return scores
     tails = [0] * len(contexts) if protected_tails is None else protected_tails
@@ -66,27 +61,41 @@ def score_contexts(
     ]
 
 
+def raw_scores(
+    network: LensNet, contexts: Sequence[Context], *, signed: bool, rebalanced: bool = False
+) -> list[Tensor]:
+    """Signed scores, or values of detail without a price, [N] of each context's nodes, on the CPU."""
+    batch = unlabelled_batch(contexts).to(device_of(network))
+    scores_BN = score(network, batch, signed=signed)
+    if signed and rebalanced:
+        scores_BN = rebalance(scores_BN, batch)
+    lengths = batch.entry_mask.sum(dim=1).tolist()
+    return [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
+
+
 def subtract_shadow_price(
     values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int
 ) -> Tensor:
-    """Values of detail [N] minus the shadow price of the K - 1 positions that an action takes or frees.
+    """Values of detail [N] minus the shadow price of the positions that an action takes or frees.
 
     The price balances all legal actions for a working context of `budget` positions (None: its current size).
+    An entry pays for its largest action; prices of single actions are `Scorer.candidates`.
     """
     room = 0 if budget is None else budget - lod_map.num_entries
     candidates = candidates_of(lod_map, protected_tail, values_N.double().numpy())
-    return values_N - shadow_price(candidates, room, lod_map.tree.block_size - 1)
+    return values_N - shadow_price(candidates, room)
 
 
 def mask_illegal(scores_BN: Tensor, batch: Batch) -> Tensor:
     """Scores [B, N] with illegal directions set to 0: tokens cannot expand, `max_level` gists not collapse.
 
-    Source: docs/specification/inference.md#masking. Padding is 0 too.
+    Source: docs/specification/inference.md#masking. Padding is 0 too. Where blocks may be absent, those are
+    the coarsest, and `max_level` gists can be dropped.
     """
     illegal_BN = (
         ~batch.entry_mask
         | ((batch.levels == 0) & (scores_BN > 0))
-        | ((batch.levels == batch.max_level) & (scores_BN < 0))
+        | ((batch.levels == batch.coarsest) & (scores_BN < 0))
     )
     return scores_BN.masked_fill(illegal_BN, 0.0)
 

@@ -47,7 +47,7 @@ class Hindsight:
         if self.literal:
             return candidates.rescored({action: _literal(action, v) for action, v in values.items()})
         room = observation.budget - observation.lod_map.num_entries
-        return subtract_price(candidates.rescored(values), room, observation.lod_map.tree.block_size - 1)
+        return subtract_price(candidates.rescored(values), room)
 
     def values_of_detail(self, observation: Observation, candidates: Candidates) -> dict[Action, float]:
         """Measured value of detail per action, nats per token over the next K tokens."""
@@ -55,8 +55,8 @@ class Hindsight:
         trajectory = Trajectory(observation.lod_map, (observation.lod_map.cursor,), block)
         baseline = observation.reader.read(observation.lod_map, block)
         every = [candidates.actions.action(i) for i in range(len(candidates))]
-        collapses = [action for action in every if action.kind == "collapse"]
-        expands = [action for action in every if action.kind == "expand"]
+        collapses = [action for action in every if not action.shows_more]
+        expands = [action for action in every if action.shows_more]
         num_expands = max(1, self.max_candidates - len(collapses))
         if len(expands) > num_expands:
             rough = _values(observation, trajectory, expands, baseline, window=0)
@@ -81,7 +81,7 @@ def _values(
         observation.batching,
         window=window,
     )
-    signs = (-1.0 if action.kind == "expand" else 1.0 for action in actions)
+    signs = (-1.0 if action.shows_more else 1.0 for action in actions)
     return {
         action: sign * float(delta_H.mean())
         for action, sign, delta_H in zip(actions, signs, measured.deltas, strict=True)
@@ -90,7 +90,7 @@ def _values(
 
 def _literal(action: Action, value: float) -> float:
     """Target utility of `datasets/sql/targets/literal.sql` from a value of detail."""
-    return max(0.0, value) if action.kind == "expand" else -max(0.0, value)
+    return max(0.0, value) if action.shows_more else -max(0.0, value)
 
 
 _AWAITED = 1.0
@@ -153,8 +153,8 @@ def recall_oracle_scores(facts: list[AskedFact], observation: Observation) -> Ca
         first, end = tree.span(action.node)
         if any(stated.start < end and first < stated.stop for stated in awaited):
             return _AWAITED
-        return _OLDEST + (_NEWEST - _OLDEST) * first / cursor if action.kind == "collapse" else 0.0
+        return 0.0 if action.shows_more else _OLDEST + (_NEWEST - _OLDEST) * first / cursor
 
     values_A = np.array([value(place) for place in range(len(candidates))])
     room = observation.budget - observation.lod_map.num_entries
-    return subtract_price(replace(candidates, score_A=values_A), room, tree.block_size - 1)
+    return subtract_price(replace(candidates, score_A=values_A), room)

@@ -8,6 +8,7 @@ The others leave edits to the focus allocator and differ in how they score:
     attention          the base model's attention to a span from the last K tokens, its logarithm standardised
     similarity         cosine of a span's gist with those of what was read last: retrieval, nothing learned
     words              rare words that a span shares with what was read last: the same, without any model
+    bm25, rare_words   newest tokens and the few older blocks that match them best: nothing learned either
     told               facts that are asked for, shown until answered: perfect retrieval (`oracles.py`)
     lensnet            a checkpoint's scores
     hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,12 +28,14 @@ from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline
 from mctrace.collect.planning.lensnet_policy import LensNetScorer
+from mctrace.collect.planning.map_policies import truncation_map
 from mctrace.collect.planning.word_overlap import overlaps
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import subtract_price
 from mctrace.context.trajectory import Trajectory
+from mctrace.context.tree import ABSENT
 from mctrace.seeding import generator_for
 
 _NUM_TAIL = 5
@@ -55,6 +59,9 @@ class Observation:
 
     def candidates(self, score_N: FloatArray | None = None) -> Candidates:
         return candidates_of(self.lod_map, self.protected_tail, score_N)
+
+
+IntTokens = npt.NDArray[np.int64]
 
 
 class Policy(Protocol):
@@ -96,6 +103,41 @@ class ScoredPolicy:
         )
 
 
+@dataclass(frozen=True)
+class RetrievalWindow:
+    """Truncation that gives its oldest blocks up for those of the older text that `relevance` ranks highest.
+
+    The newest tokens and `num_blocks` retrieved blocks, chosen anew at every refocus. Needs a tree whose
+    blocks may be absent. `relevance` takes the tokens of the blocks to choose from [M, K] and those read last
+    [Q], and gives a number for each block [M]; what is not above 0 is not retrieved.
+    """
+
+    relevance: Callable[[IntTokens, IntTokens], FloatArray]
+    num_blocks: int
+    num_query_tokens: int = 64
+
+    def refocus(self, observation: Observation) -> Allocation:
+        lod_map, block = observation.lod_map, observation.lod_map.tree.block_size
+        newest = observation.budget - self.num_blocks * block
+        first_shown = -(-(lod_map.cursor - newest) // block) * block
+        found = truncation_map(lod_map.tree, lod_map.start, lod_map.cursor, first_shown)
+        tokens_T = observation.document.tokens_T.cpu().numpy()
+        num_absent = int((found.levels == ABSENT).sum())
+        older_MK = tokens_T[lod_map.start : lod_map.start + num_absent * block].reshape(num_absent, block)
+        query_Q = tokens_T[lod_map.cursor - self.num_query_tokens : lod_map.cursor]
+        relevance_M = self.relevance(older_MK, query_Q)
+        best = np.argsort(-relevance_M, kind="stable")[: self.num_blocks]
+        chosen = best[relevance_M[best] > 0]
+        # What is not retrieved is the newest text instead.
+        spare = min(self.num_blocks - len(chosen), num_absent)
+        levels = found.levels.copy()
+        levels[chosen] = 0
+        absent = np.flatnonzero(levels == ABSENT)
+        levels[absent[len(absent) - min(spare, len(absent)) :]] = 0
+        shown = LODMap(lod_map.tree, lod_map.start, lod_map.cursor, levels)
+        return Allocation(shown, (), 0, observation.recent)
+
+
 def recency_scores(observation: Observation) -> Candidates:
     """Equal scores, so that the allocator does what the budget demands, oldest first."""
     return observation.candidates()
@@ -114,7 +156,8 @@ def attention_scores(observation: Observation) -> Candidates:
     """Log of the attention mass that the last K tokens pay a span, standardised.
 
     Mean 0 and variance 1 among expands and among collapses: tokens draw so much more attention than their
-    gist that no block of them would ever be wanted less than a gist.
+    gist that no block of them would ever be wanted less than a gist. An absent block draws none: what is
+    missing cannot be found by attention.
     """
     lod_map = observation.lod_map
     block = lod_map.tree.block_size
@@ -125,8 +168,11 @@ def attention_scores(observation: Observation) -> Candidates:
     ).attention_mass_N
     assert mass_N is not None
     # The last token has not run; it is protected, so its mass is never used.
-    candidates = observation.candidates(np.append(mass_N.double().numpy(), 0.0))
-    mass_A = candidates.score_A * np.where(candidates.is_expand_A, 1, block)
+    is_shown_N = lod_map.nodes.level_N != ABSENT
+    mass_of_node_N = np.zeros(len(is_shown_N))
+    mass_of_node_N[is_shown_N] = np.append(mass_N.double().numpy(), 0.0)
+    candidates = observation.candidates(mass_of_node_N)
+    mass_A = candidates.score_A * candidates.actions.num_replaced_A(lod_map.tree)
     score_A = np.log(np.maximum(mass_A, 1e-12))
     for alike_A in (candidates.is_expand_A, ~candidates.is_expand_A):
         if alike_A.any():
@@ -176,7 +222,7 @@ def _retrieved(observation: Observation, candidates: Candidates, similarity_A: F
         return candidates
     score_A = (similarity_A - similarity_A.min()) / max(float(similarity_A.std()), 1e-12)
     room = observation.budget - observation.lod_map.num_entries
-    return subtract_price(replace(candidates, score_A=score_A), room, observation.lod_map.tree.block_size - 1)
+    return subtract_price(replace(candidates, score_A=score_A), room)
 
 
 def _directions(gists_Md: Tensor, num_complete: int) -> Tensor:
@@ -189,12 +235,11 @@ def lensnet_scores(scorer: LensNetScorer) -> Callable[[Observation], Candidates]
     """The scores of a checkpoint."""
 
     def scores(observation: Observation) -> Candidates:
-        scores_N = scorer.scores(
+        return scorer.candidates(
             observation.lod_map,
             observation.document.embeddings,
             budget=observation.budget,
             protected_tail=observation.protected_tail,
         )
-        return observation.candidates(scores_N)
 
     return scores

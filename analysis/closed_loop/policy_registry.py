@@ -10,6 +10,7 @@ from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight, RecallOracle
 from mctrace.analysis.closed_loop.policies import (
     Policy,
+    RetrievalWindow,
     ScoredPolicy,
     TokenWindow,
     attention_scores,
@@ -19,6 +20,7 @@ from mctrace.analysis.closed_loop.policies import (
     similarity_scores,
     word_scores,
 )
+from mctrace.analysis.closed_loop.relevance import bm25, rare_words
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.planning.lensnet_policy import load_scorer
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
@@ -26,6 +28,10 @@ from mctrace.context.allocator import AllocatorConfig
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ConfigError
 from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_name
+
+_NUM_RETRIEVED = 2
+"""blocks that bm25 and rare_words show of the text that truncation leaves out"""
+_OF_ABSENCE = ("bm25", "rare_words")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ def make_policies(
     def named(name: str, policy: Policy, identity: str) -> NamedPolicy:
         return NamedPolicy(name, policy, _key(identity, provenance, config, allocator, protected_tail))
 
+    for name in _OF_ABSENCE:
+        if name in config.policies and provenance.absence == "off":
+            raise ConfigError(
+                f"closed_loop.policies names {name}, which leaves blocks out: set tree.absence to tokens"
+            )
     baselines = _baselines(source, config, allocator)
     names: set[str] = set(config.policies)
     for baseline in dict.fromkeys(config.policies):
@@ -80,6 +91,8 @@ def _baselines(
         "attention": ScoredPolicy(attention_scores, allocator),
         "similarity": ScoredPolicy(similarity_scores, allocator),
         "words": ScoredPolicy(word_scores, allocator),
+        "bm25": RetrievalWindow(bm25, _NUM_RETRIEVED),
+        "rare_words": RetrievalWindow(rare_words, _NUM_RETRIEVED),
         "told": ScoredPolicy(RecallOracle(source.load_tokenizer()), ORACLE_ALLOCATOR),
         "hindsight": ScoredPolicy(hindsight, ORACLE_ALLOCATOR),
         "literal_hindsight": ScoredPolicy(literal_hindsight, ORACLE_ALLOCATOR),
@@ -101,8 +114,10 @@ def _key(
         "policy": policy,
         "closed_loop": loop,
         "allocator": asdict(allocator),
-        "provenance": asdict(provenance),
+        "provenance": provenance.columns,
         "protected_tail": protected_tail,
         "evaluator_version": EVALUATOR_VERSION,
     }
+    if provenance.absence != "off":
+        conditions["absence"] = provenance.absence
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,5 +13,6 @@ select
     value_of_detail,
     count(*) over () as num_labels
 from controls
+where action in ('expand', 'collapse')
 order by hash(concat_ws(' ', snapshot_id, action, node_level, node_index)), snapshot_id
 limit 2000

@@ -17,6 +17,7 @@ with tenths as (
             order by information_value, snapshot_id, action, node_index
         ) as tenth
     from controls
+    where action in ('expand', 'collapse')
 )
 
 select

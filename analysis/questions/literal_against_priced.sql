@@ -11,7 +11,7 @@ with pairs as (
         hash(p.snapshot_id) as snapshot,
         p.action,
         p.utility as priced,
-        case p.action when 'expand' then greatest(0, -p.delta_nll) else -greatest(0, p.delta_nll) end as literal
+        case when p.action in ('expand', 'insert') then greatest(0, -p.delta_nll) else -greatest(0, p.delta_nll) end as literal
     from priced_target as p
     where p.utility is not null
 ),

@@ -18,6 +18,7 @@ select
     t.protected_tail,
     t.block_size,
     t.max_level,
+    coalesce(t.absence, 'off') as absence,
     t.model_hash,
     t.tokenizer_hash,
     t.gist_hash,

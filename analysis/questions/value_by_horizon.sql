@@ -10,7 +10,7 @@ with cut as (
     select
         action,
         entry_level,
-        case action when 'expand' then -1 else 1 end as sign,
+        case when action in ('expand', 'insert') then -1 else 1 end as sign,
         unnest(
             list_append(list_transform(range(ceil(log2(horizon))::bigint), lambda i: (2 ** i)::bigint), horizon)
         ) as horizon,

@@ -33,7 +33,7 @@ at_tokens as (
     select
         d.action,
         d.entry_level,
-        case d.action when 'expand' then -1 else 1 end * unnest(d.delta_nll) as value,
+        case when d.action in ('expand', 'insert') then -1 else 1 end * unnest(d.delta_nll) as value,
         unnest(h.tokens) as token_id,
         h.tokenizer_hash
     from drawn as d

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
 from mctrace.context.actions import Action, legal_actions
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import Node, TreeShape
+from mctrace.context.tree import ABSENT, Node, TreeShape
 from mctrace.datasets.sql.connection import fetch_rows
 from mctrace.datasets.sql.detokenizer import Detokenizer
 from mctrace.datasets.store.provenance import Provenance
@@ -129,12 +129,12 @@ class SnapshotView:
 
 
 def action_scores(snapshot: SnapshotView, scores_N: npt.NDArray[np.float64]) -> list[float]:
-    """One score per action of the snapshot: an expand's own entry, a collapse's mean over its K entries."""
-    entries, block_size = snapshot.lod_map.entries, snapshot.lod_map.tree.block_size
+    """One score per action of the snapshot: the mean over the nodes that it replaces."""
+    nodes, tree = snapshot.lod_map.nodes, snapshot.lod_map.tree
     scores = []
     for found in snapshot.actions:
-        first = entries.index_of_token(found.first_token)
-        num_entries = 1 if found.action.kind == "expand" else block_size
+        first = nodes.index_of_token(found.first_token)
+        num_entries = len(found.action.entries(tree))
         scores.append(float(scores_N[first : first + num_entries].mean()))
     return scores
 
@@ -194,7 +194,7 @@ def read_snapshots(
 def _view(
     row: Row, labels: list[Row], version: StoreVersion, token_texts: Detokenizer | None
 ) -> SnapshotView:
-    tree = TreeShape(row["block_size"], row["max_level"])
+    tree = TreeShape(row["block_size"], row["max_level"], row["absence"])
     levels = np.asarray(row["levels"], dtype=np.uint8)
     lod_map = LODMap(tree, row["start"], row["first_cursor"], levels).extended(row["cursor"])
     actions = _actions(lod_map, row["protected_tail"], labels)
@@ -207,10 +207,10 @@ def _view(
             index=index,
             first_token=first,
             end_token=end,
-            num_entries=end - first if level == 0 else 1,
+            num_entries={0: end - first, ABSENT: 0}.get(level, 1),
             text=text,
-            expand=index_of.get(Action("expand", Node(level, index))) if level else None,
-            collapse=index_of.get(Action("collapse", _parent(tree, level, index))),
+            expand=_expand_of(index_of, level, index),
+            collapse=_collapse_of(index_of, tree, level, index),
         )
         for (level, index, first, end), text in zip(bounds, texts, strict=True)
     )
@@ -236,14 +236,27 @@ def _view(
     )
 
 
-def _parent(tree: TreeShape, level: int, index: int) -> Node:
-    """The node that a span collapses into: a block's own gist, or the parent of a gist."""
-    return Node(1, index) if level == 0 else Node(level + 1, index // tree.block_size)
+def _collapse_of(index_of: Mapping[Action, int], tree: TreeShape, level: int, index: int) -> int | None:
+    """The action that shows less of a span: a block's tokens become its gist, siblings their parent; where
+    they cannot, they are dropped."""
+    if level == ABSENT:
+        return None
+    parent = Node(1, index) if level == 0 else Node(level + 1, index // tree.block_size)
+    found = index_of.get(Action("collapse", parent))
+    return index_of.get(Action("drop", Node(max(level, 1), index), level)) if found is None else found
+
+
+def _expand_of(index_of: Mapping[Action, int], level: int, index: int) -> int | None:
+    """The action that shows more of a span: an absent block is inserted, a gist expanded."""
+    if level != ABSENT:
+        return index_of.get(Action("expand", Node(level, index))) if level else None
+    inserts = (index_of.get(Action("insert", Node(1, index), entry_level)) for entry_level in (0, 1))
+    return next((found for found in inserts if found is not None), None)
 
 
 def _span_bounds(lod_map: LODMap) -> list[tuple[int, int, int, int]]:
     """(level, index, first token, end token) of every span in order; a block's tokens are one span."""
-    entries, size = lod_map.entries, lod_map.tree.block_size
+    entries, size = lod_map.nodes, lod_map.tree.block_size
     block_N = entries.first_token_N // size
     is_first_N = np.append(True, (entries.level_N[1:] > 0) | (block_N[1:] != block_N[:-1]))
     first_N = np.flatnonzero(is_first_N)
@@ -263,7 +276,7 @@ def _span_bounds(lod_map: LODMap) -> list[tuple[int, int, int, int]]:
 
 def _actions(lod_map: LODMap, protected_tail: int, labels: list[Row]) -> tuple[ActionView, ...]:
     measured = {
-        Action(row["action"], Node(row["node_level"], row["node_index"])): MeasuredValue(
+        Action(row["action"], Node(row["node_level"], row["node_index"]), row["entry_level"]): MeasuredValue(
             **{name: row[name] for name in MeasuredValue.__dataclass_fields__}
         )
         for row in labels

@@ -19,8 +19,8 @@ from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.loading import choose_own_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll
-from mctrace.collect.planning.edits import action_edit, drop_edit
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll
+from mctrace.collect.planning.edits import action_edit
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -135,9 +135,8 @@ def _both_ways(model: FrozenCausalLM) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens_T = torch.randint(_VOCABULARY, (trajectory.end,), generator=generator)
     document = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), _TREE))
-    expand, collapse, dropped = Action("expand", Node(1, 1)), Action("collapse", Node(1, 2)), Node(1, 3)
-    edits = [action_edit(trajectory, action) for action in (expand, collapse)]
-    edits.append(drop_edit(trajectory, dropped))
+    actions = [Action("expand", Node(1, 1)), Action("collapse", Node(1, 2)), Action("drop", Node(1, 3))]
+    edits = [action_edit(trajectory, action) for action in actions]
     baseline = measure_baseline(model, document, trajectory)
     num_layers = model.network.config.get_text_config().num_hidden_layers
     if len(baseline.cache.layers) != num_layers:
@@ -150,6 +149,5 @@ def _both_ways(model: FrozenCausalLM) -> tuple[Tensor, Tensor]:
     for cursor in trajectory.cursors:
         snapshot, first = head.extended(cursor), cursor - trajectory.first_cursor
         found += [delta_H[first : first + _HORIZON].cpu() for delta_H in deltas]
-        expected += [naive_delta_nll(model, document, snapshot, a, _HORIZON) for a in (expand, collapse)]
-        expected.append(naive_drop_delta_nll(model, document, snapshot, dropped, _HORIZON))
+        expected += [naive_delta_nll(model, document, snapshot, action, _HORIZON) for action in actions]
     return torch.stack(found), torch.stack(expected).cpu()

@@ -13,7 +13,6 @@ from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import FrozenModel
 from mctrace.context.actions import Action, apply_action
 from mctrace.context.lod_map import Entries, LODMap
-from mctrace.context.tree import Node
 from mctrace.context.working_context import gather_embeddings
 
 
@@ -22,19 +21,6 @@ def naive_delta_nll(
 ) -> Tensor:
     """Per-token delta_nll [horizon] after the snapshot's cursor, nats per token."""
     after_H = naive_nll(model, document, apply_action(snapshot, action), horizon)
-    return after_H - naive_nll(model, document, snapshot, horizon)
-
-
-def naive_drop_delta_nll(
-    model: FrozenModel, document: DocumentTree, snapshot: LODMap, node: Node, horizon: int
-) -> Tensor:
-    """Per-token delta_nll [horizon] of leaving out the entries of `node`, nats per token."""
-    entries = snapshot.extended(snapshot.cursor + horizon).entries
-    first, end = snapshot.tree.span(node)
-    stays_N = (entries.end_token_N <= first) | (entries.first_token_N >= end)
-    columns = (entries.level_N, entries.index_N, entries.first_token_N, entries.span_width_N)
-    rest = Entries(*(column_N[stays_N] for column_N in columns))
-    after_H = _nll(model, document, rest, snapshot.start, slice(snapshot.cursor, snapshot.cursor + horizon))
     return after_H - naive_nll(model, document, snapshot, horizon)
 
 

@@ -129,7 +129,7 @@ def measure_noise(
     then in batches.
     """
     trajectory = unit.trajectory
-    every = [effect.edit for effect in unit.effects if effect.kind != "drop"]
+    every = [effect.edit for effect in unit.effects]
     edits = every[:: -(-len(every) // _NOISE_EDITS)]
     baseline = measure_baseline(model, document, trajectory)
     if not torch.isfinite(baseline.nll_H).all():

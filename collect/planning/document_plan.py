@@ -13,7 +13,7 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.action_sampling import sample_actions
 from mctrace.collect.planning.edits import sample_joint
-from mctrace.collect.planning.map_policies import random_map, recency_map
+from mctrace.collect.planning.map_policies import random_map, recency_map, truncation_map
 from mctrace.collect.planning.part_ids import trajectory_part_id
 from mctrace.collect.planning.word_overlap import overlap_weights
 from mctrace.collect.planning.work_units import (
@@ -88,7 +88,7 @@ def plan_trajectory(
     document: Document, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
 ) -> Iterator[WorkUnit]:
     """A trajectory whose legal actions are measured, all or a seeded sample, then its side measurements."""
-    legal = trajectory.legal_actions(config.protected_tail)
+    legal = [a for a in trajectory.legal_actions(config.protected_tail) if a.kind in config.actions]
     key = (document.document_id, policy, trajectory.first_cursor, config.seed)
     by_overlap = config.action_sampling == "overlap"
     weight_A = overlap_weights(trajectory, legal, document.tokens) if by_overlap else None
@@ -169,7 +169,10 @@ def _head_map(
     start = window_start(cursor, config.window, tree)
     if policy == "recency":
         newest, *older = config.recency_level_tokens
-        return recency_map(tree, start, cursor, (max(newest, config.protected_tail), *older))
+        newest = max(newest, config.protected_tail)
+        if config.max_detail == "absent":
+            return truncation_map(tree, start, cursor, cursor - newest)
+        return recency_map(tree, start, cursor, (newest, *older))
     if policy == "lensnet":
         assert lensnet is not None, "the planner of a lensnet policy is given its maps"
         return lensnet.head_map(document, tree, start, cursor, document.document_id, number, config.seed)
@@ -186,6 +189,7 @@ def _random_map(tree: TreeShape, start: int, cursor: int, config: CollectConfig,
         protected_tail=config.protected_tail,
         num_iterations=config.random_variant_iterations,
         generator=generator_for(*key),
+        kinds=config.actions,
     )
 
 

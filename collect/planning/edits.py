@@ -1,9 +1,8 @@
 """Edits of a baseline context: what each counterfactual replaces, by what, and where its effect begins.
 
-An expand and a collapse edit the LOD map. A drop leaves a span out, which no map can express: it is a
-control that separates what a gist loses from what its text was worth. A joint edit does several at
-once, so that additivity can be studied. To the evaluator they are the same thing: entries that give way to
-others.
+Every action edits the LOD map. A drop is an action where blocks may be absent, and elsewhere a control that
+separates what a gist loses from what its text was worth. A joint edit does several actions at once, so that
+additivity can be studied. To the evaluator they are the same thing: entries that give way to others.
 """
 
 from collections.abc import Sequence
@@ -40,39 +39,34 @@ class Edit:
 
 
 def action_edit(trajectory: Trajectory, action: Action) -> Edit:
-    """An expand or a collapse; raises LegalityError when the map does not allow it."""
+    """One action alone; raises LegalityError when the map does not allow it."""
     return joint_edit(trajectory, [action])
 
 
 def joint_edit(trajectory: Trajectory, actions: Sequence[Action]) -> Edit:
-    """Several actions at once; raises LegalityError when one of them is not allowed after the others."""
+    """Several actions at once.
+
+    Raises LegalityError when one of them is not allowed after the others, and when together they leave
+    nothing before the first token whose loss is read.
+    """
     edited = apply_actions(trajectory.context, actions)
     first, end = _span(trajectory, [action.node for action in actions])
     before, after = trajectory.context.entries, edited.entries
+    first_token = trajectory.first_token_after(end)
+    if after.first_token_N[0] >= first_token:
+        raise LegalityError(f"cannot {actions[0].kind} {actions[0].node}: nothing would be left before {end}")
     return Edit(
         before.index_of_token(first),
         before.index_of_token(end),
         after.sliced(slice(after.index_of_token(first), after.index_of_token(end))),
-        trajectory.first_token_after(end),
+        first_token,
     )
 
 
-def drop_edit(trajectory: Trajectory, node: Node) -> Edit:
-    """The span of `node` left out, whatever its entries' levels are.
-
-    Raises LegalityError for a span that cuts through an entry or that leaves nothing before the first token
-    whose loss is read.
-    """
-    first, end = trajectory.head.tree.span(node)
-    entries = trajectory.context.entries
-    if first < trajectory.head.start or end > trajectory.last_cursor:
-        raise LegalityError(f"{node} is not inside the context")
-    if not {first, end} <= set(entries.first_token_N.tolist()):
-        raise LegalityError(f"cannot drop {node}: it is part of a coarser entry")
-    if first == trajectory.head.start and end >= trajectory.first_cursor:
-        raise LegalityError(f"cannot drop {node}: nothing would be left before the tokens after it")
-    first_entry, end_entry = entries.index_of_token(first), entries.index_of_token(end)
-    return Edit(first_entry, end_entry, entries.sliced(slice(0, 0)), trajectory.first_token_after(end))
+def drop_control(trajectory: Trajectory, node: Node) -> Action:
+    """The drop that leaves out the entries of `node`, whatever their level is."""
+    level = trajectory.context.levels[trajectory.context.blocks_of(node)][0]
+    return Action("drop", node, int(level))
 
 
 def no_edit(trajectory: Trajectory, entry: int) -> Edit:
@@ -82,11 +76,10 @@ def no_edit(trajectory: Trajectory, entry: int) -> Edit:
 
 
 def droppable_nodes(trajectory: Trajectory, actions: Sequence[Action]) -> list[Node]:
-    """Nodes of `actions` whose drop can be measured, each once, in order of place and level."""
-    nodes = sorted({action.node for action in actions}, key=trajectory.head.tree.span)
-    start, cursor = trajectory.head.start, trajectory.first_cursor
-    spans = [(node, trajectory.head.tree.span(node)) for node in nodes]
-    return [node for node, (first, end) in spans if first > start or end < cursor]
+    """Nodes of `actions` whose drop remains to be measured as a control, each once, by place and level."""
+    measured = {action.node for action in actions if action.kind in ("insert", "drop")}
+    nodes = sorted({action.node for action in actions} - measured, key=trajectory.head.tree.span)
+    return [node for node in nodes if trajectory.can_drop(node)]
 
 
 def sample_joint(

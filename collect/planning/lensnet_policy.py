@@ -4,7 +4,7 @@ The one place that turns a checkpoint into scores outside of training. Closed-lo
 refocus; the trajectory policy `lensnet` runs some refocuses and measures labels on the resulting map, with
 noise on the scores, so that the next round of training covers maps that the last one's LensNet would show.
 
-Shapes: N entries, d embedding width of the base model.
+Shapes: d embedding width of the base model.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.map_policies import recency_map_within
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
-from mctrace.context.allocator_candidates import FloatArray, candidates_of
+from mctrace.context.allocator_candidates import Candidates
 from mctrace.context.lod_map import LODMap
 from mctrace.context.refocus import refocus_steps
 from mctrace.context.tree import TreeShape
@@ -36,7 +36,7 @@ from mctrace.train.serving.scorer import Scorer
 
 @dataclass(frozen=True)
 class LensNetScorer:
-    """A checkpoint that scores the entries of working contexts, in score units.
+    """A checkpoint that scores the actions of working contexts, in score units.
 
     `balances`: scale the heavier of expansion and collapse mass down to the lighter
     (docs/specification/inference.md#rebalancing).
@@ -46,17 +46,16 @@ class LensNetScorer:
     checkpoint_hash: str
     balances: bool = False
 
-    def scores(
+    def candidates(
         self, lod_map: LODMap, tree_embeddings: Sequence[Tensor], *, budget: int, protected_tail: int
-    ) -> FloatArray:
-        """Signed scores [N] of a working context that is to take `budget` positions; `tree_embeddings` are
-        its document's, per level."""
+    ) -> Candidates:
+        """Legal actions, with signed scores, of a working context that is to take `budget` positions;
+        `tree_embeddings` are its document's, per level."""
         embeddings = TreeEmbeddings([nodes_Md.float().cpu() for nodes_Md in tree_embeddings])
-        scores_N = self.scorer.score(
+        return self.scorer.candidates(
             Context(lod_map, embeddings),
             rebalanced=self.balances, budget=budget, protected_tail=protected_tail,
         )  # fmt: skip
-        return scores_N.double().numpy()
 
 
 def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False) -> LensNetScorer:
@@ -104,10 +103,9 @@ class OnPolicyMaps:
         config, embeddings = self._config, self._document_tree(document, tree).embeddings
 
         def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
-            scores_N = self._scorer.scores(
+            candidates = self._scorer.candidates(
                 lod_map, embeddings, budget=config.budget, protected_tail=config.protected_tail
             )
-            candidates = candidates_of(lod_map, config.protected_tail, scores_N)
             generator = generator_for("allocator", recent.step, *key)
             return allocate(lod_map, candidates, config.budget, config.allocator, recent, generator)
 

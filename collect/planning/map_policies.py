@@ -1,17 +1,17 @@
 """Trajectory policies: which LOD map a working context has when its entries are measured.
 
-`recency` and `lod0` are fixed shapes; `random` walks through seeded edits, so that a store holds maps a
-trained policy may meet but a fixed shape never has (a trained policy's own: `lensnet_policy.py`). All keep
-the protected tail at level 0.
+`recency` and `lod0` are fixed shapes, and `recency` that leaves old text out is truncation; `random` walks
+through seeded edits, so that a store holds maps a trained policy may meet but a fixed shape never has (a
+trained policy's own: `lensnet_policy.py`). All keep the protected tail at level 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from mctrace.context.actions import Action, apply_action, legal_actions
+from mctrace.context.actions import ACTION_KINDS, Action, apply_action, legal_actions
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import Node, TreeShape
+from mctrace.context.tree import ABSENT, Node, TreeShape
 from mctrace.errors import LegalityError
 
 
@@ -33,12 +33,25 @@ def recency_map(tree: TreeShape, start: int, cursor: int, level_tokens: Sequence
     return LODMap(tree, start, cursor, levels)
 
 
+def truncation_map(tree: TreeShape, start: int, cursor: int, first_shown: int) -> LODMap:
+    """Every block that ends at or before token `first_shown` is absent, the others are tokens."""
+    num_absent = max(0, first_shown - start) // tree.block_size
+    tokens = LODMap.of_tokens(tree, start, cursor)
+    return tokens.with_level(slice(0, min(num_absent, len(tokens.levels) - 1)), ABSENT)
+
+
 def recency_map_within(tree: TreeShape, start: int, cursor: int, budget: int, protected_tail: int) -> LODMap:
     """The recency map with the most detail that takes at most `budget` positions.
 
     First as much as possible of what is not the protected tail stands at level 1 rather than coarser, then as
-    many of the newest blocks as fit stand as tokens. Raises LegalityError when not even the coarsest fits.
+    many of the newest blocks as fit stand as tokens. Where blocks may be absent, all older ones are.
+    Raises LegalityError when not even the coarsest fits.
     """
+    if tree.absence != "off" and budget >= protected_tail:
+        oldest = -(-(cursor - budget) // tree.block_size) * tree.block_size
+        truncated = truncation_map(tree, start, cursor, oldest)
+        if truncated.num_entries <= budget and oldest <= cursor - protected_tail:
+            return truncated
 
     def fits(lod_map: LODMap) -> bool:
         return lod_map.num_entries <= budget
@@ -73,18 +86,22 @@ def random_map(
     protected_tail: int,
     num_iterations: int,
     generator: np.random.Generator,
+    kinds: Collection[str] = ACTION_KINDS,
 ) -> LODMap:
     """A stochastic compression of the level-0 window to at most `target_length` positions, if edits allow.
 
     First a random share of the coarsest nodes is shown whole and blocks collapse at random until the target
     is met. Each later round makes random expands and pays for them with random collapses, so that detail
-    also appears far from the cursor.
+    also appears far from the cursor. Where blocks may be absent, inserts are among the expands and drops
+    among the collapses; only actions of `kinds` are made.
     """
-    lod_map = _with_some_coarsest(LODMap.of_tokens(tree, start, cursor), protected_tail, generator)
-    lod_map = _collapse_to(lod_map, target_length, protected_tail, generator)
+    lod_map = LODMap.of_tokens(tree, start, cursor)
+    if "collapse" in kinds:
+        lod_map = _with_some_coarsest(lod_map, protected_tail, generator)
+    lod_map = _collapse_to(lod_map, target_length, protected_tail, generator, kinds)
     for _ in range(num_iterations - 1):
-        lod_map = _expand_some(lod_map, generator)
-        lod_map = _collapse_to(lod_map, target_length, protected_tail, generator)
+        lod_map = _expand_some(lod_map, generator, kinds)
+        lod_map = _collapse_to(lod_map, target_length, protected_tail, generator, kinds)
     return lod_map
 
 
@@ -100,23 +117,31 @@ def _with_some_coarsest(lod_map: LODMap, protected_tail: int, generator: np.rand
 
 
 def _collapse_to(
-    lod_map: LODMap, target_length: int, protected_tail: int, generator: np.random.Generator
+    lod_map: LODMap,
+    target_length: int,
+    protected_tail: int,
+    generator: np.random.Generator,
+    kinds: Collection[str],
 ) -> LODMap:
-    while lod_map.num_entries > target_length:
-        collapses = [a for a in legal_actions(lod_map, protected_tail) if a.kind == "collapse"]
+    while (excess := lod_map.num_entries - target_length) > 0:
+        legal = legal_actions(lod_map, protected_tail)
+        collapses = [a for a in legal if not a.shows_more and a.kind in kinds]
         if not collapses:
             break
-        # Several at once: every collapse of one round is legal alone and none shares a node with another.
-        excess = lod_map.num_entries - target_length
-        wanted = -(-excess // (lod_map.tree.block_size - 1))
-        for i in generator.permutation(len(collapses))[:wanted]:
-            lod_map = apply_action(lod_map, collapses[i])
+        # Several at once: each is legal alone, and none may replace an entry that another one has.
+        replaced: set[Node] = set()
+        for i in generator.permutation(len(collapses)):
+            entries = collapses[i].entries(lod_map.tree)
+            if excess > 0 and replaced.isdisjoint(entries):
+                lod_map = apply_action(lod_map, collapses[i])
+                excess -= collapses[i].positions(lod_map.tree)
+                replaced.update(entries)
     return lod_map
 
 
-def _expand_some(lod_map: LODMap, generator: np.random.Generator) -> LODMap:
-    """Expands a random quarter of the gists, at least one."""
-    expands: list[Action] = [a for a in legal_actions(lod_map, 0) if a.kind == "expand"]
+def _expand_some(lod_map: LODMap, generator: np.random.Generator, kinds: Collection[str]) -> LODMap:
+    """Makes a random quarter of the expands and inserts, at least one."""
+    expands: list[Action] = [a for a in legal_actions(lod_map, 0) if a.shows_more and a.kind in kinds]
     if not expands:
         return lod_map
     for i in generator.permutation(len(expands))[: max(1, len(expands) // 4)]:

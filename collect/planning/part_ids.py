@@ -62,8 +62,9 @@ def side_measurement_part_id(trajectory_id: str, kind: str, joints: Sequence[Seq
     return part_digest({"trajectory": trajectory_id, "unit": kind, "joints": keys})
 
 
-def _action_key(action: Action) -> tuple[str, int, int]:
-    return action.kind, action.node.level, action.node.index
+def _action_key(action: Action) -> tuple[str | int, ...]:
+    key = (action.kind, action.node.level, action.node.index)
+    return (*key, action.entry_level) if action.kind in ("insert", "drop") else key
 
 
 def document_part_id(document_id: str, provenance: Provenance) -> str:

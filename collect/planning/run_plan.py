@@ -99,6 +99,7 @@ def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tr
         model.dtype,
         tree.block_size,
         tree.max_level,
+        tree.absence,
     )
 
 

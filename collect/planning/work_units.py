@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.action_sampling import SampledAction
-from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit
+from mctrace.collect.planning.edits import Edit, action_edit, drop_control, droppable_nodes, joint_edit
 from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
@@ -34,7 +34,7 @@ class UnitSize:
 
 @dataclass(frozen=True, eq=False)
 class PlannedEffect:
-    """One edit of one node. `kind` is the action's, or `drop` for a control; `estimator_window` None is
+    """One edit of one node. `kind` is the action's, and `drop` for a control; `estimator_window` None is
     exact."""
 
     kind: str
@@ -246,7 +246,8 @@ class PlannedDrops(SideMeasurement):
         return tuple(self._effect(actions[i], window) for i, window in self.labelled.with_audits(dropped))
 
     def _effect(self, sampled: SampledAction, window: int | None) -> PlannedEffect:
-        return PlannedEffect("drop", sampled, drop_edit(self.trajectory, sampled.action.node), window)
+        control = drop_control(self.trajectory, sampled.action.node)
+        return PlannedEffect("drop", sampled, action_edit(self.trajectory, control), window)
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,7 @@ class Worker:
             "dtype": provenance.dtype,
             "block_size": provenance.tree.block_size,
             "max_level": provenance.tree.max_level,
+            "absence": planned.trajectory.head.tree.absence,
             "protected_tail": planned.protected_tail,
             "start": planned.trajectory.head.start,
             "levels": planned.trajectory.head.levels.tolist(),

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mctrace.context.lod_map import Entries
-from mctrace.context.tree import TreeShape
+from mctrace.context.lod_map import Entries, LODMap
+from mctrace.context.tree import ABSENT, TreeShape
 from mctrace.datasets.batches.context_tensors import Context, context_tensors, padded
 from mctrace.datasets.batches.label_reader import LabelledSnapshot, Labels, TrainingData
 from mctrace.datasets.batches.padded_batch import Batch
@@ -51,12 +51,12 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
         ]
     )
     rows = [
-        _Row.of(snapshot.labels, lod_map.entries, lod_map.tree, data.merge)
+        _Row.of(snapshot.labels, lod_map.nodes, lod_map.tree, data.merge)
         for lod_map, snapshot in zip(maps, snapshots, strict=True)
     ]
     num_entries = inputs["levels"].shape[1]
     num_actions = max(len(snapshot.labels) for snapshot in snapshots)
-    positions, scale = data.provenance.block_size - 1, data.utility_scale
+    block_size, scale, with_absence = data.provenance.block_size, data.utility_scale, data.absence != "off"
 
     def of_entries(name: str, dtype: torch.dtype, fill: float = 0) -> Tensor:
         return padded([getattr(row, name) for row in rows], num_entries, dtype, fill)
@@ -77,61 +77,76 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
         action_delta_nll=of_actions("delta_nll"),
         action_stderr=of_actions("stderr"),
         action_positions=padded(
-            [np.full(len(s.labels), positions) for s in snapshots], num_actions, torch.int64
+            [s.labels.positions(block_size) for s in snapshots], num_actions, torch.int64
         ),
         action_inclusion=of_actions("inclusion_probability", fill=1),
-        block_size=data.provenance.block_size,
+        block_size=block_size,
         max_level=data.provenance.max_level,
         snapshot_ids=tuple(s.snapshot_id for s in snapshots),
         document_ids=tuple(s.document_id for s in snapshots),
         utility_scale=scale,
         signed=data.target.signed,
-        entry_attention=_attention(snapshots, [len(lod_map.entries) for lod_map in maps], num_entries),
+        absence=data.absence,
+        drop_action=of_entries("drop_N", torch.int64, -1) if with_absence else None,
+        action_entries=padded(
+            [s.labels.num_entries(block_size) for s in snapshots], num_actions, torch.int64, 1
+        )
+        if with_absence
+        else None,
+        entry_attention=_attention(snapshots, maps, num_entries),
     )
 
 
 def _attention(
-    snapshots: Sequence[LabelledSnapshot], lengths: Sequence[int], num_entries: int
+    snapshots: Sequence[LabelledSnapshot], maps: Sequence[LODMap], num_entries: int
 ) -> Tensor | None:
-    """Attention [B, N], NaN where a snapshot has none; None where no snapshot has any."""
+    """Attention [B, N], NaN where a snapshot has none and for absent blocks; None without any snapshot's."""
     found = [snapshot.attention_N for snapshot in snapshots]
     if all(attention_N is None for attention_N in found):
         return None
-    rows = [
-        np.full(length, np.nan) if attention_N is None else attention_N
-        for attention_N, length in zip(found, lengths, strict=True)
-    ]
+    rows = []
+    for attention_N, lod_map in zip(found, maps, strict=True):
+        row_N = np.full(len(lod_map.nodes), np.nan)
+        row_N[lod_map.nodes.level_N != ABSENT] = np.nan if attention_N is None else attention_N
+        rows.append(row_N)
     return padded(rows, num_entries, torch.float32, float("nan"))
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Targets of one snapshot's entries [N]; `expand_N` and `collapse_N` index its labels."""
+    """Targets of one snapshot's nodes [N]; `expand_N`, `collapse_N` and `drop_N` index its labels."""
 
     expand_N: npt.NDArray[np.int64]
     collapse_N: npt.NDArray[np.int64]
+    drop_N: npt.NDArray[np.int64]
     target_N: npt.NDArray[np.float64]
     weight_N: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, labels: Labels, entries: Entries, tree: TreeShape, merge: Merge) -> "_Row":
-        expand_N, collapse_N = actions_of_entries(labels, entries, tree)
-        target_N, weight_N = merged_targets(expand_N, collapse_N, labels.utility, merge, tree.block_size)
-        return cls(expand_N, collapse_N, target_N, weight_N)
+        expand_N, collapse_N, drop_N = actions_of_entries(labels, entries, tree)
+        target_N, weight_N = merged_targets(
+            expand_N, collapse_N, labels.utility, merge, tree.block_size, (drop_N, entries.level_N)
+        )
+        return cls(expand_N, collapse_N, drop_N, target_N, weight_N)
 
 
 def actions_of_entries(
     labels: Labels, entries: Entries, tree: TreeShape
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Index of each entry's expand [N] and of the collapse that includes it [N] among labels; -1 for none."""
-    expand_N = np.full(len(entries), -1, dtype=np.int64)
-    collapse_N = np.full(len(entries), -1, dtype=np.int64)
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Index among labels, -1 for none, of each entry's expand or insert [N], of the collapse that includes it
+    [N], and of the drop that does [N]."""
     first_token_A = labels.node_index * tree.block_size**labels.node_level
     first_A = np.searchsorted(entries.first_token_N, first_token_A)
     assert (entries.first_token_N[first_A] == first_token_A).all(), "a label's node starts between entries"
-    number_A = np.arange(len(labels))
-    expand_N[first_A[labels.is_expand]] = number_A[labels.is_expand]
-    collapse_A = ~labels.is_expand
-    group_AK = first_A[collapse_A, None] + np.arange(tree.block_size)
-    collapse_N[group_AK] = number_A[collapse_A, None]
-    return expand_N, collapse_N
+    num_entries_A = labels.num_entries(tree.block_size)
+
+    def of(chosen_A: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        numbers, count = np.flatnonzero(chosen_A), num_entries_A[chosen_A]
+        offset = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        action_N = np.full(len(entries), -1, dtype=np.int64)
+        action_N[np.repeat(first_A[chosen_A], count) + offset] = np.repeat(numbers, count)
+        return action_N
+
+    shows_less_A = ~labels.is_expand
+    return of(labels.is_expand), of(shows_less_A & ~labels.is_absence), of(shows_less_A & labels.is_absence)

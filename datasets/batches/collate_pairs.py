@@ -40,7 +40,7 @@ def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> 
 
 
 def detail_direction(source: LODMap, other: LODMap) -> npt.NDArray[np.float64]:
-    """Direction for each entry [N] of `source`: 1 where `other` shows its span finer, -1 coarser, 0 alike.
+    """Direction for each node [N] of `source`: 1 where `other` shows its span finer, -1 coarser, 0 alike.
 
     Whole nodes tile both maps, so `other` shows an entry's span within one coarser node, alike, or finer
     throughout: its first block decides. So no token is asked to expand, and no gist of the coarsest level to
@@ -48,6 +48,6 @@ def detail_direction(source: LODMap, other: LODMap) -> npt.NDArray[np.float64]:
     """
     same_window = (source.tree, source.start, source.cursor) == (other.tree, other.start, other.cursor)
     assert same_window, "variants of one group show one window"
-    entries = source.entries
+    entries = source.nodes
     block_N = (entries.first_token_N - source.start) // source.tree.block_size
     return np.sign(entries.level_N - other.levels[block_N].astype(np.int64)).astype(np.float64)

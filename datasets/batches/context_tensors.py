@@ -5,7 +5,7 @@ Needs torch and numpy only, so that a runtime can score its contexts without a s
 Shapes: B contexts, N entries (padded), A actions (padded), d embedding width, G tail gists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mctrace.context.lod_map import Entries, LODMap
+from mctrace.context.tree import ABSENT, Absence, TreeShape
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.errors import InputError
 
@@ -68,6 +69,7 @@ def unlabelled_batch(
         **no_labels(num_rows, num_entries),
         block_size=tree.block_size,
         max_level=tree.max_level,
+        absence=absence_of(context.lod_map.tree for context in contexts),
         snapshot_ids=tuple(snapshot_ids) or names,
         document_ids=tuple(document_ids) or names,
     )
@@ -93,8 +95,8 @@ def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
 
 
 def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
-    """Input fields of a `Batch`, padded to the longest context."""
-    entries = [context.lod_map.entries for context in contexts]
+    """Input fields of a `Batch`, padded to the longest context; absent blocks stand among the entries."""
+    entries = [context.lod_map.nodes for context in contexts]
     cursors = [context.lod_map.cursor for context in contexts]
     longest = max(map(len, entries))
     tails = [_tail_gists(context) for context in contexts]
@@ -107,7 +109,7 @@ def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
         "tail_gists": torch.stack([tail_Gd for tail_Gd, _ in tails]),
         "tail_mask": torch.stack([mask_G for _, mask_G in tails]),
         "entry_mask": padded([np.ones(len(found)) for found in entries], longest, torch.bool),
-        "levels": padded([found.level_N for found in entries], longest, torch.int64),
+        "levels": padded([_levels(context.lod_map) for context in contexts], longest, torch.int64),
         "span_width": padded([found.span_width_N for found in entries], longest, torch.int64),
         "distance_to_cursor": padded(
             [found.distance_to_cursor_N(at) for found, at in zip(entries, cursors, strict=True)],
@@ -126,11 +128,25 @@ def padded(rows: Sequence[npt.NDArray[Any]], length: int, dtype: torch.dtype, fi
     return tensor
 
 
+def absence_of(trees: Iterable[TreeShape]) -> Absence:
+    """The setting of the first tree in which blocks may be absent; off where there is none."""
+    return next((tree.absence for tree in trees if tree.absence != "off"), "off")
+
+
+def _levels(lod_map: LODMap) -> IntArray:
+    """Levels of a map's nodes, with absent ones one above the coarsest [N]."""
+    return np.minimum(lod_map.nodes.level_N, lod_map.tree.max_level + 1)
+
+
 def _gather(embeddings: NodeEmbeddings, entries: Entries, out_Nd: Tensor) -> None:
-    """Writes each entry's embedding to its row, one run of entries of one level at a time."""
-    changes = np.flatnonzero(np.diff(entries.level_N)) + 1
+    """Writes each entry's embedding to its row, one run of entries of one level at a time.
+
+    That of an absent block is its gist's.
+    """
+    level_N = np.where(entries.level_N == ABSENT, 1, entries.level_N)
+    changes = np.flatnonzero(np.diff(level_N)) + 1
     for first, last in zip([0, *changes], [*changes, len(entries)], strict=True):
-        out_Nd[first:last] = embeddings.rows(int(entries.level_N[first]), entries.index_N[first:last])
+        out_Nd[first:last] = embeddings.rows(int(level_N[first]), entries.index_N[first:last])
 
 
 def _tail_gists(context: Context) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ assembles a batch, so that no snapshot keeps what can be looked up.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import duckdb
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import Absence
+from mctrace.datasets.batches.context_tensors import absence_of
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.batches.stored_maps import StoredMap, read_maps, read_provenance
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -33,6 +36,10 @@ class Labels:
     """Measured actions of one snapshot as parallel arrays [A]; utilities and labels in nats per token."""
 
     is_expand: npt.NDArray[np.bool_]
+    """True for an expand or an insert"""
+    is_absence: npt.NDArray[np.bool_]
+    """True for an insert or a drop"""
+    entry_level: npt.NDArray[np.int64]
     node_level: npt.NDArray[np.int64]
     node_index: npt.NDArray[np.int64]
     utility: npt.NDArray[np.float64]
@@ -43,6 +50,16 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.utility)
+
+    def num_entries(self, block_size: int) -> npt.NDArray[np.int64]:
+        """Entries that each action replaces [A]: K of a collapse, all of a drop, else one."""
+        dropped = block_size ** np.maximum(self.node_level - self.entry_level, 0)
+        return np.where(self.is_expand, 1, np.where(self.is_absence, dropped, block_size))
+
+    def positions(self, block_size: int) -> npt.NDArray[np.int64]:
+        """Positions that each action adds or frees [A]."""
+        absent = block_size ** np.maximum(self.node_level - self.entry_level, 0)
+        return np.where(self.is_absence, absent, block_size - 1)
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,11 @@ class TrainingData:
     @property
     def embedding_dim(self) -> int:
         return self.arrays.embedding_dim
+
+    @cached_property
+    def absence(self) -> Absence:
+        """`tree.absence` of the labels; off where no trajectory's blocks may be absent."""
+        return absence_of(found.head.tree for split in self.splits.values() for found in split)
 
     @property
     def merge(self) -> Merge:
@@ -178,14 +200,21 @@ _SNAPSHOTS = """
 
 _LABELS = """
     select
-        action = 'expand' as is_expand, node_level, node_index, utility, delta_nll,
+        action in ('expand', 'insert') as is_expand, action in ('insert', 'drop') as is_absence,
+        entry_level, node_level, node_index, utility, delta_nll,
         coalesce(stderr, 0) as stderr, inclusion_probability
     from chosen_labels
     where utility is not null
     order by snapshot_id, action desc, node_level, node_index
 """
 
-_TYPES = {"is_expand": np.bool_, "node_level": np.int64, "node_index": np.int64}
+_TYPES = {
+    "is_expand": np.bool_,
+    "is_absence": np.bool_,
+    "entry_level": np.int64,
+    "node_level": np.int64,
+    "node_index": np.int64,
+}
 
 
 def _choose_labels(connection: duckdb.DuckDBPyConnection, target: Target, where: str) -> None:

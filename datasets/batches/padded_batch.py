@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mctrace.context.tree import Absence
+
 NUM_TAIL_GISTS = 6
 """The latest complete LOD2 node before the cursor, then the last five complete LOD1 nodes, oldest first."""
 
@@ -72,8 +74,20 @@ class Batch:
     """nats per token that make one unit of score"""
     signed: bool = True
     """whether utilities are >= 0 for expands and <= 0 for collapses; else they are values of detail"""
+    absence: Absence = "off"
+    """whether blocks may be absent, and as what they are inserted. Absent ones are entries too, of zero
+    width, with the embedding of their gist and the level `max_level` + 1"""
+    drop_action: Tensor | None = None
+    """[B, N] int64, index into A of the measured drop that includes this entry, or -1; None for no drops"""
+    action_entries: Tensor | None = None
+    """[B, A] int64, entries that the action replaces; None for 1 of an expand and K of a collapse"""
     entry_attention: Tensor | None = None
     """[B, N] the base model's attention to each entry, NaN where it was not kept; None where not asked for"""
+
+    @property
+    def coarsest(self) -> int:
+        """The level that cannot be shown with less: `max_level`, or the absent one above it."""
+        return self.max_level + (self.absence != "off")
 
     def to(self, device: torch.device | str) -> "Batch":
         moved = {
@@ -108,12 +122,16 @@ def _entries_of_actions(batch: Batch) -> tuple[Tensor, Tensor]:
     device = batch.levels.device
     number_BN = torch.arange(num_entries, device=device).expand(num_rows, -1)
     first_BA = torch.full((num_rows, num_actions + 1), num_entries, device=device)
-    for index_BN in (batch.expand_action, batch.collapse_action):
+    for index_BN in (batch.expand_action, batch.collapse_action, batch.drop_action):
+        if index_BN is None:
+            continue
         slot_BN = torch.where(index_BN >= 0, index_BN, num_actions)
         first_BA = first_BA.scatter_reduce(1, slot_BN, number_BN, "amin")
     offset_K = torch.arange(batch.block_size, device=device)
     entry_BAK = first_BA[:, :num_actions, None] + offset_K
     used_BAK = (offset_K == 0) | ~batch.action_is_expand[:, :, None]
+    if batch.action_entries is not None:
+        used_BAK = offset_K < batch.action_entries[:, :, None]
     present_BAK = used_BAK & batch.action_present[:, :, None] & (entry_BAK < num_entries)
     return entry_BAK.clamp(max=num_entries - 1), present_BAK
 

@@ -12,6 +12,8 @@ from typing import Any
 import duckdb
 
 from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import Absence
+from mctrace.datasets.batches.context_tensors import absence_of
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.batches.label_reader import of_split
 from mctrace.datasets.batches.stored_maps import StoredMap, read_maps, read_provenance
@@ -56,6 +58,11 @@ class PreferenceData:
     arrays: DocumentEmbeddings
     splits: Mapping[str, tuple[Comparison, ...]]
     """one item per worse variant, with the better ones to learn from"""
+
+    @property
+    def absence(self) -> Absence:
+        """`tree.absence` of the variants."""
+        return absence_of(one.variant.head.tree for split in self.splits.values() for one in split)
 
     def comparisons(self, split: str) -> tuple[Comparison, ...]:
         """Comparisons of a split. Raises InputError when it is unknown or empty."""

@@ -4,14 +4,14 @@ Shared by the readers of labels and of pairs.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import TreeShape
+from mctrace.context.tree import Absence, TreeShape
 from mctrace.datasets.sql.connection import fetch_rows
 from mctrace.datasets.store.provenance import Mix, Provenance, refuse_mixture
 from mctrace.datasets.store.store import StoreVersion
@@ -23,6 +23,7 @@ class StoredMap:
     """Head map of a trajectory; snapshots extend it when needed, since a map's entries are large."""
 
     provenance: Provenance
+    absence: Absence
     start: int
     first_cursor: int
     levels: npt.NDArray[np.uint8]
@@ -31,7 +32,7 @@ class StoredMap:
 
     @property
     def tree(self) -> TreeShape:
-        return self.provenance.tree
+        return replace(self.provenance.tree, absence=self.absence)
 
     def at(self, cursor: int) -> LODMap:
         return LODMap(self.tree, self.start, self.first_cursor, self.levels).extended(cursor)
@@ -50,6 +51,7 @@ def read_maps(
         f"""
         select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor,
                t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
+               coalesce(t.absence, 'off') as absence,
                {"a.attention_mass" if with_attention else "null"} as attention_mass
         from stored_trajectories as t
         semi join {table} using (trajectory_id)
@@ -60,6 +62,7 @@ def read_maps(
     return {
         row["trajectory_id"]: StoredMap(
             Provenance.of(row),
+            row["absence"],
             row["start"],
             row["first_cursor"],
             np.asarray(row["levels"], dtype=np.uint8),

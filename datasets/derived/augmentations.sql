@@ -6,8 +6,9 @@
 -- effects; of the actions that `labels` has. Nothing is measured again.
 create macro labels_jittered(h, jitter, share, seed) as table
 from (
+    select * exclude (is_control)
     from measured_near(h, jitter, seed, null)
-    where split = 'train' and action <> 'drop' and chance('jitter:' || snapshot_id, seed) < share
+    where split = 'train' and not is_control and chance('jitter:' || snapshot_id, seed) < share
 )
 semi join (select distinct trajectory_id, action, node_level, node_index from labels)
     using (trajectory_id, action, node_level, node_index);
@@ -18,7 +19,7 @@ create macro labels_smoothed(sigma, share, seed) as table
 select
     * exclude (noise) replace (
         snapshot_id || '#smoothed' as snapshot_id,
-        delta_nll + case action when 'expand' then -noise else noise end as delta_nll,
+        delta_nll + case when action in ('expand', 'insert') then -noise else noise end as delta_nll,
         value_of_detail + noise as value_of_detail
     )
 from (

@@ -28,7 +28,9 @@ _WRONG_LABELS = {
         join trajectories as t using (trajectory_id)
         where d.start < t.start or d.start % t.block_size <> 0 or d.start >= t.first_cursor
         or d.start
-            % (t.block_size ** greatest(t.levels[(d.start - t.start) // t.block_size + 1], 1))::bigint <> 0
+            % (
+                t.block_size ** greatest(t.levels[(d.start - t.start) // t.block_size + 1] % 255, 1)
+            )::bigint <> 0
         group by snapshot_id""",
     "rows for nodes before their snapshot's start": """
         select snapshot_id as example from derived where cursor - distance_to_cursor - span_width < start""",

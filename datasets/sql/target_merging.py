@@ -42,21 +42,27 @@ def merged_targets(
     utilities: npt.NDArray[np.float64],
     merge: Merge,
     block_size: int,
+    drops: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Merged target and regression weight of each entry [N], in the unit of `utilities`.
 
-    "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean": the
-    mean of those that were measured, whatever their signs. A collapse is copied to its K entries with weight
-    1/K, an entry whose expand was measured weighs 1, others 0. `expand_N` and `collapse_N` index `utilities`,
-    -1 for none.
+    "sum": max(0, u_expand) + min(0, u_collapse, u_drop); "largest": of these two the one of larger size;
+    "mean": the mean of those that were measured, whatever their signs. `expand_N` (expands and inserts),
+    `collapse_N` and the first of `drops` index `utilities`, -1 for none; the second of `drops` is each entry's
+    level. An entry whose expand, insert or own drop was measured weighs 1; a collapse, and a drop of tokens, is
+    copied to its K entries with weight 1/K; others weigh 0.
     """
     padded_utilities = np.append(utilities, 0.0)
+    drop_N, level_N = drops or (np.full(len(expand_N), -1), np.zeros(len(expand_N), dtype=np.int64))
+    expand, collapse, drop = (padded_utilities[index_N] for index_N in (expand_N, collapse_N, drop_N))
     if merge == "mean":
-        num_measured_N = np.maximum(1, (expand_N >= 0).astype(int) + (collapse_N >= 0))
-        target_N = (padded_utilities[expand_N] + padded_utilities[collapse_N]) / num_measured_N
+        num_measured_N = sum((index_N >= 0).astype(int) for index_N in (expand_N, collapse_N, drop_N))
+        target_N = (expand + collapse + drop) / np.maximum(1, num_measured_N)
     else:
-        gain_N = np.maximum(0, padded_utilities[expand_N])
-        refund_N = np.minimum(0, padded_utilities[collapse_N])
+        gain_N = np.maximum(0, expand)
+        refund_N = np.minimum(0, np.minimum(collapse, drop))
         target_N = gain_N + refund_N if merge == "sum" else np.where(gain_N >= -refund_N, gain_N, refund_N)
-    weight_N = np.where(expand_N >= 0, 1.0, np.where(collapse_N >= 0, 1.0 / block_size, 0.0))
+    is_own_N = (expand_N >= 0) | ((drop_N >= 0) & (level_N > 0))
+    is_shared_N = (collapse_N >= 0) | (drop_N >= 0)
+    weight_N = np.where(is_own_N, 1.0, np.where(is_shared_N, 1.0 / block_size, 0.0))
     return target_N, weight_N

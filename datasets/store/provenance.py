@@ -1,10 +1,10 @@
 """Provenance of labels: what they depend on, and which may be mixed in training."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from mctrace.context.tree import TreeShape
+from mctrace.context.tree import Absence, TreeShape
 from mctrace.errors import InputError
 
 Mix = Literal["models", "gists", "dtypes"]
@@ -29,10 +29,17 @@ class Provenance:
     dtype: str
     block_size: int
     max_level: int
+    absence: Absence = field(default="off", compare=False)
+    """what maps and actions are planned with; gists and labels do not depend on it, so it is not compared"""
 
     @property
     def tree(self) -> TreeShape:
-        return TreeShape(self.block_size, self.max_level)
+        return TreeShape(self.block_size, self.max_level, self.absence)
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """What a label depends on, by the names of the store's columns."""
+        return {name: getattr(self, name) for name in _compared()}
 
     def __str__(self) -> str:
         return (
@@ -43,23 +50,27 @@ class Provenance:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Provenance":
         """From a row that has all its columns."""
-        return cls(**{f.name: row[f.name] for f in fields(cls)})
+        return cls(**{name: row[name] for name in _compared()})
 
     @classmethod
     def of_all(cls, kinds: Sequence["Provenance"]) -> "Provenance":
         """Provenance of a mixture: values that differ are joined by + (see `kinds_in`)."""
-        values = {f.name: [getattr(kind, f.name) for kind in kinds] for f in fields(cls)}
+        values = {name: [getattr(kind, name) for kind in kinds] for name in _compared()}
         joined: dict[str, Any] = {
             name: found[0] if len(set(found)) == 1 else _BETWEEN.join(found) for name, found in values.items()
         }
         return cls(**joined)
 
 
+def _compared() -> list[str]:
+    return [f.name for f in fields(Provenance) if f.compare]
+
+
 def refuse_mixture(kinds: Collection[Provenance], mix: Collection[Mix], where: str) -> None:
     """Raises InputError when the labels found `where` are of several `kinds` and `mix` does not allow it."""
     if not kinds:
         raise InputError(f"{where} has no labels: run 'mctrace collect'")
-    differing = {f.name for f in fields(Provenance) if len({getattr(kind, f.name) for kind in kinds}) > 1}
+    differing = {name for name in _compared() if len({getattr(kind, name) for kind in kinds}) > 1}
     found = "; ".join(map(str, kinds))
     needed = [name for name in get_args(Mix) if _MIXED_COLUMNS[name] & differing]
     if differing & {"block_size", "max_level"}:

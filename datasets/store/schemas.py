@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 3
+COLUMNS_VERSION = 4
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -70,6 +70,7 @@ TRAJECTORIES = pa.schema(
         ("num_tokens_run", pa.int64()),
         ("seconds", pa.float64()),
         ("baseline_status", pa.string()),
+        ("absence", pa.string()),
     ]
 )
 
@@ -272,7 +273,7 @@ TABLES: dict[str, pa.Schema] = {
 
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
-    "trajectories": {"baseline_status"},
+    "trajectories": {"baseline_status", "absence"},
     "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr"},
     "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit", "probe"},
 }

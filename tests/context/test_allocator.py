@@ -206,7 +206,7 @@ def test_an_expand_has_its_entry_s_score_and_a_collapse_its_entries_mean(lod_map
 
 
 def test_scores_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match="37 entries needs as many scores"):
+    with pytest.raises(InputError, match="37 entries and absent blocks needs as many scores"):
         candidates_of(mixed_map(), 0, np.zeros(36))
     with pytest.raises(InputError, match="1 of 37 scores"):
         candidates_of(mixed_map(), 0, np.where(np.arange(37) == 5, np.nan, 0.0))

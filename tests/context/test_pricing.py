@@ -19,8 +19,10 @@ def candidates(gains: list[float], costs: list[float]) -> Candidates:
     """Level-1 nodes that expand for `gains` and others that collapse at `costs`."""
     count = len(gains) + len(costs)
     is_expand_A = np.arange(count) < len(gains)
-    actions = ActionArrays(is_expand_A, np.ones(count, dtype=np.int64), np.arange(count))
-    return Candidates(actions, np.array([*gains, *costs], dtype=np.float64))
+    actions = ActionArrays(
+        is_expand_A, np.ones(count, dtype=np.int64), np.arange(count), np.full(count, -1, dtype=np.int64)
+    )
+    return Candidates(actions, np.array([*gains, *costs], dtype=np.float64), np.full(count, 3))
 
 
 @pytest.mark.parametrize(
@@ -42,9 +44,9 @@ def candidates(gains: list[float], costs: list[float]) -> Candidates:
 )
 def test_the_shadow_price_separates_worthwhile_edits_from_the_others(gains, costs, room, wanted, sold):
     found = candidates(gains, costs)
-    price = shadow_price(found, room, positions=3)
+    price = shadow_price(found, room)
     assert price >= 0
-    score_A = subtract_price(found, room, positions=3).score_A
+    score_A = subtract_price(found, room).score_A
     np.testing.assert_allclose(score_A, found.score_A - price)
     assert (score_A[: len(gains)] > 1e-9).sum() == wanted
     assert (score_A[len(gains) :] < -1e-9).sum() == sold
@@ -55,7 +57,7 @@ worths = st.lists(st.integers(-8, 40).map(lambda worth: worth / 16), max_size=8)
 
 @given(gains=worths, costs=worths, room=st.integers(-20, 20))
 def test_it_is_the_smallest_price_that_fits_or_the_highest_value(gains, costs, room):
-    price = shadow_price(candidates(gains, costs), room, positions=3)
+    price = shadow_price(candidates(gains, costs), room)
 
     def takes(at: float) -> int:
         return 3 * (sum(gain > at for gain in gains) - sum(cost < at for cost in costs))
@@ -78,5 +80,5 @@ def test_unpriced_values_collapse_nothing_and_priced_ones_make_profitable_swaps(
     found = candidates_of(lod_map, 4, value_N)
     budget = lod_map.num_entries
     assert not allocate(lod_map, found, budget, config).edits
-    edits = allocate(lod_map, subtract_price(found, 0, positions=3), budget, config).edits
+    edits = allocate(lod_map, subtract_price(found, 0), budget, config).edits
     assert {(edit.kind, edit.node.index) for edit in edits} == {("expand", 0), ("collapse", 3)}

@@ -12,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.sql.target_merging import is_signed, merge_of
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.atomic_folder import latest_whole_folder, write_folder
@@ -23,9 +24,9 @@ from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """2 added the target's text and other kinds of network; 3 takes the merge of entries from that text, not from
-the target's name; 4 added `match_tail`"""
+the target's name; 4 added `match_tail`; 5 added `absence`"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -55,6 +56,8 @@ class CheckpointInfo:
     schema_version: int = SCHEMA_VERSION
     target_sql: str = ""
     """SQL text of the target; empty in checkpoints of schema version 1"""
+    absence: Absence = "off"
+    """`tree.absence` of the labels it was trained on; off in checkpoints before schema version 5"""
 
     @property
     def signed(self) -> bool:
@@ -86,6 +89,7 @@ def describe(
     utility_scale: float,
     dataset: Mapping[str, str | int],
     target_sql: str,
+    absence: Absence = "off",
 ) -> CheckpointInfo:
     """The part of a `CheckpointInfo` that stays constant during a run."""
     return CheckpointInfo(
@@ -98,6 +102,7 @@ def describe(
         dataset=dataset,
         training=json.loads(json.dumps(asdict(config))),  # tuples become lists, as they come back
         target_sql=target_sql,
+        absence=absence,
     )
 
 
@@ -130,7 +135,7 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
     if (folder / BEST).is_dir():
         raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
     info = _read_info(folder)
-    network = build_network(info.network, info.embedding_dim)
+    network = build_network(info.network, info.embedding_dim, absence=info.absence)
     try:
         network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
     except ValueError as error:

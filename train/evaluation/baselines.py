@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.errors import InputError
-from mctrace.train.networks.lensnet import NUM_FEATURES, entry_features, normalised
+from mctrace.train.networks.lensnet import entry_features, normalised, num_features
 from mctrace.train.networks.registry import LinearLensNet
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.label_weights import entry_weights
@@ -45,6 +46,7 @@ RIDGES = tuple(10.0**exponent for exponent in range(-6, 3))
 class _Sums:
     """Weighted sums over the measured entries of a split, float64; F inputs, the last of them 1."""
 
+    absence: Absence
     products_FF: Tensor
     targets_F: Tensor
     target_square: Tensor
@@ -75,7 +77,7 @@ def fit_ridge(
         for ridge in RIDGES
     ]
     best_F = min(solutions, key=held_out.loss)
-    network = LinearLensNet(len(best_F) - 1 - NUM_FEATURES)
+    network = LinearLensNet(len(best_F) - 1 - num_features(seen.absence), seen.absence)
     with torch.no_grad():
         network.score.weight.copy_(best_F[None, :-1])
         network.score.bias.copy_(best_F[-1:])
@@ -102,6 +104,7 @@ def _sums_of(batch: Batch, objective: ObjectiveConfig) -> _Sums:
     weights_M, targets_M = weights_BN[measured_BN].double(), batch.target_utilities[measured_BN].double()
     weighted_MF = inputs_MF * weights_M[:, None]
     return _Sums(
+        batch.absence,
         weighted_MF.T @ inputs_MF,
         weighted_MF.T @ targets_M,
         (weights_M * targets_M**2).sum(),
@@ -111,6 +114,7 @@ def _sums_of(batch: Batch, objective: ObjectiveConfig) -> _Sums:
 
 def _added(one: _Sums, other: _Sums) -> _Sums:
     return _Sums(
+        one.absence,
         one.products_FF + other.products_FF,
         one.targets_F + other.targets_F,
         one.target_square + other.target_square,

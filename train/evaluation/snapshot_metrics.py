@@ -42,7 +42,7 @@ def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
     entries = zip(*(_arrays(t) for t in _entry_tensors(scores_BN, batch)), strict=True)
     masses = zip(*(_arrays(t) for t in budget_masses(scores_BN, batch)), strict=True)
     found = [
-        _of_entries(*entry, max_level=batch.max_level) | _of_actions(*action) | _of_masses(*mass)
+        _of_entries(*entry, coarsest=batch.coarsest) | _of_actions(*action) | _of_masses(*mass)
         for entry, action, mass in zip(entries, actions, masses, strict=True)
     ]
     return found if batch.signed else [one | dict.fromkeys(_OF_SIGNS, Ratio(0.0, 0.0)) for one in found]
@@ -73,16 +73,16 @@ def _of_entries(
     measured: FloatArray,
     present: FloatArray,
     *,
-    max_level: int,
+    coarsest: int,
 ) -> SnapshotMetrics:
     squares = (scores - targets) ** 2
-    illegal = ((levels == 0) & (scores > 0)) | ((levels == max_level) & (scores < 0))
+    illegal = ((levels == 0) & (scores > 0)) | ((levels == coarsest) & (scores < 0))
     legal = (present > 0) & ~illegal
     found: SnapshotMetrics = {
         "mse": _mean(squares, measured > 0),
         "legality_compliance": Ratio(float(legal.sum()), float(present.sum())),
     }
-    for level in range(max_level + 1):
+    for level in range(coarsest + 1):
         found[f"mse_level_{level}"] = _mean(squares, (measured > 0) & (levels == level))
     return found
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.collate import make_batch, ordered_batches, shuffled_order
 from mctrace.datasets.batches.collate_pairs import make_pair_batch
 from mctrace.datasets.batches.label_reader import TrainingData
@@ -35,6 +36,13 @@ class TrainingSource:
 
     labels: TrainingData | None
     pairs: PreferenceData | None
+
+    @property
+    def absence(self) -> Absence:
+        """`tree.absence` of the data."""
+        data = self.labels or self.pairs
+        assert data is not None, "an objective learns from labels, from pairs or from both"
+        return data.absence
 
     def steps(self, config: TrainConfig, workers: ProcessGroup, done: int = 0) -> Iterator[list[Examples]]:
         """This worker's parts of the batch of each step after the first `done`; endless."""

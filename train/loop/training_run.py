@@ -129,7 +129,9 @@ class TrainingRun:
     def _network(self) -> LensNet:
         if self.stopped is not None:
             return load_checkpoint(self.stopped.checkpoint)[0]
-        return build_network(self.info.network, self.info.embedding_dim, seed=self.config.seed)
+        return build_network(
+            self.info.network, self.info.embedding_dim, absence=self.info.absence, seed=self.config.seed
+        )
 
     def _validation(self, training: LensNetTraining) -> Callable[[LensNet], Mapping[str, float]]:
         objective = self.config.objective
@@ -208,12 +210,13 @@ def _describe(
         embedding_dim=arrays.embedding_dim,
         block_size=arrays.provenance.block_size,
         max_level=arrays.provenance.max_level,
+        absence=source.absence,
         utility_scale=_utility_scale(config, store, source.labels, mix),
         dataset={
             "uri": store_uri,
             "version": store.version,
             **({"derived": store.dataset} if store.dataset else {}),
-            **asdict(arrays.provenance),
+            **arrays.provenance.columns,
         },
         target_sql=Target.named(config.target).sql,
     )

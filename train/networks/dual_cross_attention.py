@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.lensnet import (
     INITIAL_SCORE_STD,
-    NUM_FEATURES,
     LensNet,
     entry_features,
     normalised,
+    num_features,
 )
 
 NUM_MATCHES = NUM_TAIL_GISTS + 2
@@ -46,7 +47,7 @@ class DualCrossAttentionLensNet(LensNet):
     other beside the head's other inputs.
     """
 
-    def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
+    def __init__(self, config: NetworkConfig, embedding_dim: int, absence: Absence = "off") -> None:
         super().__init__(embedding_dim)
         width = config.d_lens
         self.down_projection = nn.Linear(embedding_dim, width)
@@ -55,8 +56,8 @@ class DualCrossAttentionLensNet(LensNet):
         self.entries_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
         self.entry_norm = nn.LayerNorm(width)
         self.match_tail = config.match_tail
-        num_features = NUM_FEATURES + (NUM_MATCHES if config.match_tail else 0)
-        self.feature_projection = nn.Linear(num_features, width)
+        num_inputs = num_features(absence) + (NUM_MATCHES if config.match_tail else 0)
+        self.feature_projection = nn.Linear(num_inputs, width)
         score = nn.Linear(width, 1)
         nn.init.normal_(score.weight, std=INITIAL_SCORE_STD / math.sqrt(width))
         nn.init.zeros_(score.bias)

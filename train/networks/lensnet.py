@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.errors import InputError
 
-NUM_FEATURES = 3
-"""number of features F: level, span, distance (`entry_features`)"""
+
+def num_features(absence: Absence) -> int:
+    """Number of features F of an entry: level, span, distance, and a flag where blocks may be absent."""
+    return 3 if absence == "off" else 4
+
 
 INITIAL_SCORE_STD = 0.02
 """approximate standard deviation of an untrained network's scores; that of targets is about 1"""
@@ -52,13 +56,17 @@ class LensNet(nn.Module, ABC):
 def entry_features(batch: Batch) -> Tensor:
     """Level, span width and distance to the cursor of each entry, each in [0, 1]: [B, N, F].
 
-    Normalised by `max_level`, by the widest node's span, and by the context's tokens
-    (docs/specification/networks.md#features).
+    Normalised by the coarsest level, by the widest node's span, and by the context's tokens
+    (docs/specification/networks.md#features). Where blocks may be absent, a fourth one is 1 for those that
+    are.
     """
-    level_BN = batch.levels / batch.max_level
+    level_BN = batch.levels / batch.coarsest
     span_BN = batch.span_width / batch.block_size**batch.max_level
     distance_BN = batch.distance_to_cursor / batch.context_tokens.clamp(min=1).unsqueeze(1)
-    return torch.stack([level_BN, span_BN, distance_BN], dim=-1)
+    features = [level_BN, span_BN, distance_BN]
+    if batch.absence != "off":
+        features.append((batch.levels > batch.max_level).to(level_BN.dtype))
+    return torch.stack(features, dim=-1)
 
 
 def normalised(embeddings_BNE: Tensor) -> Tensor:

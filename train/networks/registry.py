@@ -3,19 +3,20 @@
 import torch
 from torch import Tensor, nn
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.dual_cross_attention import DualCrossAttentionLensNet
-from mctrace.train.networks.lensnet import NUM_FEATURES, LensNet, entry_features, normalised
+from mctrace.train.networks.lensnet import LensNet, entry_features, normalised, num_features
 from mctrace.train.networks.transformer import TransformerLensNet
 
 
 class LinearLensNet(LensNet):
     """Linear baseline: score = w · [normalised embedding, features] + b."""
 
-    def __init__(self, embedding_dim: int) -> None:
+    def __init__(self, embedding_dim: int, absence: Absence = "off") -> None:
         super().__init__(embedding_dim)
-        self.score = nn.Linear(embedding_dim + NUM_FEATURES, 1)
+        self.score = nn.Linear(embedding_dim + num_features(absence), 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
@@ -25,17 +26,20 @@ class LinearLensNet(LensNet):
         return scores_BN1.squeeze(-1)
 
 
-def build_network(config: NetworkConfig, embedding_dim: int, *, seed: int = 0) -> LensNet:
+def build_network(
+    config: NetworkConfig, embedding_dim: int, *, absence: Absence = "off", seed: int = 0
+) -> LensNet:
     """Build the network that `config` names, on the CPU, for embeddings of width `embedding_dim`.
 
-    Initial weights depend on `seed` alone, not on torch's global generator, which is left unchanged.
+    `absence` is that of the trees it reads. Initial weights depend on `seed` alone, not on torch's global
+    generator, which is left unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config.name:
             case "dual_cross_attention":
-                return DualCrossAttentionLensNet(config, embedding_dim)
+                return DualCrossAttentionLensNet(config, embedding_dim, absence)
             case "transformer":
-                return TransformerLensNet(config, embedding_dim)
+                return TransformerLensNet(config, embedding_dim, absence)
             case "linear":
-                return LinearLensNet(embedding_dim)
+                return LinearLensNet(embedding_dim, absence)

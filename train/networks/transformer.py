@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.gaussian_rope import Rotation, gaussian_rotation, rotated
 from mctrace.train.networks.lensnet import (
     INITIAL_SCORE_STD,
-    NUM_FEATURES,
     LensNet,
     entry_features,
     normalised,
+    num_features,
 )
 
 
@@ -31,13 +32,13 @@ class TransformerLensNet(LensNet):
     1.
     """
 
-    def __init__(self, config: NetworkConfig, embedding_dim: int) -> None:
+    def __init__(self, config: NetworkConfig, embedding_dim: int, absence: Absence = "off") -> None:
         super().__init__(embedding_dim)
         width = config.d_lens
         self.score_limit = config.score_limit
         self.num_channels = width // config.num_heads
         self.down_projection = nn.Linear(embedding_dim, width)
-        self.feature_projection = nn.Linear(NUM_FEATURES, width)
+        self.feature_projection = nn.Linear(num_features(absence), width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         score = nn.Linear(width, 1)
         nn.init.normal_(score.weight, std=INITIAL_SCORE_STD / math.sqrt(width))

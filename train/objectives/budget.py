@@ -10,17 +10,23 @@ from mctrace.datasets.batches.padded_batch import Batch
 
 
 def expand_cost(batch: Batch) -> Tensor:
-    """Positions [B, N] that expanding each entry adds: K - 1 for a gist, 0 for a token and where padded."""
-    return (batch.entry_mask & (batch.levels >= 1)) * float(batch.block_size - 1)
+    """Positions [B, N] that expanding each entry adds: K - 1 for a gist, 0 for a token and where padded.
+
+    Inserting an absent block adds K tokens, or one gist.
+    """
+    cost_BN = (batch.entry_mask & (batch.levels >= 1)) * float(batch.block_size - 1)
+    inserted = 1.0 if batch.absence == "gist" else float(batch.block_size)
+    return torch.where(batch.levels > batch.max_level, inserted, cost_BN)
 
 
 def collapse_refund(batch: Batch) -> Tensor:
     """Positions [B, N] that collapsing frees, shared among the K entries it takes: (K - 1)/K each.
 
-    0 for `max_level` gists, which cannot collapse, and where padded.
+    0 for `max_level` gists, which cannot collapse, and where padded. Where blocks may be absent, any entry
+    can be dropped and frees its own position.
     """
-    share = (batch.block_size - 1) / batch.block_size
-    return (batch.entry_mask & (batch.levels < batch.max_level)) * share
+    share = (batch.block_size - 1) / batch.block_size if batch.absence == "off" else 1.0
+    return (batch.entry_mask & (batch.levels < batch.coarsest)) * share
 
 
 def budget_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -166,4 +166,4 @@ def _tokens(batch: Batch) -> Tensor:
 
 
 def _coarsest(batch: Batch) -> Tensor:
-    return batch.entry_mask & (batch.levels == batch.max_level)
+    return batch.entry_mask & (batch.levels == batch.coarsest)

@@ -36,18 +36,29 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
     if objective.label_weights == "inverse_variance":
         variance_BA = _variance(batch)
         variance_BN = sum(
-            (_of_entries(variance_BA, index, 0.0) for index in (batch.expand_action, batch.collapse_action)),
+            (_of_entries(variance_BA, index, 0.0) for index in _action_indices(batch)),
             start=torch.zeros_like(weights_BN),
         )
         if not batch.signed:
-            both_BN = (batch.expand_action >= 0) & (batch.collapse_action >= 0)
-            variance_BN = torch.where(both_BN, variance_BN / 4, variance_BN)
+            num_measured_BN = sum(
+                ((index >= 0).float() for index in _action_indices(batch)),
+                start=torch.zeros_like(weights_BN),
+            )
+            variance_BN = variance_BN / num_measured_BN.clamp(min=1) ** 2
         weights_BN = weights_BN * precision(variance_BN, objective.variance_floor)
     if objective.weigh_by_inclusion:
-        of_collapse_BN = _of_entries(batch.action_inclusion, batch.collapse_action, 1.0)
-        of_expand_BN = _of_entries(batch.action_inclusion, batch.expand_action, 1.0)
-        weights_BN = weights_BN / torch.where(batch.expand_action >= 0, of_expand_BN, of_collapse_BN)
+        inclusion_BN = torch.ones_like(weights_BN)
+        for index_BN in reversed(_action_indices(batch)):
+            of_action_BN = _of_entries(batch.action_inclusion, index_BN, 1.0)
+            inclusion_BN = torch.where(index_BN >= 0, of_action_BN, inclusion_BN)
+        weights_BN = weights_BN / inclusion_BN
     return weights_BN
+
+
+def _action_indices(batch: Batch) -> list[Tensor]:
+    """Indices into A [B, N] of each entry's expand, its collapse and, where there are any, its drop."""
+    indices = (batch.expand_action, batch.collapse_action, batch.drop_action)
+    return [index_BN for index_BN in indices if index_BN is not None]
 
 
 def precision(variance: Tensor, floor: float) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from mctrace.context.tree import Absence
 from mctrace.datasets.batches.context_tensors import no_labels
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.inference import mask_illegal
@@ -24,12 +25,15 @@ _EXAMPLE_ROWS, _EXAMPLE_ENTRIES = 2, 48
 class TensorLensNet(nn.Module):
     """A network over tensors instead of a `Batch`; gives masked signed scores [B, N] or values of detail."""
 
-    def __init__(self, network: LensNet, block_size: int, max_level: int, *, signed: bool) -> None:
+    def __init__(
+        self, network: LensNet, block_size: int, max_level: int, *, signed: bool, absence: Absence = "off"
+    ) -> None:
         super().__init__()
         self.network = network
         self.block_size = block_size
         self.max_level = max_level
         self.signed = signed
+        self.absence = absence
 
     def forward(
         self,
@@ -56,18 +60,22 @@ class TensorLensNet(nn.Module):
             max_level=self.max_level,
             snapshot_ids=(),
             document_ids=(),
+            absence=self.absence,
         )
         scores_BN: Tensor = self.network(batch)
         return mask_illegal(scores_BN, batch) if self.signed else scores_BN
 
 
-def export_lensnet(network: LensNet, block_size: int, max_level: int, *, signed: bool) -> ExportedProgram:
+def export_lensnet(
+    network: LensNet, block_size: int, max_level: int, *, signed: bool, absence: Absence = "off"
+) -> ExportedProgram:
     """The network in evaluation mode as an exported program for any B >= 1 and N >= 2.
 
     `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` writes it.
-    `signed` is the checkpoint's: values of detail are returned as they are, for the runtime to price.
+    `signed` and `absence` are the checkpoint's: values of detail are returned as they are, for the runtime to
+    price.
     """
-    wrapped = TensorLensNet(network.eval(), block_size, max_level, signed=signed)
+    wrapped = TensorLensNet(network.eval(), block_size, max_level, signed=signed, absence=absence)
     rows, entries = Dim("rows", min=1), Dim("entries", min=2)
     by_entry = {0: rows, 1: entries}
     shapes = dict.fromkeys(INPUTS, by_entry) | {

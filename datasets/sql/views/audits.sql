@@ -16,6 +16,7 @@ with twice as (
 at_cursors as (
     select
         a.*, t.run_id, t.document_id, t.split, t.horizon, t.block_size, t.protected_tail,
+        is_control(a.action, a.node_level, a.entry_level, t.absence) as is_control,
         unnest(t.cursors) as cursor
     from twice as a
     join trajectories as t using (trajectory_id)
@@ -28,7 +29,7 @@ measured as (
         list_avg(exact[cursor - first_token + 1 : cursor - first_token + horizon]) as exact_delta_nll
     from at_cursors
     where (node_index + 1) * (block_size ** node_level)::bigint
-        <= cursor - case action when 'collapse' then protected_tail else 0 end
+        <= cursor - case when keeps_off_tail(action, is_control) then protected_tail else 0 end
 )
 
 select

@@ -1,7 +1,7 @@
 -- balancing_prices: one row per snapshot with labels: its shadow price lambda, nats per token and position, found on
 -- those labels: the smallest lambda >= 0 at which
 --   N + sum of c over expands with v > lambda * c - sum of c over collapses with v < lambda * c <= budget
--- where v is the value of detail, c the positions, a sampled action weighs 1 / inclusion_probability, and the budget
+-- (inserts count among the expands, drops among the collapses) where v is the value of detail, c the positions, a sampled action weighs 1 / inclusion_probability, and the budget
 -- is the snapshot's own N unless the variable `budget` is set. Sorted by density v / c, everything up to lambda is
 -- either an expand not bought or a collapse sold, so lambda is the first density at which the running weight reaches
 --   (weight of all expands) - (budget - N)
@@ -22,7 +22,7 @@ rising as (
     select
         snapshot_id,
         list_sort(list({'density': density, 'reached': weight})) as steps,
-        coalesce(sum(weight) filter (where action = 'expand'), 0) as weight_of_expands
+        coalesce(sum(weight) filter (where action in ('expand', 'insert')), 0) as weight_of_expands
     from weighted
     group by snapshot_id
 ),

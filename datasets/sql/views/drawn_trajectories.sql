@@ -4,6 +4,10 @@
 create macro drawn_trajectories(most) as table
 select trajectory_id
 from trajectories
-semi join (from effects where status = 'ok' and action <> 'drop') using (trajectory_id)
+semi join (
+    from effects
+    join (select trajectory_id, absence from stored_trajectories) using (trajectory_id)
+    where status = 'ok' and not is_control(action, node_level, entry_level, absence)
+) using (trajectory_id)
 order by md5(trajectory_id)
 limit most;

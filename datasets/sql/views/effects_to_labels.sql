@@ -43,7 +43,7 @@ with asked as (
 placed as (
     select
         t.trajectory_id, t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail,
-        t.first_cursor, t.cursors, t.model_hash, t.gist_hash, t.dtype,
+        t.first_cursor, t.cursors, t.model_hash, t.gist_hash, t.dtype, t.absence,
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error(
@@ -72,14 +72,15 @@ placed as (
 spans as (
     select
         e.* exclude (trajectory_id),
-        p.*,
+        p.* exclude (absence),
+        is_control(e.action, e.node_level, e.entry_level, p.absence) as is_control,
         (e.node_index + 1) * (p.block_size ** e.node_level)::bigint as node_end
     from read_effects(kept) as e
     join placed as p using (trajectory_id)
 )
 
 from spans
-where node_end <= cursor - case action when 'collapse' then protected_tail else 0 end;
+where node_end <= cursor - case when keeps_off_tail(action, is_control) then protected_tail else 0 end;
 
 -- spans_and_tokens(...): the same with the effect on each token of the horizon, in horizon_delta_nll.
 create macro spans_and_tokens(h, jitter, seed, most, kept) as table
@@ -154,8 +155,11 @@ select
     label_horizon as horizon,
     mean as delta_nll,
     stderr,
-    case action when 'expand' then -mean else mean end as value_of_detail,
-    block_size - 1 as positions,
+    case when action in ('expand', 'insert') then -mean else mean end as value_of_detail,
+    case
+        when action in ('expand', 'collapse') then block_size - 1
+        else (block_size ** (node_level::int - entry_level::int))::int
+    end as positions,
     inclusion_probability,
     estimator,
     estimator_window,
@@ -166,7 +170,8 @@ select
     end as attention_mass,
     model_hash,
     gist_hash,
-    dtype
+    dtype,
+    is_control
 from moments
 left join stored_attention as a using (trajectory_id);
 

@@ -5,8 +5,10 @@
 --   first_token, span_width  the tokens [first_token, first_token + span_width) that it stands for
 --   distance_to_cursor  tokens from its end to the cursor
 -- With a condition on snapshot_id, only those snapshots are laid out.
--- public: entries
-create view entries as
+-- scored_nodes has the absent blocks as well, since they are scored too: entry null, entry_level 255, node_index among
+-- the blocks, span_width 0.
+-- public: entries, scored_nodes
+create view map_blocks as
 with maps as (
     select
         c.snapshot_id, c.trajectory_id, c.cursor, c.start, t.block_size,
@@ -18,29 +20,31 @@ with maps as (
         ) as levels
     from snapshot_cursors as c
     join trajectories as t using (trajectory_id)
-),
+)
 
-blocks as (
-    select
-        * exclude (levels, start),
-        unnest(levels)::int as entry_level,
-        unnest(range(start, start + len(levels) * block_size, block_size)) as block_start
-    from maps
-),
+select
+    * exclude (levels, start),
+    unnest(levels)::int as entry_level,
+    unnest(range(start, start + len(levels) * block_size, block_size)) as block_start
+from maps;
 
--- A gist of level 2 or more covers several blocks and stands where the first of them begins.
-tokens as (
+-- A gist of level 2 or more covers several blocks and stands where the first of them begins. An absent block (255) has
+-- no entry; no level is above 4.
+create view entries as
+with tokens as (
     select
         * exclude (block_start),
-        (block_size ** entry_level)::bigint as span_width,
+        (block_size ** least(entry_level, 4))::bigint as span_width,
         unnest(
             case
                 when entry_level = 0 then range(block_start, least(block_start + block_size, cursor))
                 else [block_start]
             end
         ) as first_token
-    from blocks
-    where entry_level = 0 or block_start % (block_size ** entry_level)::bigint = 0
+    from map_blocks
+    where
+        entry_level = 0
+        or (entry_level < 255 and block_start % (block_size ** least(entry_level, 4))::bigint = 0)
 )
 
 select
@@ -55,3 +59,19 @@ select
     cursor - first_token - span_width as distance_to_cursor,
     block_size
 from tokens;
+
+create view scored_nodes as
+from entries
+union all by name
+select
+    snapshot_id,
+    trajectory_id,
+    cursor,
+    entry_level,
+    block_start // block_size as node_index,
+    block_start as first_token,
+    0::bigint as span_width,
+    cursor - block_start as distance_to_cursor,
+    block_size
+from map_blocks
+where entry_level = 255;

@@ -9,7 +9,7 @@ create macro drawn_octaves(most) as table
 with stretches as (
     select
         * exclude (delta_nll),
-        case action when 'expand' then -1 else 1 end as sign,
+        case when action in ('expand', 'insert') then -1 else 1 end as sign,
         unnest(
             list_transform(
                 range(0, ceil(log2(horizon))::bigint + 1),

@@ -18,6 +18,6 @@ select
     horizon_delta_nll as delta_nll,
     inclusion_probability
 from horizons_near(null, 0, 0, most)
-where action <> 'drop';
+where not is_control;
 
 create view token_effects as from drawn_token_effects(null);

@@ -1,5 +1,7 @@
 """Labels must equal the slow definition, whatever the architecture, action, level, position or cursor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +10,20 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.shared_attention import shared_attention
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll, naive_nll
-from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit, no_edit
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_nll
+from mctrace.collect.planning.edits import (
+    Edit,
+    action_edit,
+    drop_control,
+    droppable_nodes,
+    joint_edit,
+    no_edit,
+)
+from mctrace.collect.planning.map_policies import truncation_map
 from mctrace.context.actions import Action, apply_action, is_legal_at
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
-from mctrace.context.tree import Node, TreeShape
+from mctrace.context.tree import ABSENT, Node, TreeShape
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.models import CONFIGS, VOCABULARY, tiny_model
@@ -44,36 +54,84 @@ def measure(model, document, trajectory, edits, batch_tokens=1, window=None) -> 
     return list(measure_edits(model, document, trajectory, edits, baseline, batching, window=window).deltas)
 
 
+def holed_trajectory() -> Trajectory:
+    """Absent blocks first, between gists of both levels, among tokens, and before the first cursor."""
+    levels = [A, 0, 2, 2, 2, 2, A, 1, A, A, A, A, 1, 0, 0, A, A, 0, A]
+    head = LODMap(replace(TREE, absence="tokens"), 8, 84, np.array(levels, dtype=np.uint8))
+    return Trajectory(head, cursors=(84, 88, 95), horizon=HORIZON)
+
+
+A = ABSENT
+KINDS = {
+    mixed_trajectory: {("expand", 1), ("expand", 2), ("collapse", 1), ("collapse", 2)},
+    holed_trajectory: {
+        ("expand", 1), ("expand", 2), ("collapse", 1), ("insert", 1), ("drop", 1), ("drop", 2),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make_trajectory", KINDS)
 @pytest.mark.parametrize("batch_tokens", [1, 10**6])
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_every_label_and_control_equals_the_naive_evaluation_at_every_cursor(architecture, batch_tokens):
-    model, trajectory = tiny_model(architecture), mixed_trajectory()
+def test_every_label_and_control_equals_the_naive_evaluation_at_every_cursor(
+    architecture, batch_tokens, make_trajectory
+):
+    model, trajectory = tiny_model(architecture), make_trajectory()
     document = make_document(model)
     actions = trajectory.legal_actions(PROTECTED_TAIL)
-    kinds = {(action.kind, action.node.level) for action in actions}
-    assert kinds == {("expand", 1), ("expand", 2), ("collapse", 1), ("collapse", 2)}
-    nodes = droppable_nodes(trajectory, actions)
-    edits = [action_edit(trajectory, a) for a in actions] + [drop_edit(trajectory, n) for n in nodes]
+    assert {(action.kind, action.node.level) for action in actions} == KINDS[make_trajectory]
+    controls = [drop_control(trajectory, node) for node in droppable_nodes(trajectory, actions)]
+    edits = [action_edit(trajectory, action) for action in [*actions, *controls]]
     deltas = measure(model, document, trajectory, edits, batch_tokens)
 
     num_compared, largest = 0, 0.0
-    for edited, edit, delta_H in zip([*actions, *nodes], edits, deltas, strict=True):
+    for action, edit, delta_H in zip([*actions, *controls], edits, deltas, strict=True):
         largest = max(largest, float(delta_H.abs().max()))
+        tail = 0 if action in controls else PROTECTED_TAIL
         for cursor in trajectory.cursors:
-            snapshot = trajectory.head.extended(cursor)
-            if isinstance(edited, Action):
-                if not is_legal_at(edited, TREE, cursor, PROTECTED_TAIL):
-                    continue
-                expected_H = naive_delta_nll(model, document, snapshot, edited, HORIZON)
-            elif TREE.span(edited)[1] <= cursor:
-                expected_H = naive_drop_delta_nll(model, document, snapshot, edited, HORIZON)
-            else:
+            if not is_legal_at(action, TREE, cursor, tail):
                 continue
+            snapshot = trajectory.head.extended(cursor)
+            expected_H = naive_delta_nll(model, document, snapshot, action, HORIZON)
             first = cursor - edit.first_token
             torch.testing.assert_close(delta_H[first : first + HORIZON], expected_H, atol=1e-4, rtol=0)
             num_compared += 1
-    assert num_compared > 4 * len(actions)
+    assert num_compared > 2 * len(actions)
     assert largest > 0.05, "the comparison is vacuous when nothing an action does matters"
+
+
+@pytest.mark.parametrize("absence", ["tokens", "gist"])
+def test_a_drop_then_the_insert_of_its_block_give_opposite_values(absence):
+    model = tiny_model()
+    document = make_document(model)
+    tree, node = replace(TREE, absence=absence), Node(1, 5)
+    level = 0 if absence == "tokens" else 1
+    shown = LODMap.of_tokens(tree, 0, 64).with_level(slice(5, 6), level)
+    absent = shown.with_level(slice(5, 6), ABSENT)
+    measured = []
+    for head, kind in ((shown, "drop"), (absent, "insert")):
+        trajectory = Trajectory(head, (64, 70), HORIZON)
+        action = Action(kind, node, level)
+        assert action in trajectory.legal_actions(PROTECTED_TAIL)
+        measured += measure(model, document, trajectory, [action_edit(trajectory, action)])
+    torch.testing.assert_close(measured[0], -measured[1], atol=1e-4, rtol=0)
+    assert measured[0].abs().max() > 0.01
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt_neox", "cohere"])
+def test_absence_of_all_but_the_newest_tokens_is_truncation(architecture):
+    """Same entries, same losses: rotary positions are relative, so those of a context may begin anywhere."""
+    model = tiny_model(architecture)
+    document = make_document(model)
+    absent = truncation_map(TREE, 0, 96, 64)
+    truncated = LODMap.of_tokens(TREE, 64, 96)
+    for column in ("level_N", "index_N", "first_token_N", "span_width_N"):
+        assert np.array_equal(getattr(absent.entries, column), getattr(truncated.entries, column))
+    losses = [
+        measure_baseline(model, document, Trajectory(one, (96,), HORIZON)).nll_H
+        for one in (absent, truncated)
+    ]
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=0)
 
 
 def test_the_first_and_the_last_block_are_measured_right():

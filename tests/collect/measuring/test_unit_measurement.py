@@ -5,9 +5,10 @@ import torch
 
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
-from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_drop_delta_nll, naive_nll
+from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_nll
 from mctrace.collect.measuring.unit_measurement import audit_pairs, measure_noise, measure_unit
 from mctrace.collect.planning.document_plan import plan_document
+from mctrace.collect.planning.edits import drop_control
 from mctrace.context.actions import apply_action
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.collect.making import PROVENANCE, TREE, make_document, small_config
@@ -43,7 +44,8 @@ def test_every_effect_and_control_is_the_naive_one_of_its_own_node(unit):
         at_cursor = snapshot.extended(cursor)
         if unit == "drops":
             assert effect.planned.kind == "drop"
-            expected_H = naive_drop_delta_nll(model, tree, at_cursor, sampled.action.node, horizon)
+            control = drop_control(planned.trajectory, sampled.action.node)
+            expected_H = naive_delta_nll(model, tree, at_cursor, control, horizon)
         else:
             assert effect.planned.kind == sampled.action.kind
             expected_H = naive_delta_nll(model, tree, at_cursor, sampled.action, horizon)

@@ -10,7 +10,7 @@ from hypothesis import given
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.planning.edits import action_edit, drop_edit, droppable_nodes, joint_edit, no_edit
+from mctrace.collect.planning.edits import action_edit, drop_control, droppable_nodes, joint_edit, no_edit
 from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
 from mctrace.context.actions import Action, apply_action
 from mctrace.context.lod_map import LODMap
@@ -68,7 +68,8 @@ def test_the_counted_work_is_what_the_model_is_given(window, batch_tokens):
     spy = Spy(tiny_model())
     document, actions = make_document(spy.model), TRAJECTORY.legal_actions(8)
     edits = [action_edit(TRAJECTORY, action) for action in actions]
-    edits += [drop_edit(TRAJECTORY, node) for node in droppable_nodes(TRAJECTORY, actions)]
+    nodes = droppable_nodes(TRAJECTORY, actions)
+    edits += [action_edit(TRAJECTORY, drop_control(TRAJECTORY, node)) for node in nodes]
     edits.append(joint_edit(TRAJECTORY, [Action("expand", Node(1, 14)), Action("collapse", Node(1, 20))]))
     edits.append(no_edit(TRAJECTORY, 20))
     baseline = measure_baseline(spy, document, TRAJECTORY)
@@ -159,11 +160,11 @@ def test_an_action_that_the_map_does_not_allow_has_no_edit():
 
 @pytest.mark.parametrize(
     ("node", "why"),
-    [(Node(1, 5), "part of a coarser entry"), (Node(1, 30), "not inside"), (Node(1, 2), "not inside")],
+    [(Node(1, 5), "only partly"), (Node(1, 30), "not wholly inside"), (Node(1, 2), "not wholly inside")],
 )
 def test_a_span_that_cannot_be_left_out_is_refused(node, why):
     with pytest.raises(LegalityError, match=why):
-        drop_edit(TRAJECTORY, node)
+        action_edit(TRAJECTORY, drop_control(TRAJECTORY, node))
 
 
 def test_the_whole_context_cannot_be_left_out():
@@ -171,7 +172,7 @@ def test_the_whole_context_cannot_be_left_out():
     actions = trajectory.legal_actions(0)
     assert Action("collapse", Node(1, 4)) in actions
     with pytest.raises(LegalityError, match="nothing would be left"):
-        drop_edit(trajectory, Node(2, 1))
+        action_edit(trajectory, drop_control(trajectory, Node(2, 1)))
     assert Node(2, 1) not in droppable_nodes(trajectory, [Action("expand", Node(2, 1)), *actions])
 
 

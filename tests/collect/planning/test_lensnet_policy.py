@@ -21,6 +21,7 @@ from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.collate import ordered_batches
+from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError
@@ -46,6 +47,12 @@ def value_scorer(tmp_path) -> LensNetScorer:
     return load_scorer(folder, PROVENANCE, balances=True)
 
 
+def scores(scorer: LensNetScorer, lod_map: LODMap, embeddings, budget: int = BUDGET) -> np.ndarray:
+    context = Context(lod_map, TreeEmbeddings([nodes_Md.float() for nodes_Md in embeddings]))
+    found = scorer.scorer.score(context, rebalanced=scorer.balances, budget=budget, protected_tail=TAIL)
+    return found.double().numpy()
+
+
 def maps(scorer: LensNetScorer, **rules: float) -> OnPolicyMaps:
     config = OnPolicyConfig(BUDGET, TAIL, 6, AllocatorConfig(**rules))
     return OnPolicyMaps(scorer, tiny_model(), MeanGistNet(), config)
@@ -61,7 +68,7 @@ def test_a_lensnet_scores_a_context_that_is_read_as_it_does_in_training(tiny_set
     (batch,) = list(ordered_batches(dataclasses.replace(data, splits={"train": (snapshot,)}), "train", 1))
     stored = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
     tokens_Td = stored.rows(0, np.arange(len(stored.tokens)))
-    found_N = scorer.scores(snapshot.lod_map, [tokens_Td, *stored.gists], budget=BUDGET, protected_tail=TAIL)
+    found_N = scores(scorer, snapshot.lod_map, [tokens_Td, *stored.gists])
     np.testing.assert_allclose(
         found_N, score(scorer.scorer.network, batch, signed=True)[0].numpy(), atol=1e-6
     )
@@ -72,9 +79,7 @@ def test_balanced_scores_have_masses_of_one_size(scorer):
     model, document = tiny_model(), make_document()
     tree = embed_document(model, MeanGistNet(), document, TREE)
     lod_map = recency_map_within(TREE, 0, 120, BUDGET, TAIL)
-    scores_N = dataclasses.replace(scorer, balances=True).scores(
-        lod_map, tree.embeddings, budget=BUDGET, protected_tail=TAIL
-    )
+    scores_N = scores(dataclasses.replace(scorer, balances=True), lod_map, tree.embeddings)
     level_N = lod_map.entries.level_N
     expansion = 3 * scores_N[level_N > 0].clip(min=0).sum()
     collapse = 0.75 * -scores_N[level_N < 2].clip(max=0).sum()
@@ -88,8 +93,8 @@ def test_values_of_detail_are_priced_for_the_budget(value_scorer):
     assert not one.levels[-TAIL // 4 :].any()
     tree = embed_document(tiny_model(), MeanGistNet(), document, TREE)
     lod_map = recency_map_within(TREE, 0, 120, BUDGET, TAIL)
-    roomy = value_scorer.scores(lod_map, tree.embeddings, budget=BUDGET + 60, protected_tail=TAIL)
-    tight = value_scorer.scores(lod_map, tree.embeddings, budget=BUDGET - 20, protected_tail=TAIL)
+    roomy = scores(value_scorer, lod_map, tree.embeddings, BUDGET + 60)
+    tight = scores(value_scorer, lod_map, tree.embeddings, BUDGET - 20)
     np.testing.assert_allclose(roomy - tight, (roomy - tight)[0], atol=1e-6)
     assert roomy[0] > tight[0]
     assert not value_scorer.balances
@@ -113,7 +118,7 @@ def test_the_map_it_arrives_at_is_that_of_a_loop_written_by_hand(scorer):
     lod_map, recent = recency_map_within(TREE, 0, 136, BUDGET, TAIL), NOTHING_RECENT
     for step, cursor in enumerate((140, 144, 148, 152, 156, 160)):
         lod_map = lod_map.extended(cursor)
-        scores_N = scorer.scores(lod_map, tree.embeddings, budget=BUDGET, protected_tail=TAIL)
+        scores_N = scores(scorer, lod_map, tree.embeddings)
         generator = generator_for("allocator", step, "key", 3)
         candidates = candidates_of(lod_map, TAIL, scores_N)
         done = allocate(lod_map, candidates, BUDGET, rules, recent, generator)
@@ -194,6 +199,6 @@ def test_the_most_detailed_recency_map_within_a_budget():
 def test_scores_leave_the_network_s_mode_alone(scorer):
     tree = embed_document(tiny_model(), MeanGistNet(), make_document(), TREE)
     scorer.scorer.network.train()
-    scorer.scores(LODMap.of_tokens(TREE, 0, 40), tree.embeddings, budget=BUDGET, protected_tail=TAIL)
+    scores(scorer, LODMap.of_tokens(TREE, 0, 40), tree.embeddings)
     assert scorer.scorer.network.training
     assert all(isinstance(level, torch.Tensor) for level in tree.embeddings)
