@@ -1,13 +1,15 @@
 """First-order effect of edits on one attention layer, computed with the gradient that flows on through it.
 
-For a query with attention weights A, normaliser Z and output o, an edit that takes away entries b and puts in
-entries r with scores s_r and values v_r changes the output, were everything upstream unchanged, to exactly
+For a query with attention weights A, normaliser Z and output o, an edit that takes away entries b and puts
+in entries r with scores s_r and values v_r changes the output, were everything upstream unchanged, to exactly
 
-    o' = (o - W_b + sum_r u_r v_r) / (1 - w_b + sum_r u_r),   w_b = sum_j A_j,  W_b = sum_j A_j v_j,  u_r = exp(s_r) / Z
+    o' = (o - W_b + sum_r u_r v_r) / (1 - w_b + sum_r u_r)
+    w_b = sum_j A_j,  W_b = sum_j A_j v_j,  u_r = exp(s_r) / Z
 
-and the loss, to first order in the output, by g . (o' - o) with g the gradient of the loss at o. Only products
-with g are needed, so each block's part is a sum over the rows of A and of A * (g v), which the backward pass of
-attention forms anyway. Related: attribution patching (Nanda 2023) and AtP* (Kramar et al. 2024).
+and the loss, to first order in the output, by g . (o' - o) with g the gradient of the loss at o. Only
+products with g are needed, so each block's part is a sum over the rows of A and of A * (g v), which the
+backward pass of attention forms anyway. Related: attribution patching (Nanda 2023) and AtP* (Kramar et al.
+2024).
 
 Queries go through in chunks: memory is linear in the number of entries.
 
@@ -15,6 +17,7 @@ Shapes: C stretches of the loss, h query heads, k key-value heads, g = h / k, N 
 width, c queries of a chunk, n keys, E edits.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +44,7 @@ class AttentionSettings:
 
 @dataclass(frozen=True)
 class ObservedEdits:
-    """Edits by number: entries [first, end) give way to `num_observers` that follow each other, edit after edit.
+    """Edits by number: entries [first, end) give way to `num_observers`, in a row, edit by edit.
 
     Sorted by `end`, so that a query sees a leading part of them.
     """
@@ -88,7 +91,8 @@ class LayerTensors:
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """Gradients [C, h, N, e] and [C, k, N, e] of each stretch's loss, and its change by every edit [E, C], nats."""
+    """Gradients [C, h, N, e] and [C, k, N, e] of each stretch's loss, and its change [E, C] by every edit, in
+    nats."""
 
     query: Tensor
     key: Tensor
@@ -108,11 +112,11 @@ def attention_backward(
 
     The gradient of stretch i is zero outside of the queries [first_query, end_query_C[i]).
     """
-    found = LayerGradients(
-        torch.zeros_like(gradient_ChNe),
-        *(layer.key.new_zeros(len(gradient_ChNe), *layer.key.shape, dtype=torch.float32) for _ in range(2)),
-        torch.zeros(len(edits), len(gradient_ChNe), dtype=torch.float64, device=layer.key.device),
+    key_gradient, value_gradient = (
+        layer.key.new_zeros(len(gradient_ChNe), *layer.key.shape, dtype=torch.float32) for _ in range(2)
     )
+    effects = torch.zeros(len(edits), len(gradient_ChNe), dtype=torch.float64, device=layer.key.device)
+    found = LayerGradients(torch.zeros_like(gradient_ChNe), key_gradient, value_gradient, effects)
     for chunk in _chunks(layer, settings, edits, first_query, max(end_query_C)):
         for i, end_query in enumerate(end_query_C):
             if end_query > chunk.first:
@@ -251,7 +255,7 @@ def _seen_throughout(chunk: _Chunk, along_out: Tensor, weighted: Tensor, weighte
     device = weighted.device
     first_E = torch.tensor([place[first] for first in edits.firsts[:number]], device=device)
     end_E = torch.tensor([place[end] for end in edits.ends[:number]], device=device)
-    runs = _runs([b - a for a, b in zip(bounds, bounds[1:], strict=False)])
+    runs = _runs([b - a for a, b in itertools.pairwise(bounds)])
 
     def taken(tensor: Tensor) -> Tensor:
         sums = _summed(tensor, runs)
@@ -372,7 +376,7 @@ def observer_attention(
 def causal_attention(
     query_hNe: Tensor, key_kNe: Tensor, value_kNe: Tensor, settings: AttentionSettings
 ) -> tuple[Tensor, Tensor]:
-    """Attention [h, N, e] of a context with its log-sum-exp [h, N], in float32 chunks: local windows and soft caps."""
+    """Attention [h, N, e] of a context and its log-sum-exp [h, N], with local windows and soft caps."""
     num_heads, num_kv_heads, N = len(query_hNe), len(key_kNe), query_hNe.shape[1]
     room = _CHUNK_SCORES.get(query_hNe.device.type, _CHUNK_SCORES["cpu"])
     outs, lses, first = [], [], 0

@@ -118,7 +118,8 @@ class FrozenCausalLM:
 
         def losses(hidden_Hd: Tensor) -> tuple[Tensor, Tensor]:
             leaf_Hd = hidden_Hd.detach().requires_grad_()
-            nll, gradients = [], []
+            nll: list[Tensor] = []
+            gradients: list[Tensor] = []
             for hidden_cd, nll_c in self._chunked_nll(leaf_Hd, targets_H):
                 gradients += torch.autograd.grad(nll_c.sum(), hidden_cd)
                 nll.append(nll_c.detach())

@@ -1,10 +1,11 @@
-"""Forward and backward passes of the frozen model layer by layer, with observers and edits' first-order effects.
+"""Forward and backward passes of the frozen model by layers, with observers and first-order effects of edits.
 
 A recorded pass keeps what enters each layer and what its attention gives; observers then run on its keys and
-values without being seen; the backward pass runs one layer again at a time, takes its attention from the record
-and so holds the graph of a single layer. Memory is linear in the number of entries.
+values without being seen; the backward pass runs one layer again at a time, takes its attention from the
+record and so holds the graph of a single layer. Memory is linear in the number of entries.
 
-Shapes: N entries, M observers, H tokens whose loss is read, d embedding width, C stretches of the loss, E edits.
+Shapes: N entries, M observers, H tokens whose loss is read, d embedding width, C stretches of the loss, E
+edits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ def _taped_attention(
     tape: _Attend | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function as transformers calls it, for one row. Raises ModelError as `shared_attention`."""
+    """An attention function as transformers calls it, for one row; raises what `shared_attention` raises."""
     if tape is None:
         raise ModelError("this architecture does not pass keyword arguments on to its attention layers")
     if others.get("s_aux") is not None:
@@ -173,7 +174,7 @@ class LayerTape:
         edits: ObservedEdits,
         stretches: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """First-order change [E, C] of the summed loss, nats, of each stretch [first, end) of the H tokens."""
+        """First-order change [E, C] of the loss summed over each stretch of the H tokens, nats."""
         num_entries, num_read = self.calls[0][0].shape[1], len(self.nll_H)
         offset = num_entries - num_read
         end_query_C = [offset + end for _, end in stretches]
@@ -244,8 +245,13 @@ def record_pass(
     """Run a context and keep what its backward pass needs.
 
     `losses` turns the last hidden states [H, d] into losses [H] and each loss's gradient [H, d] there. Raises
-    ModelError, with the architecture's name, where its layers are not called one after another on hidden states.
+    ModelError, with the architecture's name, where its layers are not called one after another on hidden
+    states, and in float16.
     """
+    if network.dtype == torch.float16:
+        raise ModelError(
+            "gradients underflow in float16: use model.dtype float32 or bfloat16, or collect.estimator exact"
+        )
     layers, record = _layers(network), _Record()
     calls: list[tuple[Tensor, tuple[Any, ...], dict[str, Any]]] = []
     leaves: list[Tensor] = []

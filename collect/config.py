@@ -117,14 +117,17 @@ class CollectConfig:
     unset: all"""
     action_sampling: Literal["even", "overlap"] = "even"
     """overlap: half of each sample goes to spans that share rare words with the text about to be read"""
-    estimator: Literal["exact", "windowed"] = "exact"
-    """exact, or windowed: cheaper, calibrated before and audited during a run"""
+    estimator: Literal["exact", "windowed", "gradient"] = "exact"
+    """exact; windowed or gradient: cheaper, calibrated before and audited during a run"""
     estimator_window: int = 128
     """r, entries after an edit that the windowed estimator recomputes"""
+    gradient_segment: int | None = None
+    """tokens of loss that the gradient estimator differentiates apart, e.g. 32, so that labels can be read at
+    shorter horizons; unset: whole horizons"""
     min_audit_spearman: float = 0.9
     """rank correlation with exact labels below which a windowed run is planned as exact"""
     audit_fraction: float = 0.05
-    """share of a windowed run's actions that are measured exactly as well"""
+    """share of a windowed or gradient run's actions that are measured exactly as well"""
     drop_controls: bool = False
     """also measure every action's span left out altogether: the value of the text without any gist"""
     joint_edits: int = 0
@@ -160,7 +163,7 @@ class CollectConfig:
             raise ConfigError("collect.recency_level_tokens needs at least one number")
         for num_tokens in self.recency_level_tokens:
             check_range("collect.recency_level_tokens", num_tokens, at_least=0)
-        for key in ("max_actions", "last_tokens"):
+        for key in ("max_actions", "last_tokens", "gradient_segment"):
             if getattr(self, key) is not None:
                 check_range(f"collect.{key}", getattr(self, key), at_least=1)
         for key in ("estimator_window", "joint_edits"):

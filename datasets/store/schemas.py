@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 3
+COLUMNS_VERSION = 4
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -90,6 +90,7 @@ EFFECTS = pa.schema(
         ("num_entries", pa.int64()),
         ("cursor_delta_nll", pa.list_(pa.float64())),
         ("cursor_stderr", pa.list_(pa.float64())),
+        ("gradient_stretches", pa.list_(_TOKENS)),
     ]
 )
 
@@ -124,6 +125,19 @@ _FIDELITY = pa.struct(
         ("sign_agreement", pa.float64()),
         ("top_k_recall", pa.float64()),
         ("mae", pa.float64()),
+    ]
+)
+
+_STRATUM = pa.struct(
+    [
+        ("action", pa.string()),
+        ("node_level", pa.int64()),
+        ("num_actions", pa.int64()),
+        ("spearman", pa.float64()),
+        ("pearson", pa.float64()),
+        ("sign_agreement", pa.float64()),
+        ("top_k_recall", pa.float64()),
+        ("residual_variance", pa.float64()),
     ]
 )
 
@@ -162,6 +176,7 @@ RUNS = pa.schema(
         ("calibration", _FIDELITY),
         ("audit", _FIDELITY),
         ("probe", _PROBE),
+        ("calibration_strata", pa.list_(_STRATUM)),
     ]
 )
 
@@ -273,8 +288,16 @@ TABLES: dict[str, pa.Schema] = {
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
     "trajectories": {"baseline_status"},
-    "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr"},
-    "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit", "probe"},
+    "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr", "gradient_stretches"},
+    "runs": {
+        "estimator_window",
+        "noise_floor",
+        "calibration_id",
+        "calibration",
+        "audit",
+        "probe",
+        "calibration_strata",
+    },
 }
 """Columns that files of mctrace 0.1 lack; they read as NULL."""
 

@@ -1,4 +1,4 @@
-"""Gradient estimates must equal a slow transcription of their definition, and the exact effect in the limit."""
+"""Gradient estimates must equal a slow transcription of their definition, and exact effects in the limit."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
-from mctrace.collect.measuring.gradient_estimator import estimate_edits, stretches_of
+from mctrace.collect.measuring.gradient_estimator import estimate_edits
 from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, no_edit
+from mctrace.collect.planning.gradient_passes import stretches_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.errors import ModelError
@@ -129,8 +130,8 @@ def test_the_baseline_is_the_exact_evaluators():
     torch.testing.assert_close(found.nll_H, exact.nll_H, atol=1e-5, rtol=0)
     for way in (found, exact):
         deltas = measure_edits(model, document, trajectory, edits[:3], way, Batching(64)).deltas
-        torch.testing.assert_close(deltas[0], measure_edits(
-            model, document, trajectory, edits[:1], exact, Batching(64)).deltas[0], atol=1e-5, rtol=0)  # fmt: skip
+        alone = measure_edits(model, document, trajectory, edits[:1], exact, Batching(64)).deltas
+        torch.testing.assert_close(deltas[0], alone[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma2"])
@@ -146,7 +147,7 @@ def test_an_edit_that_changes_nothing_is_estimated_at_nothing(architecture):
 
 
 def test_one_layer_whose_attention_moves_the_loss_linearly_is_exact():
-    """Scaled down, what a single layer's attention adds changes the loss in proportion: no other term is left."""
+    """Scaled down, what a single layer's attention adds changes the loss in proportion."""
     model, trajectory = tiny_model(), mixed_trajectory()
     model.network.model.layers = model.network.model.layers[:1]
     model.network.config.num_hidden_layers = 1
