@@ -6,7 +6,6 @@ silently blocks attention across it; so every call here passes an explicit mask.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AttentionInterface, PreTrainedModel
 
 from mctrace.base_model.flop_counts import ModelSize
+from mctrace.base_model.layer_tape import LayerTape, attention_as, record_pass
 from mctrace.base_model.model_source import max_positions
 from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
 
@@ -101,7 +101,7 @@ class FrozenCausalLM:
         """
         # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings_BLd.device)
-        with _attention(self.network, ATTENTION_NAME):
+        with attention_as(self.network, ATTENTION_NAME):
             output = self.network.base_model(
                 inputs_embeds=embeddings_BLd,
                 position_ids=position_BL,
@@ -110,16 +110,32 @@ class FrozenCausalLM:
                 plans=plans,
             )
         hidden_Md = output.last_hidden_state[:, -len(targets_H) :].flatten(0, 1)
-        head_weight = self.network.get_output_embeddings().weight
-        targets_M = targets_H.to(head_weight.device, non_blocking=True).repeat(len(embeddings_BLd))
-        per_chunk = max(1, _LOGITS_PER_CHUNK // len(head_weight))
-        nll = [
-            cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
-            for hidden_cd, targets_c in zip(
-                torch.split(hidden_Md, per_chunk), torch.split(targets_M, per_chunk), strict=True
-            )
-        ]
+        nll = [nll_c for _, nll_c in self._chunked_nll(hidden_Md, targets_H.repeat(len(embeddings_BLd)))]
         return torch.cat(nll).view(len(embeddings_BLd), -1)
+
+    def taped_pass(self, embeddings_Nd: Tensor, position_N: Tensor, targets_H: Tensor) -> LayerTape:
+        """A recorded pass of a context that reads `targets_H` after its last H entries (`layer_tape.py`)."""
+
+        def losses(hidden_Hd: Tensor) -> tuple[Tensor, Tensor]:
+            leaf_Hd = hidden_Hd.detach().requires_grad_()
+            nll: list[Tensor] = []
+            gradients: list[Tensor] = []
+            for hidden_cd, nll_c in self._chunked_nll(leaf_Hd, targets_H):
+                gradients += torch.autograd.grad(nll_c.sum(), hidden_cd)
+                nll.append(nll_c.detach())
+            return torch.cat(nll), torch.cat(gradients)
+
+        return record_pass(self.network, embeddings_Nd, position_N, len(targets_H), losses)
+
+    def _chunked_nll(self, hidden_Md: Tensor, targets_M: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hidden states [c, d] and their losses [c] in float32, a chunk of logits at a time."""
+        head_weight = self.network.get_output_embeddings().weight
+        targets_M = targets_M.to(head_weight.device, non_blocking=True)
+        per_chunk = max(1, _LOGITS_PER_CHUNK // len(head_weight))
+        for hidden_cd, targets_c in zip(
+            torch.split(hidden_Md, per_chunk), torch.split(targets_M, per_chunk), strict=True
+        ):
+            yield hidden_cd, cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
 
     def _head(self, hidden_cd: Tensor) -> Tensor:
         """Logits of hidden states, as the architecture's own forward finishes them."""
@@ -132,14 +148,3 @@ class FrozenCausalLM:
         if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
             logits_cV = softcap * torch.tanh(logits_cV / softcap)
         return logits_cV
-
-
-@contextmanager
-def _attention(network: PreTrainedModel, name: str) -> Iterator[None]:
-    """The network with another attention function while the context is open."""
-    own = network.config.get_text_config()._attn_implementation
-    network.set_attn_implementation(name)
-    try:
-        yield
-    finally:
-        network.set_attn_implementation(own)

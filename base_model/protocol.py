@@ -11,6 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mctrace.base_model.layer_tape import LayerTape
 from mctrace.base_model.shared_attention import AttentionPlan
 
 
@@ -45,4 +46,8 @@ class EvaluatedModel(FrozenModel, Protocol):
 
         `plans` give what the rows attend to besides their own entries: one for all, or one per row.
         """
+        ...
+
+    def taped_pass(self, embeddings_Nd: Tensor, position_N: Tensor, targets_H: Tensor) -> LayerTape:
+        """A pass of a context that reads `targets_H` after its last H entries, kept for its gradients."""
         ...

@@ -136,14 +136,17 @@ class CollectConfig:
     unset: all"""
     action_sampling: Literal["even", "overlap"] = "even"
     """overlap: half of each sample goes to spans that share rare words with the text about to be read"""
-    estimator: Literal["exact", "windowed"] = "exact"
-    """exact, or windowed: cheaper, calibrated before and audited during a run"""
+    estimator: Literal["exact", "windowed", "gradient"] = "exact"
+    """exact; windowed or gradient: cheaper, calibrated before and audited during a run"""
     estimator_window: NonNegativeInt = 128
     """r, entries after an edit that the windowed estimator recomputes"""
+    gradient_segment: PositiveInt | None = None
+    """tokens of loss that the gradient estimator differentiates apart, e.g. 32, so that labels can be read at
+    shorter horizons; unset: whole horizons"""
     min_audit_spearman: Annotated[float, Ge(-1), Le(1)] = 0.9
     """rank correlation with exact labels below which a windowed run is planned as exact"""
     audit_fraction: Share = 0.05
-    """share of a windowed run's actions that are measured exactly as well"""
+    """share of a windowed or gradient run's actions that are measured exactly as well"""
     drop_controls: bool = False
     """also measure every action's span left out altogether: the value of the text without any gist"""
     joint_edits: NonNegativeInt = 0

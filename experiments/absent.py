@@ -1,8 +1,8 @@
 """`make absent`: what leaving blocks out is worth, against truncation, where nothing costs what is not shown.
 
-The closed loop of `closed_loop.py` with `tree.absence`: every policy starts from truncation, inserts old blocks
-and drops others. Labels of inserts and drops are collected where the loop starts; LensNet and the linear network
-learn from them. Every step runs through the console script and resumes where it stopped.
+The closed loop of `closed_loop.py` with `tree.absence`: every policy starts from truncation, inserts old
+blocks and drops others. Labels of inserts and drops are collected where the loop starts; LensNet and the
+linear network learn from them. Every step runs through the console script and resumes where it stopped.
 
 results/absent.json holds, for each policy and kind of document, by how many nats per token it is better than
 truncation (`lod0`) on the next K tokens, with 95% bootstrap intervals paired by document.

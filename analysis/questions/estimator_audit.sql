@@ -1,10 +1,10 @@
--- estimator_audit: one row per estimator window, action and entry_level: the cheaper estimator against exact labels,
+-- estimator_audit: one row per estimator, its window, action and entry_level: the cheaper estimator against exact labels,
 -- on the actions measured both ways. Nats per token at the collected horizon; a label counts once per cursor,
 -- unweighted (audited actions are drawn evenly).
 --   spearman        rank correlation of the two readings over all of them; null where one does not vary
 --   sign_agreement  share with the same sign
---   mae, p95_error  mean and 95th percentile of |windowed - exact|
---   bias            mean of windowed - exact
+--   mae, p95_error  mean and 95th percentile of |estimated - exact|
+--   bias            mean of estimated - exact
 --   median_abs_exact  the size of the labels that the errors are errors of
 with ranked as (
     select
@@ -13,11 +13,12 @@ with ranked as (
         (rank() over by_exact + count(*) over by_exact) / 2 as exact_rank
     from audits
     window
-        by_windowed as (partition by estimator_window, action, entry_level order by windowed_delta_nll),
-        by_exact as (partition by estimator_window, action, entry_level order by exact_delta_nll)
+        by_windowed as (partition by estimator, estimator_window, action, entry_level order by windowed_delta_nll),
+        by_exact as (partition by estimator, estimator_window, action, entry_level order by exact_delta_nll)
 )
 
 select
+    estimator,
     estimator_window,
     action,
     entry_level,
@@ -30,5 +31,5 @@ select
     avg(estimation_error) as bias,
     median(abs(exact_delta_nll)) as median_abs_exact
 from ranked
-group by estimator_window, action, entry_level
-order by estimator_window, action = 'collapse', action, entry_level
+group by estimator, estimator_window, action, entry_level
+order by estimator, estimator_window, action = 'collapse', action, entry_level

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.measuring.estimator_agreement import compare_estimators
+from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trace_files import TracePlan
 from mctrace.collect.running.driver import RunSummary
@@ -122,16 +123,17 @@ def _print_checks(summary: RunSummary, min_spearman: float, console: Console) ->
         found = "no rank correlation" if spearman is None else f"rank correlation {spearman:.3f}"
         console.print(
             f"Calibration on {checks.calibration.num_actions} actions: {found} with exact labels; measured "
-            + ("windowed" if checks.estimator == "windowed" else "exactly instead"),
+            + ("exactly instead" if checks.estimator == EXACT else checks.estimator.name),
             highlight=False,
         )
     if summary.pairs:
         audit = compare_estimators(summary.pairs)
+        is_gated = checks is not None and checks.estimator.name == "windowed"
         too_low = ", below collect.min_audit_spearman: the calibration was too kind, prefer exact labels"
         if audit.spearman is not None:
             console.print(
                 f"Audit on {audit.num_actions} actions: rank correlation {audit.spearman:.3f}"
-                + (too_low if audit.spearman < min_spearman else ""),
+                + (too_low if is_gated and audit.spearman < min_spearman else ""),
                 highlight=False,
             )
 

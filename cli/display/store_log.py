@@ -99,5 +99,27 @@ def _checks(row: Mapping[str, Any]) -> list[str]:
                     ("MAE", "mae", ".1e"),
                 )
             )
-            lines.append(f"{name} of windowed against exact on {found['num_actions']} actions: {figures}")
+            lines.append(
+                f"{name} of {_cheaper(row)} against exact on {found['num_actions']} actions: {figures}"
+            )
+    lines += [_stratum(found) for found in row["calibration_strata"] or ()]
     return lines
+
+
+def _cheaper(row: Mapping[str, Any]) -> str:
+    """The estimator that was calibrated: a windowed run that failed its gate says exact."""
+    return "gradient" if row["estimator"] == "gradient" else "windowed"
+
+
+def _stratum(found: Mapping[str, Any]) -> str:
+    figures = " ".join(
+        f"{label} {'none' if found[key] is None else format(found[key], '.3f')}"
+        for label, key in (
+            ("Spearman", "spearman"),
+            ("Pearson", "pearson"),
+            ("sign agreement", "sign_agreement"),
+            ("top-k recall", "top_k_recall"),
+        )
+    )
+    node = f"{found['action']} of level {found['node_level']}"
+    return f"  {node}, {found['num_actions']} actions: {figures}"

@@ -1,4 +1,4 @@
-"""Agreement of the windowed estimator with the exact one on the same actions.
+"""Agreement of a cheaper estimator with the exact one on the same actions.
 
 Expands and collapses, and levels, differ in size and sign, so agreement is taken within (action, node_level)
 and pooled by their numbers: a ranking that only separates levels scores nothing.
@@ -23,7 +23,22 @@ class LabelPair:
     action: str
     node_level: int
     exact: float
-    windowed: float
+    estimated: float
+
+
+@dataclass(frozen=True)
+class StratumAgreement:
+    """Agreement within one action and level; a figure is None where labels are too few or all alike."""
+
+    action: str
+    node_level: int
+    num_actions: int
+    spearman: float | None
+    pearson: float | None
+    sign_agreement: float
+    top_k_recall: float | None
+    residual_variance: float
+    """mean square of what the best linear function of the estimate leaves of the exact label, nats squared"""
 
 
 @dataclass(frozen=True)
@@ -36,27 +51,50 @@ class EstimatorAgreement:
     sign_agreement: float | None
     """share of labels with the same sign"""
     top_k_recall: float | None
-    """share of the tenth with the largest exact |label| that is among the windowed tenth"""
+    """share of the tenth with the largest exact |label| that is among the estimated tenth"""
     mae: float | None
     """mean absolute error, nats per token"""
+    strata: tuple[StratumAgreement, ...] = ()
+    """by action and level; not known of an audit"""
 
 
 def compare_estimators(pairs: Iterable[LabelPair]) -> EstimatorAgreement:
-    """EstimatorAgreement of the windowed labels, pooled within (action, node_level)."""
+    """EstimatorAgreement of the estimated labels, pooled within (action, node_level)."""
     strata: dict[tuple[str, int], list[LabelPair]] = defaultdict(list)
     for pair in pairs:
         strata[pair.action, pair.node_level].append(pair)
-    groups = [np.array([(p.exact, p.windowed) for p in members]).T for members in strata.values()]
+    groups = [np.array([(p.exact, p.estimated) for p in members]).T for members in strata.values()]
     return EstimatorAgreement(
         sum(group.shape[1] for group in groups),
         _pooled([group for group in groups if group.shape[1] >= _FEWEST], _spearman),
-        _pooled(groups, lambda exact, windowed: float((np.sign(exact) == np.sign(windowed)).mean())),
+        _pooled(groups, lambda exact, estimated: float((np.sign(exact) == np.sign(estimated)).mean())),
         _pooled([group for group in groups if group.shape[1] >= _FEWEST], _top_k_recall),
-        _pooled(groups, lambda exact, windowed: float(np.abs(exact - windowed).mean())),
+        _pooled(groups, lambda exact, estimated: float(np.abs(exact - estimated).mean())),
+        tuple(_stratum(*key, group) for key, group in sorted(zip(strata, groups, strict=True), key=_key)),
     )
 
 
 Values = npt.NDArray[np.float64]
+
+
+def _key(member: tuple[tuple[str, int], Values]) -> tuple[str, int]:
+    return member[0]
+
+
+def _stratum(action: str, node_level: int, group: Values) -> StratumAgreement:
+    exact, estimated = group
+    varies = group.shape[1] >= _FEWEST and np.ptp(exact) > 0 and np.ptp(estimated) > 0
+    pearson = float(np.corrcoef(exact, estimated)[0, 1]) if varies else None
+    return StratumAgreement(
+        action,
+        node_level,
+        group.shape[1],
+        _spearman(exact, estimated) if varies else None,
+        pearson,
+        float((np.sign(exact) == np.sign(estimated)).mean()),
+        _top_k_recall(exact, estimated) if varies else None,
+        float(exact.var() * (1 - (pearson or 0.0) ** 2)),
+    )
 
 
 def _pooled(groups: Sequence[Values], figure: Callable[[Values, Values], float]) -> float | None:
@@ -68,16 +106,16 @@ def _pooled(groups: Sequence[Values], figure: Callable[[Values, Values], float])
     return float(np.average(values, weights=counts))
 
 
-def _spearman(exact: Values, windowed: Values) -> float:
+def _spearman(exact: Values, estimated: Values) -> float:
     # Here, not on top: measuring needs nothing of scipy where nothing is compared.
     from scipy.stats import spearmanr
 
-    if np.ptp(exact) == 0 or np.ptp(windowed) == 0:
+    if np.ptp(exact) == 0 or np.ptp(estimated) == 0:
         return float("nan")
-    return float(spearmanr(exact, windowed).statistic)
+    return float(spearmanr(exact, estimated).statistic)
 
 
-def _top_k_recall(exact: Values, windowed: Values) -> float:
+def _top_k_recall(exact: Values, estimated: Values) -> float:
     k = max(1, round(_TOP_SHARE * len(exact)))
-    top = [set(np.argsort(-np.abs(values), kind="stable")[:k].tolist()) for values in (exact, windowed)]
+    top = [set(np.argsort(-np.abs(values), kind="stable")[:k].tolist()) for values in (exact, estimated)]
     return len(top[0] & top[1]) / k

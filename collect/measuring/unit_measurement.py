@@ -15,8 +15,11 @@ from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.estimator_agreement import LabelPair
 from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
+from mctrace.collect.measuring.gradient_estimator import estimate_edits
 from mctrace.collect.planning.edits import Edit, no_edit
+from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
+from mctrace.collect.planning.gradient_passes import gradient_work
 from mctrace.collect.planning.work_units import (
     LabelledTrajectory,
     PlannedAttention,
@@ -79,13 +82,22 @@ def measure_unit(
     """Measure the baseline, then every edit by the estimator it was planned with."""
     trajectory = unit.trajectory
     wants_attention = isinstance(unit, PlannedAttention)
-    baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
-    work = baseline_pass(trajectory).work
+    groups = unit.edits_by_estimator
+    deltas: list[Tensor] = []
+    if groups and groups[0][0].name == "gradient":
+        (estimator, edits), *groups = groups
+        estimated = estimate_edits(model, document, trajectory, edits, batching, segment=estimator.segment)
+        baseline, work = estimated.baseline, gradient_work(trajectory, edits, estimator.segment)
+        deltas += estimated.deltas
+    else:
+        baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)
+        work = baseline_pass(trajectory).work
     if not torch.isfinite(baseline.nll_H).all():
         return UnitMeasurement(baseline, (), (), work)
-    deltas: list[Tensor] = []
-    for window, edits in unit.edits_by_window:
-        measured = measure_edits(model, document, trajectory, edits, baseline, batching, window=window)
+    for estimator, edits in groups:
+        measured = measure_edits(
+            model, document, trajectory, edits, baseline, batching, window=estimator.window
+        )
         deltas += measured.deltas
         work += measured.work
     if isinstance(unit, PlannedJoints):
@@ -108,12 +120,12 @@ def _joint_effects(unit: PlannedJoints, deltas: Sequence[Tensor]) -> Iterator[Jo
 def audit_pairs(unit: WorkUnit, measurement: UnitMeasurement) -> list[LabelPair]:
     """The labels of actions that were measured both ways, at the first horizon each effect has."""
     by_action: dict[Action, dict[bool, float]] = defaultdict(dict)
-    if isinstance(unit, LabelledTrajectory) and unit.estimator_window is not None:
+    if isinstance(unit, LabelledTrajectory) and unit.estimator != EXACT:
         for effect in measurement.effects:
-            is_exact = effect.planned.estimator_window is None
+            is_exact = effect.planned.estimator == EXACT
             by_action[effect.planned.sampled.action][is_exact] = _label(effect.delta_nll_H, unit)
     return [
-        LabelPair(action.kind, action.node.level, exact=both[True], windowed=both[False])
+        LabelPair(action.kind, action.node.level, exact=both[True], estimated=both[False])
         for action, both in by_action.items()
         if len(both) == 2
     ]

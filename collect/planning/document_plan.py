@@ -13,6 +13,7 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.action_sampling import sample_actions
 from mctrace.collect.planning.edits import sample_joint
+from mctrace.collect.planning.estimators import Estimator
 from mctrace.collect.planning.map_policies import random_map, recency_map, truncation_map
 from mctrace.collect.planning.part_ids import trajectory_part_id
 from mctrace.collect.planning.word_overlap import overlap_weights
@@ -94,7 +95,7 @@ def plan_trajectory(
     weight_A = overlap_weights(trajectory, legal, document.tokens) if by_overlap else None
     actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key), weight_A))
     audited: tuple[int, ...] = ()
-    if config.estimator == "windowed":
+    if config.estimator != "exact":
         drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction
         audited = tuple(np.flatnonzero(drawn).tolist())
     labelled = LabelledTrajectory(
@@ -105,7 +106,7 @@ def plan_trajectory(
         provenance=provenance,
         actions=actions,
         num_legal_actions=len(legal),
-        estimator_window=config.estimator_window if config.estimator == "windowed" else None,
+        estimator=_estimator(config),
         audited=audited,
     )
     yield labelled
@@ -115,6 +116,14 @@ def plan_trajectory(
         yield PlannedJoints(labelled, joints)
     if config.attention_mass:
         yield PlannedAttention(labelled)
+
+
+def _estimator(config: CollectConfig) -> Estimator:
+    return Estimator(
+        config.estimator,
+        config.estimator_window if config.estimator == "windowed" else None,
+        config.gradient_segment if config.estimator == "gradient" else None,
+    )
 
 
 def _joints(

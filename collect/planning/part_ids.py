@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mctrace.collect.planning.action_sampling import SampledAction
+from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.parts import part_digest
@@ -27,7 +28,7 @@ def trajectory_part_id(
     *,
     actions: Sequence[SampledAction] = (),
     audited: Sequence[int] = (),
-    estimator_window: int | None = None,
+    estimator: Estimator = EXACT,
     variant_group: str | None = None,
 ) -> str:
     """Part id of a trajectory's labels, or of a preference variant's losses."""
@@ -49,8 +50,9 @@ def trajectory_part_id(
             "tokenizer": provenance.tokenizer_hash,
             "gists": provenance.gist_hash,
             "dtype": provenance.dtype,
-            "estimator": "exact" if estimator_window is None else "windowed",
-            "estimator_window": estimator_window,
+            "estimator": estimator.name,
+            "estimator_window": estimator.window,
+            **({"gradient_segment": estimator.segment} if estimator.name == "gradient" else {}),
             "evaluator_version": EVALUATOR_VERSION,
         }
     )

@@ -7,6 +7,7 @@ from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.document_plan import MapMaker, plan_document
+from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.work_units import LabelledTrajectory, PlannedTrajectory, WorkUnit
 from mctrace.context.tree import TreeShape
@@ -30,7 +31,13 @@ class RunPlan:
 
     @property
     def is_windowed(self) -> bool:
-        return any(isinstance(u, LabelledTrajectory) and u.estimator_window is not None for u in self.units)
+        return self.estimator.name == "windowed"
+
+    @property
+    def estimator(self) -> Estimator:
+        """The estimator of the plan's labels; exact where it has none."""
+        found = [u.estimator for u in self.units if isinstance(u, LabelledTrajectory)]
+        return found[0] if found else EXACT
 
     @property
     def num_trajectories(self) -> int:

@@ -15,7 +15,9 @@ from typing import ClassVar, Self
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.action_sampling import SampledAction
 from mctrace.collect.planning.edits import Edit, action_edit, drop_control, droppable_nodes, joint_edit
+from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
+from mctrace.collect.planning.gradient_passes import gradient_work
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
@@ -34,13 +36,12 @@ class UnitSize:
 
 @dataclass(frozen=True, eq=False)
 class PlannedEffect:
-    """One edit of one node. `kind` is the action's, and `drop` for a control; `estimator_window` None is
-    exact."""
+    """One edit of one node. `kind` is the action's, and `drop` for a control."""
 
     kind: str
     sampled: SampledAction
     edit: Edit
-    estimator_window: int | None
+    estimator: Estimator
 
 
 class _Unit(ABC):
@@ -71,11 +72,11 @@ class _Unit(ABC):
         return ()
 
     @property
-    def edits_by_window(self) -> list[tuple[int | None, Sequence[Edit]]]:
-        """All edits in the order in which they are measured, by their estimator's window (None: exactly)."""
-        groups: dict[int | None, list[Edit]] = {}
+    def edits_by_estimator(self) -> list[tuple[Estimator, Sequence[Edit]]]:
+        """All edits in the order in which they are measured, by their estimator."""
+        groups: dict[Estimator, list[Edit]] = {}
         for effect in self.effects:
-            groups.setdefault(effect.estimator_window, []).append(effect.edit)
+            groups.setdefault(effect.estimator, []).append(effect.edit)
         return list(groups.items())
 
     @property
@@ -99,11 +100,15 @@ class _Unit(ABC):
 
     def _count(self, batch_tokens: int) -> UnitSize:
         trajectory = self._measured_on()
-        passes = [baseline_pass(trajectory)]
-        for window, edits in self.edits_by_window:
-            passes += plan_passes(trajectory, edits, window, batch_tokens)
+        work, baseline = Work(), baseline_pass(trajectory).work
+        for estimator, edits in self.edits_by_estimator:
+            if estimator.name == "gradient":
+                work, baseline = work + gradient_work(trajectory, edits, estimator.segment), Work()
+                continue
+            passes = plan_passes(trajectory, edits, estimator.window, batch_tokens)
+            work += sum((p.work for p in passes), start=Work())
         return UnitSize(
-            sum((p.work for p in passes), start=Work()),
+            work + baseline,
             len(self.effects),
             sum(trajectory.end - edit.first_token for edit in self.stored_edits),
         )
@@ -138,8 +143,7 @@ class LabelledTrajectory(PlannedTrajectory):
 
     actions: tuple[SampledAction, ...]
     num_legal_actions: int
-    estimator_window: int | None = None
-    """r of the windowed estimator; None measures exactly"""
+    estimator: Estimator = EXACT
     audited: tuple[int, ...] = ()
     """indices of actions that are measured exactly as well"""
 
@@ -153,28 +157,28 @@ class LabelledTrajectory(PlannedTrajectory):
             self.provenance,
             actions=self.actions,
             audited=self.audited,
-            estimator_window=self.estimator_window,
+            estimator=self.estimator,
         )
 
     def exactly(self) -> Self:
-        return replace(self, estimator_window=None, audited=())
+        return replace(self, estimator=EXACT, audited=())
 
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         every = range(len(self.actions))
-        return tuple(self._effect(i, window) for i, window in self.with_audits(every))
+        return tuple(self._effect(i, estimator) for i, estimator in self.with_audits(every))
 
-    def with_audits(self, indices: Sequence[int]) -> list[tuple[int, int | None]]:
+    def with_audits(self, indices: Sequence[int]) -> list[tuple[int, Estimator]]:
         """Actions of `indices` by the run's estimator, then exactly those of them that are audited."""
-        by_estimator = [(i, self.estimator_window) for i in indices]
-        if self.estimator_window is None:
+        by_estimator = [(i, self.estimator) for i in indices]
+        if self.estimator == EXACT:
             return by_estimator
-        return [*by_estimator, *((i, None) for i in indices if i in self.audited)]
+        return [*by_estimator, *((i, EXACT) for i in indices if i in self.audited)]
 
-    def _effect(self, index: int, window: int | None) -> PlannedEffect:
+    def _effect(self, index: int, estimator: Estimator) -> PlannedEffect:
         sampled = self.actions[index]
         edit = action_edit(self.trajectory, sampled.action)
-        return PlannedEffect(sampled.action.kind, sampled, edit, window)
+        return PlannedEffect(sampled.action.kind, sampled, edit, estimator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,11 +247,13 @@ class PlannedDrops(SideMeasurement):
         actions = self.labelled.actions
         droppable = set(droppable_nodes(self.trajectory, [sampled.action for sampled in actions]))
         dropped = [i for i, sampled in enumerate(actions) if sampled.action.node in droppable]
-        return tuple(self._effect(actions[i], window) for i, window in self.labelled.with_audits(dropped))
+        return tuple(
+            self._effect(actions[i], estimator) for i, estimator in self.labelled.with_audits(dropped)
+        )
 
-    def _effect(self, sampled: SampledAction, window: int | None) -> PlannedEffect:
+    def _effect(self, sampled: SampledAction, estimator: Estimator) -> PlannedEffect:
         control = drop_control(self.trajectory, sampled.action.node)
-        return PlannedEffect("drop", sampled, action_edit(self.trajectory, control), window)
+        return PlannedEffect("drop", sampled, action_edit(self.trajectory, control), estimator)
 
 
 @dataclass(frozen=True)
@@ -272,10 +278,10 @@ class PlannedJoints(SideMeasurement):
         return tuple(dict.fromkeys(action for actions in self.joints for action in actions))
 
     @property
-    def edits_by_window(self) -> list[tuple[int | None, Sequence[Edit]]]:
+    def edits_by_estimator(self) -> list[tuple[Estimator, Sequence[Edit]]]:
         """The members alone, then the joint edits; all exactly."""
         alone = [action_edit(self.trajectory, action) for action in self.members]
-        return [(None, [*alone, *self.joint_edits])]
+        return [(EXACT, [*alone, *self.joint_edits])]
 
     @property
     def stored_edits(self) -> Sequence[Edit]:

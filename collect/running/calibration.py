@@ -1,4 +1,4 @@
-"""Calibration of a run before it measures: the windowed estimator against the exact one, and the noise floor.
+"""Calibration of a run before it measures: its estimator against the exact one, and the noise floor.
 
 The calibration's answer changes the plan, so it is taken once and kept in the runs it decided: the same
 command resumes under the same plan.
@@ -11,9 +11,15 @@ from dataclasses import asdict, dataclass, replace
 
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement, LabelPair, compare_estimators
+from mctrace.collect.measuring.estimator_agreement import (
+    EstimatorAgreement,
+    LabelPair,
+    StratumAgreement,
+    compare_estimators,
+)
 from mctrace.collect.measuring.unit_measurement import NoiseFloor
 from mctrace.collect.planning.action_sampling import even_quotas
+from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
@@ -27,7 +33,7 @@ from mctrace.progress import Progress
 from mctrace.seeding import generator_for
 
 CALIBRATION_ACTIONS = 100
-"""actions measured both ways before a windowed run, as far as the plan has that many"""
+"""actions measured both ways before a windowed or gradient run, as far as the plan has that many"""
 _MIN_TRAJECTORIES = 8
 """fewest trajectories whose actions a calibration is drawn from, so that several documents take part"""
 _NOISE_ACTIONS = 3
@@ -44,8 +50,7 @@ _CONTEXT_KEYS = (
 class RunChecks:
     """Kept in a run's rows. `calibration` is None for a run that was asked to be exact."""
 
-    estimator: str = "exact"
-    estimator_window: int | None = None
+    estimator: Estimator = EXACT
     noise_floor: NoiseFloor | None = None
     calibration_id: str | None = None
     calibration: EstimatorAgreement | None = None
@@ -53,7 +58,7 @@ class RunChecks:
 
 
 def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
-    """Hash of all that determines the windowed estimator's quality, without the documents: a growing corpus
+    """Hash of all that determines an estimator's quality, without the documents: a growing corpus
     keeps the estimator its first labels were measured with."""
     settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
     return part_digest(
@@ -61,6 +66,7 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
             **asdict(plan.provenance),
             **settings,
             **({"led_by": plan.lensnet_identity} if plan.lensnet_identity else {}),
+            **({"estimator": "gradient"} if plan.estimator.name == "gradient" else {}),
             "evaluator_version": EVALUATOR_VERSION,
             "actions": CALIBRATION_ACTIONS,
         }
@@ -69,14 +75,17 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
 
 def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> EstimatorAgreement | None:
     """Calibration of the first run with these settings; None when there was none."""
-    if store is None or not plan.is_windowed:
+    if store is None or plan.estimator == EXACT:
         return None
     query = (
-        "select calibration from stored_runs where calibration_id = ? and calibration is not null "
-        "order by recorded_at limit 1"
+        "select calibration, calibration_strata from stored_runs where calibration_id = ? "
+        "and calibration is not null order by recorded_at limit 1"
     )
     rows = fetch_rows(connect(store.at()), query, calibration_id(plan, config))
-    return EstimatorAgreement(**rows[0]["calibration"]) if rows else None
+    if not rows:
+        return None
+    strata = tuple(StratumAgreement(**stratum) for stratum in rows[0]["calibration_strata"] or ())
+    return EstimatorAgreement(**rows[0]["calibration"], strata=strata)
 
 
 def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
@@ -85,7 +94,7 @@ def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
 
 
 def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> EstimatorAgreement:
-    """The windowed estimator against the exact one on a seeded sample of the plan's actions."""
+    """The plan's estimator against the exact one on a seeded sample of its actions."""
     pairs: list[LabelPair] = []
     for finished in workers.measure(_calibration_items(plan)):
         pairs += finished.pairs
@@ -94,8 +103,9 @@ def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> Estimat
 
 
 def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_spearman: float) -> RunPlan:
-    """The plan itself, or its exact form when the calibration is below `min_spearman` or has no rank
-    correlation."""
+    """The plan itself, or for a windowed one its exact form when the calibration is below `min_spearman` or
+    has no rank correlation. Of a gradient run, which is first order by intent, the calibration is only kept.
+    """
     if not plan.is_windowed or calibration is None:
         return plan
     passed = calibration.spearman is not None and calibration.spearman >= min_spearman

@@ -16,6 +16,7 @@ from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, Mode
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.placement_commits import commit_placements
 from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
+from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.run_plan import RunPlan
@@ -107,18 +108,17 @@ def run_collection(
         progress.stop()
         plan = plan.of_documents(commit_placements(store, plan.documents, corpus, context.run_id, left_out))
         decided = choose_estimator(plan, calibration, config.min_audit_spearman)
-        if plan.is_windowed and calibration is None:
-            progress.start("calibrating the windowed estimator", None, "actions")
+        if plan.estimator != EXACT and calibration is None:
+            progress.start(f"calibrating the {plan.estimator.name} estimator", None, "actions")
             calibration = calibrate(workers, plan, progress)
             decided = choose_estimator(plan, calibration, config.min_audit_spearman)
             progress.stop()
         remaining = decided.missing(store)
         progress.start("measuring the noise floor", None, "")
         checks = RunChecks(
-            "windowed" if decided.is_windowed else "exact",
-            config.estimator_window if decided.is_windowed else None,
+            decided.estimator,
             measure_noise_floor(workers, decided, remaining),
-            calibration_id(plan, config) if plan.is_windowed else None,
+            calibration_id(plan, config) if plan.estimator != EXACT else None,
             calibration,
             agreement,
         )

@@ -37,11 +37,12 @@ def run_row(
         "gist_source": context.gists.source,
         "gist_hash": context.provenance.gist_hash,
         "dtype": context.provenance.dtype,
-        "estimator": checks.estimator,
-        "estimator_window": checks.estimator_window,
+        "estimator": checks.estimator.name,
+        "estimator_window": checks.estimator.window,
         "noise_floor": asdict(checks.noise_floor) if checks.noise_floor else None,
         "calibration_id": checks.calibration_id,
-        "calibration": asdict(checks.calibration) if checks.calibration else None,
+        "calibration": _pooled(checks.calibration) if checks.calibration else None,
+        "calibration_strata": [asdict(s) for s in checks.calibration.strata] if checks.calibration else None,
         "probe": checks.agreement.row(context.provenance.block_size) if checks.agreement else None,
         "config": resolved_config,
         "software": json.dumps(_software()),
@@ -62,10 +63,14 @@ def write_run_event(
         **row,
         "event": event,
         "outcome": outcome,
-        "audit": asdict(audit) if audit and audit.num_actions else None,
+        "audit": _pooled(audit) if audit and audit.num_actions else None,
         "recorded_at": datetime.now(UTC),
     }
     return write_part(location, part_id=part_id, kind="run", run_id=run_id, tables={"runs": [row]})
+
+
+def _pooled(agreement: EstimatorAgreement) -> dict[str, object]:
+    return {name: value for name, value in asdict(agreement).items() if name != "strata"}
 
 
 def _software() -> dict[str, str]:

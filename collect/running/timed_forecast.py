@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mctrace.collect.config import RayConfig
+from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.run_settings import RunSettings
 from mctrace.collect.running.calibration import calibration_work
@@ -46,7 +47,7 @@ def time_forecast(
     prediction = forecast(
         remaining, size, rate, ray.actors, batch_tokens, prepared.source.embedding_dim, documents
     )
-    if not plan.is_windowed or prepared.calibration is not None:
+    if plan.estimator == EXACT or prepared.calibration is not None:
         return TimedForecast(prediction, rate, None, None)
     return TimedForecast(
         prediction,

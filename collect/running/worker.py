@@ -30,6 +30,7 @@ from mctrace.collect.measuring.unit_measurement import (
     measure_unit,
 )
 from mctrace.collect.measuring.worker_probe import Probe, measure_probe
+from mctrace.collect.planning.gradient_passes import stretch_lengths
 from mctrace.collect.planning.lensnet_policy import embed_document
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id
 from mctrace.collect.planning.work_units import (
@@ -239,8 +240,9 @@ class Worker:
 
 
 def _effect_row(unit: WorkUnit, effect: Effect) -> Mapping[str, object]:
-    edit, sampled, window = effect.planned.edit, effect.planned.sampled, effect.planned.estimator_window
-    action = sampled.action
+    edit, sampled, estimator = effect.planned.edit, effect.planned.sampled, effect.planned.estimator
+    action, by_gradient = sampled.action, effect.planned.estimator.name == "gradient"
+    stretches = stretch_lengths(unit.trajectory, edit, estimator.segment) if by_gradient else None
     return {
         "trajectory_id": unit.trajectory_id,
         **_action_columns(action),
@@ -249,8 +251,11 @@ def _effect_row(unit: WorkUnit, effect: Effect) -> Mapping[str, object]:
         "first_token": edit.first_token,
         **_nats_columns("delta_nll", effect.delta_nll_H),
         **_cursor_columns(unit.trajectory, edit.first_token, effect.delta_nll_H),
-        "estimator": "exact" if window is None else "windowed",
-        "estimator_window": window,
+        # A stretch has one value: how much its tokens differ is not known.
+        **({"cursor_stderr": None} if by_gradient else {}),
+        "estimator": estimator.name,
+        "estimator_window": estimator.window,
+        "gradient_stretches": stretches,
         "inclusion_probability": sampled.inclusion_probability,
         "first_entry": edit.first_entry,
         "num_entries": edit.end_entry - edit.first_entry,

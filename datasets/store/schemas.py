@@ -91,6 +91,7 @@ EFFECTS = pa.schema(
         ("num_entries", pa.int64()),
         ("cursor_delta_nll", pa.list_(pa.float64())),
         ("cursor_stderr", pa.list_(pa.float64())),
+        ("gradient_stretches", pa.list_(_TOKENS)),
     ]
 )
 
@@ -125,6 +126,19 @@ _FIDELITY = pa.struct(
         ("sign_agreement", pa.float64()),
         ("top_k_recall", pa.float64()),
         ("mae", pa.float64()),
+    ]
+)
+
+_STRATUM = pa.struct(
+    [
+        ("action", pa.string()),
+        ("node_level", pa.int64()),
+        ("num_actions", pa.int64()),
+        ("spearman", pa.float64()),
+        ("pearson", pa.float64()),
+        ("sign_agreement", pa.float64()),
+        ("top_k_recall", pa.float64()),
+        ("residual_variance", pa.float64()),
     ]
 )
 
@@ -163,6 +177,7 @@ RUNS = pa.schema(
         ("calibration", _FIDELITY),
         ("audit", _FIDELITY),
         ("probe", _PROBE),
+        ("calibration_strata", pa.list_(_STRATUM)),
     ]
 )
 
@@ -274,8 +289,16 @@ TABLES: dict[str, pa.Schema] = {
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
     "trajectories": {"baseline_status", "absence"},
-    "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr"},
-    "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit", "probe"},
+    "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr", "gradient_stretches"},
+    "runs": {
+        "estimator_window",
+        "noise_floor",
+        "calibration_id",
+        "calibration",
+        "audit",
+        "probe",
+        "calibration_strata",
+    },
 }
 """Columns that files of mctrace 0.1 lack; they read as NULL."""
 

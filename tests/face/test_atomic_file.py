@@ -18,9 +18,14 @@ def test_the_new_file_takes_the_place_of_the_old_one(tmp_path):
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(KeyError), replacing(target) as scratch:
-        scratch.write_text("half")
-        raise KeyError
+
+    def write_half() -> None:
+        with replacing(target) as scratch:
+            scratch.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -23,8 +23,8 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
 def check_manifest(folder: Path, names: Iterable[str]) -> None:
     """Compare the files `names` with the folder's manifest; raises ValueError naming one that differs.
 
-    A folder without a manifest (written by an earlier release) is accepted; once the rest of it turned out to be
-    readable, `warn_if_unchecked` says so.
+    A folder without a manifest (written by an earlier release) is accepted; once the rest of it turned out to
+    be readable, `warn_if_unchecked` says so.
     """
     path = folder / MANIFEST
     if not path.is_file():

@@ -72,8 +72,24 @@ def _fidelity_table(checks: list[Row]) -> list[Table]:
         for name in ("calibration", "audit")
         if (found := check[name])
     ]
-    caption = "Windowed against exact labels; errors in nats per token"
-    return [Table(caption, ["Check", *_FIDELITY], rows, numeric=frozenset(_FIDELITY))] if rows else []
+    caption = "Estimated against exact labels; errors in nats per token"
+    tables = [Table(caption, ["Check", *_FIDELITY], rows, numeric=frozenset(_FIDELITY))] if rows else []
+    return tables + _strata_table(checks)
+
+
+def _strata_table(checks: list[Row]) -> list[Table]:
+    figures = {"Actions": "num_actions", "Spearman": "spearman", "Pearson": "pearson",
+               "Same sign": "sign_agreement", "Top tenth found": "top_k_recall"}  # fmt: skip
+    rows = [
+        [
+            f"{found['action']}, node level {found['node_level']}",
+            *(_number(found[key]) for key in figures.values()),
+        ]
+        for check in checks
+        for found in check["calibration_strata"] or ()
+    ]
+    caption = "Calibration by action and level"
+    return [Table(caption, ["Action", *figures], rows, numeric=frozenset(figures))] if rows else []
 
 
 def _audit_table(rows: list[Row]) -> list[Table]:
@@ -83,7 +99,8 @@ def _audit_table(rows: list[Row]) -> list[Table]:
     cells = [
         [
             group_name(row),
-            count(row["estimator_window"]),
+            row["estimator"],
+            MISSING if row["estimator_window"] is None else count(row["estimator_window"]),
             count(row["num_audited"]),
             count(row["num_documents"]),
             number(row["spearman"]),
@@ -92,8 +109,8 @@ def _audit_table(rows: list[Row]) -> list[Table]:
         ]
         for row in rows
     ]
-    named = ["Action and entry level", "Window", *columns]
-    caption = "Audited labels, windowed against exact; nats per token"
+    named = ["Action and entry level", "Estimator", "Window", *columns]
+    caption = "Audited labels, estimated against exact; nats per token"
     return [Table(caption, named, cells, numeric=frozenset({"Window", *columns}))] if rows else []
 
 

@@ -25,6 +25,11 @@ from (
     anti join audited using (trajectory_id, action, node_level, node_index)
 );
 
+-- is_stretch_end(stretches, token): whether a gradient estimate's stretches are cut before its token `token`.
+create macro is_stretch_end(stretches, token) as token = 0 or list_contains(
+    list_transform(range(1, len(stretches) + 1), lambda i: list_sum(stretches[:i])), token
+);
+
 -- spans_near(h, jitter, seed, most, kept): one row per label or drop, as an effect and a cursor: at cursors up to
 -- `jitter` tokens from those that were planned, by chance and inside what was measured; the planned ones themselves are
 -- left out, unless jitter is 0: then it is at exactly those. Any cursor between a trajectory's first and last has its
@@ -117,7 +122,16 @@ horizons as (
 sums as (
     select
         *,
-        list_sum(effects) / label_horizon as mean,
+        case
+            when gradient_stretches is null
+                or (is_stretch_end(gradient_stretches, cursor - first_token)
+                    and is_stretch_end(gradient_stretches, cursor - first_token + label_horizon))
+                then list_sum(effects) / label_horizon
+            else error(
+                'gradient estimates of trajectory ' || trajectory_id || ' are means of longer stretches than a horizon of '
+                || label_horizon || ': collect with gradient_segment, or ask for the collected horizon'
+            )
+        end as mean,
         list_inner_product(effects, effects) as sum_of_squares
     from horizons
 ),
@@ -128,7 +142,7 @@ moments as (
     select
         * exclude (effects, sum_of_squares),
         case
-            when label_horizon > 1
+            when label_horizon > 1 and gradient_stretches is null
                 then sqrt(
                     greatest(sum_of_squares - mean ** 2 * label_horizon, 0) / (label_horizon - 1) / label_horizon
                 )

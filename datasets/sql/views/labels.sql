@@ -1,6 +1,6 @@
 -- labels: one row per run, trajectory, cursor, node and action that is legal at that cursor.
 --   delta_nll        mean over the horizon's tokens, nats per token, after minus before
---   stderr           its standard error over those tokens; null at a horizon of one
+--   stderr           its standard error over those tokens; null at a horizon of one, and of a gradient estimate
 --   value_of_detail  NLL(coarse) - NLL(fine): -delta_nll of an expand or insert, +delta_nll of a collapse or drop
 --   positions        working-context positions that the action adds or frees
 --   distance_to_cursor  tokens from the node's end to the cursor
@@ -37,6 +37,6 @@ select
     case when action in ('expand', 'insert') then -1 else 1 end * list_sum(horizon_delta_nll[: h]) / h as first_value,
     case when action in ('expand', 'insert') then -1 else 1 end * list_sum(horizon_delta_nll[h + 1 :]) / h as second_value
 from horizons_near(2 * h, 0, 0, most)
-where not is_control;
+where not is_control and gradient_stretches is null;
 
 create view labels as from labels_at(null);

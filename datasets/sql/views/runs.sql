@@ -1,6 +1,7 @@
 -- runs: one row per collection run; ended_at and outcome are null for a run that was killed.
 -- noise_floor is the largest difference of a label, nats per token, from the order of arithmetic alone (an edit
--- that changes nothing; another batch composition). calibration (before) and audit (during) compare windowed with exact labels.
+-- that changes nothing; another batch composition). calibration (before) and audit (during) compare windowed
+-- or gradient with exact labels; calibration_strata the same by action and level.
 -- probe is what its workers agreed on before they measured: loss and labels of a seeded trajectory that depends on the
 -- tokenizer alone, so that other weights under the same hash are noticed.
 -- public: runs
@@ -21,6 +22,7 @@ select
     any_value(estimator_window) as estimator_window,
     any_value(noise_floor) as noise_floor,
     any_value(calibration) as calibration,
+    any_value(calibration_strata) as calibration_strata,
     any_value(audit) as audit,
     any_value(probe) as probe,
     any_value(config) as config,

@@ -6,7 +6,7 @@ from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_est
 
 
 def pairs(values, action="collapse", level=1):
-    return [LabelPair(action, level, exact, windowed) for exact, windowed in values]
+    return [LabelPair(action, level, exact, estimated) for exact, estimated in values]
 
 
 def test_figures_of_one_stratum_by_hand():

@@ -97,7 +97,7 @@ def test_an_audited_action_and_its_control_are_measured_both_ways(unit):
     exact = {e.planned.sampled.action: e.delta_nll_H for e in expected.effects}
     by_way = {True: {}, False: {}}
     for effect in measurement.effects:
-        by_way[effect.planned.estimator_window is None][effect.planned.sampled.action] = effect.delta_nll_H
+        by_way[effect.planned.estimator.window is None][effect.planned.sampled.action] = effect.delta_nll_H
     audited = {labelled.actions[i].action for i in labelled.audited}
     assert by_way[False].keys() == exact.keys()
     assert by_way[True].keys() == audited & exact.keys()

@@ -8,6 +8,7 @@ import pytest
 
 from mctrace.cli.app import app
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
+from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.running.calibration import (
     CALIBRATION_ACTIONS,
     _calibration_items,
@@ -43,7 +44,7 @@ def test_a_windowed_run_stores_both_measurements_of_audited_actions(tiny_setting
     changes = {**WINDOWED, "collect.min_audit_spearman": -1.0, "collect.audit_fraction": 0.5}
     run = tiny_run(tiny_settings, tmp_path, **changes)
     summary = run.measure()
-    assert summary.checks.estimator == "windowed"
+    assert summary.checks.estimator.name == "windowed"
     found = effects(run)
     windowed = {key[:4] for key in found if key[4] == "windowed"}
     exact = {key[:4] for key in found if key[4] == "exact"}
@@ -59,6 +60,45 @@ def test_a_windowed_run_stores_both_measurements_of_audited_actions(tiny_setting
     assert {label["estimator"] for label in labels} == {"windowed", "exact"}
     keys = [(r["trajectory_id"], r["cursor"], r["action"], r["node_level"], r["node_index"]) for r in labels]
     assert len(set(keys)) == len(keys), "an audited action is one label, not two"
+
+
+GRADIENT = {
+    "collect.estimator": "gradient", "collect.gradient_segment": 4, "collect.audit_fraction": 0.5,
+    "corpus.limit": 4,
+}  # fmt: skip
+
+
+def test_a_gradient_run_is_calibrated_by_action_and_level_and_never_made_exact(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **GRADIENT, **{"collect.min_audit_spearman": 1.0})
+    summary = run.measure()
+    assert summary.checks.estimator.name == "gradient"
+    found = effects(run)
+    estimated = {key[:4] for key in found if key[4] == "gradient"}
+    assert {key[:4] for key in found if key[4] == "exact"} < estimated
+    (row,) = run_rows(run)
+    assert (row["estimator"], row["audit"]["num_actions"]) == ("gradient", len(summary.pairs))
+    strata = {(s["action"], s["node_level"]): s for s in row["calibration_strata"]}
+    assert sum(s["num_actions"] for s in strata.values()) == row["calibration"]["num_actions"] >= 20
+    assert all(-1 <= s["pearson"] <= 1 for s in strata.values() if s["pearson"] is not None)
+    assert any(s["pearson"] is not None for s in strata.values())
+    assert run.measure().run_id is None, "the same command finds everything done"
+
+
+def test_labels_of_gradient_estimates_are_read_at_multiples_of_the_segment_only(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **GRADIENT)
+    run.measure()
+    connection = connect(run.store.at())
+    shorter = fetch_rows(connection, "from labels_at(4) where estimator = 'gradient'")
+    assert shorter
+    assert {row["stderr"] for row in shorter} == {None}
+    whole = fetch_rows(connection, "from labels where estimator = 'gradient'")
+    assert len(whole) == len(shorter)
+    with pytest.raises(Exception, match="collect with gradient_segment"):
+        fetch_rows(connection, "select sum(delta_nll) as s from labels_at(3)")
+    assert {row["estimator"] for row in fetch_rows(connection, "from labels")} == {"exact", "gradient"}
+    held = fetch_rows(connection, "select sum(len(delta_nll)) as n from token_effects")
+    labels = fetch_rows(connection, "select sum(horizon) as n from labels where estimator = 'exact'")
+    assert held == labels, "a mean of a stretch is no effect of a token"
 
 
 def test_audited_actions_are_what_an_exact_run_measures(tiny_settings, tmp_path):
@@ -88,7 +128,7 @@ def test_below_the_threshold_the_run_is_exact_and_resumes_without_calibrating_ag
 ):
     run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.min_audit_spearman": 1.0})
     summary = run.measure()
-    assert summary.checks.estimator == "exact"
+    assert summary.checks.estimator == EXACT
     assert summary.checks.calibration.spearman < 1.0
     assert {key[4] for key in effects(run)} == {"exact"}
     (row,) = run_rows(run)
@@ -167,7 +207,7 @@ def test_a_window_as_long_as_the_context_is_in_perfect_agreement(tiny_settings, 
     run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "collect.estimator_window": 4096})
     assert run.plan.is_windowed
     summary = run.measure()
-    assert summary.checks.calibration == EstimatorAgreement(
+    assert dataclasses.replace(summary.checks.calibration, strata=()) == EstimatorAgreement(
         summary.checks.calibration.num_actions, 1.0, 1.0, 1.0, 0.0
     )
 
