@@ -7,7 +7,7 @@ others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,14 +63,36 @@ def drop_edit(trajectory: Trajectory, node: Node) -> Edit:
     Raises LegalityError for a span that cuts through an entry or that leaves nothing before the first token
     whose loss is read.
     """
-    first, end = trajectory.head.tree.span(node)
+    return _drop(trajectory, *trajectory.head.tree.span(node), str(node))
+
+
+def span_drop_edit(trajectory: Trajectory, first: int, end: int) -> Edit:
+    """Tokens [first, end) left out, wherever blocks begin. Raises LegalityError as `drop_edit` does."""
+    return _drop(trajectory, first, end, f"tokens [{first}, {end})")
+
+
+def span_gist_edit(trajectory: Trajectory, first: int, node: Node) -> Edit:
+    """Tokens from `first` to the end of `node` give way to the node's gist.
+
+    Later than the node's own beginning, `first` keeps the tokens before it beside the gist: a context's first
+    token, to which every later one attends. Raises LegalityError as `drop_edit` does.
+    """
+    begin, end = trajectory.head.tree.span(node)
+    if not begin <= first < end:
+        raise LegalityError(f"token {first} is not inside {node}")
+    dropped = span_drop_edit(trajectory, first, end)
+    columns = (node.level, node.index, begin, end - begin)
+    return replace(dropped, replacement=Entries(*(np.array([value]) for value in columns)))
+
+
+def _drop(trajectory: Trajectory, first: int, end: int, what: str) -> Edit:
     entries = trajectory.context.entries
     if first < trajectory.head.start or end > trajectory.last_cursor:
-        raise LegalityError(f"{node} is not inside the context")
+        raise LegalityError(f"{what} is not inside the context")
     if not {first, end} <= set(entries.first_token_N.tolist()):
-        raise LegalityError(f"cannot drop {node}: it is part of a coarser entry")
+        raise LegalityError(f"cannot drop {what}: it is part of a coarser entry")
     if first == trajectory.head.start and end >= trajectory.first_cursor:
-        raise LegalityError(f"cannot drop {node}: nothing would be left before the tokens after it")
+        raise LegalityError(f"cannot drop {what}: nothing would be left before the tokens after it")
     first_entry, end_entry = entries.index_of_token(first), entries.index_of_token(end)
     return Edit(first_entry, end_entry, entries.sliced(slice(0, 0)), trajectory.first_token_after(end))
 
