@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from mctrace.cli.commands.attribute import attribute
 from mctrace.cli.commands.collect import collect
 from mctrace.cli.commands.compact import compact
 from mctrace.cli.commands.derive import derive
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    init, plan, collect, log, compact, verify, sql, derive, export, report, show, train, evaluate,
+    attribute, init, plan, collect, log, compact, verify, sql, derive, export, report, show, train, evaluate,
 )  # fmt: skip
 """in the order of `mctrace --help`"""
 for command in _COMMANDS:

@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mctrace.attribution.attribute import attribute
+    from mctrace.attribution.attribution import Attribution
+    from mctrace.attribution.text_model import TextModel
     from mctrace.context.actions import Action
     from mctrace.context.allocator import AllocatorConfig, allocate
     from mctrace.context.allocator_candidates import candidates_of
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "AllocatorConfig",
+    "Attribution",
     "Context",
     "GistNet",
     "LODMap",
@@ -35,12 +39,14 @@ __all__ = [
     "Scorer",
     "Store",
     "StoreVersion",
+    "TextModel",
     "Traces",
     "TrainConfig",
     "TreeEmbeddings",
     "TreeShape",
     "__version__",
     "allocate",
+    "attribute",
     "build_tree",
     "candidates_of",
     "create_store",
@@ -56,6 +62,9 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 _MODULES = {
+    "mctrace.attribution.attribute": ["attribute"],
+    "mctrace.attribution.attribution": ["Attribution"],
+    "mctrace.attribution.text_model": ["TextModel"],
     "mctrace.context.actions": ["Action"],
     "mctrace.context.allocator": ["AllocatorConfig", "allocate"],
     "mctrace.context.allocator_candidates": ["candidates_of"],

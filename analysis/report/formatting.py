@@ -24,6 +24,13 @@ def nats(value: float | None) -> str:
     return _minus(f"{value:+.4f}") if value else "0"
 
 
+def total_nats(value: float | None) -> str:
+    """Nats over many tokens, signed: two decimals, four below one nat."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return _minus(f"{value:+.{2 if abs(value) >= 1 else 4}f}")
+
+
 def number(value: float | None) -> str:
     """A number to three significant digits."""
     return MISSING if value is None or not math.isfinite(value) else _minus(f"{value:.3g}")

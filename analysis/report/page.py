@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 Figure = dict[str, Any]
 """a Plotly figure as plain data: `data` (traces) and `layout`"""
 
-_ASSETS = Path(__file__).with_name("assets")
+ASSETS = Path(__file__).with_name("assets")
 
 
 @dataclass(frozen=True)
@@ -90,25 +90,31 @@ def render_pages(title: str, subtitle: str, pages: Sequence[Page]) -> str:
 
     Numbers that are not finite are left out.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["as_json"] = lambda value: htmlsafe_json_dumps(clean(value), allow_nan=False)
+    environment = page_environment(ASSETS)
     scripts = _scripts([section for page in pages for section in page.sections])
     text = environment.get_template("report.html").render(
         title=title,
         subtitle=subtitle,
         pages=pages,
         groups=list(dict.fromkeys(page.group for page in pages)),
-        style=Markup((_ASSETS / "report.css").read_text(encoding="utf-8")),
+        style=Markup((ASSETS / "report.css").read_text(encoding="utf-8")),
         scripts={name: Markup(script) for name, script in scripts.items()},
-        script_hashes=[_content_hash(script) for script in scripts.values()],
+        script_hashes=[content_hash(script) for script in scripts.values()],
     )
-    return _whole_characters(text)
+    return whole_characters(text)
+
+
+def page_environment(templates: Path) -> Environment:
+    """Jinja over the folder `templates`: escapes what it inserts; the filter as_json makes escaped JSON."""
+    environment = Environment(
+        loader=FileSystemLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["as_json"] = lambda value: htmlsafe_json_dumps(clean(value), allow_nan=False)
+    return environment
 
 
 def _scripts(sections: Sequence[Section]) -> dict[str, str]:
@@ -119,7 +125,7 @@ def _scripts(sections: Sequence[Section]) -> dict[str, str]:
         names.append("plots.js")
     if any(section.snapshots for section in sections):
         names.append("snapshots.js")
-    own = {name: (_ASSETS / name).read_text(encoding="utf-8") for name in names}
+    own = {name: (ASSETS / name).read_text(encoding="utf-8") for name in names}
     return {"plotly": get_plotlyjs(), **own} if has_plots else own
 
 
@@ -135,13 +141,15 @@ def clean(value: Any) -> Any:
         return [clean(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return _whole_characters(value) if isinstance(value, str) else value
+    return whole_characters(value) if isinstance(value, str) else value
 
 
-def _whole_characters(text: str) -> str:
+def whole_characters(text: str) -> str:
+    """The text with half surrogate pairs, which no file holds, as question marks."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _content_hash(script: str) -> str:
+def content_hash(script: str) -> str:
+    """The source expression by which a page's content policy allows `script`."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -28,6 +28,7 @@ from mctrace.collect.planning.forward_passes import Pass, baseline_pass, plan_pa
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 from mctrace.errors import ModelError
+from mctrace.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,12 @@ def measure_edits(
     batching: Batching,
     *,
     window: int | None = None,
+    progress: Progress | None = None,
 ) -> EditEffects:
     """The effect of every edit; `window` is that of the windowed estimator, None measures exactly.
 
-    Out of memory, a pass is cut in half and the rest of the run with it (`batching` remembers).
+    `progress`, which the caller starts and stops, advances by one for each edit. Out of memory, a pass is cut
+    in half and the rest of the run with it (`batching` remembers).
     """
     deltas: list[Tensor | None] = [None] * len(edits)
     work = Work()
@@ -120,6 +123,8 @@ def measure_edits(
         work += group.work
         for i, nll_after_H in zip(group.members, nll_after_BH, strict=True):
             deltas[i] = nll_after_H - baseline.nll_H[edits[i].first_token - trajectory.first_cursor :]
+        if progress:
+            progress.advance(len(group.members))
     return EditEffects(tuple(delta_H for delta_H in deltas if delta_H is not None), work)
 
 

@@ -6,7 +6,7 @@ additivity can be studied. To the evaluator they are the same thing: entries tha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,38 @@ def drop_control(trajectory: Trajectory, node: Node) -> Action:
     """The drop that leaves out the entries of `node`, whatever their level is."""
     level = trajectory.context.levels[trajectory.context.blocks_of(node)][0]
     return Action("drop", node, int(level))
+
+
+def span_drop_edit(trajectory: Trajectory, first: int, end: int) -> Edit:
+    """Tokens [first, end) left out, wherever blocks begin.
+
+    Raises LegalityError for a span that cuts through an entry or that leaves nothing before the first token
+    whose loss is read.
+    """
+    span = f"tokens [{first}, {end})"
+    entries = trajectory.context.entries
+    if first < trajectory.head.start or end > trajectory.last_cursor:
+        raise LegalityError(f"{span} is not inside the context")
+    if not {first, end} <= set(entries.first_token_N.tolist()):
+        raise LegalityError(f"cannot drop {span}: it is part of a coarser entry")
+    if first == trajectory.head.start and end >= trajectory.first_cursor:
+        raise LegalityError(f"cannot drop {span}: nothing would be left before the tokens after it")
+    first_entry, end_entry = entries.index_of_token(first), entries.index_of_token(end)
+    return Edit(first_entry, end_entry, entries.sliced(slice(0, 0)), trajectory.first_token_after(end))
+
+
+def span_gist_edit(trajectory: Trajectory, first: int, node: Node) -> Edit:
+    """Tokens from `first` to the end of `node` give way to the node's gist.
+
+    Later than the node's own beginning, `first` keeps the tokens before it beside the gist: a context's first
+    token, to which every later one attends. Raises LegalityError as `span_drop_edit` does.
+    """
+    begin, end = trajectory.head.tree.span(node)
+    if not begin <= first < end:
+        raise LegalityError(f"token {first} is not inside {node}")
+    dropped = span_drop_edit(trajectory, first, end)
+    columns = (node.level, node.index, begin, end - begin)
+    return replace(dropped, replacement=Entries(*(np.array([value]) for value in columns)))
 
 
 def no_edit(trajectory: Trajectory, entry: int) -> Edit:

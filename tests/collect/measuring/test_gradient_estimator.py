@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.measuring.gradient_estimator import estimate_edits
-from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, no_edit
+from mctrace.collect.planning.edits import Edit, action_edit, drop_control, droppable_nodes, no_edit
 from mctrace.collect.planning.gradient_passes import stretches_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
@@ -27,7 +27,7 @@ from tests.models import CONFIGS, tiny_model
 def all_edits(trajectory: Trajectory) -> list[Edit]:
     actions = trajectory.legal_actions(PROTECTED_TAIL)
     nodes = droppable_nodes(trajectory, actions)
-    return [action_edit(trajectory, a) for a in actions] + [drop_edit(trajectory, n) for n in nodes]
+    return [action_edit(trajectory, a) for a in actions] + [action_edit(trajectory, drop_control(trajectory, n)) for n in nodes]
 
 
 def embedded(document, entries):

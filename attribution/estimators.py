@@ -1,0 +1,46 @@
+"""Estimators of `attribute`: how the losses after each edit are found. One is a function in `ESTIMATORS`.
+
+Every one runs through `collect/measuring`; nothing is evaluated here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mctrace.base_model.causal_lm import FrozenCausalLM
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
+from mctrace.collect.planning.edits import Edit
+from mctrace.context.trajectory import Trajectory
+from mctrace.progress import Progress
+
+
+@dataclass(frozen=True)
+class EditedLosses:
+    """NLL [H] of the unedited context from the first cursor on, nats per token, and for each edit the
+    difference that it makes from its `first_token` on."""
+
+    nll_H: Tensor
+    deltas: Sequence[Tensor]
+
+
+Estimator = Callable[[FrozenCausalLM, DocumentTree, Trajectory, Sequence[Edit], Progress], EditedLosses]
+"""advances the progress, started by its caller, by one for each edit"""
+
+
+def exact(
+    model: FrozenCausalLM,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    edits: Sequence[Edit],
+    progress: Progress,
+) -> EditedLosses:
+    """Every edit in a pass of its own over what comes after it."""
+    baseline = measure_baseline(model, document, trajectory)
+    batching = Batching(model.batch_tokens)
+    measured = measure_edits(model, document, trajectory, edits, baseline, batching, progress=progress)
+    return EditedLosses(baseline.nll_H, measured.deltas)
+
+
+ESTIMATORS: Mapping[str, Estimator] = {"exact": exact}

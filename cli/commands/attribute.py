@@ -1,0 +1,77 @@
+"""`mctrace attribute`: what every part of one text is worth. No store, no configuration."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mctrace.cli.shared_options import Threads, console
+
+
+def attribute(
+    file: Annotated[str, typer.Argument(help="text file, or - for standard input")],
+    model: Annotated[str, typer.Option("--model", help="alias, local folder or hub id")] = "smollm2-135m",
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            "--unit", help="block, sentence, line, token or paragraph [sentence; block with --against gist]"
+        ),
+    ] = None,
+    against: Annotated[
+        str, typer.Option("--against", help="drop: leave a part out; gist: put a block's gist in its place")
+    ] = "drop",
+    target: Annotated[
+        str | None, typer.Option("--target", help="continuation whose loss counts [what follows each part]")
+    ] = None,
+    estimator: Annotated[str, typer.Option("--estimator", help="exact")] = "exact",
+    gists: Annotated[
+        str, typer.Option("--gists", help="with --against gist: mean, a shipped name or a GistNet folder")
+    ] = "mean",
+    block_size: Annotated[int, typer.Option("--block-size", min=2, help="tokens of a block")] = 32,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")] = "auto",
+    threads: Threads = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file to write, with the text coloured")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="parts in the table")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Measure what every part of a text is worth for what follows it.
+
+    Each part is left out and everything after it is read again by the model: the answer is how much higher
+    the loss gets, in nats. With --target, the loss of that continuation alone. Prints the text coloured by
+    value and its parts by size; --out writes a page that compares, token by token, with and without each.
+    """
+    from rich.console import Console
+
+    from mctrace.attribution.attribute import attribute as attribute_text
+    from mctrace.attribution.attribute import check_question
+    from mctrace.attribution.page import check_page_path, write_page
+    from mctrace.attribution.text_file import read_text
+    from mctrace.attribution.text_model import TextModel
+    from mctrace.cli.display.attribution import print_attribution
+    from mctrace.cli.display.progress import make_progress
+
+    if out is not None:
+        check_page_path(out)
+    text = read_text(file)
+    check_question(text, target, unit, against, estimator)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    found = attribute_text(
+        text, model=TextModel.load(model, dtype=dtype, device=device), unit=unit, against=against,
+        target=target, estimator=estimator, gists=gists, block_size=block_size,
+        progress=make_progress(Console(stderr=True)),
+    )  # fmt: skip
+    if out is not None:
+        write_page(out, found.html())
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    print_attribution(found, console, top=top)
+    if out is not None:
+        console.print(f"wrote {out.resolve()}", markup=False, highlight=False, soft_wrap=True)
