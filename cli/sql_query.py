@@ -1,4 +1,4 @@
-"""One SQL query, given as text, in a file or on standard input, and where its answer goes."""
+"""One SQL query, given as text, by name, in a file or on standard input, and where its answer goes."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mctrace.analysis.questions.catalogue import questions, read_question
 from mctrace.cli.display.answer_files import print_as, write_answer
 from mctrace.cli.display.answer_table import print_answer
 from mctrace.cli.sql_variables import parse_variables
@@ -25,7 +26,9 @@ class AnswerOutput:
     out: Path | None = None
     """its ending names the format"""
     output_format: str = "table"
-    """table, csv, json or parquet"""
+    """table, csv, json, jsonl or parquet"""
+    as_records: bool = False
+    """a line per column instead of a table"""
 
 
 def answer_query(
@@ -51,19 +54,23 @@ def answer_query(
         num_rows = write_answer(answer, output.out)
         console.print(f"wrote {output.out} ({num_rows} rows)", highlight=False, markup=False, soft_wrap=True)
     elif output.output_format == "table":
-        print_answer(answer.read_all(), console)
+        print_answer(answer.read_all(), console, as_records=output.as_records)
     else:
         print_as(answer, output.output_format)
 
 
-def read_query(query: str | None, file: Path | None) -> str:
-    """Text of the query: the argument, the file, or standard input for `-` and for neither of them.
+def read_query(query: str | None, file: Path | None = None, question: str | None = None) -> str:
+    """Text of the query: the argument, the file, a shipped question, or standard input for `-` and for none.
 
-    Raises InputError for both an argument and a file, and for a file that cannot be read.
+    Raises InputError for two of them, an unknown question, and a file that cannot be read.
     """
+    if question is not None:
+        if query is not None or file is not None:
+            raise InputError("give a query, --file or --question, not two of them")
+        return read_question(question)
     if file is not None:
         if query is not None:
-            raise InputError("give the query as an argument or with --file, not both")
+            raise InputError("give a query, --file or --question, not two of them")
         try:
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -72,3 +79,11 @@ def read_query(query: str | None, file: Path | None) -> str:
     if query is None or query == "-":
         return sys.stdin.read()
     return query
+
+
+def print_questions(console: Console) -> None:
+    """Print the questions that ship, a line each."""
+    known = questions()
+    width = max(map(len, known))
+    for name, asked in known.items():
+        console.print(f"{name:{width}}  {asked}", highlight=False, markup=False)

@@ -1,11 +1,13 @@
 """Interactive shell of `mctrace sql`: statements that end in a semicolon, history, completion.
 
-Statements run in the same sandbox as elsewhere. Ctrl-C stops a query, Ctrl-D leaves.
+Statements run in the same sandbox as elsewhere, and so do the questions that ship.
+Ctrl-C stops a query, Ctrl-D leaves.
 """
 
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -19,7 +21,9 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 from rich.console import Console
 
+from mctrace.analysis.questions.catalogue import read_question
 from mctrace.cli.display.answer_table import print_answer
+from mctrace.cli.sql_query import print_questions
 from mctrace.cli.sql_variables import parse_variables
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.sql.limits import SqlLimits
@@ -27,9 +31,6 @@ from mctrace.datasets.sql.registry import MACROS, TARGETS, VIEWS
 from mctrace.datasets.sql.user_queries import run_user_sql
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError, MctraceError
-
-MOST_ROWS = 200
-"""maximum number of rows of an answer that are shown"""
 
 _KEYWORDS = [
     "select",
@@ -91,8 +92,10 @@ _COMMANDS = (".", "\\")
 
 _HELP = """\
 End a statement with ; to run it. Tab completes, Ctrl-R searches the history, Ctrl-C stops, Ctrl-D leaves.
-  .views            list views and macros      describe labels;   meaning of its columns
+  show tables;      list views and macros      describe labels;   meaning of its columns
+  .questions        list questions that ship   .ask NAME          ask one of them
   .set name=value   set a variable, which SQL reads as getvariable('name')
+  \\x                a line per column instead of a table, and back
   .help  .quit"""
 
 
@@ -112,6 +115,7 @@ def run_shell(
     """
     with connect(version, limits=limits) as connection:
         _set(connection, variables)
+        shell = _Shell(connection, console, timeout_seconds)
         prompt = session or PromptSession(
             history=_history(), completer=_Completer(connection), lexer=PygmentsLexer(SqlLexer),
             key_bindings=_keys(), multiline=True, prompt_continuation="    ... ", enable_suspend=True,
@@ -130,45 +134,56 @@ def run_shell(
             if text.rstrip(";") in (".quit", ".exit", "quit", "exit"):
                 return
             if text:
-                _answer(connection, text, console, timeout_seconds)
+                shell.answer(text)
 
 
-def _answer(
-    connection: duckdb.DuckDBPyConnection, text: str, console: Console, timeout_seconds: float
-) -> None:
-    try:
-        if text.startswith(_COMMANDS):
-            _command(connection, text, console)
+@dataclass
+class _Shell:
+    """One session: the connection, with the variables set on it, and the layout of answers."""
+
+    connection: duckdb.DuckDBPyConnection
+    console: Console
+    timeout_seconds: float
+    as_records: bool = False
+
+    def answer(self, text: str) -> None:
+        """Run a statement or a command; a mistake is shown."""
+        try:
+            if text.startswith(_COMMANDS):
+                self._command(text)
+            else:
+                self._ask(text)
+        except MctraceError as error:
+            self.console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        except KeyboardInterrupt:
+            self.console.print("stopped", style="red")
+
+    def _ask(self, sql: str) -> None:
+        answer = run_user_sql(self.connection, sql, timeout_seconds=self.timeout_seconds)
+        print_answer(answer, self.console, as_records=self.as_records, hint="\\x")
+
+    def _command(self, text: str) -> None:
+        name, _, rest = text.rstrip(";").partition(" ")
+        if name == "\\x":
+            self.as_records = not self.as_records
+            self.console.print("a line per column" if self.as_records else "tables", highlight=False)
+        elif name.startswith("\\"):
+            raise InputError(f"no command {name}: commands begin with a dot, like .help, but for \\x")
+        elif name == ".help":
+            self.console.print(_HELP, markup=False, highlight=False)
+        elif name == ".questions":
+            print_questions(self.console)
+        elif name == ".ask":
+            self._ask(read_question(rest.strip()))
+        elif name == ".set":
+            _set(self.connection, [rest.strip()], ".set")
         else:
-            answer = run_user_sql(connection, text, timeout_seconds=timeout_seconds)
-            print_answer(answer, console, limit=MOST_ROWS)
-    except MctraceError as error:
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-    except KeyboardInterrupt:
-        console.print("stopped", style="red")
-
-
-def _command(connection: duckdb.DuckDBPyConnection, text: str, console: Console) -> None:
-    name, _, rest = text.rstrip(";").partition(" ")
-    if name.startswith("\\"):
-        raise InputError(f"no command {name}: commands begin with a dot, like .help")
-    if name == ".help":
-        console.print(_HELP, markup=False, highlight=False)
-    elif name == ".views":
-        console.print(", ".join(_relations()), highlight=False)
-    elif name == ".set":
-        _set(connection, [rest.strip()], ".set")
-    else:
-        raise InputError(f"no command {name}: .help, .views, .set name=value, .quit")
+            raise InputError(f"no command {name}: .help, .questions, .ask NAME, .set name=value, \\x, .quit")
 
 
 def _set(connection: duckdb.DuckDBPyConnection, assignments: Sequence[str], written: str = "--var") -> None:
     for variable, value in parse_variables(assignments, written).items():
         connection.execute(f"set variable {variable} = $1", [value])
-
-
-def _relations() -> list[str]:
-    return [*VIEWS, *(f"{name}(…)" for name in MACROS), *(f"{target}_target" for target in TARGETS)]
 
 
 def _history() -> History:

@@ -5,6 +5,7 @@
 --   sign_agreement   sets whose joint effect and sum have the same sign
 --   pearson          correlation of joint effect and sum; null with fewer than two
 --   slope            regression of the joint effect on the sum: 1 where effects add up
+-- asks: how far are joint edits from the sum of their single ones?
 select
     num_actions,
     count(*) as num_sets,

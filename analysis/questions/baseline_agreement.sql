@@ -9,6 +9,7 @@
 -- over a document's rankings, then over documents; stderr its standard error over documents, null with one;
 -- num_rankings and num_documents count what was ranked. Rankings of fewer than 4 labels, or of equal values, are left
 -- out. No weights.
+-- asks: do recency and attention rank edits as their measured values do?
 with scored as (
     select
         document_id,

@@ -3,6 +3,7 @@
 --   share_beyond          labels with |delta_nll| > 2 * stderr
 --   mean_abs_value        mean |value_of_detail|, nats per token
 --   widest_value          the largest |value_of_detail|
+-- asks: how much was measured on each document, and how far does it exceed noise?
 select
     document_id,
     any_value(source) as source,

@@ -1,11 +1,13 @@
 """Catalogue of the analyses: one .sql file each, beside this module, over the views of a store.
 
+Those that people ask by name have a line `-- asks:` with the question in words; the others serve the report.
 An analysis reads its parameters with `getvariable` and has defaults, so that it also runs unchanged with
 `mctrace sql --file`; those that read `scores` need `add_scores` first. `narrowed` restricts all of them to
 one run or a few trajectories.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from typing import Any
 import duckdb
 
 from mctrace.datasets.sql.connection import fetch_rows
+from mctrace.errors import InputError
+
+_ASKS = re.compile(r"^-- asks: (.*)$", re.MULTILINE)
 
 Row = dict[str, Any]
 """one row of an answer, by column; the header of the .sql file says what it means and in which units"""
@@ -21,6 +26,20 @@ Row = dict[str, Any]
 def read_analysis(name: str) -> str:
     """SQL text of the analysis `name` (the file name without .sql)."""
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def questions() -> Mapping[str, str]:
+    """Questions that people ask by name, in words, in the order of their names."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.sql")}
+    return {name: found[1] for name in sorted(texts) if (found := _ASKS.search(texts[name]))}
+
+
+def read_question(name: str) -> str:
+    """SQL text of a question that people ask by name. Raises InputError where there is none of that name."""
+    known = questions()
+    if name not in known:
+        raise InputError(f"unknown question {name!r}: one of {', '.join(known)}")
+    return read_analysis(name)
 
 
 def run_analysis(connection: duckdb.DuckDBPyConnection, name: str, **variables: int) -> list[Row]:

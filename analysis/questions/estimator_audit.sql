@@ -6,6 +6,7 @@
 --   mae, p95_error  mean and 95th percentile of |estimated - exact|
 --   bias            mean of estimated - exact
 --   median_abs_exact  the size of the labels that the errors are errors of
+-- asks: how good is the cheaper estimator where both were measured?
 with ranked as (
     select
         *,

@@ -6,6 +6,7 @@
 --   damage             NLL(gist there) - NLL(text there), the value of detail: information_value - gist_value
 --   share_worse_than_nothing  labels whose gist does worse than leaving the span out
 --   kept_share         mean gist_value / mean information_value: 1 for a gist that keeps all; null at or below zero
+-- asks: what does a gist cost against what its text is worth?
 with tenths as (
     select
         node_level - 1 as text_level,

@@ -4,6 +4,7 @@
 --   gist_name        the source it was collected under; the newest where there are several
 --   baseline_nll     mean loss of the unedited contexts behind these labels, nats per token: lower is better gists
 --   share_beyond     labels more than two standard errors from zero
+-- asks: which of several GistNets damages less on the same questions?
 with maps as materialized (
     select
         trajectory_id,

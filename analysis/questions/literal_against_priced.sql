@@ -5,6 +5,7 @@
 --   spearman   rank correlation of the two utilities among a snapshot's labels of this action, mean over the snapshots
 --              where both vary, of at most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their
 --              ids. Below zero for collapses: `literal` puts the costliest collapse lowest, `priced` the cheapest
+-- asks: how far do the targets literal and priced agree?
 with pairs as (
     select
         p.trajectory_id,

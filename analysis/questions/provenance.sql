@@ -2,6 +2,7 @@
 -- no weights. num_effects counts actions measured ('ok'), num_failed those that failed;
 -- num_labels counts effects once per cursor at which they are legal. Horizons are in tokens.
 -- A run that committed trajectories without leaving a row of its own still gets one here, with nulls.
+-- asks: what did each collection run measure, with which settings?
 with trajectory_counts as (
     select
         run_id,

@@ -10,6 +10,7 @@
 -- documents, null with one; num_trajectories counts those drawn, num_labels, num_rankings and num_documents what was
 -- ranked. Rankings of fewer than 4 labels, or of equal values, are left out. Ties take the mean of their ranks. No
 -- weights: a sampled action counts once.
+-- asks: how long does an order of edits last along the text?
 with parameters as (
     select coalesce(getvariable('half_horizon'), (select min(horizon) // 2 from labels)) as h
 ),

@@ -4,6 +4,7 @@
 -- once; the price itself was found with weights 1 / inclusion_probability, and is rough where few actions were
 -- sampled. num_snapshots have labels, num_without_price no price that
 -- balances the budget; no rows without any price.
+-- asks: how are prices of one edit distributed over snapshots?
 with prices as (
     select snapshot_id, any_value(shadow_price * positions) as edit_price
     from priced_target

@@ -3,6 +3,7 @@
 -- token, comparable with a value of detail. A snapshot counts once.
 --   mean_num_entries   mean length of the working contexts there
 --   num_without_price  snapshots for which no price balances the budget; they are left out of the rest
+-- asks: how does the price of one edit change along a document?
 with prices as (
     select
         s.cursor,

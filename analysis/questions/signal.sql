@@ -6,6 +6,7 @@
 --   median_abs_delta_nll, median_stderr  nats per token, over labels, unweighted
 -- stderr takes the horizon's tokens for independent. Labels of pure normal noise would exceed it in about 4.6% of
 -- cases. Labels without a stderr (a horizon of one token) are left out.
+-- asks: how many labels exceed their own noise?
 select
     horizon,
     action,

@@ -1,5 +1,6 @@
 -- splits: one row per split of the documents, in the order train, validation, test: what each holds.
 -- Plain counts, no weights. num_measured_documents counts documents with at least one label.
+-- asks: what does each split hold?
 select
     d.split,
     count(distinct d.document_id) as num_documents,

@@ -3,6 +3,7 @@
 -- datasets/sql/targets. num_without_utility counts labels whose snapshot has no shadow price; they are left out of
 -- the rest. Shares, mean and quantiles are weighted by 1 / inclusion_probability (all legal actions); quantiles are
 -- found among bins of 1e-5 nats and are the smallest utility of theirs.
+-- asks: what utilities does each target derive from the labels?
 with utilities as (
     select 'literal' as target, action, entry_level, inclusion_probability, utility from literal_target
     union all

@@ -1,6 +1,7 @@
 -- top_labels: the 20 actions with the highest value of detail, nats per token, at the collected horizon; one row
 -- per trajectory, node and action, at the cursor where its value is highest (num_cursors: how many it has).
 -- No weights. They are picked for coming out high, so measured again the same nodes would mostly come out lower.
+-- asks: which edits are worth most?
 select
     source,
     split,

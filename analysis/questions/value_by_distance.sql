@@ -3,6 +3,7 @@
 -- further one twice as far: [32, 64), [64, 128), ... Mean, median and quartiles are weighted by
 -- 1 / inclusion_probability (all legal actions); the counts are not. A policy that keeps near text fine and far
 -- text coarse ties level to distance, so compare distances within a level.
+-- asks: how does value fall with distance to the cursor?
 with binned as (
     select
         action,

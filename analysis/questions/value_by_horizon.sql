@@ -6,6 +6,7 @@
 --   median_abs      median size of a value
 --   median_stderr   median standard error over the horizon's tokens; null at a horizon of one
 --   share_beyond    labels more than two standard errors from zero: signal against noise
+-- asks: how do labels depend on the horizon?
 with cut as (
     select
         action,

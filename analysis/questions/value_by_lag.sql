@@ -6,6 +6,7 @@
 --   mean_abs  mean size of a label's mean over the stretch: short stretches are noisier, so it falls with
 --             their length even where nothing decays
 --   share_of_horizon  the stretch's part of the value summed over the whole horizon
+-- asks: how does value decay with lag behind the cursor?
 with values as (
     select
         *,

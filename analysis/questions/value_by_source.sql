@@ -2,6 +2,7 @@
 -- of its labels, nats per token, at the collected horizon. Mean and spread are weighted by
 -- 1 / inclusion_probability (all legal actions); the counts and share_beyond (labels more than two standard errors
 -- from zero) are not. Labels of one document are correlated: a source is one draw, not num_labels of them.
+-- asks: which sources have the most spread of values?
 with moments as (
     select
         source,

@@ -8,6 +8,7 @@
 --   mean          mean value of detail at such tokens; mean_abs its mean size
 --   share_of_value  their part of the value over all tokens of that action and level
 -- Reads document_tokens, which mctrace loads for queries that name it.
+-- asks: which kinds of predicted tokens does detail help?
 with numbered as (
     select *, md5(concat_ws(':', snapshot_id, action, node_level, node_index)) as lot
     from drawn_token_effects(coalesce(getvariable('most_trajectories'), 300))

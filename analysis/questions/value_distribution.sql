@@ -3,6 +3,7 @@
 -- max and the counts are not. A quantile is the smallest value that at least that share reaches.
 --   effective_num_labels  (sum of weights)² / sum of squared weights: how many equally weighted labels the
 --                         sampled ones are worth; labels of one document are not independent on top of that
+-- asks: how are values distributed by action and level?
 with weighted as (
     select action, entry_level, document_id, value_of_detail, 1 / inclusion_probability as weight
     from labels

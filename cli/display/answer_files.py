@@ -1,4 +1,4 @@
-"""Answers of SQL queries as CSV, JSON or Parquet: in files, and on standard output for pipes."""
+"""Answers of SQL queries as CSV, JSON, JSON lines or Parquet: in files, and on standard output for pipes."""
 
 import csv
 import json
@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 from mctrace.atomic_file import replacing
 from mctrace.errors import InputError
 
-_ENDINGS = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+_FORMATS = ("csv", "json", "jsonl", "parquet")
+
+
+def format_of(out: Path, given: str | None = None) -> str:
+    """Format that the ending of `out` names. Raises InputError for others, and where `given` is not it."""
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in _FORMATS:
+        raise InputError(f"--out {out}: give it the ending .csv, .json, .jsonl or .parquet")
+    if given not in (None, kind):
+        raise InputError(f"--out {out} and --format {given} disagree: the ending of --out names the format")
+    return kind
 
 
 def write_answer(answer: pa.RecordBatchReader, out: Path) -> int:
@@ -22,9 +32,7 @@ def write_answer(answer: pa.RecordBatchReader, out: Path) -> int:
 
     Raises InputError for an unknown ending and for a file that cannot be written.
     """
-    kind = _ENDINGS.get(out.suffix.lower())
-    if kind is None:
-        raise InputError(f"--out {out}: give it the ending .csv, .json or .parquet")
+    kind = format_of(out)
     try:
         with replacing(out) as scratch:
             if kind == "parquet":
@@ -36,7 +44,7 @@ def write_answer(answer: pa.RecordBatchReader, out: Path) -> int:
 
 
 def print_as(answer: pa.RecordBatchReader, output_format: str) -> None:
-    """Write an answer to standard output as csv, json or parquet.
+    """Write an answer to standard output as csv, json, jsonl or parquet.
 
     Raises InputError for Parquet in a terminal.
     """
@@ -101,21 +109,36 @@ def _no_formula(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _write_json(answer: pa.RecordBatchReader, text: TextIO) -> int:
-    """One array with an object a row; a number that JSON cannot spell becomes null."""
-    names, num_rows = _distinct(answer.schema.names), 0
+    """One array with an object a row."""
+    num_rows = 0
     text.write("[")
-    for batch in answer:
-        for row in rows_of(batch):
-            record = dict(zip(names, map(_plain, row), strict=True))
-            text.write(
-                ("," if num_rows else "") + "\n  " + json.dumps(record, default=str, ensure_ascii=False)
-            )
-            num_rows += 1
+    for record in _objects(answer):
+        text.write(("," if num_rows else "") + "\n  " + record)
+        num_rows += 1
     text.write("\n]\n" if num_rows else "]\n")
     return num_rows
 
 
-_WRITERS: dict[str, Callable[[pa.RecordBatchReader, TextIO], int]] = {"csv": _write_csv, "json": _write_json}
+def _write_json_lines(answer: pa.RecordBatchReader, text: TextIO) -> int:
+    num_rows = 0
+    for record in _objects(answer):
+        text.write(record + "\n")
+        num_rows += 1
+    return num_rows
+
+
+def _objects(answer: pa.RecordBatchReader) -> Iterator[str]:
+    """Each row as a JSON object; a number that JSON cannot spell becomes null."""
+    names = _distinct(answer.schema.names)
+    for batch in answer:
+        for row in rows_of(batch):
+            record = dict(zip(names, map(_plain, row), strict=True))
+            yield json.dumps(record, default=str, ensure_ascii=False)
+
+
+_WRITERS: dict[str, Callable[[pa.RecordBatchReader, TextIO], int]] = {
+    "csv": _write_csv, "json": _write_json, "jsonl": _write_json_lines,
+}  # fmt: skip
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Answer to `describe VIEW`: name, type and meaning of each column.
+"""Answers to `describe VIEW`, with the meaning of each column, and to `show tables`: the views for people.
 
-The meanings are in `views/columns.toml`.
+The meanings are in `views/columns.toml`; the comment on top of a view's file says what a row is.
 """
 
 import re
@@ -9,10 +9,12 @@ import tomllib
 import duckdb
 import pyarrow as pa
 
-from mctrace.datasets.sql.registry import TARGETS, VIEWS, read_sql
+from mctrace.datasets.sql.registry import TARGETS, VIEWS, read_sql, rows_of_relations
 
 _DESCRIBE = re.compile(r"\s*(?:describe|desc)\s+\"?(\w+)\"?\s*", re.IGNORECASE)
 """Stands in for DuckDB's own answer where a text is plainly this; no decision about safety depends on it."""
+_SHOW = re.compile(r"\s*show\s+tables\s*", re.IGNORECASE)
+"""Likewise: DuckDB's answer lists the steps between files and views too."""
 
 
 def described_view(sql: str) -> str | None:
@@ -34,6 +36,17 @@ def describe(connection: duckdb.DuckDBPyConnection, view: str) -> pa.Table:
             "meaning": [meanings.get((view, name)) or meanings.get(("any", name), "") for name in names],
         }
     )
+
+
+def lists_views(sql: str) -> bool:
+    """Whether a statement is `show tables`."""
+    return _SHOW.fullmatch(sql) is not None
+
+
+def list_views() -> pa.Table:
+    """Views, macros and targets that people query, each with what a row of it is."""
+    rows = rows_of_relations()
+    return pa.table({"name": list(rows), "a_row_is": list(rows.values())})
 
 
 def column_comments() -> dict[tuple[str, str], str]:

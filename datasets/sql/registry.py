@@ -17,6 +17,7 @@ from mctrace.errors import InputError
 
 _FOLDER = Path(__file__).parent
 _CREATED = re.compile(r"^create (view|macro) (\w+)", re.MULTILINE)
+_ROW = re.compile(r"one row per ([^:.;]+)")
 _PUBLIC = re.compile(r"^-- public: (.*)$", re.MULTILINE)
 
 OWN_TARGETS = "targets"
@@ -95,6 +96,19 @@ MACROS = _public(_DEFINITIONS, "macro")
 
 TARGETS = _in_order_of_targets()
 """Targets that ship; each is also a view, NAME_target."""
+
+
+def rows_of_relations() -> Mapping[str, str]:
+    """What a row is, by view, macro with parameters, and target, as the comments of their files say."""
+    found: dict[str, str] = {}
+    for text in _DEFINITIONS:
+        comment = " ".join(line.removeprefix("-- ") for line in text.splitlines() if line.startswith("-- "))
+        row = _ROW.search(comment)
+        for name in public_names(text):
+            macro = re.search(rf"^create macro {name}(\([^)]*\))", text, re.MULTILINE)
+            found[f"{name}{macro[1]}" if macro else name] = row[1] if row else ""
+    targets = {f"{name}_target": f"label with its utility under the target {name}" for name in TARGETS}
+    return dict(sorted({**found, **targets}.items()))
 
 
 def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from mctrace.datasets.sql.connection import error_text
-from mctrace.datasets.sql.describe import describe, described_view
+from mctrace.datasets.sql.describe import describe, described_view, list_views, lists_views
 from mctrace.datasets.sql.sandbox import UserQuery, user_query
 from mctrace.errors import InputError
 
@@ -33,9 +33,10 @@ def stream_user_sql(
 ) -> pa.RecordBatchReader:
     """Answer to one read-only statement, batch by batch; the connection is busy until the last batch.
 
-    `describe VIEW` gives the meaning of each column. Raises InputError when the statement does not parse, is
-    not a query, fails, possibly between two batches, or works longer than `timeout_seconds` (0: no limit).
-    Files outside the store, extensions and settings are out of reach of any statement.
+    `describe VIEW` gives the meaning of each column, `show tables` what a row of each view is. Raises
+    InputError when the statement does not parse, is not a query, fails, possibly between two batches, or
+    works longer than `timeout_seconds` (0: no limit). Files outside the store, extensions and settings are
+    out of reach of any statement.
     """
     query = user_query(sql)
     clock = _Clock(timeout_seconds)
@@ -43,6 +44,8 @@ def stream_user_sql(
         return _ask(connection, lambda: _explain(connection, query), clock).to_reader()
     if view := described_view(query.text):
         return describe(connection, view).to_reader()
+    if lists_views(query.text):
+        return list_views().to_reader()
     reader = _ask(connection, lambda: connection.sql(query.text).to_arrow_reader(batch_rows), clock)
     assert reader is not None, "a query has an answer"
     return pa.RecordBatchReader.from_batches(reader.schema, _batches(connection, reader, clock))

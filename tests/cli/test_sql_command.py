@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -12,14 +13,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prompt_toolkit import PromptSession
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from rich.cells import cell_len
 from rich.console import Console
 
+from mctrace.analysis.questions.catalogue import questions
+from mctrace.cli.display.answer_table import print_answer
 from mctrace.cli.sql_shell import _Completer, _is_finished, run_shell
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.store import Store
@@ -117,7 +122,7 @@ def test_too_little_memory_is_one_line(run):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
 def test_an_answer_is_written_to_a_file_whole(run, tmp_path, ending):
     file = tmp_path / f"answer.{ending}"
     code, out, _ = run("sql", COUNT, "--out", str(file))
@@ -133,10 +138,14 @@ def test_an_answer_is_written_to_a_file_whole(run, tmp_path, ending):
 
 def test_mistakes_end_in_one_line(run, tmp_path):
     for arguments, words in (
-        (("sql", COUNT, "--out", "answer.xls"), ".csv, .json or .parquet"),
-        (("sql", COUNT, "--out", "answer.csv", "--format", "json"), "--format: only for what is printed"),
+        (("sql", COUNT, "--out", "answer.xls"), ".csv, .json, .jsonl or .parquet"),
+        (("sql", COUNT, "--out", "answer.csv", "--format", "json"), "--format json disagree"),
+        (("sql", COUNT, "-x", "--format", "json"), "--records: only for a printed table"),
+        (("sql", "--question", "nothing"), "unknown question 'nothing': one of additivity_gap"),
+        (("sql", COUNT, "--question", "signal"), "not two of them"),
+        (("sql", "--questions", "--question", "signal"), "--question: --questions only lists"),
         (("sql", COUNT, "--out", "none/answer.csv"), "cannot write"),
-        (("sql", COUNT, "--file", "q.sql"), "not both"),
+        (("sql", COUNT, "--file", "q.sql"), "not two of them"),
         (("sql", "--file", "none.sql"), "cannot read none.sql"),
         (("sql", "--dataset", "none", COUNT), "no dataset 'none'"),
         (("sql", "--var", "z", COUNT), "expected name=value"),
@@ -190,8 +199,8 @@ def test_a_dataset_is_derived_listed_and_read(run):
     assert (code, "choose another name" in err) == (1, True)
 
 
-def shell(store: Store, typed: str, variables: Sequence[str] = ()) -> str:
-    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+def shell(store: Store, typed: str, variables: Sequence[str] = (), width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     with create_pipe_input() as keys:
         keys.send_text(typed)
         session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
@@ -202,7 +211,7 @@ def shell(store: Store, typed: str, variables: Sequence[str] = ()) -> str:
 def test_the_shell_answers_goes_on_after_a_mistake_and_leaves(store):
     shown = shell(
         store,
-        f"{COUNT};\nselec 1;\ndrop view labels;\n.views\n.set h=2\n.nothing\n"
+        f"{COUNT};\nselec 1;\ndrop view labels;\nshow tables;\n.set h=2\n.nothing\n"
         "select max(horizon) from labels_at(getvariable('h'));\ndescribe labels;\n.quit\n",
     )
     assert "collapse" in shown
@@ -214,9 +223,87 @@ def test_the_shell_answers_goes_on_after_a_mistake_and_leaves(store):
     assert "max(horizon)" in shown
 
 
+def test_shipped_questions_are_listed_and_asked_by_name(run, store):
+    listed = run("sql", "--questions")[1]
+    assert listed.count("\n") == len(questions())
+    assert "value_by_lag " in listed
+    (row, *_) = json.loads(run("sql", "--format", "json", "--question", "splits")[1])
+    assert row["split"] == "train"
+    shown = shell(store, ".questions\n.ask splits\n.ask nothing\n.quit\n")
+    assert "what does each split hold?" in shown
+    assert "num_measured_documents" in shown
+    assert "unknown question 'nothing'" in shown
+
+
+@pytest.mark.parametrize("name", questions())
+def test_every_shipped_question_is_a_query(run, name):
+    assert run("sql", "--question", name, "--format", "csv")[0] == 0
+
+
+def test_show_tables_lists_views_for_people(run):
+    listed = {r["name"]: r["a_row_is"] for r in json.loads(run("sql", "--format", "json", "show tables;")[1])}
+    assert listed["runs"] == "collection run"
+    assert listed["labels_at(h)"] == listed["labels"]
+    assert "priced_target" in listed
+    assert not [name for name in listed if name.startswith(("stored_", "empty_"))]
+    assert all(listed.values())
+
+
+def test_json_lines_hold_an_object_a_row(run):
+    lines = run("sql", "--format", "jsonl", COUNT)[1].splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"action": "collapse", "n": 9}, {"action": "expand", "n": 12},
+    ]  # fmt: skip
+
+
+def test_a_wide_answer_fits_its_terminal(store):
+    asked = "select sha256(document_id) as document, * from labels limit 5;\n"
+    shown = shell(store, asked + ".quit\n", width=80)
+    assert max(map(cell_len, shown.splitlines())) <= 80
+    assert "┃ … ┃" in shown
+    assert re.search(r"5 rows, \d+ of \d\d columns shown \(\\x shows all\)", shown)
+    cut = {line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")}
+    assert all(re.fullmatch(r"[0-9a-f]{8}…", cell) for cell in cut)
+
+
+def test_few_wide_rows_and_those_asked_for_are_records(store, run):
+    wide = "select md5(document_id) as document, * from labels limit 2;\n"
+    shown = shell(store, wide + ".quit\n", width=80)
+    assert "── row 2 ──" in shown
+    assert re.search(r"document +[0-9a-f]{32}\b", shown)  # in full: there is room
+    shown = shell(store, f"\\x\n{COUNT};\n\\x\n{COUNT};\n.quit\n")
+    assert shown.count("── row 1 ──") == 1
+    assert "┃ action" in shown
+    assert "── row 2 ──\naction  expand\nn       12\n" in run("sql", "-x", COUNT)[1]
+
+
+def test_a_pipe_gets_every_column_and_every_hash(run):
+    out = run("sql", "select * from labels limit 2")[1]
+    assert "…" not in out
+    assert "value_of_detail" in out
+    assert "… shown" not in run("sql", "select * from range(1000)")[1]
+
+
+def test_a_long_answer_goes_through_the_pager(run, store, monkeypatch):
+    paged: list[str] = []
+    monkeypatch.setattr("pydoc.pager", paged.append)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    console = Console(width=80, height=25, force_terminal=True, color_system=None)
+    print_answer(pa.table({"n": range(30)}), console)
+    assert "30 rows" in paged[0]
+    print_answer(pa.table({"n": range(3)}), console)
+    assert (len(paged), "3 rows" in terminal.getvalue()) == (1, True)
+
+
 def test_commands_of_other_shells_are_no_sql(store):
     shown = shell(store, "\\d labels\n\\help\n.set\n.quit\n")
-    assert "no command \\d: commands begin with a dot, like .help" in shown
+    assert "no command \\d: commands begin with a dot, like .help, but for \\x" in shown
     assert ".set '': expected name=value" in shown
 
 

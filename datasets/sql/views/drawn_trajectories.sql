@@ -1,5 +1,5 @@
--- drawn_trajectories(most): at most `most` of the trajectories that have a measured action, drawn by a hash of their ids,
--- so always the same ones of the same version; all of them where there are no more, or where `most` is null.
+-- drawn_trajectories(most): one row per trajectory that has a measured action: at most `most` of them, drawn by a hash of
+-- their ids, so always the same ones of the same version; all where there are no more, or where `most` is null.
 -- public: drawn_trajectories
 create macro drawn_trajectories(most) as table
 select trajectory_id
