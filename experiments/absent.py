@@ -1,8 +1,8 @@
 """`make absent`: what leaving blocks out is worth, against truncation, where nothing costs what is not shown.
 
-The closed loop of `closed_loop.py` with `tree.absence`: every policy starts from truncation, inserts old blocks
-and drops others. Labels of inserts and drops are collected where the loop starts; LensNet and the linear network
-learn from them. Every step runs through the console script and resumes where it stopped.
+The closed loop of `closed_loop.py` with `tree.absence`: every policy starts from truncation, inserts old
+blocks and drops others. Labels of inserts and drops are collected where the loop starts; LensNet and the
+linear network learn from them. Every step runs through the console script and resumes where it stopped.
 
 results/absent.json holds, for each policy and kind of document, by how many nats per token it is better than
 truncation (`lod0`) on the next K tokens, with 95% bootstrap intervals paired by document.
@@ -47,12 +47,15 @@ class Scale:
     refocuses: int
     candidates: int
     """actions that hindsight measures exactly at a refocus"""
+    policies: tuple[str, ...] = ()
+    """policies beside the checkpoints; those of absent.toml unless given"""
 
 
+_CHEAP = ("lod0", "recency", "words", "bm25", "told")
 SCALES = {
-    # Minutes, to see that everything runs; an hour of one core; a night of one core.
-    "quick": Scale((6, 6), 4, 40, 4, 2, 8),
-    "small": Scale((24, 8), 8, 300, 12, 4, 8),
+    # Ten minutes of one core, to see that everything runs; an hour and a half; a night.
+    "quick": Scale((6, 4), 4, 60, 4, 2, 8, _CHEAP),
+    "small": Scale((30, 12), 12, 300, 12, 4, 8),
     "full": Scale((180, 60), 16, 800, 24, 8, 16),
 }
 
@@ -81,9 +84,11 @@ def train(scale: Scale, folder: Path, name: str) -> Path:
 
 def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
     """The closed loop of all policies and checkpoints; rows that are there stay."""
-    settings = {
+    settings: dict[str, int | str] = {
         "documents": scale.documents, "refocuses": scale.refocuses, "max_candidates": scale.candidates,
     }  # fmt: skip
+    if scale.policies:
+        settings["policies"] = json.dumps(scale.policies)
     flags = [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),

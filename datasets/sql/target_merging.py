@@ -48,9 +48,9 @@ def merged_targets(
 
     "sum": max(0, u_expand) + min(0, u_collapse, u_drop); "largest": of these two the one of larger size;
     "mean": the mean of those that were measured, whatever their signs. `expand_N` (expands and inserts),
-    `collapse_N` and the first of `drops` index `utilities`, -1 for none; the second of `drops` is each entry's
-    level. An entry whose expand, insert or own drop was measured weighs 1; a collapse, and a drop of tokens, is
-    copied to its K entries with weight 1/K; others weigh 0.
+    `collapse_N` and the first of `drops` index `utilities`, -1 for none; the second of `drops` is each
+    entry's level. An entry whose expand, insert or own drop was measured weighs 1; a collapse, and a drop of
+    tokens, is copied to its K entries with weight 1/K; others weigh 0.
     """
     padded_utilities = np.append(utilities, 0.0)
     drop_N, level_N = drops or (np.full(len(expand_N), -1), np.zeros(len(expand_N), dtype=np.int64))
