@@ -182,9 +182,8 @@ def test_an_allocation_keeps_budget_and_tail_and_makes_legal_edits_only(lod_map,
     assert (after[before == 0] == 0).all()
 
 
-priced = st.lists(
-    st.tuples(st.integers(-8, 40).map(lambda v: v / 16), st.sampled_from((1, 3, 4))), max_size=7
-)
+values = st.integers(-8, 40).map(lambda value: value / 16)
+priced = st.lists(st.tuples(values, st.sampled_from((1, 2, 4))), max_size=7)
 
 
 def of_costs(gains: list[tuple[float, int]], costs: list[tuple[float, int]]) -> Candidates:
@@ -200,6 +199,7 @@ def of_costs(gains: list[tuple[float, int]], costs: list[tuple[float, int]]) -> 
     )
 
 
+@light
 @given(gains=priced, costs=priced, room=st.integers(-20, 20))
 def test_the_price_is_the_smallest_that_fits_with_unequal_costs(gains, costs, room):
     found = of_costs(gains, costs)
@@ -218,7 +218,9 @@ def test_the_price_is_the_smallest_that_fits_with_unequal_costs(gains, costs, ro
     fitting = [at for at in prices if at >= 0 and takes(at) <= room]
     if fitting:
         assert takes(price) <= room
-        assert takes(price) == takes(min(fitting))
+        smallest, worths = min(fitting), [v * (largest // c) for v, c in [*gains, *costs]]
+        assert smallest <= price
+        assert not any(smallest < worth < price for worth in worths), "a smaller price selects the same"
     else:
         assert price == max(0.0, *prices)
     np.testing.assert_allclose(
