@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.exhaustive_allocator import best_edits, total_wish
 from mctrace.collect.planning.map_policies import random_map, recency_map_within, truncation_map
 from mctrace.context.actions import Action, apply_action, legal_actions
 from mctrace.context.allocator import AllocatorConfig, allocate
@@ -255,6 +256,31 @@ def test_priced_edits_come_near_the_exact_optimum_of_the_knapsack():
         assert np.isfinite(found), "the priced edits do not fit"
         shares.append(found / best)
     assert np.mean(shares) > 0.9
+
+
+def test_greedy_edits_of_unequal_costs_are_never_better_than_the_optimum_and_lose_little():
+    config = AllocatorConfig(num_edits=3)
+    shares = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        levels = generator.permutation([0, 0, 1, 1, ABSENT, ABSENT])
+        lod_map = LODMap(replace(TREE, max_level=1), 0, 28, np.append(levels, 0))
+        candidates = candidates_of(lod_map, 4)
+        candidates = replace(candidates, score_A=generator.normal(size=len(candidates)))
+        budget = lod_map.num_entries + int(generator.integers(-4, 8))
+        done = allocate(lod_map, candidates, budget, config)
+        assert done.lod_map.num_entries <= budget
+        edits = best_edits(lod_map, candidates, budget, 3)
+        after = lod_map
+        for action in sorted(edits, key=lambda action: action.shows_more):
+            after = apply_action(after, action)
+        assert after.num_entries <= budget
+        greedy, best = (total_wish(one, candidates) for one in (done.edits, edits))
+        if len(done.edits) <= 3:
+            assert greedy <= best + 1e-9
+        if best > 0:
+            shares.append(greedy / best)
+    assert np.mean(shares) > 0.8
 
 
 def test_without_scores_the_budget_drops_the_oldest_block():
