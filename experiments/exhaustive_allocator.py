@@ -32,8 +32,8 @@ def best_edits(lod_map: LODMap, candidates: Candidates, budget: int, num_edits: 
     it takes. Empty when no edit is worth making, or none is possible.
     """
     room = budget - lod_map.num_entries
-    positions = lod_map.tree.block_size - 1
-    fewest = max(0, -(room // positions))
+    most = max((int(at) for at in candidates.positions_A[~candidates.is_expand_A]), default=1)
+    fewest = max(0, -(room // most))
     best: tuple[int, ...] = ()
     best_wish = 0.0 if room >= 0 else -np.inf
     wish_A = [_wish(candidates, i) for i in range(len(candidates))]
@@ -78,6 +78,5 @@ def _is_possible(lod_map: LODMap, candidates: Candidates, chosen: tuple[int, ...
     actions = [candidates.actions.action(i) for i in chosen]
     if sum(action.change_in_positions(lod_map.tree) for action in actions) > room:
         return False
-    expanded = {action.node for action in actions if action.kind == "expand"}
-    collapses = (action.node for action in actions if action.kind == "collapse")
-    return all(expanded.isdisjoint(lod_map.tree.children(node)) for node in collapses)
+    replaced = [entry for action in actions for entry in action.entries(lod_map.tree)]
+    return len(set(replaced)) == len(replaced)

@@ -79,7 +79,7 @@ def subtract_shadow_price(
     """Values of detail [N] minus the shadow price of the positions that an action takes or frees.
 
     The price balances all legal actions for a working context of `budget` positions (None: its current size).
-    An entry pays for its largest action; prices of single actions are `Scorer.candidates`.
+    Every entry pays as the dearest action does; `Scorer.candidates` prices each action.
     """
     room = 0 if budget is None else budget - lod_map.num_entries
     candidates = candidates_of(lod_map, protected_tail, values_N.double().numpy())

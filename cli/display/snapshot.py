@@ -10,7 +10,7 @@ from mctrace.analysis.report.formatting import MISSING, count, counted, nats, nu
 from mctrace.analysis.snapshots.scored_snapshot import ScoredSnapshot
 from mctrace.analysis.snapshots.view import ActionView, SnapshotView, SpanView
 from mctrace.analysis.snapshots.visible_text import excerpt, visible
-from mctrace.context.actions import Action
+from mctrace.context.actions import SHOWS_MORE, Action
 
 _LEVEL_BLOCKS = "█▒░·"
 _LEVEL_STYLES = ("green", "yellow", "magenta", "dim")
@@ -38,9 +38,9 @@ def print_snapshot(snapshot: ScoredSnapshot, console: Console, *, top: int, all_
         ("expand", "Expands worth most", -1),
         ("collapse", "Collapses that cost least", 1),
     ):
-        of_kind = [action for action in measured if action.action.kind == kind]
+        of_kind = [action for action in measured if action.action.shows_more == (kind == "expand")]
         of_kind.sort(key=lambda action: sign * (action.measured.value_of_detail if action.measured else 0))
-        legal = sum(action.action.kind == kind for action in view.actions)
+        legal = sum(action.action.shows_more == (kind == "expand") for action in view.actions)
         shown = of_kind[:top]
         _print_actions(view, plan, f"{title}: {len(shown)} of {count(legal)} legal", shown, console)
 
@@ -191,7 +191,7 @@ def _cells(action: ActionView, plan: Mapping[Action, str]) -> list[str]:
         f"{node.level}:{node.index}",
         count(action.distance_to_cursor),
         *numbers,
-        f"{'+' if kind == 'expand' else '−'}{action.positions}",
+        f"{'+' if kind in SHOWS_MORE else '−'}{action.positions}",
         nats(measured.priced) if measured else MISSING,
         *(f"{score:+.3f}".replace("-", "−") for score in action.scores.values()),
         plan[action.action],

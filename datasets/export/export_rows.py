@@ -87,10 +87,13 @@ def snapshot_rows(
 def _entry_texts(
     texts: Detokenizer, tokenizer_hash: str, tokens_T: npt.NDArray[Any], entries: Entries
 ) -> list[str]:
-    """Each entry's text beside its level and its labels; together they are the context's text."""
+    """Each entry's text beside its level and its labels; together they are the text of what is shown."""
     first = int(entries.first_token_N[0])
-    ends_N = entries.first_token_N + entries.span_width_N - first
-    return texts.spans(tokenizer_hash, tokens_T[first : first + int(ends_N[-1])].tolist(), ends_N.tolist())
+    begins_N, ends_N = entries.first_token_N - first, entries.end_token_N - first
+    # Absent blocks leave gaps: their text is read as spans of their own, then left out.
+    bounds = np.unique(np.concatenate([begins_N[1:], ends_N]))
+    found = texts.spans(tokenizer_hash, tokens_T[first : first + int(ends_N[-1])].tolist(), bounds.tolist())
+    return [found[place] for place in np.searchsorted(bounds, ends_N)]
 
 
 def _map_of(row: dict[str, Any]) -> LODMap:
