@@ -108,7 +108,12 @@ with kept as (
     select
         * exclude (delta_nll),
         cursor_delta_nll[list_position(cursors, cursor)] as mean,
-        cursor_stderr[list_position(cursors, cursor)] as stderr
+        cursor_stderr[list_position(cursors, cursor)] as stderr,
+        -- Read from the tokens, by those queries alone that ask for it.
+        case
+            when gradient_stretches is null
+                then newey_west_stderr(delta_nll[cursor - first_token + 1 : cursor - first_token + label_horizon])
+        end as hac_stderr
     from spans_near(h, jitter, seed, most, true)
     where h is null and jitter = 0
 ),
@@ -145,7 +150,8 @@ moments as (
                 then sqrt(
                     greatest(sum_of_squares - mean ** 2 * label_horizon, 0) / (label_horizon - 1) / label_horizon
                 )
-        end as stderr
+        end as stderr,
+        case when gradient_stretches is null then newey_west_stderr(effects) end as hac_stderr
     from sums
 )
 
@@ -168,6 +174,7 @@ select
     label_horizon as horizon,
     mean as delta_nll,
     stderr,
+    hac_stderr,
     case action when 'expand' then -mean else mean end as value_of_detail,
     block_size - 1 as positions,
     inclusion_probability,
