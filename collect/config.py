@@ -115,8 +115,9 @@ class CollectConfig:
     max_actions: int | None = None
     """maximum number of actions measured per trajectory, e.g. 64, sampled evenly over action and node_level;
     unset: all"""
-    action_sampling: Literal["even", "overlap"] = "even"
-    """overlap: half of each sample goes to spans that share rare words with the text about to be read"""
+    action_sampling: Literal["even", "overlap", "screened"] = "even"
+    """overlap: half of each sample goes to spans that share rare words with the text about to be
+    read; screened: to actions whose gradient estimate is large"""
     estimator: Literal["exact", "windowed", "gradient"] = "exact"
     """exact; windowed or gradient: cheaper, calibrated before and audited during a run"""
     estimator_window: int = 128
@@ -168,6 +169,8 @@ class CollectConfig:
                 check_range(f"collect.{key}", getattr(self, key), at_least=1)
         for key in ("estimator_window", "joint_edits"):
             check_range(f"collect.{key}", getattr(self, key), at_least=0)
+        if self.action_sampling == "screened":
+            self._check_screening()
         check_range("collect.min_audit_spearman", self.min_audit_spearman, -1.0, 1.0)
         check_range("collect.audit_fraction", self.audit_fraction, 0.0, 1.0)
         check_range("collect.joint_size", self.joint_size, at_least=2)
@@ -175,6 +178,15 @@ class CollectConfig:
             check_range("collect.batch_tokens", self.batch_tokens, at_least=1)
         spread = self.cursors_per_trajectory * self.cursor_stride
         check_range("collect.cursors_per_trajectory * collect.cursor_stride", spread, at_most=4096)
+
+    def _check_screening(self) -> None:
+        if self.max_actions is None:
+            raise ConfigError("collect.action_sampling screened needs collect.max_actions, the sample's size")
+        if self.estimator != "exact" or self.drop_controls:
+            raise ConfigError(
+                "collect.action_sampling screened measures its sample exactly: it takes collect.estimator "
+                "exact and no collect.drop_controls"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 -- Steps from effects to labels. read_effects(kept): one row per trajectory and action or control that has a number:
--- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. kept: true for
+-- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. Estimates that
+-- only screened (no inclusion probability) are no labels. kept: true for
 -- effects that keep their means (cursor_delta_nll), false for those that do not, null for all; whether a row is audited
 -- depends on all of them.
 create macro read_effects(kept) as table
 -- Materialized: a dataset is written in the order in which its rows are read.
 with measured as materialized (
     from effects
-    where status = 'ok' and (kept is null or (cursor_delta_nll is not null) = kept)
+    where status = 'ok' and inclusion_probability is not null and (kept is null or (cursor_delta_nll is not null) = kept)
 ),
 
 -- Two small joins in place of one over all effects: most stores have no windowed row at all.
