@@ -52,7 +52,7 @@ select
     stddev_samp(value_of_detail) as spread,
     median(abs(value_of_detail)) as median_abs,
     median(stderr) as median_stderr,
-    avg((abs(value_of_detail) > 2 * coalesce(hac_stderr, stderr))::int) as share_beyond
+    avg((abs(value_of_detail) > 2 * greatest(stderr, hac_stderr))::int) as share_beyond
 from labels_at_horizons
 group by action, entry_level, horizon
 order by action = 'collapse', action, entry_level, horizon
