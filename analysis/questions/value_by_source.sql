@@ -12,7 +12,7 @@ with moments as (
         sum(value_of_detail / inclusion_probability) / sum(1 / inclusion_probability) as mean,
         sum(value_of_detail ** 2 / inclusion_probability) / sum(1 / inclusion_probability) as mean_square,
         max(value_of_detail) as highest,
-        avg((abs(delta_nll) > 2 * stderr)::int) as share_beyond
+        avg((abs(delta_nll) > 2 * greatest(stderr, hac_stderr))::int) as share_beyond
     from labels
     group by source
 )

@@ -38,7 +38,7 @@ class StratumAgreement:
     sign_agreement: float
     top_k_recall: float | None
     residual_variance: float
-    """mean square of what the best linear function of the estimate leaves of the exact label, nats squared"""
+    """mean square of exact - estimated, nats squared: what a trainer takes for the estimate's noise"""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _stratum(action: str, node_level: int, group: Values) -> StratumAgreement:
         pearson,
         float((np.sign(exact) == np.sign(estimated)).mean()),
         _top_k_recall(exact, estimated) if varies else None,
-        float(exact.var() * (1 - (pearson or 0.0) ** 2)),
+        float(np.square(exact - estimated).mean()),
     )
 
 

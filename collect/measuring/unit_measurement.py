@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,7 +103,15 @@ def measure_unit(
         work += measured.work
     if isinstance(unit, PlannedJoints):
         return UnitMeasurement(baseline, (), tuple(_joint_effects(unit, deltas)), work)
-    effects = tuple(map(Effect, unit.effects, deltas))
+    planned = unit.effects
+    if isinstance(unit, LabelledTrajectory) and unit.screening is not None and deltas:
+        size_A = np.array([abs(_label(delta_H, unit)) for delta_H in deltas])
+        chosen = unit.screened(np.nan_to_num(size_A))
+        edits = [effect.edit for effect in chosen]
+        measured = measure_edits(model, document, trajectory, edits, baseline, batching)
+        planned, deltas = planned + chosen, [*deltas, *measured.deltas]
+        work += measured.work
+    effects = tuple(map(Effect, planned, deltas))
     return UnitMeasurement(baseline, effects, (), work)
 
 

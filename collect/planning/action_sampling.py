@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mctrace.context.actions import Action
+from mctrace.seeding import generator_for
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,7 +25,21 @@ class SampledAction:
     """An action to measure and the probability with which it was chosen (1 when all are measured)."""
 
     action: Action
-    inclusion_probability: float
+    inclusion_probability: float | None
+    """None of an estimate that only screens: it is no label"""
+
+
+@dataclass(frozen=True)
+class Screening:
+    """A sample of `size` actions, drawn by the size of their gradient estimates once these are known."""
+
+    size: int
+    key: tuple[str | int, ...]
+    """seed of the draw"""
+
+    def sample(self, actions: Sequence[Action], size_A: FloatArray) -> list[SampledAction]:
+        """The actions to measure exactly, by `size_A` = |estimate| [A]."""
+        return sample_actions(actions, self.size, generator_for("screening", *self.key), size_A)
 
 
 def sample_actions(

@@ -11,7 +11,7 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.planning.action_sampling import sample_actions
+from mctrace.collect.planning.action_sampling import SampledAction, Screening, sample_actions
 from mctrace.collect.planning.edits import sample_joint
 from mctrace.collect.planning.estimators import Estimator
 from mctrace.collect.planning.map_policies import random_map, recency_map, truncation_map
@@ -95,6 +95,11 @@ def plan_trajectory(
     weight_A = overlap_weights(trajectory, legal, document.tokens) if by_overlap else None
     actions = tuple(sample_actions(legal, config.max_actions, generator_for("actions", *key), weight_A))
     audited: tuple[int, ...] = ()
+    screening = None
+    if config.action_sampling == "screened":
+        assert config.max_actions is not None
+        actions = tuple(SampledAction(action, None) for action in legal)
+        screening = Screening(config.max_actions, key)
     if config.estimator != "exact":
         drawn = generator_for("audit", *key).random(len(actions)) < config.audit_fraction
         audited = tuple(np.flatnonzero(drawn).tolist())
@@ -107,6 +112,7 @@ def plan_trajectory(
         actions=actions,
         num_legal_actions=len(legal),
         estimator=_estimator(config),
+        screening=screening,
         audited=audited,
     )
     yield labelled
@@ -119,6 +125,8 @@ def plan_trajectory(
 
 
 def _estimator(config: CollectConfig) -> Estimator:
+    if config.action_sampling == "screened":
+        return Estimator("gradient", segment=config.gradient_segment)
     return Estimator(
         config.estimator,
         config.estimator_window if config.estimator == "windowed" else None,

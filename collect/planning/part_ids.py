@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mctrace.collect.planning.action_sampling import SampledAction
+from mctrace.collect.planning.action_sampling import SampledAction, Screening
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
@@ -29,6 +29,7 @@ def trajectory_part_id(
     actions: Sequence[SampledAction] = (),
     audited: Sequence[int] = (),
     estimator: Estimator = EXACT,
+    screening: Screening | None = None,
     variant_group: str | None = None,
 ) -> str:
     """Part id of a trajectory's labels, or of a preference variant's losses."""
@@ -52,6 +53,7 @@ def trajectory_part_id(
             "dtype": provenance.dtype,
             "estimator": estimator.name,
             "estimator_window": estimator.window,
+            **({"screening": (screening.size, screening.key)} if screening else {}),
             **({"gradient_segment": estimator.segment} if estimator.name == "gradient" else {}),
             "evaluator_version": EVALUATOR_VERSION,
         }

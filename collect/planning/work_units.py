@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import ClassVar, Self
 
 from mctrace.base_model.flop_counts import Work
-from mctrace.collect.planning.action_sampling import SampledAction
+from mctrace.collect.planning.action_sampling import FloatArray, SampledAction, Screening
 from mctrace.collect.planning.edits import Edit, action_edit, drop_control, droppable_nodes, joint_edit
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
@@ -144,6 +144,8 @@ class LabelledTrajectory(PlannedTrajectory):
     actions: tuple[SampledAction, ...]
     num_legal_actions: int
     estimator: Estimator = EXACT
+    screening: Screening | None = None
+    """draws from `actions`, all estimated, those that are measured exactly as well"""
     audited: tuple[int, ...] = ()
     """indices of actions that are measured exactly as well"""
 
@@ -158,15 +160,39 @@ class LabelledTrajectory(PlannedTrajectory):
             actions=self.actions,
             audited=self.audited,
             estimator=self.estimator,
+            screening=self.screening,
         )
 
     def exactly(self) -> Self:
-        return replace(self, estimator=EXACT, audited=())
+        return replace(self, estimator=EXACT, screening=None, audited=())
 
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         every = range(len(self.actions))
         return tuple(self._effect(i, estimator) for i, estimator in self.with_audits(every))
+
+    def screened(self, size_A: FloatArray) -> tuple[PlannedEffect, ...]:
+        """The sample that is measured exactly, from the sizes [A] of all actions' estimates."""
+        assert self.screening is not None
+        sampled = self.screening.sample([one.action for one in self.actions], size_A)
+        return tuple(
+            PlannedEffect(one.action.kind, one, action_edit(self.trajectory, one.action), EXACT)
+            for one in sampled
+        )
+
+    def _count(self, batch_tokens: int) -> UnitSize:
+        counted = super()._count(batch_tokens)
+        if self.screening is None or not self.actions:
+            return counted
+        # Which actions are drawn is not known before they are estimated: as many, evenly over the context.
+        sample = self.effects[:: -(-len(self.effects) // self.screening.size)]
+        passes = plan_passes(self.trajectory, [effect.edit for effect in sample], None, batch_tokens)
+        return UnitSize(
+            sum((p.work for p in passes), start=counted.work),
+            counted.num_effects + len(sample),
+            counted.num_effect_values
+            + sum(self.trajectory.end - effect.edit.first_token for effect in sample),
+        )
 
     def with_audits(self, indices: Sequence[int]) -> list[tuple[int, Estimator]]:
         """Actions of `indices` by the run's estimator, then exactly those of them that are audited."""

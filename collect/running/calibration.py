@@ -154,7 +154,7 @@ def _calibration_items(plan: RunPlan) -> list[WorkItem]:
 
 def _compared(plan: RunPlan, planned: LabelledTrajectory, chosen: Sequence[int]) -> WorkItem:
     actions = tuple(planned.actions[i] for i in chosen)
-    sample = replace(planned, actions=actions, audited=tuple(range(len(actions))))
+    sample = replace(planned, actions=actions, audited=tuple(range(len(actions))), screening=None)
     return WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
 
 

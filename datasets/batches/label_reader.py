@@ -202,8 +202,9 @@ _LABELS = """
     select
         action in ('expand', 'insert') as is_expand, action in ('insert', 'drop') as is_absence,
         entry_level, node_level, node_index, utility, delta_nll,
-        coalesce(stderr, 0) as stderr, inclusion_probability
+        coalesce(stderr, residual_stderr, 0) as stderr, inclusion_probability
     from chosen_labels
+    left join estimator_errors using (run_id, action, node_level, estimator)
     where utility is not null
     order by snapshot_id, action desc, node_level, node_index
 """

@@ -29,7 +29,7 @@ from mctrace.datasets.store.store import DATASET_KIND, DERIVED_BY, Store, StoreV
 from mctrace.errors import InputError, StoreError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_OPTIONAL = {"start", "shadow_price"}
+_OPTIONAL = {"start", "shadow_price", "hac_stderr"}
 """Columns of derived labels that a recipe need not give."""
 
 

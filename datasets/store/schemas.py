@@ -253,6 +253,7 @@ DERIVED_LABELS = pa.schema(
         ("dtype", pa.string()),
         ("start", _TOKENS),
         ("shadow_price", pa.float64()),
+        ("hac_stderr", pa.float64()),
     ]
 )
 
@@ -299,6 +300,7 @@ ADDED_COLUMNS = {
         "probe",
         "calibration_strata",
     },
+    "derived_labels": {"hac_stderr"},
 }
 """Columns that files of mctrace 0.1 lack; they read as NULL."""
 

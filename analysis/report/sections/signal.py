@@ -184,7 +184,7 @@ def _stability_hover(name: str, row: Row) -> str:
 def _share_table(rows: list[Row]) -> Table:
     columns = [
         "Labels", "Documents", "Beyond 2 stderr", "Share of labels", "Share of legal actions",
-        "Median |ΔNLL|", "Median stderr",
+        "Median |ΔNLL|", "Median stderr", "Newey–West",
     ]  # fmt: skip
     cells = [
         [
@@ -196,6 +196,7 @@ def _share_table(rows: list[Row]) -> Table:
             percent(row["share_of_actions"]),
             number(row["median_abs_delta_nll"]),
             number(row["median_stderr"]),
+            number(row["median_hac_stderr"]),
         ]
         for row in rows
     ]

@@ -1,12 +1,13 @@
 -- Steps from effects to labels. read_effects(kept): one row per trajectory and action or control that has a number:
--- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. kept: true for
+-- where an action was measured by a cheaper estimator and exactly (an audit), the exact row stands. Estimates that
+-- only screened (no inclusion probability) are no labels. kept: true for
 -- effects that keep their means (cursor_delta_nll), false for those that do not, null for all; whether a row is audited
 -- depends on all of them.
 create macro read_effects(kept) as table
 -- Materialized: a dataset is written in the order in which its rows are read.
 with measured as materialized (
     from effects
-    where status = 'ok' and (kept is null or (cursor_delta_nll is not null) = kept)
+    where status = 'ok' and inclusion_probability is not null and (kept is null or (cursor_delta_nll is not null) = kept)
 ),
 
 -- Two small joins in place of one over all effects: most stores have no windowed row at all.
@@ -109,7 +110,12 @@ with kept as (
     select
         * exclude (delta_nll),
         cursor_delta_nll[list_position(cursors, cursor)] as mean,
-        cursor_stderr[list_position(cursors, cursor)] as stderr
+        cursor_stderr[list_position(cursors, cursor)] as stderr,
+        -- Read from the tokens, by those queries alone that ask for it.
+        case
+            when gradient_stretches is null
+                then newey_west_stderr(delta_nll[cursor - first_token + 1 : cursor - first_token + label_horizon])
+        end as hac_stderr
     from spans_near(h, jitter, seed, most, true)
     where h is null and jitter = 0
 ),
@@ -146,7 +152,8 @@ moments as (
                 then sqrt(
                     greatest(sum_of_squares - mean ** 2 * label_horizon, 0) / (label_horizon - 1) / label_horizon
                 )
-        end as stderr
+        end as stderr,
+        case when gradient_stretches is null then newey_west_stderr(effects) end as hac_stderr
     from sums
 )
 
@@ -169,6 +176,7 @@ select
     label_horizon as horizon,
     mean as delta_nll,
     stderr,
+    hac_stderr,
     case when action in ('expand', 'insert') then -mean else mean end as value_of_detail,
     case
         when action in ('expand', 'collapse') then block_size - 1

@@ -1,6 +1,8 @@
 -- labels: one row per run, trajectory, cursor, node and action that is legal at that cursor.
 --   delta_nll        mean over the horizon's tokens, nats per token, after minus before
 --   stderr           its standard error over those tokens; null at a horizon of one, and of a gradient estimate
+--   hac_stderr       the same for tokens whose neighbours are correlated (newey_west_stderr): the larger
+--                    of the two is the one to say "beyond two standard errors" by
 --   value_of_detail  NLL(coarse) - NLL(fine): -delta_nll of an expand or insert, +delta_nll of a collapse or drop
 --   positions        working-context positions that the action adds or frees
 --   distance_to_cursor  tokens from the node's end to the cursor

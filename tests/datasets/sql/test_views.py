@@ -1,5 +1,8 @@
 """Labels are means over the horizon after their own cursor, and only where they are legal."""
 
+import math
+
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -216,3 +219,30 @@ def test_files_that_lack_later_columns_are_read_as_null(store):
     problems = [problem.what for problem in verify(version, quick=True, progress=Silent())]
     assert problems, "their sizes are no longer those of the ledger"
     assert not [problem for problem in problems if "schema" in problem]
+
+
+def newey_west(values):
+    """The definition, term by term."""
+    n, mean = len(values), np.mean(values)
+    lags = min(math.floor(4 * (n / 100) ** (2 / 9)), n - 1)
+    total = sum((v - mean) ** 2 for v in values)
+    for k in range(1, lags + 1):
+        weight = 1 - k / (lags + 1)
+        total += 2 * weight * sum((values[t] - mean) * (values[t + k] - mean) for t in range(n - k))
+    return math.sqrt(max(total, 0) / n / (n - 1))
+
+
+def test_the_honest_standard_error_is_its_definition_and_sees_correlated_neighbours(connection):
+    drawn = np.random.default_rng(0).normal(size=4000)
+    smoothed = np.convolve(drawn, np.ones(5) / 5, "valid")[:128]
+    for values in (drawn[:128], smoothed, drawn[:5]):
+        (found,) = fetch_rows(connection, "select newey_west_stderr(?) as hac", values.tolist())
+        assert found["hac"] == pytest.approx(newey_west(values), rel=1e-9)
+    plain = smoothed.std(ddof=1) / math.sqrt(128)
+    assert newey_west(smoothed) > 1.4 * plain
+    for row in fetch_rows(connection, "from labels where hac_stderr is not null"):
+        at = "from token_effects where snapshot_id = ? and action = ? and node_level = ? and node_index = ?"
+        key = [row[name] for name in ("snapshot_id", "action", "node_level", "node_index")]
+        (tokens,) = fetch_rows(connection, at, *key)
+        assert row["hac_stderr"] == pytest.approx(newey_west(tokens["delta_nll"]), abs=1e-9)
+    assert fetch_rows(connection, "from labels where hac_stderr is not null")
