@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from types import FrameType
@@ -34,12 +35,14 @@ from mctrace.cli.commands.show import show
 from mctrace.cli.commands.sql import sql
 from mctrace.cli.commands.train import train
 from mctrace.cli.commands.verify import verify
+from mctrace.cli.output_options import chosen, with_output_options
 from mctrace.context.shortage import shortage
 from mctrace.errors import MctraceError
 
+_HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=_HELP_NAMES,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -48,11 +51,11 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )  # fmt: skip
 """in the order of `mctrace --help`"""
 for command in _COMMANDS:
-    app.command()(command)
+    app.command()(with_output_options(command))
 
 gist = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train and judge GistNets.")
-gist.command("train")(gist_train)
-gist.command("evaluate")(gist_evaluate)
+gist.command("train")(with_output_options(gist_train))
+gist.command("evaluate")(with_output_options(gist_evaluate))
 app.add_typer(gist, name="gist")
 
 
@@ -65,7 +68,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def about(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+        bool,
+        typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="print version"),
     ] = False,
 ) -> None:
     """Measure what every part of an LLM's working context is worth, keep it, query it, learn from it."""
@@ -80,6 +84,8 @@ def main() -> None:
     except TyperException as error:
         sys.exit(_refuse_arguments(error))
     except MctraceError as error:
+        if chosen.verbose:
+            traceback.print_exc()
         _complain(str(error))
         sys.exit(1)
     except OSError as error:

@@ -42,6 +42,7 @@ Strict = Annotated[
 ]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object; messages go to standard error")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for torch")]
 
 console = Console(soft_wrap=True)

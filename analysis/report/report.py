@@ -85,7 +85,7 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
         judged = _judge(connection, version, parts)
         runs, splits = run_analysis(connection, "provenance"), run_analysis(connection, "splits")
         return [
-            _overview(connection, horizons, judged, store_facts(runs, splits, horizons)),
+            _overview(connection, version, horizons, judged, store_facts(runs, splits, horizons)),
             Page(
                 "values",
                 "Value of detail",
@@ -103,7 +103,7 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
             Page("snapshots", "Snapshots", [_snapshot_section(connection, version, parts, judged.scorers)]),
             *_comparisons(connection, version, parts, judged),
             Page("store", "Store", [store_section(runs, splits, horizons)]),
-            *_collection_pages(connection, runs),
+            *([] if version.dataset else _collection_pages(connection, runs)),
             *(
                 Page(
                     f"training-{number}",
@@ -120,19 +120,28 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
 
 def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime) -> str:
     """The report as the text of an HTML file; raises as `report_pages` does."""
-    subtitle = f"{version.location.uri} at version {version.version}, written {written_at:%Y-%m-%d %H:%M %Z}"
+    through = f", dataset {version.dataset}" if version.dataset else ""
+    subtitle = (
+        f"{version.location.uri} at version {version.version}{through}, "
+        f"written {written_at:%Y-%m-%d %H:%M %Z}"
+    )
     pages = report_pages(version, parts)
     return render_pages("What detail is worth: mctrace report", subtitle.rstrip(), pages)
 
 
 def _overview(
-    connection: duckdb.DuckDBPyConnection, horizons: Row, judged: _Judged, facts: Sequence[KeyFigure]
+    connection: duckdb.DuckDBPyConnection,
+    version: StoreVersion,
+    horizons: Row,
+    judged: _Judged,
+    facts: Sequence[KeyFigure],
 ) -> Page:
-    half = (horizons["shortest_horizon"] or 0) // 2
+    keeps_tokens = version.dataset is None
+    half = (horizons["shortest_horizon"] or 0) // 2 if keeps_tokens else 0
     trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
     with narrowed(connection, "trajectory_id", trajectories) if trajectories else nullcontext():
         ceilings = run_analysis(connection, "rank_stability", half_horizon=half) if half else []
-    sections = [replace(signal_section(connection, horizons), facts=facts)]
+    sections = [replace(signal_section(connection, horizons, keeps_tokens=keeps_tokens), facts=facts)]
     if horizons["num_settings"]:
         sections.append(scorer_section(judged.agreement, ceilings, judged.judged_on))
     return Page("signal", "Signal and noise", sections)

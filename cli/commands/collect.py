@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mctrace.cli.shared_options import (
+    AsJson,
     Assignments,
     Config,
     Corpus,
@@ -17,9 +18,9 @@ from mctrace.cli.shared_options import (
     Strict,
     Traces,
     configure,
-    console,
     paths_of,
 )
+from mctrace.cli.shared_options import console as standard_output
 
 
 def collect(
@@ -36,12 +37,15 @@ def collect(
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="local, auto or HOST:PORT")] = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors, one model each")] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="measure in this process")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure counterfactual delta-NLL into the store.
 
     Commits part by part; the same command resumes where an earlier one stopped.
     """
     import mctrace.cli.display.collection as display
+    from mctrace.cli.display.collection_answer import summary_answer
+    from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.collect.running.driver import run_collection
     from mctrace.collect.running.pool_choice import check_workers, start_workers
@@ -53,6 +57,7 @@ def collect(
         corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
         ray__actors=actors, ray__address=ray_address,
     )  # fmt: skip
+    console = messages_console(standard_output, as_json=as_json)
     progress, uri, known = make_progress(console), settings.store.uri, find_store(settings.store.uri)
     rejected = partial(display.report_rejected, console=console)
     prepared = prepare_run(settings.run_settings(), traces, known, progress, rejected)
@@ -74,5 +79,8 @@ def collect(
         raise
     if summary.run_id is None:
         check_workers(ray, settings.model, uri)
-    display.print_summary(summary, opened.at().version, settings.collect.min_audit_spearman, console)
+    version = opened.at().version
+    if as_json:
+        print_json({"store": uri, **summary_answer(summary, version, dict(prepared.left_out.counts))})
+    display.print_summary(summary, version, settings.collect.min_audit_spearman, console)
     display.print_left_out(prepared.left_out, console)

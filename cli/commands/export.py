@@ -9,6 +9,7 @@ import typer
 from mctrace.cli.shared_options import (
     Assignments,
     Config,
+    Dataset,
     SkipDamaged,
     StoreUri,
     Version,
@@ -30,6 +31,7 @@ def export(
     store: StoreUri = None,
     set_: Assignments = None,
     version: Version = None,
+    dataset: Dataset = None,
     format_: Annotated[
         ExportLayout, typer.Option("--format", help="parquet: load_dataset; hf: load_from_disk")
     ] = ExportLayout.PARQUET,
@@ -58,7 +60,8 @@ def export(
 
     targets = {"targets": tuple(target)} if target else {}
     request = ExportRequest(format_.value, where=where, with_text=text, with_embeddings=embeddings, **targets)
-    at = open_version(configure(config, store, set_, store__skip_damaged=skip_damaged).store, version)
+    settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
+    at = open_version(settings.store, version, dataset)
     summary = export_version(at, out, request, make_progress(console), overwrite=overwrite)
     rows = "; ".join(
         f"{table}: {', '.join(f'{count} {split}' for split, count in splits.items())}"

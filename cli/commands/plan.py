@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mctrace.cli.shared_options import (
+    AsJson,
     Assignments,
     Config,
     Corpus,
@@ -34,12 +35,15 @@ def plan(
     dtype: Dtype = None,
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors to predict for")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Predict a run: effects, tokens, hours, GB.
 
     Plans every trajectory and times a typical one; keeps nothing.
     """
     from mctrace.cli.display.collection import print_forecast, print_left_out, print_plan, report_rejected
+    from mctrace.cli.display.collection_answer import plan_answer
+    from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.collect.running.prepared_run import prepare_run
     from mctrace.collect.running.timed_forecast import time_forecast
@@ -52,12 +56,15 @@ def plan(
     )  # fmt: skip
     run, uri = settings.run_settings(), settings.store.uri
     known = find_store(uri)
-    rejected = partial(report_rejected, console=console)
-    prepared = prepare_run(run, traces, known, make_progress(console), rejected)
-    print_plan(prepared, known, console)
-    print_left_out(prepared.left_out, console)
+    messages = messages_console(console, as_json=as_json)
+    rejected = partial(report_rejected, console=messages)
+    prepared = prepare_run(run, traces, known, make_progress(messages), rejected)
+    print_plan(prepared, known, messages)
+    print_left_out(prepared.left_out, messages)
     timed = time_forecast(prepared, run, settings.ray, uri, known)
+    if as_json:
+        print_json({"store": uri, **plan_answer(prepared, known, timed)})
     if timed is None:
-        console.print("Nothing to measure: every planned trajectory is in the store.")
+        messages.print("Nothing to measure: every planned trajectory is in the store.")
     else:
-        print_forecast(timed, settings.ray.actors, console)
+        print_forecast(timed, settings.ray.actors, messages)

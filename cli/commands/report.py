@@ -8,6 +8,7 @@ import typer
 from mctrace.cli.shared_options import (
     Assignments,
     Config,
+    Dataset,
     ScoredBy,
     SkipDamaged,
     StoreUri,
@@ -22,6 +23,7 @@ def report(
     store: StoreUri = None,
     set_: Assignments = None,
     version: Version = None,
+    dataset: Dataset = None,
     out: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("report.html"),
     runs: Annotated[
         list[Path] | None, typer.Option("--run", help="training run folder to include (repeatable)")
@@ -47,7 +49,7 @@ def report(
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     check_report_paths(out, runs or ())
-    at = open_version(settings.store, version)
+    at = open_version(settings.store, version, dataset)
     parts = ReportParts(
         runs=runs or (),
         checkpoints=checkpoints or (),

@@ -10,9 +10,11 @@ import typer
 from rich.console import Console
 
 from mctrace.cli.shared_options import (
+    AsJson,
     Assignments,
     Config,
     Dataset,
+    DeviceName,
     Mixture,
     SkipDamaged,
     StoreUri,
@@ -51,10 +53,12 @@ def train(
         ObjectiveName | None, typer.Option("--objective", help="labels, pairs of variants, or both")
     ] = None,
     where: Where = None,
+    device: DeviceName = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="resume the run in --out")] = False,
     mix: Mixture = None,
     skip_damaged: SkipDamaged = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train a LensNet from the store alone.
 
@@ -64,8 +68,9 @@ def train(
     Metrics go to metrics.jsonl and TensorBoard in --out, and with --set train.wandb=offline (or online) to
     Weights & Biases as well: pip install 'mctrace[wandb]'.
     """
+    from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
-    from mctrace.cli.display.training import print_ending, print_objective
+    from mctrace.cli.display.training import print_ending, print_objective, training_answer
     from mctrace.cli.resumed_configuration import resumed_configuration
     from mctrace.cli.store_version import open_version
     from mctrace.progress import Silent
@@ -77,10 +82,12 @@ def train(
     settings = configure(
         config, store, set_, small_preset_of if preset else None, train__target=target,
         train__network__name=network, train__objective__name=objective, train__where=where,
+        train__device=device,
         store__mix=mix, store__skip_damaged=skip_damaged,
     )  # fmt: skip
     with process_group() as workers:
-        first = console if workers.is_first else Console(quiet=True)
+        messages = messages_console(console, as_json=as_json)
+        first = messages if workers.is_first else Console(quiet=True)
         if resume and workers.is_first:
             tidy_folders(out)
         workers.broadcast_first(None)  # nobody looks for a checkpoint before the folder is tidy
@@ -102,6 +109,8 @@ def train(
             notify=partial(first.print, highlight=False),
             alert=lambda message: first.print(f"Alert: {message}", style="red", highlight=False),
         )
+    if as_json and workers.is_first:
+        print_json(training_answer(run, result, out))
     print_ending(result, settings.train, out, first)
 
 

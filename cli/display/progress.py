@@ -14,13 +14,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mctrace.cli.output_options import chosen
 from mctrace.progress import Progress as ProgressListener
+from mctrace.progress import Silent
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_progress(console: Console) -> ProgressListener:
-    """A live bar for a terminal, plain lines for anything else that `console` writes to."""
+    """A live bar for a terminal, plain lines for anything else; nothing under `--quiet`."""
+    if chosen.quiet:
+        return Silent()
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
 
 

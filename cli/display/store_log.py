@@ -14,11 +14,11 @@ def print_runs(runs: Iterable[LoggedRun], console: Console) -> None:
     """Print of each run: when, from which model, and what it added."""
     for run in runs:
         row, (first, last) = run.row, run.versions
-        ended = row["outcome"] or "never ended"
+        seen = f" (last at work {run.last_sign:%Y-%m-%d %H:%M:%S} UTC)" if run.last_sign else ""
         gists = row["gist_source"] if row["gist_source"] == row["gist_hash"] else row["gist_hash"][:8]
         joint_edits, rate = run.num_joint_edits, run.effects_per_second
         console.print(
-            f"\nrun {row['run_id']}  {ended}  started {row['started_at']:%Y-%m-%d %H:%M} UTC  "
+            f"\nrun {row['run_id']}  {run.state}{seen}  started {row['started_at']:%Y-%m-%d %H:%M} UTC  "
             f"versions {first}-{last}\n"
             f"  model {row['model_name']} ({row['model_hash'][:8]}), gists {gists}, {row['dtype']}, "
             f"{_estimator(row)}\n"

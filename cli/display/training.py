@@ -22,7 +22,8 @@ _HEADLINE = (
 
 def print_objective(run: TrainingRun, console: Console) -> None:
     """Print the objective, and how many snapshots and pairs it learns from."""
-    words = [f"Objective {run.config.objective.name!r} on version {run.info.dataset_version}"]
+    through = f", dataset {run.info.derived_dataset}" if run.info.derived_dataset else ""
+    words = [f"Objective {run.config.objective.name!r} on version {run.info.dataset_version}{through}"]
     if run.source.labels:
         data = run.source.labels
         counts = ", ".join(f"{len(data.snapshots(split))} {split}" for split in ("train", "validation"))
@@ -58,6 +59,25 @@ def print_ending(result: TrainingResult, config: TrainConfig, out: Path, console
             + f"{out / TENSORBOARD_FOLDER}",
             highlight=False,
         )
+
+
+def training_answer(run: TrainingRun, result: TrainingResult, out: Path) -> dict[str, object]:
+    """A LensNet's training as `--json` prints it; `checkpoint` is null where none was evaluated."""
+    labels = run.source.labels
+    return {
+        "out": str(out),
+        "checkpoint": str(out / BEST) if result.best else None,
+        "objective": run.config.objective.name,
+        "target": labels.target.name if labels else None,
+        "version": run.info.dataset_version,
+        "dataset": run.info.derived_dataset,
+        "utility_scale": run.info.utility_scale,
+        "num_snapshots": {s: len(labels.snapshots(s)) for s in ("train", "validation")} if labels else {},
+        "ending": result.ending,
+        "num_steps": result.num_steps,
+        "best_step": result.best_step,
+        "validation": dict(result.best),
+    }
 
 
 def print_gistnet_ending(result: TrainingResult, out: Path, match: str, console: Console) -> None:

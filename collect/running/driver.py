@@ -35,6 +35,7 @@ from mctrace.collect.running.worker import Finished, RunContext, WorkItem
 from mctrace.collect.running.worker_agreement import agree_on_probe, check_earlier_runs
 from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.heartbeat import heartbeat
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import Store
 from mctrace.errors import CollectError
@@ -124,7 +125,8 @@ def run_collection(
         )
         progress.stop()
         row = run_row(context, source, resolved_config, checks)
-        return _recorded(store, decided, remaining, workers, row, checks, source, progress)
+        with heartbeat(store.location, context.run_id):
+            return _recorded(store, decided, remaining, workers, row, checks, source, progress)
     finally:
         progress.stop()
         workers.close()

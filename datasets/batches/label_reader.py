@@ -129,9 +129,11 @@ def of_split(
         raise InputError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
     found = splits.get(split, ())
     if not found:
+        others = [f"{name} has {len(items)}" for name, items in splits.items() if items]
         raise InputError(
-            f"the {split} split of {version.location.uri} at version {version.version} has no {what}: "
-            "collect more documents"
+            f"the {split} split of {version.location.uri} at version {version.version} has no {what}"
+            + (f" ({', '.join(others)})" if others else "")
+            + ": collect more documents"
         )
     return found
 

@@ -8,6 +8,7 @@ traces.polars("from labels_at(getvariable('h'))", h=32)
 traces.connection.sql("describe labels")     # the DuckDB connection itself
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,15 @@ class Traces:
     connection: duckdb.DuckDBPyConnection
     """with every view, for SQL of your own, tables and views in memory too: it reads the store's tables and
     writes no file; `arrow`, `pandas` and `polars` run queries only"""
+
+    def __repr__(self) -> str:
+        """Place, version and size in one line."""
+        rows = Counter[str]()
+        for committed in self.version.parts:
+            rows.update(committed.part.num_rows)
+        sizes = ", ".join(f"{rows[table]:,} {table}" for table in ("documents", "trajectories", "effects"))
+        through = f", dataset {self.version.dataset}" if self.version.dataset else ""
+        return f"<Traces {self.version.location.uri} at version {self.version.version}{through}: {sizes}>"
 
     def arrow(self, sql: str, **variables: object) -> pa.Table:
         """The answer to one query; `variables` are what it reads with getvariable. Raises InputError."""

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from deltalake.exceptions import DeltaError
@@ -99,7 +99,7 @@ class StoreVersion:
 
     location: Location
     version: int
-    listed: tuple[CommittedPart, ...]
+    listed: tuple[CommittedPart, ...] = field(repr=False)
     """every part, including those that a compaction replaced"""
     dataset: str | None = None
     """name of the derived dataset through which labels are read; None for the store's own"""

@@ -3,10 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.sql.registry import read_sql
+from mctrace.datasets.store.heartbeat import is_fresh, last_sign
 from mctrace.datasets.store.ledger import VersionRecord
 from mctrace.datasets.store.store import DERIVED_BY, Store, StoreVersion
 
@@ -23,6 +25,13 @@ class LoggedRun:
     num_joint_edits: int
     effects_per_second: float | None
     """per worker; None where no time is recorded"""
+    last_sign: datetime | None = None
+    """when the driver of a run without an end was last at work; None where it left no sign"""
+
+    @property
+    def state(self) -> str:
+        """`finished`, `interrupted` or `failed` as recorded, `running` with a fresh sign, else `killed`."""
+        return str(self.row["outcome"] or ("running" if is_fresh(self.last_sign) else "killed"))
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ def logged_runs(store: Store, version: StoreVersion) -> Iterator[LoggedRun]:
             num_effects=sum(n for (_, table), n in counts.items() if table == "effects"),
             num_joint_edits=counts["joints", "joint_effects"],
             effects_per_second=rate or None,
+            last_sign=None if row["outcome"] else last_sign(store.location, row["run_id"]),
         )
 
 

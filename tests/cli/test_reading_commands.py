@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 
 from mctrace.cli import app
+from mctrace.datasets.sql.notebook import open_traces
 from mctrace.datasets.store.store import DAMAGE_REMEDY
 from tests.datasets.synthetic import (
     EFFECTS,
@@ -182,3 +184,47 @@ def test_log_and_sweep_take_their_flags(run, store):
     assert "3 trajectories" in run("log", "--version", str(version))[1]
     assert len(run("log", "--versions", "--version", "1")[1].splitlines()) == 3
     assert "swept 0 folders" in run("verify", "--sweep", "--grace", "0.5")[1]
+
+
+def test_export_and_report_read_through_a_derived_dataset(run, tmp_path):
+    assert run("derive", "sure", "--recipe", "significant", "--var", "z=1")[0] == 0
+    assert run("export", "all")[0] == run("export", "sure", "--dataset", "sure")[0] == 0
+    both = [sum(len(a) for a in _column(tmp_path / name, "action")) for name in ("all", "sure")]
+    assert 0 < both[1] < both[0]
+    code, out, err = run("report", "--dataset", "sure", "--out", "sure.html")
+    assert (code, "wrote" in out) == (0, True), err
+    assert "no dataset 'none'" in run("report", "--dataset", "none")[2]
+
+
+def _column(folder: Path, name: str) -> list[list[str]]:
+    files = sorted((folder / "snapshots").glob("*.parquet"))
+    return [value for file in files for value in pq.read_table(file)[name].to_pylist()]
+
+
+def test_an_empty_split_names_those_that_have_snapshots(run, store):
+    assert run("train", *SMALL, "--out", "run")[0] == 0
+    recipe = Path("no_test.sql")
+    recipe.write_text("select * from labels where split <> 'test'")
+    assert run("derive", "rest", "--recipe", str(recipe))[0] == 0
+    code, _, err = run("evaluate", "run/best", "--dataset", "rest")
+    assert code == 1
+    assert "the test split" in err
+    assert re.search(r"\(train has \d+", err)
+
+
+def test_short_flags_quiet_and_completion(run, call_mctrace, monkeypatch):
+    assert call_mctrace("-V") == call_mctrace("--version")
+    assert "--quiet" in call_mctrace("log", "-h")[1]
+    assert "verifying" in run("verify")[1]
+    assert "verifying" not in run("verify", "--quiet")[1]
+    assert "Traceback" in run("sql", "selec", "-v")[2]
+    assert "one of them" in run("log", "-q", "-v")[2]
+    for shell in ("bash", "zsh", "fish"):
+        monkeypatch.setattr("typer._completion_shared._get_shell_name", lambda shell=shell: shell)
+        assert "mctrace" in call_mctrace("--show-completion")[1]
+
+
+def test_a_store_in_a_notebook_prints_as_one_line(store):
+    shown = repr(open_traces(store.location.uri))
+    assert re.fullmatch(r"<Traces \S+ at version \d+: 3 documents, 3 trajectories, 12 effects>", shown)
+    assert len(repr(store.at())) < 500

@@ -12,6 +12,18 @@
     return getComputedStyle(probe).color;
   }
 
+  // plotly.js cuts an axis title that is longer than its axis: it gets lines of as many characters as fit.
+  function inLines(text, length) {
+    const most = Math.max(12, Math.floor(length / 7));
+    const lines = [""];
+    for (const word of (text ?? "").split(" ")) {
+      const line = lines.at(-1);
+      if (line && line.length + 1 + word.length > most) lines.push(word);
+      else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+    }
+    return { text: lines.join("<br>") };
+  }
+
   function themed(layout, width) {
     const axis = { gridcolor: color("--line"), linecolor: color("--line"), zerolinecolor: color("--muted") };
     return {
@@ -28,8 +40,8 @@
       },
       // On a touch screen a drag scrolls the page.
       dragmode: touch ? false : "zoom",
-      xaxis: { ...layout.xaxis, ...axis },
-      yaxis: { ...layout.yaxis, ...axis },
+      xaxis: { ...layout.xaxis, ...axis, title: inLines(layout.xaxis.title.text, 0.75 * width) },
+      yaxis: { ...layout.yaxis, ...axis, title: inLines(layout.yaxis.title.text, 0.6 * layout.height) },
     };
   }
 

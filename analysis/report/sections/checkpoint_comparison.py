@@ -187,5 +187,6 @@ def _description_table(first: NamedCheckpoint, second: NamedCheckpoint) -> Table
 
 
 def _dataset(scorer: NamedCheckpoint) -> str:
-    dataset = scorer.info.dataset
-    return f"{text(dataset.get('uri'))} at version {text(dataset.get('version'))}"
+    dataset, derived = scorer.info.dataset, scorer.info.derived_dataset
+    through = f", dataset {derived}" if derived else ""
+    return f"{text(dataset.get('uri'))} at version {text(dataset.get('version'))}{through}"

@@ -29,19 +29,21 @@ _SCOPES = {
 _FIRST_HORIZON = 16
 
 
-def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Section:
-    """Signal by horizon and stability of ranks; `horizons` is the row of horizons.sql."""
-    longest = horizons["shortest_horizon"]
-    by_horizon = [
-        row
-        for horizon in doubling(longest or 0)
-        for row in run_analysis(connection, "signal", horizon=horizon)
-    ]
+def signal_section(
+    connection: duckdb.DuckDBPyConnection, horizons: Row, *, keeps_tokens: bool = True
+) -> Section:
+    """Signal by horizon and stability of ranks; `horizons` is the row of horizons.sql.
+
+    `keeps_tokens` is false for a derived dataset, whose labels are at the collected horizon alone.
+    """
+    longest = horizons["shortest_horizon"] or 0
+    measured = doubling(longest) if keeps_tokens else doubling(longest)[-1:]
+    by_horizon = [row for horizon in measured for row in run_analysis(connection, "signal", horizon=horizon)]
     if not by_horizon:
         return Section("signal", "Signal against noise", [NO_LABELS])
     stability = [
         row
-        for half in doubling(longest // 2)
+        for half in (doubling(longest // 2) if keeps_tokens else [])
         for row in run_analysis(connection, "rank_stability", half_horizon=half)
     ]
     collected = [row for row in by_horizon if row["horizon"] == longest]
@@ -54,7 +56,10 @@ def signal_section(connection: duckdb.DuckDBPyConnection, horizons: Row) -> Sect
             "mean little, whatever the other sections show.",
             _headline(collected[0]),
         ],
-        plots=[_share_plot(by_horizon), _stability_plot(stability, longest, collected[0]["num_labels"])],
+        plots=[
+            _share_plot(by_horizon),
+            *([_stability_plot(stability, longest, collected[0]["num_labels"])] if stability else []),
+        ],
         tables=[_share_table(collected)],
         notes=[
             "The standard error takes the tokens of a horizon for independent; where neighbouring tokens "
@@ -110,7 +115,7 @@ def _share_plot(rows: list[Row]) -> Plot:
         figure(
             [*traces, reference("normal noise alone", horizons, SHARE_BY_CHANCE)],
             Axis("horizon, tokens", is_log=True, tickvals=horizons),
-            Axis("share of labels", tickformat=".0%", from_zero=True),
+            Axis("share of labels", tickformat=".2~%", from_zero=True),
             height=380,
         ),
         "The higher above the dashed line, the more labels of that kind differ from zero by more than "
@@ -158,7 +163,7 @@ def _stability_plot(rows: list[Row], longest: int, num_labels: int) -> Plot:
         figure(
             traces,
             Axis("tokens in each stretch", is_log=True, tickvals=halves),
-            Axis("Spearman correlation", tickformat=".1f", from_zero=True),
+            Axis("Spearman correlation", from_zero=True),
             height=380,
         ),
         "How alike actions rank by value of detail over the first tokens after the cursor and over as many "

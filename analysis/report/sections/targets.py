@@ -79,7 +79,7 @@ def _utility_plot(action: str, utilities: list[Row], bins: list[Row]) -> Plot:
         figure(
             traces,
             Axis("utility, nats per token", span=bin_span(of_action)),
-            Axis(f"share of {action}s", tickformat=".0%", from_zero=True),
+            Axis(f"share of {action}s", tickformat=".2~%", from_zero=True),
             height=300,
         ),
         f"Each bar is the share of legal {action}s whose utility lies there; utilities of exactly zero are "
@@ -105,7 +105,7 @@ def _price_plot(rows: list[Row]) -> Plot:
                 )
             ],
             Axis("price of one edit, nats per token"),
-            Axis("share of snapshots", tickformat=".0%", span=(-0.03, 1.03)),
+            Axis("share of snapshots", tickformat=".2~%", span=(-0.03, 1.03)),
             height=300,
             legend=False,
         ),

@@ -158,7 +158,7 @@ def _histogram(group: Row, bins: list[Row]) -> Plot:
                 )
             ],
             Axis(_VALUE, span=bin_span(bins)),
-            Axis("share of actions", tickformat=".0%", from_zero=True),
+            Axis("share of actions", tickformat=".2~%", from_zero=True),
             height=260,
             legend=False,
         ),

@@ -95,7 +95,7 @@ def _signal_plot(connections: dict[str, duckdb.DuckDBPyConnection]) -> Plot:
         figure(
             [*traces, reference("normal noise alone", ticks, SHARE_BY_CHANCE)],
             Axis("horizon, tokens", is_log=True, tickvals=ticks),
-            Axis("share of labels", tickformat=".0%", from_zero=True),
+            Axis("share of labels", tickformat=".2~%", from_zero=True),
         ),
         "All actions together; the higher above the dashed line, the more labels differ from zero by more "
         "than noise.",

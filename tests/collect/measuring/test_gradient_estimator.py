@@ -27,7 +27,8 @@ from tests.models import CONFIGS, tiny_model
 def all_edits(trajectory: Trajectory) -> list[Edit]:
     actions = trajectory.legal_actions(PROTECTED_TAIL)
     nodes = droppable_nodes(trajectory, actions)
-    return [action_edit(trajectory, a) for a in actions] + [action_edit(trajectory, drop_control(trajectory, n)) for n in nodes]
+    controls = [drop_control(trajectory, node) for node in nodes]
+    return [action_edit(trajectory, action) for action in (*actions, *controls)]
 
 
 def embedded(document, entries):
