@@ -143,7 +143,9 @@ def _overview(
         ceilings = run_analysis(connection, "rank_stability", half_horizon=half) if half else []
     sections = [replace(signal_section(connection, horizons, keeps_tokens=keeps_tokens), facts=facts)]
     if horizons["num_settings"]:
-        sections.append(scorer_section(judged.agreement, ceilings, judged.judged_on))
+        scales = {s.name: s.info.utility_scale for s in judged.scorers if not s.info.signed}
+        calibration = run_analysis(connection, "scorer_calibration")
+        sections.append(scorer_section(judged.agreement, ceilings, judged.judged_on, calibration, scales))
     return Page("signal", "Signal and noise", sections)
 
 

@@ -11,10 +11,11 @@ from mctrace.analysis.report.figures import (
     Axis,
     figure,
     intervals,
+    line,
     plain,
     strokes,
 )
-from mctrace.analysis.report.formatting import MISSING, count, counted, number
+from mctrace.analysis.report.formatting import MISSING, count, counted, nats, number
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.train.evaluation.statistics import Interval, bootstrap_interval
 
@@ -23,11 +24,18 @@ CEILING = "a neighbouring stretch"
 _BASELINES = ("recency", "attention mass")
 
 
-def scorer_section(agreement: Sequence[Row], ceilings: Sequence[Row], judged_on: str) -> Section:
+def scorer_section(
+    agreement: Sequence[Row],
+    ceilings: Sequence[Row],
+    judged_on: str,
+    calibration: Sequence[Row] = (),
+    nats_per_unit: Mapping[str, float] | None = None,
+) -> Section:
     """Agreement of scorers with measured values.
 
     `agreement`: rows of scorer_agreement.sql; `ceilings`: those of rank_stability.sql at half the horizon;
-    `judged_on`: a sentence that names the labels behind the agreement.
+    `judged_on`: a sentence that names the labels behind the agreement; `calibration`: rows of
+    scorer_calibration.sql; `nats_per_unit`: utility scale of each scorer whose scores are values of detail.
     """
     title = "Scorers beside the ceiling"
     if not agreement:
@@ -54,9 +62,57 @@ def scorer_section(agreement: Sequence[Row], ceilings: Sequence[Row], judged_on:
             "Spearman's correlation between a scorer's order of actions and the order by measured value of "
             f"detail: 1 is the same order, 0 no relation. {judged_on}"
         ],
-        plots=[_plot(scope, found[scope], _ceiling(ceilings, scope), agreement) for scope in SCOPES],
+        plots=[
+            *(_plot(scope, found[scope], _ceiling(ceilings, scope), agreement) for scope in SCOPES),
+            *(
+                _calibration_plot(scorer, scale, [row for row in calibration if row["scorer"] == scorer])
+                for scorer, scale in (nats_per_unit or {}).items()
+            ),
+        ],
         tables=[_table(found, ceilings)],
         notes=notes,
+    )
+
+
+def _calibration_plot(scorer: str, scale: float, rows: Sequence[Row]) -> Plot:
+    """Mean measured value of each tenth of a scorer's labels, against its mean score in nats per token."""
+    scores = [scale * row["mean_score"] for row in rows]
+    values = [row["mean_value"] for row in rows]
+    ends = [
+        (None, None) if row["value_stderr"] is None
+        else (row["mean_value"] - 2 * row["value_stderr"], row["mean_value"] + 2 * row["value_stderr"])
+        for row in rows
+    ]  # fmt: skip
+    hover = [
+        f"tenth {row['tenth']}<br>mean score {nats(score)}<br>mean measured value {nats(row['mean_value'])}"
+        + ("" if low is None else f"<br>interval {nats(low)} to {nats(high)}")
+        + f"<br>{counted(row['num_labels'], 'label')}, {counted(row['num_documents'], 'document')}"
+        for row, score, (low, high) in zip(rows, scores, ends, strict=True)
+    ]
+    span = [min(scores), max(scores)] if scores else []
+    return Plot(
+        f"Calibration of {scorer}",
+        figure(
+            [
+                line(
+                    scorer,
+                    scores,
+                    values,
+                    hover,
+                    color=BLUE,
+                    ends=([low for low, _ in ends], [high for _, high in ends]),
+                ),
+                line("score equals value", span, span, [""] * len(span), color=GREY, style=1, markers=False),
+            ],
+            Axis("mean score, nats per token"),
+            Axis("mean measured value, nats per token"),
+            height=380,
+        ),
+        "Each dot is a tenth of the labels, the lowest scores first. On the dashed line scores are what "
+        "edits turn out to be worth; a flatter line means that the net claims more difference than there "
+        "is. Bars are two standard errors over documents.",
+        f"{counted(sum(row['num_labels'] for row in rows), 'label')}, at most "
+        f"{counted(max((row['num_documents'] for row in rows), default=0), 'document')} a tenth",
     )
 
 

@@ -37,7 +37,7 @@ ANALYSES = sorted(
     path.stem for path in Path(__file__).parents[3].joinpath("analysis", "questions").glob("*.sql")
 )
 READ_TARGETS = {"target_utilities", "target_histogram", "shadow_prices", "snapshot_actions"}
-READ_SCORES = {"scorer_agreement"}
+READ_SCORES = {"scorer_agreement", "scorer_calibration"}
 READ_WHAT_THIS_STORE_LACKS = {
     "additivity_gap",
     "estimator_audit",

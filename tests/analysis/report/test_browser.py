@@ -26,6 +26,20 @@ DRAWN = (
     f"{OPEN_CANVASES}.every((one) => one.querySelector('.point, .points path, path.js-line') && "
     "one.querySelector('.xtick text'))"
 )
+CUT_TITLES = (
+    f"{OPEN_CANVASES}.flatMap((one) => {{ "
+    "const box = one.querySelector('.main-svg').getBoundingClientRect(); "
+    "return [...one.querySelectorAll('.xtitle, .ytitle')].filter((title) => { "
+    "const own = title.getBoundingClientRect(); return own.left < box.left - 1 || own.right > box.right + 1 "
+    "|| own.top < box.top - 1 || own.bottom > box.bottom + 1; }).map((title) => title.textContent); })"
+)
+"""Titles of axes that the edge of their plot cuts off."""
+SAME_TICKS = (
+    f"{OPEN_CANVASES}.flatMap((one) => ['.xtick', '.ytick'].filter((axis) => {{ "
+    "const texts = [...one.querySelectorAll(axis)].map((tick) => tick.textContent); "
+    "return new Set(texts).size < texts.length; }).map((axis) => `${one.ariaLabel} ${axis}`))"
+)
+"""Axes of which two ticks read the same."""
 SPAN = "document.querySelectorAll('.document .span')[{}]"
 DETAIL = "document.querySelector('.detail').innerText"
 
@@ -98,6 +112,8 @@ def test_every_page_is_drawn_in_the_readers_colours_and_fits(
             assert all(250 < one < width for one in widths)
             colors = tab.run(f"{OPEN_CANVASES}.map((one) => one.querySelector('.xtick text').style.fill)")
             assert set(colors) <= {TEXT_COLORS[scheme]}
+            assert tab.run(CUT_TITLES) == [], page
+            assert tab.run(SAME_TICKS) == [], page
             num_plots += len(widths)
         assert num_plots > 20
         assert tab.complaints == []
