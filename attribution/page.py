@@ -5,6 +5,7 @@ page through Jinja's autoescaping, acting characters written out, and the conten
 scripts by their hash and no request at all.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -72,9 +73,12 @@ def render_attribution(attribution: AttributionResult) -> str:
 
 
 def check_page_path(out: Path) -> None:
-    """Raises InputError when `out` is a folder, before anything is measured."""
+    """Raises InputError when `out` is a folder or lies below a file, before anything is measured."""
     if out.is_dir():
         raise InputError(f"{out} is a folder: give a file name, like {out / 'attribution.html'}")
+    there = next((folder for folder in out.absolute().parents if os.path.lexists(folder)), None)
+    if there is not None and not there.is_dir():
+        raise InputError(f"cannot write {out}: {there} is no folder")
 
 
 def write_page(out: Path, page: str) -> None:
@@ -100,8 +104,8 @@ def _reading(attribution: AttributionResult) -> str:
     whose = "everything that follows it" if attribution.target is None else "the target"
     return (
         f"Each {attribution.unit} is {done}, and {whose} is read again. Blue parts help: without them the "
-        "loss is higher. Orange ones mislead. Point at a part for its numbers; click it to see, token by token, "
-        "the loss with it and without it."
+        "loss is higher. Orange ones mislead. Point at a part for its numbers; click it to see, token by "
+        "token, the loss with it and without it."
     )
 
 

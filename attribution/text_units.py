@@ -29,7 +29,7 @@ _SENTENCE_END = re.compile(
     re.VERBOSE,
 )
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|cf|Fig|No|e\.g|i\.e|z\.B|d\.h|bzw)$"
+    r"(?:^|[\s(])(?:[A-ZÀ-ÖØ-Þ]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|cf|Fig|No|e\.g|i\.e|z\.B|d\.h|bzw)$"
 )
 
 

@@ -27,7 +27,8 @@ def print_attribution(attribution: AttributionResult, console: Console, *, top: 
     done = "left out" if attribution.against == "drop" else "replaced by its gist"
     title = (
         f"{min(top, len(measured)):,} of {counted(len(measured), attribution.unit)} by how much "
-        f"the loss of {whose} rises when one is {done}; {attribution.model}, {counted(len(attribution.tokens), 'token')}"
+        f"the loss of {whose} rises when one is {done}; "
+        f"{attribution.model}, {counted(len(attribution.tokens), 'token')}"
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for heading in ("nats", "± stderr", "per token", "tokens after", "at token"):

@@ -150,7 +150,7 @@ ON_STORE = ("--store", "store")
 def bad_inputs() -> list[BadInput]:
     """All of them, in a fixed order."""
     return [
-        *_options(), *_values(), *_assignments(), *_files(), *_corpora(), *_models(), *_gists(), *_traces(),
+        *_options(), *_attributions(), *_values(), *_assignments(), *_files(), *_corpora(), *_models(), *_gists(), *_traces(),
         *_stores(), *_queries(), *_requests(),
     ]  # fmt: skip
 
@@ -182,6 +182,45 @@ def _options() -> Iterator[BadInput]:
                   ("collect", "--actors", "x"), ("collect", "--limit", "1"), ("plan", "--limit", "-5"),
                   ("collect", "--dtype", "int3"), ("show", "abc", "--top", "0")):  # fmt: skip
         yield BadInput(words, (words[-2].removeprefix("--"),))
+
+
+def _attributions() -> Iterator[BadInput]:
+    model = ("--model", "model")
+    contents = {
+        "empty": b"",
+        "blank": b" \n\t",
+        "nul": b"a. b.\0",
+        "latin": b"caf\xe9. Two.",
+        "long": b"A b. " * 200,
+    }
+    words = {
+        "empty": "is empty",
+        "blank": "is empty",
+        "nul": "is binary",
+        "latin": "not UTF-8",
+        "long": "512 positions",
+    }
+    for name, content in contents.items():
+        file = f"{name}.text"
+        yield BadInput(("attribute", file, *model), (words[name],), _text(file, content))
+    for file, word in {"nowhere": "No such file", "corpus": "directory", "a\0b": "null", "x" * 300: "too long",
+                       "": "cannot read"}.items():  # fmt: skip
+        yield BadInput(("attribute", file, *model), (word,))
+    text = ("attribute", "fine.text", *model)
+    fine = _text("fine.text", b"One. Two. Three.")
+    for flags, word in {
+        ("--unit", "word"): "paragraph", ("--against", "mask"): "gist", ("--target", ""): "target is empty",
+        ("--target", " "): "target is empty", ("--estimator", "best"): "exact",
+        ("--unit", "line"): "nothing follows", ("--unit", "line", "--against", "gist"): "has no gist",
+        ("--against", "gist"): "single block", ("--block-size", "1"): "--block-size", ("--top", "0"): "--top",
+        ("--against", "gist", "--block-size", "4", "--gists", "median"): "median", ("--out", "corpus"): "folder",
+        ("--out", "corpus/text00.txt/x.html"): "cannot write", ("--dtype", "int3"): "dtype",
+        ("--device", "abacus"): "abacus", ("--target", "x" * 600): "512 positions", ("--nonsense",): "--nonsense",
+        ("--threads", "0"): "--threads",
+    }.items():  # fmt: skip
+        yield BadInput((*text, *flags), (word,), fine)
+    yield BadInput(("attribute", "fine.text", "--model", "no/such-model"), ("no/such-model",), fine)
+    yield BadInput(("attribute",), ("file",))
 
 
 VALUES = (

@@ -9,11 +9,12 @@ import tarfile
 import pytest
 import torch
 
+from mctrace.attribution.text_model import TextModel
 from mctrace.datasets.sql.notebook import open_traces
 from mctrace.datasets.store.provenance import Provenance
 from tests.collect.lensnets import save_random_lensnet
 from tests.docs.pages import PAGES, ROOT, blocks_of, commands_of, name_of
-from tests.models import VOCABULARY, WIDTH, tiny_model
+from tests.models import VOCABULARY, WIDTH, save_tiny_model, tiny_model
 
 READING = ("sql", "log", "verify", "compact", "derive", "export")
 
@@ -49,7 +50,11 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_python_runs(page, folder):
     torch.manual_seed(0)
-    names: dict[str, object] = {"model": tiny_model(), "tokens_T": torch.randint(VOCABULARY, (400,))}
+    names: dict[str, object] = {
+        "model": tiny_model(),
+        "text_model": TextModel.load(str(save_tiny_model(folder / "model"))),
+        "tokens_T": torch.randint(VOCABULARY, (400,)),
+    }
     for block in blocks_of(page, "python"):
         if block.runs:
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)

@@ -13,8 +13,8 @@ from mctrace.cli.configuration import known_keys
 from tests.docs.pages import PAGES, ROOT, commands_of, name_of
 
 FOLDERS = (
-    "analysis", "base_model", "benchmarks", "cli", "collect", "context", "datasets", "docs", "experiments",
-    "gists", "mctrace", "tests", "train",
+    "analysis", "attribution", "base_model", "benchmarks", "cli", "collect", "context", "datasets", "docs",
+    "experiments", "gists", "mctrace", "tests", "train",
 )  # fmt: skip
 PATH = re.compile(rf"(?<![\w./])(?:{'|'.join(FOLDERS)})/[\w./-]*\w/?")
 PLACEHOLDER = re.compile(r"\b(?:NAME|PAGE)\b")
