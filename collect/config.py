@@ -17,15 +17,16 @@ class ModelConfig:
     """alias, local folder or hub id of any Hugging Face causal LM"""
     revision: str | None = None
     """hub revision, e.g. main; a commit hash makes a run repeatable"""
-    dtype: str = "float32"
-    """float32, bfloat16 or float16; bfloat16 shifts single labels by about 0.01 nats"""
+    dtype: str = "auto"
+    """float32, bfloat16 or float16; auto is bfloat16 on GPUs, which shifts single labels by about 0.01 nats,
+    and float32 elsewhere"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"""
     device_map: str | None = None
     """spreads one model over several devices, e.g. auto; overrides `device`"""
 
     def __post_init__(self) -> None:
-        check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        check_choice("model.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
 
 
 @dataclass(frozen=True)
@@ -180,17 +181,27 @@ class RayConfig:
 
     address: str = "local"
     """local starts Ray on this machine, auto finds a running cluster, or HOST:PORT"""
-    actors: int = 1
-    """number of actors, one model each"""
+    actors: int | Literal["auto"] = 1
+    """most actors, one model each, e.g. 8; auto: as many as the cluster holds"""
     num_cpus: float = 1
     """CPUs per actor; its torch uses as many threads"""
-    num_gpus: float = 0
-    """GPUs per actor"""
+    num_gpus: float | None = None
+    """GPUs per actor, e.g. 2; 0.5 puts two actors on one GPU; unset: one where nodes have GPUs"""
     max_attempts: int = 3
-    """times a trajectory is tried when its actor dies"""
+    """times a trajectory is tried that raises or kills its actor, before it is quarantined"""
+    start_timeout: float = 300
+    """seconds without any actor placed on a node after which the run gives up"""
 
     def __post_init__(self) -> None:
-        check_range("ray.actors", self.actors, at_least=1)
+        if self.actors != "auto":
+            check_range("ray.actors", self.actors, at_least=1)
         check_range("ray.num_cpus", self.num_cpus, at_least=0.1)
-        check_range("ray.num_gpus", self.num_gpus, at_least=0)
+        if self.num_gpus is not None:
+            check_range("ray.num_gpus", self.num_gpus, at_least=0)
+        check_range("ray.start_timeout", self.start_timeout, at_least=1)
         check_range("ray.max_attempts", self.max_attempts, at_least=1)
+
+    @property
+    def num_planned_actors(self) -> int:
+        """Actors to predict for; 1 where that is left to the cluster."""
+        return 1 if self.actors == "auto" else self.actors

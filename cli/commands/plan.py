@@ -19,6 +19,7 @@ from mctrace.cli.shared_options import (
     configure,
     console,
     paths_of,
+    with_decided_dtype,
 )
 
 
@@ -41,6 +42,7 @@ def plan(
     """
     from mctrace.cli.display.collection import print_forecast, print_left_out, print_plan, report_rejected
     from mctrace.cli.display.progress import make_progress
+    from mctrace.collect.running.pool_choice import decide_dtype
     from mctrace.collect.running.prepared_run import prepare_run
     from mctrace.collect.running.timed_forecast import time_forecast
     from mctrace.datasets.store.store import find_store
@@ -50,6 +52,7 @@ def plan(
         corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
         ray__actors=actors,
     )  # fmt: skip
+    settings = with_decided_dtype(settings, decide_dtype(settings.model, None), console)
     run, uri = settings.run_settings(), settings.store.uri
     known = find_store(uri)
     rejected = partial(report_rejected, console=console)
@@ -60,4 +63,4 @@ def plan(
     if timed is None:
         console.print("Nothing to measure: every planned trajectory is in the store.")
     else:
-        print_forecast(timed, settings.ray.actors, console)
+        print_forecast(timed, settings.ray.num_planned_actors, console)

@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 3
+COLUMNS_VERSION = 4
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -70,6 +70,25 @@ TRAJECTORIES = pa.schema(
         ("num_tokens_run", pa.int64()),
         ("seconds", pa.float64()),
         ("baseline_status", pa.string()),
+        ("host", pa.string()),
+        ("device", pa.string()),
+        ("software", pa.string()),
+        ("started_at", pa.timestamp("us", tz="UTC")),
+        ("ended_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+QUARANTINED = pa.schema(
+    [
+        ("part_id", pa.string()),
+        ("kind", pa.string()),
+        ("trajectory_id", pa.string()),
+        ("document_id", pa.string()),
+        ("source", pa.string()),
+        ("run_id", pa.string()),
+        ("reason", pa.string()),
+        ("num_attempts", pa.int32()),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 
@@ -261,6 +280,7 @@ TABLES: dict[str, pa.Schema] = {
     "effects": EFFECTS,
     "joint_effects": JOINT_EFFECTS,
     "attention": ATTENTION,
+    "quarantined": QUARANTINED,
     "runs": RUNS,
     "embeddings": EMBEDDINGS,
     "vocabulary": VOCABULARY,
@@ -272,7 +292,7 @@ TABLES: dict[str, pa.Schema] = {
 
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
-    "trajectories": {"baseline_status"},
+    "trajectories": {"baseline_status", "host", "device", "software", "started_at", "ended_at"},
     "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr"},
     "runs": {"estimator_window", "noise_floor", "calibration_id", "calibration", "audit", "probe"},
 }
