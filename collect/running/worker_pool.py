@@ -20,6 +20,7 @@ from mctrace.collect.config import RayConfig
 from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.collect.running.worker_agreement import NamedProbe
 from mctrace.datasets.store.parts import Part
+from mctrace.errors import CollectError
 
 _log = logging.getLogger(__name__)
 
@@ -99,8 +100,13 @@ class InProcessPool:
                 return self._worker.measure(item)
             except Exception as error:
                 fault = classify(error)
-                if fault in (Fault.RUN, Fault.DEVICE) or attempt.num_faults >= MOST_FAULTS:
+                if fault in (Fault.RUN, Fault.DEVICE):
                     raise  # a device that failed cannot be replaced here
+                if fault is Fault.INFRASTRUCTURE and attempt.num_faults >= MOST_FAULTS:
+                    raise CollectError(
+                        f"{reason_of(error)}, {attempt.num_faults + 1} times in a row; what was committed "
+                        "stays, run the same command to go on"
+                    ) from error
                 attempt = attempt.faulted() if fault is Fault.INFRASTRUCTURE else attempt.failed()
                 reason, source = reason_of(error), item.document.source
                 if attempt.num_failures >= self._max_attempts:
