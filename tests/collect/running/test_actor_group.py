@@ -11,9 +11,10 @@ from mctrace.collect.cluster.capacity import Needs, Node
 from mctrace.collect.cluster.connection import connect, needs_of
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.worker_probe import Probe
+from mctrace.collect.running import actor_group
 from mctrace.collect.running.actor_group import ActorGroup, Member
 from mctrace.collect.running.worker_actor import Joined
-from mctrace.errors import CollectError, ConfigError
+from mctrace.errors import CollectError, ConfigError, ModelError
 
 PROBE = Probe(1.0, (0.0,), (0.0,), 0.0, "host, cuda:0 (NVIDIA H100)")
 
@@ -53,6 +54,22 @@ def test_actors_share_a_gpu_only_as_far_as_they_have_asked_to(num_gpus, gpus, is
             group._refuse_shared_gpu(last)
     else:
         group._refuse_shared_gpu(last)
+
+
+def test_a_node_that_cannot_load_the_model_is_left_out_and_the_last_one_ends_the_run(monkeypatch, caplog):
+    killed = []
+    monkeypatch.setattr(actor_group.ray, "kill", killed.append)
+    group = group_of(0)
+    group._nodes = [Node(f"{i}" * 20, f"host{i}", {"CPU": 1}, {}) for i in range(2)]
+    group.left_out = {}
+    failed = Member(0, "actor 0", None, node_id="0" * 20)
+    group.members = {1: Member(1, "actor 1", None), 2: Member(2, "actor 2", None, node_id="1" * 20)}
+    group._leave_out(failed, ModelError("unknown model '/models/a'"))
+    assert "host0 (node 000000000000): unknown model '/models/a'; the run goes on without" in caplog.text
+    assert list(group.left_out) == ["0" * 20]
+    assert killed == ["actor 1"], "it may wait for the node that is left out"
+    with pytest.raises(ModelError, match=r"^host1 \(node 1+\): unknown model"):
+        group._leave_out(group.members[2], ModelError("unknown model '/models/a'"))
 
 
 @pytest.mark.parametrize(

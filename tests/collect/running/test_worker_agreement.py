@@ -165,13 +165,23 @@ def perturbed_actor():
     return ray.remote(num_cpus=1)(Perturbed)
 
 
-def test_of_two_actors_that_differ_one_is_named_and_the_run_has_failed(tiny_settings, tmp_path):
-    """Work begins with the first of them, so that it may have measured something by then."""
+class Together(PerturbedLater):
+    """Begins when both actors are ready, where a run would begin with one."""
+
+    def probes(self):
+        while self.num_workers < 2:
+            for member, _ in self._group.answers(1):
+                self._group.welcome(member)
+        return super().probes()
+
+
+def test_of_two_actors_that_differ_both_are_named_and_nothing_is_measured(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
-    with pytest.raises(CollectError, match=r"actor \d of node \w+ on .* differ"):
-        run.measure(lambda context: PerturbedLater(context, RayConfig(actors=2), first=1))
-    outcomes = fetch_rows(connect(run.store.at()), "select outcome from runs")
-    assert all(row["outcome"] == "failed" for row in outcomes)
+    with pytest.raises(
+        CollectError, match=r"actor 0 of node \w+ on .* and actor 1 of node \w+ on .* differ by"
+    ):
+        run.measure(lambda context: Together(context, RayConfig(actors=2), first=1))
+    assert nothing_was_measured(run)
 
 
 def test_an_actor_that_joins_later_gets_no_work_before_its_probe_agrees(tiny_settings, tmp_path):
