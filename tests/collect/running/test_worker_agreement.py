@@ -136,12 +136,12 @@ class PerturbedLater(RayPool):
     """Real actors, of which those from the `first` on that are started have other weights."""
 
     def __init__(self, context: RunContext, config: RayConfig, first: int) -> None:
-        self._num_started, self._first = 0, first
+        self._num_asked, self._num_right = 0, first
         super().__init__(context, config)
 
     def _start_actor(self):
-        self._num_started += 1
-        if self._num_started <= self._first:
+        self._num_asked += 1
+        if self._num_asked <= self._num_right:
             return super()._start_actor()
         return perturbed_actor().remote(self._context, 1)
 
