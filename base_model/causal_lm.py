@@ -59,16 +59,15 @@ class FrozenCausalLM:
 
     @property
     def batch_tokens(self) -> int:
-        """Entries of one pass that should fit: half the free memory of a GPU, by a rough count of what a
-        layer holds at once; on a CPU, what already keeps its matrix products busy."""
+        """Entries of one pass that should fit: half the free memory of the tightest GPU that holds layers, by
+        a rough count of what a layer holds at once; on a CPU, what already keeps its products busy."""
         if self.device.type != "cuda":
             return _CPU_BATCH_TOKENS
         config = self.network.config.get_text_config()
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         bytes_per_token = self.network.dtype.itemsize * (4 * inner + 24 * config.hidden_size)
-        # What the allocator keeps for the next tensor is as good as free.
-        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        num_free = int(torch.cuda.mem_get_info(self.device)[0]) + kept
+        devices = {parameter.device for parameter in self.network.parameters()}
+        num_free = min(_free_bytes(device) for device in devices if device.type == "cuda")
         fitting: int = num_free // 2 // bytes_per_token
         return max(1024, min(_GPU_BATCH_TOKENS, fitting))
 
@@ -148,3 +147,9 @@ class FrozenCausalLM:
         if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
             logits_cV = softcap * torch.tanh(logits_cV / softcap)
         return logits_cV
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU; what the allocator keeps for the next tensor is as good as free."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept

@@ -59,6 +59,14 @@ def choose_own_attention(network: PreTrainedModel) -> None:
         network.set_attn_implementation("eager")
 
 
+def resolve_dtype(dtype: str, device: str = "auto", device_map: str | None = None) -> str:
+    """ "auto" becomes bfloat16 where the model runs on a GPU here, float32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    on_gpu = torch.cuda.is_available() and (device_map is not None or device == "auto" or "cuda" in device)
+    return "bfloat16" if on_gpu else "float32"
+
+
 def resolve_device(device: str) -> torch.device:
     """ "auto" becomes CUDA where there is one; anything else is taken at its word (ModelError if absent)."""
     if device == "auto":

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mctrace.base_model.hash_memory import file_hash, remembered_hash
 from mctrace.base_model.weight_files import check_weight_files
 from mctrace.errors import ModelError, brief, shorten
 from mctrace.train.checkpoints.weights import weight_mismatch
@@ -70,7 +72,7 @@ class ModelSource:
         path = self.folder / "tokenizer.json"
         if not path.exists():
             raise ModelError(f"model {self.name!r}: no tokenizer.json in {self.folder}")
-        return _hash_file(path)
+        return file_hash(path)
 
     def load_tokenizer(self) -> Any:
         """The fast tokenizer, never from remote code."""
@@ -110,6 +112,12 @@ def resolve_model(name: str, revision: str | None = None) -> ModelSource:
         path = Path(name).expanduser()
         if name and path.is_dir():
             return ModelSource(name, None, path.resolve())
+    if name.startswith(("/", "~", "./", "../")):
+        raise ModelError(
+            f"unknown model {name!r}: no local folder on {platform.node()}, and neither the alias "
+            f"{SMOLLM2_ALIAS!r} nor a name that the hub could have; copy the model there, or to a place that "
+            "every node sees"
+        )
     return ModelSource(name, revision, _download(name, revision))
 
 
@@ -206,10 +214,5 @@ def _hash_config(path: Path) -> str:
 def _hash_files(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(json.dumps([path.name, _hash_file(path)]).encode())
+        digest.update(json.dumps([path.name, remembered_hash(path, cache_folder())]).encode())
     return digest.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.cli.value_checks import refuse_impossible
+from mctrace.collect.cluster.run_logs import LogConfig
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig, RayConfig
 from mctrace.collect.run_settings import RunSettings
 from mctrace.context.allocator import AllocatorConfig
@@ -69,6 +70,7 @@ class PipelineConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    logs: LogConfig = field(default_factory=LogConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     allocator: AllocatorConfig = field(default_factory=AllocatorConfig)
     closed_loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)

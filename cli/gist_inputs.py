@@ -25,6 +25,11 @@ class GistInputs:
     source: ModelSource
     model: FrozenCausalLM
 
+    @property
+    def dtype(self) -> str:
+        """Number format of the loaded model."""
+        return str(self.model.network.dtype).removeprefix("torch.")
+
     def read_documents(self, console: Console) -> list[Document]:
         """Read the corpus, split as the store splits it; print what was left out."""
         skipped = Skipped(self.config.corpus.strict)

@@ -1,6 +1,7 @@
 """Options that several commands share, and the configuration that they and --set make."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 
 from mctrace.cli.configuration import PipelineConfig, load_config
+from mctrace.collect.config import ModelConfig
 from mctrace.errors import ConfigError
 
 Config = Annotated[Path | None, typer.Option("--config", help="configuration file [pipeline.toml]")]
@@ -40,7 +42,7 @@ Limit = Annotated[int | None, typer.Option("--limit", help="maximum number of do
 Strict = Annotated[
     bool | None, typer.Option("--strict", help="stop at a file or line that is not readable as text")
 ]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object; messages go to standard error")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for torch")]
@@ -72,3 +74,19 @@ def paths_of(corpus: list[str] | None, traces: Path | None = None) -> tuple[str,
     if corpus and traces:
         raise ConfigError("give --corpus or --traces, not both: a trace file brings its own documents")
     return tuple(corpus) if corpus else None
+
+
+def number_or_word(value: str | None) -> int | str | None:
+    """A flag that takes a number or a word, as the configuration's check wants it."""
+    return int(value) if value and value.lstrip("-").isdigit() else value
+
+
+def with_decided_dtype(settings: PipelineConfig, model: ModelConfig, to: Console) -> PipelineConfig:
+    """The configuration with `model`, whose dtype was decided; print where that rounds labels."""
+    if settings.model.dtype == "auto" and model.dtype == "bfloat16":
+        to.print(
+            "The model runs in bfloat16 on GPUs, which shifts single labels by about 0.01 nats "
+            "(--dtype float32 does not)",
+            highlight=False,
+        )
+    return replace(settings, model=model)

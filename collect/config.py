@@ -30,8 +30,9 @@ class ModelConfig:
     """alias, local folder or hub id of any Hugging Face causal LM"""
     revision: str | None = None
     """hub revision, e.g. main; a commit hash makes a run repeatable"""
-    dtype: Dtype = "float32"
-    """float32, bfloat16 or float16; bfloat16 shifts single labels by about 0.01 nats"""
+    dtype: Dtype | Literal["auto"] = "auto"
+    """float32, bfloat16 or float16; auto is bfloat16 on GPUs, which shifts single labels by about 0.01 nats,
+    and float32 elsewhere"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"""
     device_map: str | None = None
@@ -192,14 +193,21 @@ class RayConfig:
 
     address: str = "local"
     """local starts Ray on this machine, auto finds a running cluster, or HOST:PORT"""
-    actors: PositiveInt = 1
-    """number of actors, one model each"""
+    actors: PositiveInt | Literal["auto"] = 1
+    """most actors, one model each, e.g. 8; auto: as many as the cluster holds"""
     num_cpus: Annotated[float, Ge(0.1)] = 1
     """CPUs per actor; its torch uses as many threads"""
-    num_gpus: NonNegativeFloat = 0
-    """GPUs per actor"""
+    num_gpus: NonNegativeFloat | None = None
+    """GPUs per actor, e.g. 2; 0.5 puts two actors on one GPU; unset: one where nodes have GPUs"""
     max_attempts: PositiveInt = 3
-    """times a trajectory is tried when its actor dies"""
+    """times a trajectory is tried that raises or kills its actor, before it is quarantined"""
+    start_timeout: Annotated[float, Ge(1)] = 300
+    """seconds without any actor placed on a node after which the run gives up"""
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @property
+    def num_planned_actors(self) -> int:
+        """Actors to predict for; 1 where that is left to the cluster."""
+        return 1 if self.actors == "auto" else self.actors

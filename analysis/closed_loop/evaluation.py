@@ -133,7 +133,7 @@ def _answer(
         "split": task.split,
         "corpus": list(task.corpus.paths),
         "num_documents": num_documents,
-        "model": {"name": source.name, "hash": source.model_hash, "dtype": task.model.dtype},
+        "model": {"name": source.name, "hash": source.model_hash, "dtype": provenance.dtype},
         "gists": {"source": task.gists.source, "hash": provenance.gist_hash},
         "checkpoints": [str(checkpoint) for checkpoint in task.checkpoints],
         "block_size": task.tree.block_size,

@@ -70,7 +70,7 @@ def gist_evaluate(
         if document.placement.split == split
     ]
     evaluation = evaluate_gistnet(
-        loaded, gistnet, inputs.source, inputs.model, documents, split, dtype=settings.model.dtype,
+        loaded, gistnet, inputs.source, inputs.model, documents, split, dtype=inputs.dtype,
         tree=settings.tree, config=settings.gist_evaluate, progress=make_progress(messages),
     )  # fmt: skip
     if card and folder is not None:

@@ -62,7 +62,7 @@ def gist_train(
     tokens = {split: [d.tokens for d in documents if d.placement.split == split] for split in SPLITS}
     run = GistNetRun.of(
         settings.gist_train, settings.tree, inputs.source, inputs.model,
-        GistNetCorpus(tokens, asdict(settings.corpus)), dtype=settings.model.dtype, init=init,
+        GistNetCorpus(tokens, asdict(settings.corpus)), dtype=inputs.dtype, init=init,
     )  # fmt: skip
     claim_run_folder(out, settings.to_json(), overwrite=overwrite)
     result = run.train(out, make_progress(console))

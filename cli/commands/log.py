@@ -32,10 +32,15 @@ def log(
     Each with its model, gists, estimator and the versions it made.
     """
     from mctrace.cli.display.json_answer import dataset_answer, print_json, run_answer, version_answer
-    from mctrace.cli.display.store_log import print_datasets, print_runs, print_versions
+    from mctrace.cli.display.store_log import print_datasets, print_quarantine, print_runs, print_versions
     from mctrace.cli.store_version import open_version
     from mctrace.datasets.store.store import open_store
-    from mctrace.datasets.upkeep.run_log import logged_datasets, logged_runs, logged_versions
+    from mctrace.datasets.upkeep.run_log import (
+        logged_datasets,
+        logged_quarantine,
+        logged_runs,
+        logged_versions,
+    )
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     opened = open_store(settings.store.uri)
@@ -48,11 +53,13 @@ def log(
             return
         runs = [run_answer(one) for one in logged_runs(opened, at)]
         datasets = [dataset_answer(one) for one in logged_datasets(opened, at)]
-        print_json({**answer, "runs": runs, "datasets": datasets})
+        quarantined = list(logged_quarantine(at))
+        print_json({**answer, "runs": runs, "quarantined": quarantined, "datasets": datasets})
         return
     if versions:
         print_versions(logged_versions(opened, at), console)
         return
     console.print(f"{settings.store.uri} at version {at.version}", highlight=False)
     print_runs(logged_runs(opened, at), console)
+    print_quarantine(logged_quarantine(at), console)
     print_datasets(logged_datasets(opened, at), console)

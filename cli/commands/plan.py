@@ -20,6 +20,7 @@ from mctrace.cli.shared_options import (
     configure,
     console,
     paths_of,
+    with_decided_dtype,
 )
 
 
@@ -45,6 +46,7 @@ def plan(
     from mctrace.cli.display.collection_answer import plan_answer
     from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
+    from mctrace.collect.running.pool_choice import decide_dtype
     from mctrace.collect.running.prepared_run import prepare_run
     from mctrace.collect.running.timed_forecast import time_forecast
     from mctrace.datasets.store.store import find_store
@@ -54,9 +56,10 @@ def plan(
         corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
         ray__actors=actors,
     )  # fmt: skip
+    messages = messages_console(console, as_json=as_json)
+    settings = with_decided_dtype(settings, decide_dtype(settings.model, None), messages)
     run, uri = settings.run_settings(), settings.store.uri
     known = find_store(uri)
-    messages = messages_console(console, as_json=as_json)
     rejected = partial(report_rejected, console=messages)
     prepared = prepare_run(run, traces, known, make_progress(messages), rejected)
     print_plan(prepared, known, messages)
@@ -67,4 +70,4 @@ def plan(
     if timed is None:
         messages.print("Nothing to measure: every planned trajectory is in the store.")
     else:
-        print_forecast(timed, settings.ray.actors, messages)
+        print_forecast(timed, settings.ray.num_planned_actors, messages)

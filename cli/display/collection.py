@@ -88,7 +88,8 @@ def print_summary(summary: RunSummary, version: int, min_spearman: float, consol
     """Print what a run measured, its checks, and how far off its forecast was."""
     if summary.run_id is None:
         console.print(
-            f"Nothing to measure: all {summary.num_planned} planned trajectories are in the store "
+            f"Nothing to measure: all {summary.num_planned - summary.num_in_quarantine} planned trajectories"
+            f"{' outside quarantine' if summary.num_in_quarantine else ''} are in the store "
             f"(version {version})."
         )
         return
@@ -108,6 +109,22 @@ def print_summary(summary: RunSummary, version: int, min_spearman: float, consol
             f"(off by {predicted.num_bytes / max(1, summary.num_bytes) - 1:+.0%})",
             highlight=False,
         )
+
+
+def print_quarantined(summary: RunSummary, console: Console) -> bool:
+    """Print in one line how many items are in quarantine; False, and nothing printed, where none is."""
+    if summary.num_quarantined + summary.num_in_quarantine == 0:
+        return False
+    counts = (
+        (summary.num_quarantined, "given up by this run"),
+        (summary.num_in_quarantine, "by earlier ones"),
+    )
+    console.print(
+        f"In quarantine: {', '.join(f'{n} items {by}' for n, by in counts if n)}; 'mctrace log' says why, "
+        "'mctrace collect --retry-quarantined' measures them again",
+        highlight=False,
+    )
+    return True
 
 
 def _print_checks(summary: RunSummary, min_spearman: float, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +31,20 @@ def print_runs(runs: Iterable[LoggedRun], console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def print_quarantine(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the items in quarantine, and what measures them again; nothing where there are none."""
+    for row in rows:
+        console.print(
+            f"\nquarantined  {row['kind']} {row['trajectory_id'][:12]} of {row['source']}, run "
+            f"{row['run_id']}, after {row['num_attempts']} tries\n  {row['reason']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if rows:
+        console.print("\n'mctrace collect --retry-quarantined' measures these again", highlight=False)
 
 
 def print_datasets(datasets: Iterable[LoggedDataset], console: Console) -> None:

@@ -5,13 +5,13 @@ Every command that evaluates contexts goes through here, so that none evaluates 
 process that evaluates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from mctrace.base_model.causal_lm import FrozenCausalLM
-from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.loading import load_base_model, resolve_dtype
 from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.measuring.architecture_check import check_architecture
@@ -58,7 +58,7 @@ def bring_up(
     gistnet = load_gistnet(gists.source)
     if gistnet.content_hash != provenance.gist_hash:
         raise ModelError(f"the GistNet {gists.source!r} is another one here than where it was planned")
-    frozen = load_configured_model(source, model)
+    frozen = load_configured_model(source, replace(model, dtype=provenance.dtype))
     place_gistnet(gistnet, frozen, provenance.block_size)
     check_architecture(frozen.network.config, frozen.device, frozen.network.dtype)
     return EvaluationModels(
@@ -68,7 +68,8 @@ def bring_up(
 
 def load_configured_model(source: ModelSource, config: ModelConfig) -> FrozenCausalLM:
     """Weights of `source` in the configured dtype, on the configured device or devices."""
-    return load_base_model(source, config.dtype, config.device, config.device_map)
+    dtype = resolve_dtype(config.dtype, config.device, config.device_map)
+    return load_base_model(source, dtype, config.device, config.device_map)
 
 
 def place_gistnet(gistnet: GistNet, model: FrozenCausalLM, block_size: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
+from mctrace.collect.measuring.machine import device_name
 from mctrace.collect.planning.edits import action_edit, no_edit
 from mctrace.context.actions import Action
 from mctrace.context.lod_map import LODMap
@@ -69,7 +70,7 @@ def measure_probe(model: FrozenCausalLM, gistnet: GistNet, tokenizer_hash: str, 
     *labels, no_op = (_number(delta_H.float().mean()) for delta_H in measured.deltas)
     blocks_MK = _tokens(model, _GISTS * block_size, "gists", tokenizer_hash).view(_GISTS, block_size)
     gists = _projected(gistnet, model.embed(blocks_MK), tokenizer_hash)
-    where = f"{platform.node()}, {_device_name(model.device)}"
+    where = f"{platform.node()}, {device_name(model.device)}"
     return Probe(_number(baseline.nll_H.float().mean()), tuple(labels), gists, abs(no_op), where)
 
 
@@ -104,7 +105,3 @@ def _projected(gistnet: GistNet, children_MKd: Tensor, tokenizer_hash: str) -> t
     direction_d = torch.from_numpy(generator_for("probe", "direction", tokenizer_hash).standard_normal(width))
     projected_M = gists_Md @ direction_d.float() / (scale_M * width**0.5)
     return tuple(map(_number, projected_M))
-
-
-def _device_name(device: torch.device) -> str:
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mctrace.base_model.loading import resolve_dtype
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
@@ -103,7 +104,7 @@ def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tr
         source.model_hash,
         source.tokenizer_hash,
         gistnet.content_hash,
-        model.dtype,
+        resolve_dtype(model.dtype, model.device, model.device_map),
         tree.block_size,
         tree.max_level,
         tree.absence,

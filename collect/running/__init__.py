@@ -2,5 +2,6 @@
 
 `driver.py` has the run's loop; start there. `worker.py` turns a unit of work into a part of the store;
 `worker_agreement.py` compares workers before they measure, `calibration.py` the two estimators. Imports all
-other sub-rooms of collect; only `ray_pool.py` imports Ray.
+other sub-rooms of collect; only `ray_pool.py`, its actors (`actor_group.py`, `worker_actor.py`) and
+`cluster_checks.py` import Ray.
 """

@@ -23,7 +23,7 @@ from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
-from mctrace.collect.running.worker import WorkItem
+from mctrace.collect.running.worker import Finished, WorkItem
 from mctrace.collect.running.worker_agreement import WorkerAgreement
 from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -97,8 +97,9 @@ def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> Estimat
     """The plan's estimator against the exact one on a seeded sample of its actions."""
     pairs: list[LabelPair] = []
     for finished in workers.measure(_calibration_items(plan)):
-        pairs += finished.pairs
-        progress.advance(len(finished.pairs))
+        if isinstance(finished, Finished):
+            pairs += finished.pairs
+            progress.advance(len(finished.pairs))
     return compare_estimators(pairs)
 
 
@@ -115,7 +116,10 @@ def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_
 def measure_noise_floor(
     workers: WorkerPool, plan: RunPlan, remaining: Sequence[WorkUnit]
 ) -> NoiseFloor | None:
-    """Measure it on a trajectory with several actions, the shortest of them; None when none has any."""
+    """Measure it on a trajectory with several actions, the shortest of them.
+
+    None when none has any, or where that one cannot be measured.
+    """
     labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
     most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
     if not most:
@@ -123,7 +127,8 @@ def measure_noise_floor(
     enough = [planned for planned in labelled if len(planned.actions) >= most]
     planned = min(enough, key=lambda p: (p.trajectory.num_positions, p.part_id))
     item = WorkItem(plan.documents[planned.document_id], planned, purpose="noise")
-    return next(iter(workers.measure([item]))).noise_floor
+    (measured,) = workers.measure([item])
+    return measured.noise_floor if isinstance(measured, Finished) else None
 
 
 def _calibration_items(plan: RunPlan) -> list[WorkItem]:

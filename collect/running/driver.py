@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.cluster.metrics import observe
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.placement_commits import commit_placements
@@ -29,11 +30,12 @@ from mctrace.collect.running.calibration import (
     known_calibration,
     measure_noise_floor,
 )
+from mctrace.collect.running.quarantine import outside_quarantine, quarantined_ids, write_quarantine
 from mctrace.collect.running.run_records import new_run_id, run_row, write_run_event
 from mctrace.collect.running.vocabulary_part import write_vocabulary
 from mctrace.collect.running.worker import Finished, RunContext, WorkItem
 from mctrace.collect.running.worker_agreement import agree_on_probe, check_earlier_runs
-from mctrace.collect.running.worker_pool import WorkerPool
+from mctrace.collect.running.worker_pool import Quarantined, WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.heartbeat import heartbeat
 from mctrace.datasets.store.parts import Part
@@ -45,6 +47,8 @@ _COMMIT_PAUSE = 10
 """A commit waits this many times as long as the last one took, so that commits stay a tenth of the time."""
 MOST_WAITING = 64
 """Parts that a driver which is killed may lose beside what its workers have in flight."""
+_MOST_IN_VAIN = 3
+"""Items that may be given up before any is measured; then it is the run that cannot measure."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class RunSummary:
     checks: RunChecks | None = None
     predicted: Forecast | None = None
     num_measured: int = 0
+    num_quarantined: int = 0
+    """items given up by this run"""
+    num_in_quarantine: int = 0
+    """planned items that an earlier run gave up and this one left out"""
     num_trajectories: int = 0
     num_not_finite: int = 0
     """trajectories without a finite loss"""
@@ -82,6 +90,7 @@ def run_collection(
     corpus: CorpusConfig,
     left_out: Skipped,
     progress: Progress,
+    retry_quarantined: bool = False,
 ) -> RunSummary:
     """Measure what is missing and commit it part by part; nothing is measured twice except
     units whose document or tables the store lacks (`RunPlan.missing`). `left_out` counts documents
@@ -90,15 +99,18 @@ def run_collection(
     Before anything is measured every worker takes the same probe. Raises CollectError where they disagree
     with each other or with an earlier run of the same model.
 
-    An exception from a worker, or KeyboardInterrupt, ends the run after its end is recorded; everything
-    committed until then stays.
+    An item that its workers cannot measure is quarantined, and left out from then on unless
+    `retry_quarantined`. What ends the run (`faults.py`), or KeyboardInterrupt, does so after its end is
+    recorded; everything committed until then stays.
     """
     calibration = known_calibration(store, plan, config)
     decided = choose_estimator(plan, calibration, config.min_audit_spearman)
-    if not decided.missing(store):
-        if not _has_losses(store, decided):
+    quarantined = frozenset() if retry_quarantined else quarantined_ids(store)
+    num_in_quarantine = len(decided.units) - len(outside_quarantine(decided.units, quarantined))
+    if not outside_quarantine(decided.missing(store), quarantined):
+        if num_in_quarantine < len(decided.units) and not _has_losses(store, decided):
             raise _no_losses(plan.provenance.dtype)
-        return RunSummary(len(decided.units))
+        return RunSummary(len(decided.units), num_in_quarantine=num_in_quarantine)
     context = RunContext(new_run_id(), store.location.uri, model, gists, plan.provenance, config.batch_tokens)
     workers = start_workers(context)
     try:
@@ -114,7 +126,7 @@ def run_collection(
             calibration = calibrate(workers, plan, progress)
             decided = choose_estimator(plan, calibration, config.min_audit_spearman)
             progress.stop()
-        remaining = decided.missing(store)
+        remaining = outside_quarantine(decided.missing(store), quarantined)
         progress.start("measuring the noise floor", None, "")
         checks = RunChecks(
             decided.estimator,
@@ -126,7 +138,8 @@ def run_collection(
         progress.stop()
         row = run_row(context, source, resolved_config, checks)
         with heartbeat(store.location, context.run_id):
-            return _recorded(store, decided, remaining, workers, row, checks, source, progress)
+            summary = _recorded(store, decided, remaining, workers, row, checks, source, progress)
+        return replace(summary, num_in_quarantine=num_in_quarantine)
     finally:
         progress.stop()
         workers.close()
@@ -207,6 +220,7 @@ class _Commits:
         self._waiting = []
         self._ended = time.perf_counter()
         self._seconds = self._ended - started
+        observe("commit_seconds", self._seconds)
         return sum(part.size for part in new)
 
 
@@ -240,6 +254,11 @@ def _measure(
     try:
         measured = workers.measure(_work_items(plan, remaining, lacking, run_id))
         for finished in _after_their_trajectories(measured, store.at().part_ids):
+            if isinstance(finished, Quarantined):
+                num_bytes = commits.add([write_quarantine(store.location, finished, run_id)])
+                summary = _with_quarantined(summary, finished, num_bytes)
+                yield summary
+                continue
             num_bytes = commits.add(finished.parts)
             unit = finished.item.unit
             lacking.discard(unit.document_id)
@@ -252,24 +271,46 @@ def _measure(
                 summary = replace(summary, predicted=predicted)
             summary = _with_finished(summary, finished, num_bytes, time.perf_counter() - started)
             rate = summary.num_effects / summary.seconds
-            progress.advance(flops / 1e12, f"{summary.num_effects} effects, {rate:.2f}/s")
+            nodes = workers.note()
+            note = f"{summary.num_effects} effects, {rate:.2f}/s" + (f" ({nodes})" if nodes else "")
+            progress.advance(flops / 1e12, note)
             yield summary
     finally:
         num_bytes = commits.flush()
     yield replace(summary, num_bytes=summary.num_bytes + num_bytes, seconds=time.perf_counter() - started)
 
 
-def _after_their_trajectories(measured: Iterable[Finished], done: frozenset[str]) -> Iterator[Finished]:
-    """Side measurements held back until the trajectory they belong to is there to be committed first."""
-    known, held = set(done), defaultdict[str, list[Finished]](list)
-    for finished in measured:
-        unit = finished.item.unit
+def _after_their_trajectories(
+    measured: Iterable[Finished | Quarantined], done: frozenset[str]
+) -> Iterator[Finished | Quarantined]:
+    """Side measurements held back until the trajectory they belong to is there to be committed first; those
+    of a trajectory that was given up are dropped."""
+    known, given_up, held = set(done), set[str](), defaultdict[str, list[Finished | Quarantined]](list)
+    for outcome in measured:
+        unit = outcome.item.unit
         if isinstance(unit, SideMeasurement) and unit.trajectory_id not in known:
-            held[unit.trajectory_id].append(finished)
+            if unit.trajectory_id not in given_up:
+                held[unit.trajectory_id].append(outcome)
             continue
-        known.add(unit.part_id)
-        yield finished
-        yield from held.pop(unit.part_id, ())
+        yield outcome
+        beside = held.pop(unit.part_id, ())
+        if isinstance(outcome, Quarantined):
+            given_up.add(unit.part_id)
+        else:
+            known.add(unit.part_id)
+            yield from beside
+
+
+def _with_quarantined(summary: RunSummary, given_up: Quarantined, num_bytes: int) -> RunSummary:
+    """Raises CollectError when nothing but this has come of the run."""
+    num = summary.num_quarantined + 1
+    if num >= _MOST_IN_VAIN and not summary.num_measured:
+        raise CollectError(
+            f"none of the first {num} items could be measured; of {given_up.item.document.source}: "
+            f"{given_up.reason}; they are in quarantine (mctrace log), collect --retry-quarantined tries "
+            "them again"
+        )
+    return replace(summary, num_quarantined=num, num_bytes=summary.num_bytes + num_bytes)
 
 
 def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seconds: float) -> RunSummary:

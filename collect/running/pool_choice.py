@@ -3,19 +3,41 @@
 Ray is imported only where it is chosen.
 """
 
-from mctrace.base_model.loading import resolve_device
+from dataclasses import replace
+from pathlib import Path
+
+from mctrace.base_model.loading import resolve_device, resolve_dtype
+from mctrace.collect.cluster.run_logs import LogConfig
 from mctrace.collect.config import ModelConfig, RayConfig
 from mctrace.collect.running.worker import RunContext
 from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
 
 
-def start_workers(ray: RayConfig | None, context: RunContext) -> WorkerPool:
+def start_workers(ray: RayConfig | None, logs: LogConfig, context: RunContext) -> WorkerPool:
     """Actors on the cluster `ray`, or a worker in this process for None."""
     if ray is None:
         return InProcessPool(context)
     from mctrace.collect.running.ray_pool import RayPool
 
-    return RayPool(context, ray)
+    model = context.model
+    if Path(model.name).expanduser().is_dir():  # actors run in folders of their own
+        model = replace(model, name=str(Path(model.name).expanduser().resolve()))
+    return RayPool(replace(context, model=model, logs=logs), ray)
+
+
+def decide_dtype(model: ModelConfig, ray: RayConfig | None) -> ModelConfig:
+    """The model with its dtype decided for the devices of its workers, which a plan needs to know.
+
+    Raises CollectError when the cluster cannot be reached.
+    """
+    if model.dtype != "auto":
+        return model
+    if ray is None or ray.address == "local":
+        return replace(model, dtype=resolve_dtype("auto", model.device, model.device_map))
+    from mctrace.collect.running.cluster_checks import uses_gpus
+
+    device = None if model.device_map else model.device
+    return replace(model, dtype="bfloat16" if uses_gpus(ray, device) else "float32")
 
 
 def check_workers(ray: RayConfig | None, model: ModelConfig, store_uri: str) -> None:
@@ -25,7 +47,7 @@ def check_workers(ray: RayConfig | None, model: ModelConfig, store_uri: str) -> 
     """
     device = None if model.device_map else model.device
     if ray is not None and ray.address != "local":
-        from mctrace.collect.running.ray_pool import check_cluster
+        from mctrace.collect.running.cluster_checks import check_cluster
 
         check_cluster(ray, store_uri, device)
     elif device is not None:

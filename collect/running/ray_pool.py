@@ -1,331 +1,221 @@
-"""Workers on Ray: one actor holds one model, the driver keeps each busy with a short queue.
+"""Elastic pool on Ray: items go to the actors that are ready, and elsewhere when one is lost.
 
-The only file that imports ray. An actor that dies costs what it had in flight: its items go to its successor,
-a bounded number of times each. No actor gets work before its probe was looked at.
+Work begins with the first actor. One that is lost costs what it had in flight, which goes to others at once.
+Only an item that raises, or that was being measured when its actor's process died, is charged with it.
 """
 
 import logging
 import math
-import signal
-import socket
-import threading
-from collections import Counter, deque
+import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from mctrace.base_model.flop_counts import ModelSize
-from mctrace.base_model.loading import resolve_device
+from mctrace.collect.cluster.answers import as_raised_here, cause_of_death, get, lost_its_node
+from mctrace.collect.cluster.connection import connect
+from mctrace.collect.cluster.faults import MOST_FAULTS, Fault, classify, pause_after, reason_of
+from mctrace.collect.cluster.metrics import export, observe, stop
+from mctrace.collect.cluster.node_rates import NodeRates
+from mctrace.collect.cluster.work_queue import Attempt, WorkQueue
 from mctrace.collect.config import RayConfig
-from mctrace.collect.measuring.worker_probe import Probe
-from mctrace.collect.running.shared_folder_check import answer, refuse_unshared
-from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.running.actor_group import TICK, ActorGroup, Member
+from mctrace.collect.running.worker import Finished, RunContext, WorkItem
+from mctrace.collect.running.worker_actor import Joined, MeasuringActor
 from mctrace.collect.running.worker_agreement import NamedProbe
-from mctrace.context.shortage import shortage
-from mctrace.datasets.store.location import Location
+from mctrace.collect.running.worker_pool import Quarantined
 from mctrace.datasets.store.parts import Part
-from mctrace.errors import CollectError, ConfigError, MctraceError, brief
+from mctrace.errors import CollectError, brief
 
-_NODE_PATIENCE = 60
-"""Seconds a node may take to start a process that looks for the store."""
-_PATIENCE = 10
-"""Seconds a cluster may take to take a connection."""
 QUEUE_DEPTH = 2
 """Items per actor: one running, one waiting, so that no actor idles while the driver commits."""
-
-
-@dataclass(frozen=True)
-class _Joined:
-    """Report of an actor once its model is loaded."""
-
-    node_id: str
-    model_size: ModelSize
-    batch_tokens: int
-    probe: Probe
-
-
-class WorkerActor:
-    """A worker in a process of its own, which loads its model in `join`."""
-
-    def __init__(self, context: RunContext, num_threads: int) -> None:
-        self._context, self._num_threads = context, num_threads
-
-    def join(self) -> _Joined:
-        # Not when it is constructed: what goes wrong there reaches the driver as text alone.
-        self._worker = worker = Worker(self._context, self._num_threads)
-        node_id = ray.get_runtime_context().get_node_id()
-        return _Joined(node_id, worker.model_size(), worker.batch_tokens(), worker.probe())
-
-    def write_embeddings(self) -> Part:
-        return self._worker.write_embeddings()
-
-    def measure(self, item: WorkItem) -> Finished:
-        return self._worker.measure(item)
-
-
-MeasuringActor = ray.remote(WorkerActor)
-
-
-@dataclass(frozen=True)
-class _InFlight:
-    slot: int
-    actor: ActorHandle
-    item: WorkItem
-    attempt: int
+_MOST_LOSSES = 10
+"""Times an item may lose its actor together with a node before it is taken for the cause."""
+_log = logging.getLogger(__name__)
+_Outcomes = Iterator[Finished | Quarantined]
 
 
 class RayPool:
-    """A pool of measuring actors. Raises ConfigError when the cluster cannot hold them."""
+    """An elastic pool of measuring actors. Begins when one is ready.
+
+    Raises ConfigError when no node of this machine can hold one, CollectError when none starts in time, and
+    what an actor raises where no other node is left to try.
+    """
 
     def __init__(self, context: RunContext, config: RayConfig) -> None:
         self._context, self._config = context, config
-        _connect(config, context.store_uri)
+        connect(config)
         try:
-            self._actors: dict[int, ActorHandle] = {}
-            self._joining: dict[ray.ObjectRef, int] = {}
-            self._joined: dict[int, _Joined] = {}
-            self._num_deaths: Counter[int] = Counter()
-            self._check: Callable[[NamedProbe], None] | None = None
-            for slot in range(config.actors):
-                self._start(slot)
-            self._settle()
+            export(context.run_id, platform.node())
+            self._rates = NodeRates()
+            self._group = ActorGroup(context, config, self._start_actor)
+            first = self._group.await_one().joined
+            assert first
+            self._first: Joined = first
         except BaseException:
-            ray.shutdown()
+            self.close()
             raise
 
     @property
     def num_workers(self) -> int:
-        return len(self._actors)
+        return len(self._group.ready())
 
     def model_size(self) -> ModelSize:
-        return self._joined[0].model_size
+        return self._first.model_size
 
     def batch_tokens(self) -> int:
-        return self._joined[0].batch_tokens
+        return self._first.batch_tokens
 
     def probes(self) -> Sequence[NamedProbe]:
-        return [self._named(slot) for slot in self._actors]
+        return self._group.probes()
 
     def admit_with(self, check: Callable[[NamedProbe], None]) -> None:
-        self._check = check
+        self._group.check = check
 
     def write_embeddings(self) -> Part:
-        """By the first actor, or its successor where it dies over it."""
-        while True:
-            self._settle()
+        """By the first actor that is ready, or another where that dies over it."""
+        for _ in range(_MOST_LOSSES):
+            member = self._group.await_one()
             try:
-                part: Part = _get(self._actors[0].write_embeddings.remote())
+                part: Part = get(member.actor.write_embeddings.remote())
                 return part
             except RayActorError as error:
-                self._restart(0, error)
+                self._group.drop(member)
+                self._group.say_lost(member, error, 0)
+        raise CollectError(
+            f"{_MOST_LOSSES} actors died while they wrote the embedding table: lack of memory?"
+        )
 
-    def measure(self, items: Iterable[WorkItem]) -> Iterator[Finished]:
-        pending = iter(items)
-        retries: deque[tuple[WorkItem, int]] = deque()
-        in_flight: dict[ray.ObjectRef, _InFlight] = {}
-        while True:
-            all_given = self._fill(pending, retries, in_flight)
-            if not in_flight and (all_given or not self._joining):
-                return
-            (done, *_), _ = ray.wait([*in_flight, *self._joining], num_returns=1)
-            if done in self._joining:
-                self._admit(done)
-                continue
-            job = in_flight.pop(done)
-            try:
-                finished: Finished = _get(done)
-            except RayActorError as error:
-                self._replace(job, error)
-                retries.append((job.item, job.attempt + 1))
-            else:
-                yield finished
+    def measure(self, items: Iterable[WorkItem]) -> _Outcomes:
+        queue, group = WorkQueue(iter(items)), self._group
+        try:
+            while True:
+                group.grow()
+                self._fill(queue)
+                if queue.is_empty and not any(member.in_flight for member in group.members.values()):
+                    return
+                for member, reference in group.answers(queue.seconds_to_next(TICK)):
+                    if reference in member.in_flight:
+                        yield from self._settle(member, reference, queue)
+                    else:
+                        group.welcome(member)
+                self._observe()
+                group.mind_the_wait()
+        finally:
+            for member in group.members.values():
+                member.in_flight.clear()
+
+    def note(self) -> str:
+        return str(self._rates)
 
     def close(self) -> None:
+        stop()
         ray.shutdown()
 
-    def _fill(
-        self,
-        pending: Iterator[WorkItem],
-        retries: deque[tuple[WorkItem, int]],
-        in_flight: dict[ray.ObjectRef, _InFlight],
-    ) -> bool:
-        """Hand work to actors that have joined; True when none is left."""
-        load = {
-            slot: sum(job.slot == slot for job in in_flight.values())
-            for slot in self._actors.keys() - self._joining.values()
-        }
-        while load and min(load.values()) < QUEUE_DEPTH:
-            if retries:
-                item, attempt = retries.popleft()
-            else:
-                following = next(pending, None)
-                if following is None:
-                    return True
-                item, attempt = following, 1
-            slot = min(load, key=lambda slot: (load[slot], slot))
-            actor = self._actors[slot]
-            in_flight[actor.measure.remote(item)] = _InFlight(slot, actor, item, attempt)
-            load[slot] += 1
-        return False
-
-    def _start(self, slot: int) -> None:
-        self._actors[slot] = actor = self._start_actor()
-        self._joining[actor.join.remote()] = slot
-
-    def _restart(self, slot: int, error: RayActorError) -> None:
-        self._num_deaths[slot] += 1
-        if self._num_deaths[slot] >= self._config.max_attempts:
-            raise CollectError(
-                f"an actor died {self._num_deaths[slot]} times before it measured anything ({brief(error)}); "
-                f"is there enough memory for {len(self._actors)} models?"
-            ) from error
-        self._start(slot)
-
-    def _settle(self) -> None:
-        """Waits until every actor that was started has joined."""
-        while self._joining:
-            (done, *_), _ = ray.wait(list(self._joining), num_returns=1)
-            self._admit(done)
-
-    def _admit(self, done: ray.ObjectRef) -> None:
-        """An actor whose model is loaded, once its probe is what it should be."""
-        slot = self._joining.pop(done)
-        try:
-            self._joined[slot] = _get(done)
-        except RayActorError as error:
-            self._restart(slot, error)
-            return
-        if self._check:
-            self._check(self._named(slot))
-
-    def _named(self, slot: int) -> NamedProbe:
-        joined = self._joined[slot]
-        return NamedProbe(f"actor {slot} of node {joined.node_id[:12]}", joined.probe)
-
-    def _replace(self, job: _InFlight, error: RayActorError) -> None:
-        """A new actor in the dead one's slot, unless a sibling item already brought one."""
-        if job.attempt >= self._config.max_attempts:
-            raise CollectError(
-                f"the actor measuring {job.item.document.source} died {job.attempt} times "
-                f"({brief(error)}); is there enough memory for {len(self._actors)} models? "
-                "What was committed stays; run the same command to go on"
-            ) from error
-        if self._actors[job.slot] is job.actor:
-            self._start(job.slot)
+    def _observe(self) -> None:
+        members = self._group.members.values()
+        observe("actors_wanted", len(members))
+        observe("actors_ready", len(self._group.ready()))
+        observe("items_in_flight", sum(len(member.in_flight) for member in members))
 
     def _start_actor(self) -> ActorHandle:
+        needs, avoid = self._group.needs, ",".join(self._group.left_out)
         return MeasuringActor.options(
-            num_cpus=self._config.num_cpus, num_gpus=self._config.num_gpus, max_restarts=0
-        ).remote(self._context, max(1, math.floor(self._config.num_cpus)))
+            num_cpus=needs.num_cpus,
+            num_gpus=needs.num_gpus,
+            max_restarts=0,
+            label_selector={"ray.io/node-id": f"!in({avoid})"} if avoid else None,
+        ).remote(self._context, max(1, math.floor(needs.num_cpus)))
 
+    def _fill(self, queue: WorkQueue[WorkItem]) -> None:
+        """Hand work to actors that are ready, the least busy first."""
+        for depth in range(QUEUE_DEPTH):
+            for member in self._group.ready():
+                if len(member.in_flight) <= depth:
+                    attempt = queue.take()
+                    if attempt is None:
+                        return
+                    member.in_flight[member.actor.measure.remote(attempt.item)] = attempt
 
-def _get(reference: Any) -> Any:
-    """The result behind a reference, with the worker's own error as if it had been raised here."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, MctraceError):
-            raise error.cause from None
-        if ran_out := shortage(error.cause):
-            raise CollectError(f"a worker {ran_out}; what was committed stays") from None
-        raise
+    def _settle(self, member: Member, reference: ray.ObjectRef, queue: WorkQueue[WorkItem]) -> _Outcomes:
+        """What became of an item: done, to be tried again, or given up."""
+        attempt = member.in_flight[reference]
+        try:
+            finished: Finished = ray.get(reference)
+        except RayActorError as error:
+            yield from self._replace(member, error, queue)
+            return
+        except RayTaskError as error:
+            del member.in_flight[reference]
+            yield from self._retry(member, attempt, error.cause or error, queue)
+            return
+        except RayError as error:  # the answer was lost with the node that kept it
+            source = attempt.item.document.source
+            _log.warning("the answer for %s was lost (%s): measured again", source, brief(error))
+            queue.put_back(attempt.lost())
+        else:
+            self._rates.add(self._group.node_name(member.node_id), finished.num_effects)
+            yield finished
+        del member.in_flight[reference]
 
+    def _retry(
+        self, member: Member, attempt: Attempt[WorkItem], error: BaseException, queue: WorkQueue[WorkItem]
+    ) -> _Outcomes:
+        """An item raised: what it means for the item, its actor and the run."""
+        fault, where, source = classify(error), member.named(), attempt.item.document.source
+        if fault is Fault.RUN:
+            raise as_raised_here(error, where)
+        if fault is Fault.INFRASTRUCTURE:
+            attempt = attempt.faulted()
+            if attempt.num_faults > MOST_FAULTS:
+                raise CollectError(
+                    f"{where}: {reason_of(error)}, {attempt.num_faults} times in a row; what was committed "
+                    "stays, run the same command to go on"
+                ) from None
+            pause = pause_after(attempt.num_faults)
+            _log.warning("%s: %s; %s is tried again in %.0f s", where, reason_of(error), source, pause)
+            queue.put_back(attempt, pause)
+            return
+        if fault is Fault.DEVICE:
+            self._group.drop(member)
+            for waiting in member.in_flight.values():
+                queue.put_back(waiting.lost())
+            member.in_flight.clear()
+        yield from self._charge(attempt, f"{reason_of(error)} ({where})", queue)
 
-def check_cluster(config: RayConfig, store_uri: str, device: str | None) -> None:
-    """Raises what a run on this cluster would: that it cannot be reached or hold the actors (CollectError,
-    ConfigError), or that they would not have `device` (ModelError)."""
-    _connect(config, store_uri)
-    try:
-        if device is not None:
-            asked = _check_device.options(num_cpus=config.num_cpus, num_gpus=config.num_gpus).remote(device)
-            # On a cluster that is busy nobody may have time to answer.
-            for answered in ray.wait([asked], timeout=_NODE_PATIENCE)[0]:
-                _get(answered)
-    finally:
-        ray.shutdown()
+    def _replace(self, member: Member, error: RayActorError, queue: WorkQueue[WorkItem]) -> _Outcomes:
+        """An actor died or is out of reach: keep what it had finished, send the rest elsewhere."""
+        self._group.drop(member)
+        unfinished: list[Attempt[WorkItem]] = []
+        for reference, attempt in member.in_flight.items():
+            try:
+                ready, _ = ray.wait([reference], timeout=0)
+                yield ray.get(ready[0])
+            except (RayError, IndexError):
+                unfinished.append(attempt)
+        member.in_flight.clear()
+        self._group.say_lost(member, error, len(unfinished))
+        for place, attempt in enumerate(unfinished):
+            # The first was being measured, the others waited behind it.
+            if place == 0 and (not lost_its_node(error) or attempt.num_losses >= _MOST_LOSSES):
+                reason = f"its actor died: {cause_of_death(error)} ({member.named()})"
+                yield from self._charge(attempt, reason, queue)
+            else:
+                observe("items_tried_again")
+                queue.put_back(attempt.lost())
 
-
-def _connect(config: RayConfig, store_uri: str) -> None:
-    terminate = signal.getsignal(signal.SIGTERM)
-    _start_ray(config)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)  # Ray's own would end us without a last commit
-    try:
-        _refuse_impossible(config, Location.of(store_uri))
-    except BaseException:
-        ray.shutdown()
-        raise
-
-
-def _start_ray(config: RayConfig) -> None:
-    local = config.address == "local"
-    try:
-        if not local and config.address != "auto":
-            _knock(config.address)
-        ray.init(
-            address=config.address,
-            num_cpus=math.ceil(config.actors * config.num_cpus) if local else None,
-            include_dashboard=False if local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except Exception as error:  # a node that is too slow raises Exception itself
-        ray.shutdown()
-        if local:
-            raise CollectError(
-                f"Ray does not start on this machine ({brief(error)}): it may be too busy or short of "
-                "memory; try again, or measure without Ray (collect --no-ray)"
-            ) from error
-        raise CollectError(
-            f"no Ray cluster at {config.address!r} ({brief(error)}): give --ray-address HOST:PORT of one "
-            "that runs (`ray status` there says so), or measure here (--ray-address local, --no-ray)"
-        ) from error
-
-
-def _knock(address: str) -> None:
-    """Raises OSError or ValueError when nobody listens at HOST:PORT: Ray would retry for many minutes."""
-    place = urlsplit(address if "://" in address else f"ray://{address}")
-    if place.hostname is None or place.port is None:
-        raise ValueError("it is not HOST:PORT")
-    socket.create_connection((place.hostname, place.port), timeout=_PATIENCE).close()
-
-
-@ray.remote  # type: ignore[untyped-decorator]
-def _check_device(device: str) -> None:
-    resolve_device(device)
-
-
-@ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
-def _answer(place: Path, node: str) -> None:
-    answer(place, node)
-
-
-def _ask_nodes(place: Path, nodes: Iterable[str]) -> None:
-    answers = [
-        _answer.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            place, node
-        )
-        for node in nodes
-    ]
-    ray.wait(answers, num_returns=len(answers), timeout=_NODE_PATIENCE)
-
-
-def _refuse_impossible(config: RayConfig, store: Location) -> None:
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    if len(nodes) > 1 and store.is_local:
-        refuse_unshared(Path(store.root), nodes, _ask_nodes)
-    have = ray.cluster_resources()
-    for resource, each in (("CPU", config.num_cpus), ("GPU", config.num_gpus)):
-        if each * config.actors > have.get(resource, 0):
-            raise ConfigError(
-                f"{config.actors} actors with {each:g} {resource} each need "
-                f"{each * config.actors:g}, the cluster has {have.get(resource, 0):g}: "
-                "lower ray.actors (--actors)"
-            )
+    def _charge(
+        self, attempt: Attempt[WorkItem], reason: str, queue: WorkQueue[WorkItem]
+    ) -> Iterator[Quarantined]:
+        """One more failure of an item; the last one sends it into quarantine."""
+        attempt, source = attempt.failed(), attempt.item.document.source
+        if attempt.num_failures < self._config.max_attempts:
+            _log.warning("%s failed: %s; tried again", source, reason)
+            observe("items_tried_again")
+            queue.put_back(attempt)
+            return
+        observe("items_quarantined")
+        _log.error("%s failed %d times and is quarantined: %s", source, attempt.num_failures, reason)
+        yield Quarantined(attempt.item, reason, attempt.num_failures)

@@ -2,21 +2,18 @@
 
 import hashlib
 import json
-import platform
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
+from mctrace.collect.measuring.machine import software_versions
 from mctrace.collect.running.calibration import RunChecks
 from mctrace.collect.running.worker import RunContext
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
-
-_PACKAGES = ("mctrace", "torch", "transformers", "ray", "deltalake", "zarr", "pyarrow")
 
 
 def new_run_id() -> str:
@@ -45,7 +42,7 @@ def run_row(
         "calibration_strata": [asdict(s) for s in checks.calibration.strata] if checks.calibration else None,
         "probe": checks.agreement.row(context.provenance.block_size) if checks.agreement else None,
         "config": resolved_config,
-        "software": json.dumps(_software()),
+        "software": json.dumps(software_versions()),
     }
 
 
@@ -71,13 +68,3 @@ def write_run_event(
 
 def _pooled(agreement: EstimatorAgreement) -> dict[str, object]:
     return {name: value for name, value in asdict(agreement).items() if name != "strata"}
-
-
-def _software() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -45,7 +45,7 @@ def time_forecast(
     rate = size.flops(typical.work(batch_tokens)) / worker.measure(item).seconds
     documents = {d: plan.documents[d].num_tokens for d in plan.missing_documents(store)}
     prediction = forecast(
-        remaining, size, rate, ray.actors, batch_tokens, prepared.source.embedding_dim, documents
+        remaining, size, rate, ray.num_planned_actors, batch_tokens, prepared.source.embedding_dim, documents
     )
     if plan.estimator == EXACT or prepared.calibration is not None:
         return TimedForecast(prediction, rate, None, None)

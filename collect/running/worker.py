@@ -4,9 +4,13 @@ A worker holds the frozen model and the GistNet and knows where the store is; th
 actor and in-process. It writes parts and leaves committing to the driver.
 """
 
+import json
+import logging
+import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -16,10 +20,13 @@ from torch import Tensor
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.flop_counts import ModelSize
 from mctrace.base_model.model_source import resolve_model
+from mctrace.collect.cluster.metrics import observe, peak_flops
+from mctrace.collect.cluster.run_logs import LogConfig
 from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.measuring.bring_up import bring_up
 from mctrace.collect.measuring.estimator_agreement import LabelPair
+from mctrace.collect.measuring.machine import device_name, software_versions
 from mctrace.collect.measuring.unit_measurement import (
     Effect,
     JointEffect,
@@ -46,6 +53,8 @@ from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.provenance import Provenance
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -57,6 +66,7 @@ class RunContext:
     gists: GistConfig
     provenance: Provenance
     batch_tokens: int | Literal["auto"] = "auto"
+    logs: LogConfig = field(default_factory=LogConfig)
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,11 @@ class Worker:
         loaded = bring_up(source, context.model, context.gists, context.provenance, context.batch_tokens)
         self._model, self._gistnet, self._batching = loaded.model, loaded.gistnet, loaded.batching
         self._tree: tuple[str, DocumentTree] | None = None
+        self._machine = {
+            "host": platform.node(),
+            "device": device_name(self._model.device),
+            "software": json.dumps(software_versions()),
+        }
 
     def model_size(self) -> ModelSize:
         return self._model.size
@@ -104,6 +119,10 @@ class Worker:
     def batch_tokens(self) -> int:
         """Entries that run at once here."""
         return self._batching.tokens
+
+    def gpus(self) -> tuple[str, ...]:
+        """Unique ids of the GPUs that hold the model; none on a CPU."""
+        return tuple(str(torch.cuda.get_device_properties(device).uuid) for device in self._devices())
 
     def probe(self) -> Probe:
         """This worker's values for the seeded probe, to compare with other workers'."""
@@ -146,6 +165,15 @@ class Worker:
             parts.append(self._write_unit(unit, measurement, seconds))
             if item.needs_document:
                 parts.insert(0, self._write_document(item.document, tree))
+        self._observe(measurement, seconds)
+        _log.info(
+            "measured %s", item.document.source,
+            extra={
+                "run_id": self._context.run_id, "part_id": unit.part_id, "kind": unit.kind,
+                "purpose": item.purpose, "seconds": seconds, "num_effects": len(measurement.effects),
+                "num_tokens_run": measurement.work.num_recomputed,
+            },
+        )  # fmt: skip
         return Finished(
             item,
             tuple(parts),
@@ -155,6 +183,23 @@ class Worker:
             measurement.is_finite,
             tuple(audit_pairs(unit, measurement)),
         )
+
+    def _observe(self, measurement: UnitMeasurement, seconds: float) -> None:
+        flops, device = self._model.size.flops(measurement.work) / seconds, self._model.device
+        observe("items_done")
+        observe("item_seconds", seconds)
+        observe("effects", len(measurement.effects))
+        observe("tokens_run", measurement.work.num_recomputed)
+        observe("model_flops_per_second", flops)
+        if device.type == "cuda":
+            observe("gpu_memory_bytes", sum(map(torch.cuda.memory_reserved, self._devices())))
+            if peak := peak_flops(torch.cuda.get_device_name(device)):
+                observe("mfu", flops / (peak * len(self._devices())))
+
+    def _devices(self) -> list[torch.device]:
+        """GPUs that hold the model."""
+        devices = {parameter.device for parameter in self._model.network.parameters()}
+        return sorted((device for device in devices if device.type == "cuda"), key=str)
 
     def _document_tree(self, document: Document) -> DocumentTree:
         """The document's embeddings and gists; the last one is kept, since trajectories come by document."""
@@ -213,7 +258,7 @@ class Worker:
     def _trajectory_row(
         self, planned: PlannedTrajectory, measurement: UnitMeasurement, seconds: float
     ) -> Mapping[str, object]:
-        provenance = self._context.provenance
+        provenance, ended_at = self._context.provenance, datetime.now(UTC)
         return {
             "trajectory_id": planned.part_id,
             "run_id": self._context.run_id,
@@ -236,6 +281,9 @@ class Worker:
             "num_legal_actions": planned.num_legal_actions if isinstance(planned, LabelledTrajectory) else 0,
             "num_tokens_run": measurement.work.num_recomputed,
             "seconds": seconds,
+            **self._machine,
+            "started_at": ended_at - timedelta(seconds=seconds),
+            "ended_at": ended_at,
         }
 
 

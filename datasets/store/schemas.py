@@ -71,6 +71,25 @@ TRAJECTORIES = pa.schema(
         ("seconds", pa.float64()),
         ("baseline_status", pa.string()),
         ("absence", pa.string()),
+        ("host", pa.string()),
+        ("device", pa.string()),
+        ("software", pa.string()),
+        ("started_at", pa.timestamp("us", tz="UTC")),
+        ("ended_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+QUARANTINED = pa.schema(
+    [
+        ("part_id", pa.string()),
+        ("kind", pa.string()),
+        ("trajectory_id", pa.string()),
+        ("document_id", pa.string()),
+        ("source", pa.string()),
+        ("run_id", pa.string()),
+        ("reason", pa.string()),
+        ("num_attempts", pa.int32()),
+        ("recorded_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 
@@ -278,6 +297,7 @@ TABLES: dict[str, pa.Schema] = {
     "effects": EFFECTS,
     "joint_effects": JOINT_EFFECTS,
     "attention": ATTENTION,
+    "quarantined": QUARANTINED,
     "runs": RUNS,
     "embeddings": EMBEDDINGS,
     "vocabulary": VOCABULARY,
@@ -289,7 +309,15 @@ TABLES: dict[str, pa.Schema] = {
 
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
-    "trajectories": {"baseline_status", "absence"},
+    "trajectories": {
+        "baseline_status",
+        "absence",
+        "host",
+        "device",
+        "software",
+        "started_at",
+        "ended_at",
+    },
     "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr", "gradient_stretches"},
     "runs": {
         "estimator_window",

@@ -72,6 +72,13 @@ def logged_runs(store: Store, version: StoreVersion) -> Iterator[LoggedRun]:
         )
 
 
+def logged_quarantine(version: StoreVersion) -> list[Mapping[str, Any]]:
+    """Rows of the view `quarantined`, oldest first."""
+    if all(committed.part.kind != "quarantine" for committed in version.parts):
+        return []
+    return list(fetch_rows(connect(version), "from quarantined order by recorded_at, trajectory_id, kind"))
+
+
 def logged_datasets(store: Store, version: StoreVersion) -> Iterator[LoggedDataset]:
     """Derived datasets of a version, oldest first."""
     versions = store.ledger.versions_by_run()

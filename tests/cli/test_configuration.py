@@ -46,7 +46,7 @@ def test_a_flag_wins_over_set_over_preset_over_environment_over_file_over_defaul
         ("nonsense=1", "sections are allocator, closed_loop, collect, corpus"),
         ("collect.horizon=0", "collect.horizon must be at least 1, got 0"),
         ("collect.horizon=many", "collect.horizon = 'many'"),
-        ("model.dtype=int8", "model.dtype must be one of float32"),
+        ("model.dtype=int8", "model.dtype must be one of auto, float32"),
         ('collect.policies=["newest"]', "collect.policies must be one of"),
         ("tree.block_size=1", "tree.block_size must be at least 2"),
         ("train.optimiser.gradient_clip=-1", "train.optimiser.gradient_clip must be"),

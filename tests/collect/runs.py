@@ -26,7 +26,9 @@ class TinyRun:
     source: ModelSource
     plan: RunPlan
 
-    def measure(self, start_workers=InProcessPool, progress: Progress | None = None) -> RunSummary:
+    def measure(
+        self, start_workers=InProcessPool, progress: Progress | None = None, retry_quarantined: bool = False
+    ) -> RunSummary:
         return run_collection(
             self.store,
             self.plan,
@@ -39,6 +41,7 @@ class TinyRun:
             corpus=self.config.corpus,
             left_out=Skipped(),
             progress=progress or Silent(),
+            retry_quarantined=retry_quarantined,
         )
 
     def labels(self) -> dict[tuple[object, ...], float]:

@@ -6,10 +6,10 @@ import pytest
 import ray
 
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running import ray_pool as cluster_of_ray
-from mctrace.collect.running import shared_folder_check
-from mctrace.collect.running.ray_pool import RayPool, check_cluster
-from mctrace.errors import CollectError, ConfigError, ModelError
+from mctrace.collect.running import cluster_checks, shared_folder_check
+from mctrace.collect.running.cluster_checks import check_cluster
+from mctrace.collect.running.ray_pool import RayPool
+from mctrace.errors import ConfigError, ModelError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run
 
@@ -28,7 +28,7 @@ class KillAnActor(Silent):
     def advance(self, amount: float = 1, note: str = "") -> None:
         if not self.killed:
             assert self.workers is not None
-            ray.kill(self.workers._actors[0])
+            ray.kill(self.workers._group.ready()[0].actor)
             self.killed += 1
 
 
@@ -51,28 +51,27 @@ def test_an_actor_that_dies_before_it_measured_anything_is_replaced(tiny_setting
 
     def start(context) -> RayPool:
         workers = RayPool(context, RayConfig(actors=1, num_cpus=1))
-        ray.kill(workers._actors[0])
+        ray.kill(workers._group.ready()[0].actor)
         assert workers.write_embeddings().kind == "embeddings"
-        ray.kill(workers._actors[0])
+        ray.kill(workers._group.ready()[0].actor)
         return workers
 
     run.measure(start)
     assert run.plan.missing(run.store) == []
 
 
-def test_an_item_that_keeps_killing_its_actor_ends_the_run_with_its_name(tiny_settings, tmp_path):
+def test_an_item_whose_actor_dies_as_often_as_it_may_is_quarantined(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     killer = KillAnActor()
     config = RayConfig(actors=1, num_cpus=1, max_attempts=1)
-    with pytest.raises(CollectError, match=r"text\d\d\.txt died 1 times"):
-        run.measure(partial(killer.start_workers, config), killer)
-    assert 0 < len(run.plan.missing(run.store)) < len(run.plan.units)
+    summary = run.measure(partial(killer.start_workers, config), killer)
+    assert summary.num_quarantined == len(run.plan.missing(run.store)) == 1
 
 
-def test_more_actors_than_the_cluster_has_room_for_is_refused(tiny_settings, tmp_path):
+def test_an_actor_that_this_machine_has_no_room_for_is_refused(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     config = RayConfig(actors=1, num_cpus=1, num_gpus=64)
-    with pytest.raises(ConfigError, match="--actors"):
+    with pytest.raises(ConfigError, match=r"no node of 1 has 64 GPU and 1 CPU .*--gpus-per-actor"):
         run.measure(lambda context: RayPool(context, config))
 
 
@@ -101,7 +100,7 @@ def test_a_run_joins_a_cluster_by_address_and_uses_a_folder_that_its_nodes_share
     version = more.store.at().version
     with monkeypatch.context() as patch:
         patch.setattr(shared_folder_check, "_PATIENCE", 0.3)
-        patch.setattr(cluster_of_ray, "_ask_nodes", lambda place, nodes: None)  # nodes that see nothing
+        patch.setattr(cluster_checks, "ask_nodes", lambda place, nodes: None)  # nodes that see nothing
         with pytest.raises(ConfigError, match=r"2 nodes and 2 of them.*--store"):
             more.measure(lambda context: RayPool(context, config))
     assert more.store.at().version == version
@@ -116,6 +115,6 @@ def test_a_cluster_is_asked_for_a_device_without_starting_an_actor(cluster):
     check_cluster(config, "memory://store", "cpu")
     with pytest.raises(ModelError, match="cuda:7"):
         check_cluster(config, "memory://store", "cuda:7")
-    with pytest.raises(ConfigError, match="--actors"):
-        check_cluster(RayConfig(address=cluster.address, actors=9), "memory://store", "cpu")
+    with pytest.raises(ConfigError, match=r"no node of 1 has 9 CPU"):
+        check_cluster(RayConfig(address=cluster.address, num_cpus=9), "memory://store", "cpu")
     assert not ray.is_initialized()

@@ -8,9 +8,11 @@ import pytest
 import ray
 import torch
 
+from mctrace.collect.cluster import connection
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running import ray_pool as cluster
-from mctrace.collect.running.ray_pool import RayPool, WorkerActor
+from mctrace.collect.running.cluster_checks import check_cluster
+from mctrace.collect.running.ray_pool import RayPool
+from mctrace.collect.running.worker_actor import WorkerActor
 from mctrace.collect.running.worker_pool import InProcessPool
 from mctrace.context.shortage import shortage
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -138,9 +140,9 @@ def raises(error: BaseException):
     "error", [Exception("The current node timed out during startup.\nmore"), OSError("x")]
 )
 def test_when_ray_does_not_start_the_error_offers_a_run_without_it(monkeypatch, error):
-    monkeypatch.setattr(cluster.ray, "init", raises(error))
+    monkeypatch.setattr(connection.ray, "init", raises(error))
     with pytest.raises(CollectError, match=r"does not start on this machine .*--no-ray") as refused:
-        cluster.check_cluster(RayConfig(), "store", "cpu")
+        check_cluster(RayConfig(), "store", "cpu")
     assert "\n" not in str(refused.value)
     with pytest.raises(CollectError, match=r"no Ray cluster at 'auto' .*--ray-address"):
-        cluster.check_cluster(RayConfig(address="auto"), "store", "cpu")
+        check_cluster(RayConfig(address="auto"), "store", "cpu")

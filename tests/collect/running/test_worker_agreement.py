@@ -7,8 +7,9 @@ import pytest
 
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.worker_probe import Probe, largest_difference, measure_probe
-from mctrace.collect.running.ray_pool import RayPool, WorkerActor
+from mctrace.collect.running.ray_pool import RayPool
 from mctrace.collect.running.worker import RunContext
+from mctrace.collect.running.worker_actor import WorkerActor
 from mctrace.collect.running.worker_agreement import TOLERANCE, NamedProbe, agree_on_probe
 from mctrace.collect.running.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -135,12 +136,12 @@ class PerturbedLater(RayPool):
     """Real actors, of which those from the `first` on that are started have other weights."""
 
     def __init__(self, context: RunContext, config: RayConfig, first: int) -> None:
-        self._num_started, self._first = 0, first
+        self._num_asked, self._num_right = 0, first
         super().__init__(context, config)
 
     def _start_actor(self):
-        self._num_started += 1
-        if self._num_started <= self._first:
+        self._num_asked += 1
+        if self._num_asked <= self._num_right:
             return super()._start_actor()
         return perturbed_actor().remote(self._context, 1)
 
@@ -151,7 +152,7 @@ def perturbed_actor():
 
     class Perturbed(WorkerActor):
         def join(self):
-            from mctrace.collect.running import ray_pool as cluster
+            from mctrace.collect.running import worker_actor as cluster
 
             class Other(cluster.Worker):
                 def __init__(self, *arguments):
@@ -164,12 +165,22 @@ def perturbed_actor():
     return ray.remote(num_cpus=1)(Perturbed)
 
 
+class Together(PerturbedLater):
+    """Begins when both actors are ready, where a run would begin with one."""
+
+    def probes(self):
+        while self.num_workers < 2:
+            for member, _ in self._group.answers(1):
+                self._group.welcome(member)
+        return super().probes()
+
+
 def test_of_two_actors_that_differ_both_are_named_and_nothing_is_measured(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
     with pytest.raises(
         CollectError, match=r"actor 0 of node \w+ on .* and actor 1 of node \w+ on .* differ by"
     ):
-        run.measure(lambda context: PerturbedLater(context, RayConfig(actors=2), first=1))
+        run.measure(lambda context: Together(context, RayConfig(actors=2), first=1))
     assert nothing_was_measured(run)
 
 
@@ -181,9 +192,9 @@ def test_an_actor_that_joins_later_gets_no_work_before_its_probe_agrees(tiny_set
     class Killing(PerturbedLater):
         def write_embeddings(self):
             part = super().write_embeddings()
-            ray.kill(self._actors[0])  # before it measures; its successor is another
+            ray.kill(self._group.ready()[0].actor)  # before it measures; its successor is another
             return part
 
-    with pytest.raises(CollectError, match=r"actor 0 .* joined the run and differs from"):
+    with pytest.raises(CollectError, match=r"actor 1 .* joined the run and differs from"):
         run.measure(lambda context: Killing(context, RayConfig(actors=1), first=1))
     assert nothing_was_measured(run)
