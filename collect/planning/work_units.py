@@ -14,8 +14,9 @@ from typing import ClassVar, Self
 
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.action_sampling import SampledAction
+from mctrace.collect.planning.edit_places import ContextPlaces, EditPlace
 from mctrace.collect.planning.edits import Edit, action_edit, drop_edit, droppable_nodes, joint_edit
-from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import count_work
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
@@ -41,6 +42,10 @@ class PlannedEffect:
     sampled: SampledAction
     edit: Edit
     estimator_window: int | None
+
+
+_PlacesByWindow = list[tuple[int | None, Sequence[EditPlace]]]
+"""by the estimator's window (None: exactly), in the order in which they are measured"""
 
 
 class _Unit(ABC):
@@ -78,15 +83,18 @@ class _Unit(ABC):
             groups.setdefault(effect.estimator_window, []).append(effect.edit)
         return list(groups.items())
 
-    @property
-    def stored_edits(self) -> Sequence[Edit]:
-        """The edit behind each stored list of per-token values."""
-        return [effect.edit for effect in self.effects]
+    def _places(self, context: ContextPlaces) -> tuple[_PlacesByWindow, int, int]:
+        """Places of all edits by their estimator's window, the number of effects, and that of stored values;
+        without building an edit."""
+        return [], 0, 0
 
     def size(self, batch_tokens: int) -> UnitSize:
-        """Counts, cached without the edits they need: a run plans many units and measures one at a time."""
+        """Counts from lengths, kept with the unit."""
         if batch_tokens not in self._sizes:
-            self._sizes[batch_tokens] = self.without_caches()._count(batch_tokens)
+            context = ContextPlaces(self._measured_on())
+            places, num_effects, num_values = self._places(context)
+            work = count_work(context, places, batch_tokens)
+            self._sizes[batch_tokens] = UnitSize(work, num_effects, num_values)
         return self._sizes[batch_tokens]
 
     def work(self, batch_tokens: int) -> Work:
@@ -97,16 +105,10 @@ class _Unit(ABC):
     def _sizes(self) -> dict[int, UnitSize]:
         return {}
 
-    def _count(self, batch_tokens: int) -> UnitSize:
-        trajectory = self._measured_on()
-        passes = [baseline_pass(trajectory)]
-        for window, edits in self.edits_by_window:
-            passes += plan_passes(trajectory, edits, window, batch_tokens)
-        return UnitSize(
-            sum((p.work for p in passes), start=Work()),
-            len(self.effects),
-            sum(trajectory.end - edit.first_token for edit in self.stored_edits),
-        )
+    def _counted(self, places: _PlacesByWindow) -> tuple[_PlacesByWindow, int, int]:
+        """An effect for each place."""
+        end, each = self._measured_on().end, [place for _, group in places for place in group]
+        return places, len(each), sum(end - place.first_token for place in each)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,17 @@ class LabelledTrajectory(PlannedTrajectory):
         if self.estimator_window is None:
             return by_estimator
         return [*by_estimator, *((i, None) for i in indices if i in self.audited)]
+
+    def _places(self, context: ContextPlaces) -> tuple[_PlacesByWindow, int, int]:
+        every = context.actions([sampled.action for sampled in self.actions])
+        return self._counted(self._by_window(every, range(len(every))))
+
+    def _by_window(self, places: Sequence[EditPlace], indices: Sequence[int]) -> _PlacesByWindow:
+        """Places of the actions `indices`: by the run's estimator, then those that are audited."""
+        if self.estimator_window is None:
+            return [(None, places)]
+        audited = [place for i, place in zip(indices, places, strict=True) if i in self.audited]
+        return [(self.estimator_window, places), (None, audited)]
 
     def _effect(self, index: int, window: int | None) -> PlannedEffect:
         sampled = self.actions[index]
@@ -241,9 +254,20 @@ class PlannedDrops(SideMeasurement):
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         actions = self.labelled.actions
-        droppable = set(droppable_nodes(self.trajectory, [sampled.action for sampled in actions]))
-        dropped = [i for i, sampled in enumerate(actions) if sampled.action.node in droppable]
-        return tuple(self._effect(actions[i], window) for i, window in self.labelled.with_audits(dropped))
+        dropped = self.labelled.with_audits(self._dropped)
+        return tuple(self._effect(actions[i], window) for i, window in dropped)
+
+    @property
+    def _dropped(self) -> list[int]:
+        """Indices of the actions whose span can be left out."""
+        actions = [sampled.action for sampled in self.labelled.actions]
+        droppable = set(droppable_nodes(self.trajectory, actions))
+        return [i for i, action in enumerate(actions) if action.node in droppable]
+
+    def _places(self, context: ContextPlaces) -> tuple[_PlacesByWindow, int, int]:
+        dropped = self._dropped
+        places = context.drops([self.labelled.actions[i].action.node for i in dropped])
+        return self._counted(self.labelled._by_window(places, dropped))
 
     def _effect(self, sampled: SampledAction, window: int | None) -> PlannedEffect:
         return PlannedEffect("drop", sampled, drop_edit(self.trajectory, sampled.action.node), window)
@@ -276,10 +300,11 @@ class PlannedJoints(SideMeasurement):
         alone = [action_edit(self.trajectory, action) for action in self.members]
         return [(None, [*alone, *self.joint_edits])]
 
-    @property
-    def stored_edits(self) -> Sequence[Edit]:
-        """Each joint edit twice: its effect, and the sum of its members' effects."""
-        return 2 * self.joint_edits
+    def _places(self, context: ContextPlaces) -> tuple[_PlacesByWindow, int, int]:
+        """Of each joint edit two lists are stored: its effect, and the sum of its members' effects."""
+        joint = context.joints(self.joints)
+        _, _, num_values = self._counted([(None, joint)])
+        return [(None, [*context.actions(self.members), *joint])], 0, 2 * num_values
 
 
 @dataclass(frozen=True)
