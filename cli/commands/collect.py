@@ -45,7 +45,7 @@ def collect(
     from mctrace.cli.display.progress import make_progress
     from mctrace.collect.running.driver import run_collection
     from mctrace.collect.running.pool_choice import check_workers, start_workers
-    from mctrace.collect.running.prepared_run import decided_plan, prepare_run
+    from mctrace.collect.running.prepared_run import prepare_stream
     from mctrace.datasets.store.store import create_store, find_store
 
     settings = configure(
@@ -55,20 +55,18 @@ def collect(
     )  # fmt: skip
     progress, uri, known = make_progress(console), settings.store.uri, find_store(settings.store.uri)
     rejected = partial(display.report_rejected, console=console)
-    prepared = prepare_run(settings.run_settings(), traces, known, progress, rejected)
-    display.print_plan(prepared, known, console)
+    prepared = prepare_stream(settings.run_settings(), traces, known, rejected)
     opened = create_store(uri)
     ray = None if no_ray else settings.ray
     try:
         summary = run_collection(
-            opened, prepared.plan, partial(start_workers, ray),
+            opened, prepared.stream, partial(start_workers, ray),
             config=settings.collect, model=settings.model, gists=settings.gists, source=prepared.source,
             resolved_config=settings.to_json(), corpus=settings.corpus, left_out=prepared.left_out,
-            progress=progress,
+            progress=progress, on_planned=partial(display.print_head, console=console),
         )  # fmt: skip
     except KeyboardInterrupt:
-        _, decided = decided_plan(prepared.plan, settings.collect, opened)
-        display.print_interrupted(decided, opened, console)
+        display.print_interrupted(console)
         raise
     if summary.run_id is None:
         check_workers(ray, settings.model, uri)

@@ -10,6 +10,7 @@ import sysconfig
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mctrace.collect.corpus.lazy_texts import (
@@ -44,7 +45,7 @@ class Skipped:
     strict: bool = False
     """stop at what cannot be read instead of counting it"""
     counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    examples: dict[str, list[str]] = field(default_factory=partial(defaultdict, list))
 
     def add(self, reason: str, source: str) -> None:
         self.counts[reason] += 1
@@ -56,6 +57,12 @@ class Skipped:
         if self.strict:
             raise InputError(f"{source}: {reason}; fix it, or skip it by turning corpus.strict off")
         self.add(reason, source)
+
+    def take_in(self, other: "Skipped") -> None:
+        """Add what was left out elsewhere."""
+        self.counts.update(other.counts)
+        for reason, sources in other.examples.items():
+            self.examples[reason] += sources[: _NUM_EXAMPLES - len(self.examples[reason])]
 
     def __bool__(self) -> bool:
         return bool(self.counts)

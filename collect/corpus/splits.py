@@ -109,6 +109,10 @@ class SplitAssigner:
         """Whether the document's placement is not committed."""
         return identity in self._open
 
+    def is_settled(self, identity: str) -> bool:
+        """Whether the document's placement is committed."""
+        return identity in self._number and identity not in self._open
+
     def settle(self, identities: Iterable[str]) -> None:
         """From now on these placements are committed."""
         for identity in identities:

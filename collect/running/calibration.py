@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.config import CollectConfig
@@ -16,12 +17,13 @@ from mctrace.collect.measuring.unit_measurement import NoiseFloor
 from mctrace.collect.planning.action_sampling import even_quotas
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
+from mctrace.collect.planning.work_units import LabelledTrajectory
 from mctrace.collect.running.worker import WorkItem
 from mctrace.collect.running.worker_agreement import WorkerAgreement
 from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import part_digest
+from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 from mctrace.seeding import generator_for
@@ -52,7 +54,20 @@ class RunChecks:
     agreement: WorkerAgreement | None = None
 
 
-def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
+class Planned(Protocol):
+    """What a plan depends on, be it a stream or whole."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    @property
+    def lensnet_identity(self) -> str | None: ...
+
+    @property
+    def is_windowed(self) -> bool: ...
+
+
+def calibration_id(plan: Planned, config: CollectConfig) -> str:
     """Hash of all that determines the windowed estimator's quality, without the documents: a growing corpus
     keeps the estimator its first labels were measured with."""
     settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
@@ -67,7 +82,7 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
     )
 
 
-def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> EstimatorAgreement | None:
+def known_calibration(store: Store | None, plan: Planned, config: CollectConfig) -> EstimatorAgreement | None:
     """Calibration of the first run with these settings; None when there was none."""
     if store is None or not plan.is_windowed:
         return None
@@ -96,17 +111,20 @@ def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> Estimat
 def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_spearman: float) -> RunPlan:
     """The plan itself, or its exact form when the calibration is below `min_spearman` or has no rank
     correlation."""
+    return plan.exactly() if is_below(plan, calibration, min_spearman) else plan
+
+
+def is_below(plan: Planned, calibration: EstimatorAgreement | None, min_spearman: float) -> bool:
+    """Whether a windowed plan has a calibration, and that one is below `min_spearman` or has no rank
+    correlation."""
     if not plan.is_windowed or calibration is None:
-        return plan
-    passed = calibration.spearman is not None and calibration.spearman >= min_spearman
-    return plan if passed else plan.exactly()
+        return False
+    return calibration.spearman is None or calibration.spearman < min_spearman
 
 
-def measure_noise_floor(
-    workers: WorkerPool, plan: RunPlan, remaining: Sequence[WorkUnit]
-) -> NoiseFloor | None:
+def measure_noise_floor(workers: WorkerPool, plan: RunPlan) -> NoiseFloor | None:
     """Measure it on a trajectory with several actions, the shortest of them; None when none has any."""
-    labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
+    labelled = [unit for unit in plan.units if isinstance(unit, LabelledTrajectory)]
     most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
     if not most:
         return None

@@ -3,8 +3,12 @@
 Ray is imported only where it is chosen.
 """
 
+import sys
+
 from mctrace.base_model.loading import resolve_device
 from mctrace.collect.config import ModelConfig, RayConfig
+from mctrace.collect.planning.plan_stream import Stage
+from mctrace.collect.running.document_thread import DocumentThread
 from mctrace.collect.running.worker import RunContext
 from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
 
@@ -16,6 +20,15 @@ def start_workers(ray: RayConfig | None, context: RunContext) -> WorkerPool:
     from mctrace.collect.running.ray_pool import RayPool
 
     return RayPool(context, ray)
+
+
+def document_stage() -> Stage:
+    """Who makes documents while workers measure: tasks of the cluster that they run on, or a thread."""
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        from mctrace.collect.running.document_tasks import DocumentTasks
+
+        return DocumentTasks()
+    return DocumentThread()
 
 
 def check_workers(ray: RayConfig | None, model: ModelConfig, store_uri: str) -> None:
