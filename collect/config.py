@@ -42,8 +42,11 @@ class CorpusConfig:
     """Documents to measure, and their splits."""
 
     paths: tuple[str, ...] = ()
-    """files and folders of .txt, .md, .py or .jsonl; stdlib is Python's own standard library, pydoc-topics
-    its reference prose; recall: before any of them plants facts in its texts, as in recall:stdlib"""
+    """files, folders and URIs (s3://…) of .txt, .md, .py, .jsonl or .parquet, also .gz, .xz or .zst; - is
+    standard input; stdlib is Python's own standard library, pydoc-topics its reference prose; recall: before
+    any of them plants facts in its texts, as in recall:stdlib"""
+    text_column: str = "text"
+    """column of a row's text; without one, input_ids are ready token ids and messages a chat"""
     limit: int | None = None
     """maximum number of documents, e.g. 1000; every split gets at least one"""
     min_tokens: int = 1024

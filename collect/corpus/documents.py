@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import TemplateError
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
-from mctrace.collect.corpus.lazy_texts import SourceText, UnreadableTextError
+from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
+from mctrace.collect.corpus.row_files import ChatRow, RowOfFile, TokenRow, documents_at
 from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner, placed_alone
 from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.datasets.store.schemas import SPLITS
-from mctrace.errors import InputError
+from mctrace.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,13 @@ class DocumentMaker:
     def __call__(self, texts: Sequence[SourceText]) -> MadeDocuments:
         """Raises InputError for a text that cannot be read, where the corpus is strict."""
         skipped = Skipped(self.config.strict)
-        made = (self._make(text, skipped) for text in texts)
+        places = (document for text in texts for document in documents_at(text, skipped))
+        made = (self._make(text, skipped) for text in places)
         return MadeDocuments(tuple(document for document in made if document), skipped)
 
     def _make(self, text: SourceText, skipped: Skipped) -> Document | None:
         try:
-            tokens = encode_pieces(self.tokenizer, text.pieces(), self.config.max_tokens)
+            tokens = self._tokens(text.document() if isinstance(text, RowOfFile) else text)
         except UnreadableTextError as error:  # it could be read a moment ago
             skipped.add_unreadable(str(error), text.source)
             return None
@@ -74,6 +77,20 @@ class DocumentMaker:
         identity = document_id(tokens, self.tokenizer_hash)
         placement = placed_alone(identity, tokens, self.config)
         return Document(identity, text.source, tokens, self.tokenizer_hash, placement)
+
+    def _tokens(self, text: SourceText) -> npt.NDArray[np.int32]:
+        most = self.config.max_tokens
+        if isinstance(text, TokenRow):
+            return text.tokens[:most]
+        if isinstance(text, ChatRow):
+            try:
+                written = self.tokenizer.apply_chat_template(text.messages, tokenize=False)
+            except (ValueError, TypeError, KeyError, TemplateError) as error:
+                raise UnreadableTextError(
+                    f"a chat that the tokenizer's template refuses ({one_line(error)})"
+                ) from None
+            text = TextInMemory(text.source, written)
+        return encode_pieces(self.tokenizer, text.pieces(), most)
 
 
 def in_seeded_order(texts: Iterable[SourceText], seed: int) -> list[SourceText]:

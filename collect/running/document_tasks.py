@@ -20,8 +20,10 @@ _LEAST_AHEAD = 4
 
 
 class DocumentTasks:
-    """A stage of Ray tasks, `ahead` of them at once or waiting to be taken; unset: twice as many as the cluster
-    has CPUs."""
+    """A stage of Ray tasks, `ahead` of them at once or waiting to be taken.
+
+    Unset, twice as many as the cluster has CPUs.
+    """
 
     def __init__(self, ahead: int | None = None) -> None:
         self._ahead = ahead

@@ -107,7 +107,9 @@ def prepare_stream(
         check_fits(found.plan, source)
         assigner = SplitAssigner(settings.corpus, known_placements(store))
         return PreparedStream(source, PlanInMemory(found.plan, assigner), skipped)
-    texts = in_seeded_order(read_corpus(settings.corpus.paths, skipped), settings.corpus.seed)
+    texts = in_seeded_order(
+        read_corpus(settings.corpus.paths, skipped, settings.corpus.text_column), settings.corpus.seed
+    )
     planner = DocumentPlanner(
         DocumentMaker(source.load_tokenizer(), source.tokenizer_hash, settings.corpus),
         settings.collect,

@@ -6,8 +6,9 @@ part is committed twice (in older ledgers a reader keeps the first row of an id)
 predecessor (`ledger_chain`).
 
 A ledger's data files never change, so a commit reads what others have committed since, not the whole ledger,
-and of all rows it remembers the ids alone: a driver commits millions of parts. Rows are written here and not by
-deltalake, which would neither sync the file before the log names it nor detect a file that changed afterwards.
+and of all rows it remembers the ids alone: a driver commits millions of parts. Rows are written here and not
+by deltalake, which would neither sync the file before the log names it nor detect a file that changed
+afterwards.
 """
 
 import contextlib
