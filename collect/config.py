@@ -1,7 +1,7 @@
 """What a collection run can be told: the sections of pipeline.toml that `mctrace collect` reads."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, cast
 
 from annotated_types import Ge, Le, MinLen
 
@@ -41,6 +41,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    def in_dtype(self, dtype: str) -> "ModelConfig":
+        """The same model in a dtype that was decided. Raises ConfigError for one that there is not."""
+        return replace(self, dtype=cast("Dtype", dtype))
+
 
 @dataclass(frozen=True)
 class GistConfig:
@@ -60,8 +64,11 @@ class CorpusConfig:
     section: ClassVar[str] = "corpus"
 
     paths: tuple[str, ...] = ()
-    """files and folders of .txt, .md, .py or .jsonl; stdlib is Python's own standard library, pydoc-topics
-    its reference prose; recall: before any of them plants facts in its texts, as in recall:stdlib"""
+    """files, folders and URIs (s3://…) of .txt, .md, .py, .jsonl or .parquet, also .gz, .xz or .zst; - is
+    standard input; stdlib is Python's own standard library, pydoc-topics its reference prose; recall: before
+    any of them plants facts in its texts, as in recall:stdlib"""
+    text_column: Annotated[str, MinLen(1)] = "text"
+    """column of a row's text; without one, input_ids are ready token ids and messages a chat"""
     limit: Annotated[int, Ge(3)] | None = None
     """maximum number of documents, e.g. 1000; every split gets at least one"""
     min_tokens: PositiveInt = 1024

@@ -69,8 +69,8 @@ def held_out_documents(
         to_leave_out = config.skip * (number + 1) // num_paths - num_left_out
         wanted = config.documents * (number + 1) // num_paths - len(found)
         documents = read_documents(
-            read_corpus([path], skipped), tokenizer, source.tokenizer_hash, replace(corpus, limit=None),
-            assigner, skipped, needs=(split,),
+            read_corpus([path], skipped, corpus.text_column), tokenizer, source.tokenizer_hash,
+            replace(corpus, limit=None), assigner, skipped, needs=(split,),
         )  # fmt: skip
         of_split = (document for document in documents if document.placement.split == split)
         usable = islice(_long_enough(of_split, config, tree, skipped), to_leave_out + wanted)

@@ -69,7 +69,7 @@ def collect(
     from mctrace.collect.cluster.run_logs import keep_logs
     from mctrace.collect.running.driver import run_collection
     from mctrace.collect.running.pool_choice import check_workers, decide_dtype, start_workers
-    from mctrace.collect.running.prepared_run import decided_plan, prepare_run
+    from mctrace.collect.running.prepared_run import prepare_stream
     from mctrace.datasets.store.store import create_store, find_store
 
     settings = configure(
@@ -85,21 +85,20 @@ def collect(
     settings = with_decided_dtype(settings, decide_dtype(settings.model, ray), console)
     progress, uri, known = make_progress(console), settings.store.uri, find_store(settings.store.uri)
     rejected = partial(display.report_rejected, console=console)
-    prepared = prepare_run(settings.run_settings(), traces, known, progress, rejected)
-    display.print_plan(prepared, known, console)
+    prepared = prepare_stream(settings.run_settings(), traces, known, rejected)
     if ray is None:
         check_workers(ray, settings.model, uri)  # before there is a store
     opened = create_store(uri)
     try:
         summary = run_collection(
-            opened, prepared.plan, partial(start_workers, ray, settings.logs),
+            opened, prepared.stream, partial(start_workers, ray, settings.logs),
             config=settings.collect, model=settings.model, gists=settings.gists, source=prepared.source,
             resolved_config=settings.to_json(), corpus=settings.corpus, left_out=prepared.left_out,
             progress=progress, retry_quarantined=retry_quarantined,
+            on_planned=partial(display.print_head, console=console),
         )  # fmt: skip
     except KeyboardInterrupt:
-        _, decided = decided_plan(prepared.plan, settings.collect, opened)
-        display.print_interrupted(decided, opened, console)
+        display.print_interrupted(console)
         raise
     if summary.run_id is None:
         check_workers(ray, settings.model, uri)

@@ -53,7 +53,7 @@ def log(
             return
         runs = [run_answer(one) for one in logged_runs(opened, at)]
         datasets = [dataset_answer(one) for one in logged_datasets(opened, at)]
-        quarantined = list(logged_quarantine(at))
+        quarantined = logged_quarantine(at)
         print_json({**answer, "runs": runs, "quarantined": quarantined, "datasets": datasets})
         return
     if versions:

@@ -7,10 +7,10 @@ from rich.console import Console
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.measuring.estimator_agreement import compare_estimators
 from mctrace.collect.planning.estimators import EXACT
-from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trace_files import TracePlan
 from mctrace.collect.running.driver import RunSummary
 from mctrace.collect.running.prepared_run import PreparedRun
+from mctrace.collect.running.remaining_work import RemainingWork
 from mctrace.collect.running.timed_forecast import TimedForecast
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
@@ -75,12 +75,23 @@ def print_forecast(timed: TimedForecast, num_workers: int, console: Console) -> 
         )
 
 
-def print_interrupted(decided: RunPlan, store: Store, console: Console) -> None:
-    """Print how much of an interrupted run is committed."""
+def print_head(work: RemainingWork, console: Console) -> None:
+    """Print how much is planned before workers start, and how much of that the store has."""
+    if work.is_exact:
+        console.print("Measured exactly: an earlier calibration was below collect.min_audit_spearman.")
+    num_beside = work.num_planned - work.num_trajectories
     console.print(
-        f"Interrupted with {decided.num_done(store)} of {len(decided.units)} "
-        "trajectories committed; the same command measures the rest.",
-        highlight=False,
+        f"Plan: {work.num_trajectories} trajectories of {work.num_documents} documents"
+        + (f" and {num_beside} side measurements" if num_beside else "")
+        + (f", {work.num_done} of them in the store already" if work.num_done else "")
+        + ("" if work.is_whole else "; further documents are planned while these are measured")
+    )
+
+
+def print_interrupted(console: Console) -> None:
+    """Print what becomes of an interrupted run."""
+    console.print(
+        "Interrupted: what was measured is committed; the same command measures the rest.", highlight=False
     )
 
 

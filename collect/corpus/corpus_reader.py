@@ -6,23 +6,37 @@ tokenised; its content is read again when its document is made.
 
 import os
 import stat
+import sys
 import sysconfig
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from pyarrow import ArrowException
 
 from mctrace.collect.corpus.lazy_texts import (
     SourceText,
     TextFile,
     TextInMemory,
-    TextRow,
     UnreadableTextError,
-    text_of_row,
     whole_text,
 )
 from mctrace.collect.corpus.recall_documents import recall_texts
-from mctrace.errors import InputError
+from mctrace.collect.corpus.row_files import (
+    COMPRESSIONS,
+    PARQUET,
+    RowFile,
+    RowOfFile,
+    document_of_row,
+    documents_at,
+    has_nothing,
+    num_row_groups,
+    row_of_line,
+)
+from mctrace.errors import InputError, one_line
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 ROWS_SUFFIX = ".jsonl"
@@ -33,7 +47,8 @@ PYDOC_TOPICS = "pydoc-topics"
 RECALL = "recall:"
 """Before any other path or name: documents that plant facts in its texts and ask for them
 (`recall_documents.py`)."""
-_SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX))
+STDIN = "-"
+_SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET)) + f", or {' '.join(COMPRESSIONS)} of them"
 _NUM_EXAMPLES = 3
 
 
@@ -44,7 +59,7 @@ class Skipped:
     strict: bool = False
     """stop at what cannot be read instead of counting it"""
     counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    examples: dict[str, list[str]] = field(default_factory=partial(defaultdict, list))
 
     def add(self, reason: str, source: str) -> None:
         self.counts[reason] += 1
@@ -57,6 +72,12 @@ class Skipped:
             raise InputError(f"{source}: {reason}; fix it, or skip it by turning corpus.strict off")
         self.add(reason, source)
 
+    def take_in(self, other: "Skipped") -> None:
+        """Add what was left out elsewhere."""
+        self.counts.update(other.counts)
+        for reason, sources in other.examples.items():
+            self.examples[reason] += sources[: _NUM_EXAMPLES - len(self.examples[reason])]
+
     def __bool__(self) -> bool:
         return bool(self.counts)
 
@@ -67,8 +88,11 @@ class Skipped:
         )
 
 
-def read_corpus(paths: Sequence[str], skipped: Skipped) -> Iterator[SourceText]:
-    """Texts of every path, in path order. Raises InputError for a path that is missing or not text."""
+def read_corpus(paths: Sequence[str], skipped: Skipped, column: str = "text") -> Iterator[SourceText]:
+    """Places of the texts of every path, in path order; rows have theirs under `column`.
+
+    Raises InputError for a path that is missing or not text.
+    """
     if not paths:
         raise InputError(
             "no corpus: give files or folders with --corpus, or set corpus.paths in pipeline.toml "
@@ -76,13 +100,18 @@ def read_corpus(paths: Sequence[str], skipped: Skipped) -> Iterator[SourceText]:
         )
     for path in paths:
         if path.startswith(RECALL):
-            yield from _recall(path.removeprefix(RECALL), skipped)
+            yield from _recall(path.removeprefix(RECALL), skipped, column)
         elif path == PYDOC_TOPICS:
             yield from _pydoc_topics()
         elif path == STDLIB:
-            yield from _read_folder(Path(sysconfig.get_path("stdlib")), STDLIB, skipped, is_stdlib=True)
+            folder = Path(sysconfig.get_path("stdlib"))
+            yield from _read_folder(folder, STDLIB, skipped, column, is_stdlib=True)
+        elif path == STDIN:
+            yield from _read_stdin(skipped, column)
+        elif "://" in path:
+            yield from _read_uri(path, skipped, column)
         else:
-            yield from _read_path(path, skipped)
+            yield from _read_path(path, skipped, column)
 
 
 def printable(name: str | Path) -> str:
@@ -91,7 +120,7 @@ def printable(name: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _read_path(path: str, skipped: Skipped) -> Iterator[SourceText]:
+def _read_path(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
     try:
         root = Path(path).expanduser() if path else None
         mode = root.stat().st_mode if root else 0
@@ -107,22 +136,92 @@ def _read_path(path: str, skipped: Skipped) -> Iterator[SourceText]:
             os.scandir(root).close()
         except OSError as error:
             raise InputError(f"corpus path {path!r} cannot be read: {error.strerror}") from None
-        yield from _read_folder(root, root.resolve().name, skipped)
+        yield from _read_folder(root, root.resolve().name, skipped, column)
     elif not stat.S_ISREG(mode):
         raise InputError(f"corpus path {path!r} is neither a file nor a folder")
-    elif root.suffix not in (*TEXT_SUFFIXES, ROWS_SUFFIX):
+    elif not _is_readable(root.name):
         raise InputError(f"corpus file {path!r}: expected one of {_SUFFIXES}, got {root.suffix!r}")
     elif not os.access(root, os.R_OK):
         raise InputError(f"corpus path {path!r} cannot be read: Permission denied")
     else:
-        yield from _read_file(root, printable(root.name), skipped)
+        yield from _read_file(root, printable(root.name), skipped, column)
 
 
 def _shortened(path: str) -> str:
     return repr(path if len(path) <= 80 else f"{path[:60]}…")
 
 
-def _read_folder(root: Path, name: str, skipped: Skipped, *, is_stdlib: bool = False) -> Iterator[SourceText]:
+def _is_readable(name: str) -> bool:
+    return _suffix_within(name) in (*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET)
+
+
+def _suffix_within(name: str) -> str:
+    """A file's ending without that of a compression."""
+    path = PurePosixPath(name)
+    return PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+
+
+def _read_stdin(skipped: Skipped, column: str) -> Iterator[SourceText]:
+    """JSON lines where the first line is an object, else one text."""
+    content = sys.stdin.buffer.read()
+    try:
+        has_rows = bool(row_of_line(content.lstrip().partition(b"\n")[0]))
+    except UnreadableTextError:
+        has_rows = False
+    if not has_rows:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            skipped.add_unreadable("not UTF-8 text", STDIN)
+            return
+        if text.strip():
+            yield TextInMemory(STDIN, text)
+        else:
+            skipped.add("empty", STDIN)
+        return
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line.strip():
+            try:
+                yield document_of_row(f"{STDIN}:{number}", row_of_line(line), column)
+            except UnreadableTextError as error:
+                skipped.add_unreadable(str(error), f"{STDIN}:{number}")
+
+
+def _read_uri(uri: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+    """Files below a prefix of object storage, or of whatever fsspec opens, in the order of their paths."""
+    try:
+        filesystem, root = fsspec.core.url_to_fs(uri)
+        found = sorted(filesystem.find(root)) or ([root] if filesystem.exists(root) else [])
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"corpus path {uri!r} cannot be read: {one_line(error)}") from None
+    if not found:
+        raise InputError(f"corpus path {uri!r} does not exist")
+    for place in found:
+        source = printable(filesystem.unstrip_protocol(place))
+        if _is_readable(place):
+            yield from _rows_of(source, filesystem.unstrip_protocol(place), skipped, column)
+        else:
+            skipped.add(f"not {_SUFFIXES}", source)
+
+
+def _rows_of(source: str, uri: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+    """Places of a file whose documents are read where they are made."""
+    suffix = _suffix_within(uri)
+    if suffix != PARQUET:
+        yield RowFile(source, uri, suffix, column)
+        return
+    try:
+        num_groups = num_row_groups(uri)
+    except (OSError, ArrowException) as error:
+        skipped.add_unreadable(f"unreadable ({one_line(error)})", source)
+        return
+    for group in range(num_groups):
+        yield RowFile(source, uri, suffix, column, group)
+
+
+def _read_folder(
+    root: Path, name: str, skipped: Skipped, column: str, *, is_stdlib: bool = False
+) -> Iterator[SourceText]:
     """Its text files at any depth, in the order of their paths."""
 
     def source_of(file: Path) -> str:
@@ -131,7 +230,7 @@ def _read_folder(root: Path, name: str, skipped: Skipped, *, is_stdlib: bool = F
     for file in _files_below(root, name, skipped):
         if is_stdlib and _STDLIB_LEFT_OUT & set(file.relative_to(root).parts):
             continue
-        if file.suffix not in (*TEXT_SUFFIXES, ROWS_SUFFIX):
+        if not _is_readable(file.name):
             if not is_stdlib:
                 skipped.add(f"not {_SUFFIXES}", source_of(file))
             continue
@@ -141,7 +240,7 @@ def _read_folder(root: Path, name: str, skipped: Skipped, *, is_stdlib: bool = F
             skipped.add_unreadable(f"unreadable ({error.strerror})", source_of(file))
             continue
         if is_file:
-            yield from _read_file(file, source_of(file), skipped)
+            yield from _read_file(file, source_of(file), skipped, column)
         else:
             skipped.add_unreadable("neither file nor folder", source_of(file))
 
@@ -161,9 +260,12 @@ def _files_below(root: Path, name: str, skipped: Skipped) -> list[Path]:
     return sorted(found)
 
 
-def _read_file(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText]:
+def _read_file(file: Path, source: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
     if file.suffix == ROWS_SUFFIX:
-        yield from _read_rows(file, source, skipped)
+        yield from _read_rows(file, source, skipped, column)
+        return
+    if file.suffix not in TEXT_SUFFIXES:
+        yield from _rows_of(source, str(file), skipped, column)
         return
     text = TextFile(source, file)
     try:
@@ -182,8 +284,8 @@ def _read_file(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText
         yield text
 
 
-def _read_rows(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText]:
-    """One document per line: an object with a string under "text"."""
+def _read_rows(file: Path, source: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+    """One document per line (`document_of_row`)."""
     try:
         with file.open("rb") as lines:
             is_blank, first_byte = True, 0
@@ -193,10 +295,10 @@ def _read_rows(file: Path, source: str, skipped: Skipped) -> Iterator[SourceText
                     continue
                 is_blank, place = False, f"{source}:{number}"
                 try:
-                    if text_of_row(line).strip():
-                        yield TextRow(place, file, here)
-                    else:
+                    if has_nothing(document_of_row(place, row_of_line(line), column)):
                         skipped.add("empty", place)
+                    else:
+                        yield RowOfFile(place, file, here, column)
                 except UnreadableTextError as error:
                     skipped.add_unreadable(str(error), place)
             if is_blank:
@@ -212,12 +314,13 @@ def _pydoc_topics() -> Iterator[SourceText]:
         yield TextInMemory(f"{PYDOC_TOPICS}/{name}", topics[name])
 
 
-def _recall(path: str, skipped: Skipped) -> Iterator[SourceText]:
+def _recall(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
     if not path:
         raise InputError(
             f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
         )
-    for carrier in read_corpus([path], skipped):
+    places = read_corpus([path], skipped, column)
+    for carrier in (document for place in places for document in documents_at(place, skipped)):
         number = 0
         for number, made in enumerate(recall_texts(carrier.source, whole_text(carrier)), start=1):
             yield TextInMemory(f"{RECALL}{carrier.source}#{number}", made.text)

@@ -3,19 +3,21 @@
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import TemplateError
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
-from mctrace.collect.corpus.lazy_texts import SourceText, UnreadableTextError
-from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner
+from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
+from mctrace.collect.corpus.row_files import ChatRow, RowOfFile, TokenRow, documents_at
+from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner, placed_alone
 from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.datasets.store.schemas import SPLITS
-from mctrace.errors import InputError
+from mctrace.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,64 @@ def document_id(tokens: npt.NDArray[np.int32], tokenizer_hash: str) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class MadeDocuments:
+    """Documents of some texts, placed each by itself, and what of the texts was left out."""
+
+    documents: tuple[Document, ...]
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class DocumentMaker:
+    """Makes documents of texts: reads, tokenises and signs them. Plain values, so that it can be sent."""
+
+    tokenizer: Any
+    tokenizer_hash: str
+    config: CorpusConfig
+
+    def __call__(self, texts: Sequence[SourceText]) -> MadeDocuments:
+        """Raises InputError for a text that cannot be read, where the corpus is strict."""
+        skipped = Skipped(self.config.strict)
+        places = (document for text in texts for document in documents_at(text, skipped))
+        made = (self._make(text, skipped) for text in places)
+        return MadeDocuments(tuple(document for document in made if document), skipped)
+
+    def _make(self, text: SourceText, skipped: Skipped) -> Document | None:
+        try:
+            tokens = self._tokens(text.document() if isinstance(text, RowOfFile) else text)
+        except UnreadableTextError as error:  # it could be read a moment ago
+            skipped.add_unreadable(str(error), text.source)
+            return None
+        if len(tokens) < self.config.min_tokens:
+            skipped.add(f"shorter than corpus.min_tokens={self.config.min_tokens}", text.source)
+            return None
+        identity = document_id(tokens, self.tokenizer_hash)
+        placement = placed_alone(identity, tokens, self.config)
+        return Document(identity, text.source, tokens, self.tokenizer_hash, placement)
+
+    def _tokens(self, text: SourceText) -> npt.NDArray[np.int32]:
+        most = self.config.max_tokens
+        if isinstance(text, TokenRow):
+            return text.tokens[:most]
+        if isinstance(text, ChatRow):
+            try:
+                written = self.tokenizer.apply_chat_template(text.messages, tokenize=False)
+            except (ValueError, TypeError, KeyError, TemplateError) as error:
+                raise UnreadableTextError(
+                    f"a chat that the tokenizer's template refuses ({one_line(error)})"
+                ) from None
+            text = TextInMemory(text.source, written)
+        return encode_pieces(self.tokenizer, text.pieces(), most)
+
+
+def in_seeded_order(texts: Iterable[SourceText], seed: int) -> list[SourceText]:
+    """The places of all texts, not their contents, in the order in which they are taken."""
+    ordered = list(texts)
+    random.Random(f"corpus {seed}").shuffle(ordered)
+    return ordered
+
+
 def read_documents(
     texts: Iterable[SourceText],
     tokenizer: Any,
@@ -49,42 +109,66 @@ def read_documents(
     skipped: Skipped,
     needs: Sequence[str] = SPLITS,
 ) -> Iterator[Document]:
-    """Tokenised documents in seeded order, at most `config.limit` with every split represented.
+    """Tokenised documents in seeded order, in the splits of `assigner` and within the limit
+    (`DocumentChoice`).
+
+    Raises InputError when nothing is left, or when one of the splits that the caller `needs` stays empty.
+    """
+    maker = DocumentMaker(tokenizer, tokenizer_hash, config)
+    choice = DocumentChoice(config, assigner, skipped, needs)
+    for text in in_seeded_order(texts, config.seed):
+        if choice.is_complete:
+            break
+        made = maker([text])
+        skipped.take_in(made.skipped)
+        for document in made.documents:
+            if chosen := choice.take(document):
+                yield chosen
+    choice.refuse_empty()
+
+
+class DocumentChoice:
+    """Which documents are taken: each once, in its split, at most `config.limit` with every split there.
 
     With a limit each split has a quota (at least one), so a small run still has something to validate and
-    test on; documents beyond their split's quota are skipped. Raises InputError when nothing is left, or
-    when one of the splits that the caller `needs` stays empty.
+    test on; documents beyond their split's quota are skipped.
     """
-    quotas = _quotas(config)
-    taken = dict.fromkeys(SPLITS, 0)
-    seen: set[str] = set()
-    ordered = list(texts)  # places of texts, not their contents
-    random.Random(f"corpus {config.seed}").shuffle(ordered)
-    for text in ordered:
-        if quotas and all(taken[split] >= quotas[split] for split in SPLITS):
-            break
-        try:
-            tokens = encode_pieces(tokenizer, text.pieces(), config.max_tokens)
-        except UnreadableTextError as error:  # it could be read a moment ago
-            skipped.add_unreadable(str(error), text.source)
-            continue
-        if len(tokens) < config.min_tokens:
-            skipped.add(f"shorter than corpus.min_tokens={config.min_tokens}", text.source)
-            continue
-        identity = document_id(tokens, tokenizer_hash)
-        if identity in seen:
-            skipped.add("repeated", text.source)
-            continue
-        seen.add(identity)
-        placement = assigner.place(identity, tokens)
+
+    def __init__(
+        self,
+        config: CorpusConfig,
+        assigner: SplitAssigner,
+        skipped: Skipped,
+        needs: Sequence[str] = SPLITS,
+    ) -> None:
+        self._assigner, self._skipped, self._needs = assigner, skipped, needs
+        self._quotas = _quotas(config)
+        self._taken = dict.fromkeys(SPLITS, 0)
+        self._seen: set[str] = set()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every quota is used up."""
+        return bool(self._quotas) and all(self._taken[split] >= self._quotas[split] for split in SPLITS)
+
+    def take(self, document: Document) -> Document | None:
+        """The document as it is placed; None when it is left out."""
+        if document.document_id in self._seen:
+            self._skipped.add("repeated", document.source)
+            return None
+        self._seen.add(document.document_id)
+        placement = self._assigner.place_as(document.document_id, document.placement)
         if placement is None:
-            skipped.add(BETWEEN_SPLITS, text.source)
-            continue
-        if quotas and taken[placement.split] >= quotas[placement.split]:
-            continue
-        taken[placement.split] += 1
-        yield Document(identity, text.source, tokens, tokenizer_hash, placement)
-    _refuse_empty(taken, skipped, needs)
+            self._skipped.add(BETWEEN_SPLITS, document.source)
+            return None
+        if self._quotas and self._taken[placement.split] >= self._quotas[placement.split]:
+            return None
+        self._taken[placement.split] += 1
+        return replace(document, placement=placement)
+
+    def refuse_empty(self) -> None:
+        """Raises InputError when no document was taken, or a split that is needed stays empty."""
+        _refuse_empty(self._taken, self._skipped, self._needs)
 
 
 def _quotas(config: CorpusConfig) -> Mapping[str, int]:

@@ -4,7 +4,6 @@ However large a file is, only one piece of it is in memory at a time.
 """
 
 import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,39 +65,3 @@ class TextFile:
             raise UnreadableTextError("not UTF-8 text") from None
         except OSError as error:
             raise UnreadableTextError(f"unreadable ({error.strerror})") from error
-
-
-@dataclass(frozen=True)
-class TextRow:
-    """The string under "text" of one line of a .jsonl file, which begins at byte `first_byte`."""
-
-    source: str
-    path: Path
-    first_byte: int
-
-    def pieces(self) -> Iterator[str]:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.first_byte)
-                text = text_of_row(file.readline())
-        except OSError as error:
-            raise UnreadableTextError(f"unreadable ({error.strerror})") from error
-        yield from TextInMemory(self.source, text).pieces()
-
-
-def text_of_row(line: bytes) -> str:
-    """The string under "text" of a line of JSON. Raises UnreadableTextError for a line that has none."""
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UnreadableTextError("not UTF-8 text") from None
-    except (ValueError, RecursionError):
-        raise UnreadableTextError("not JSON") from None
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise UnreadableTextError('without a string under "text"')
-    text: str = row["text"]
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no tokenizer takes
-        raise UnreadableTextError("not UTF-8 text") from None
-    return text

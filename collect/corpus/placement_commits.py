@@ -4,21 +4,22 @@ Drivers plan at the same time, and neither knows what the other has just read. S
 which document is in which split: one part whose id is the number of placement parts before it. Of two
 drivers that start from the same placements only one can commit that id; the other one searches the new
 placements for near-duplicates of its own documents, and moves those of its own that have any to their split.
+Documents come in batches, as they are planned.
 """
 
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner
-from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.parts import Part, part_digest, write_part
 from mctrace.datasets.store.store import Store, StoreVersion
 from mctrace.errors import StoreError
@@ -35,99 +36,96 @@ def known_placements(store: Store | None) -> dict[str, Placement]:
     return _placements_at(store.at()) if store else {}
 
 
-def commit_placements(
-    store: Store, documents: Mapping[str, Document], config: CorpusConfig, run_id: str, left_out: Skipped
-) -> dict[str, Document]:
-    """Commit the documents' placements and return the documents as the store now places them.
+class PlacementCommits:
+    """Commits placements of a run's documents batch by batch, safe against other drivers that do the same."""
 
-    Safe against other drivers that do the same at the same time. A document that has become a near-duplicate
-    of documents in two splits is left out and counted in `left_out`.
-    """
-    version = store.at()
-    known, seen = _placements_at(version), version.part_ids
-    for _ in range(_MOST_TRIES):
-        placed = _place_among(known, documents.values(), config)
-        new = [document for document in placed.values() if document.document_id not in known]
-        if not new or _commit_first(store, _write(store, version, new, config, run_id)):
-            for document in (d for d in documents.values() if d.document_id not in placed):
-                left_out.add(BETWEEN_SPLITS, document.source)
-            return placed
-        version = store.at()
-        known |= _placed_meanwhile(version, seen)
-        seen = version.part_ids
-    raise StoreError(
-        f"cannot place documents in {store.location.uri}: other drivers were always first; run the same "
-        "command again"
-    )
+    def __init__(
+        self, store: Store, assigner: SplitAssigner, config: CorpusConfig, run_id: str, left_out: Skipped
+    ) -> None:
+        self._store, self._assigner, self._config = store, assigner, config
+        self._run_id, self._left_out = run_id, left_out
+        self._number = 0
+        self._take_in_others()
+
+    def commit(self, documents: Sequence[Document]) -> list[Document]:
+        """Commit the documents' placements and return the documents as the store now places them.
+
+        A document that has become a near-duplicate of documents in two splits is left out and counted.
+        """
+        for _ in range(_MOST_TRIES):
+            placed = [document for document in map(self._placed, documents) if document]
+            new = [document for document in placed if self._assigner.is_open(document.document_id)]
+            if not new or self._commit_first(new):
+                kept = {document.document_id for document in placed}
+                for document in (d for d in documents if d.document_id not in kept):
+                    self._left_out.add(BETWEEN_SPLITS, document.source)
+                self._assigner.settle(kept)
+                return placed
+            self._take_in_others()
+        raise StoreError(
+            f"cannot place documents in {self._store.location.uri}: other drivers were always first; run the "
+            "same command again"
+        )
+
+    def _placed(self, document: Document) -> Document | None:
+        placement = self._assigner.placement_of(document.document_id, document.placement.minhash)
+        return replace(document, placement=placement) if placement else None
+
+    def _commit_first(self, new: Sequence[Document]) -> bool:
+        """Commit the next part of placements; False when another driver's is listed under its id."""
+        is_first = bool(self._store.commit([self._write(new)]))
+        self._number += is_first
+        return is_first
+
+    def _write(self, new: Iterable[Document]) -> Part:
+        num_bands, band_size = self._assigner.bands
+        rows = [
+            {
+                "document_id": document.document_id,
+                "tokenizer_hash": document.tokenizer_hash,
+                "split_group": document.placement.split_group,
+                "split": document.placement.split,
+                "minhash": document.placement.minhash.tolist(),
+                "threshold": self._config.near_duplicate_threshold,
+                "num_bands": num_bands,
+                "band_size": band_size,
+            }
+            for document in new
+        ]
+        return write_part(
+            self._store.location,
+            part_id=part_digest({KIND: self._number}),
+            kind=KIND,
+            run_id=self._run_id,
+            tables={"placements": rows},
+        )
+
+    def _take_in_others(self) -> None:
+        """Learn what was placed meanwhile, and which part comes next; where some were withdrawn, the first
+        that is free."""
+        listed, new = self._store.ledger.refresh(), []
+        while (part_id := part_digest({KIND: self._number})) in listed:
+            new.append(part_id)
+            self._number += 1
+        others: dict[str, Placement] = {}
+        for part in self._store.ledger.parts_named(new) if new else ():
+            content = self._store.location.read_bytes(f"{part.folder}/{KIND}.parquet")
+            others |= _placements_of(pq.read_table(io.BytesIO(content)))
+        if not all(self._assigner.is_settled(identity) for identity in others):
+            self._assigner.rebase(others)
 
 
 def _placements_at(version: StoreVersion) -> dict[str, Placement]:
-    return _placements_of(fetch_rows(connect(version), _QUERY))
+    return _placements_of(connect(version).sql(_QUERY).to_arrow_table())
 
 
-def _placed_meanwhile(version: StoreVersion, seen: Collection[str]) -> dict[str, Placement]:
-    """Placements of the parts committed since `seen`, read one by one: faster than a query, in a race."""
+def _placements_of(table: pa.Table) -> dict[str, Placement]:
+    """By column: as Python's objects a signature takes kilobytes."""
     found: dict[str, Placement] = {}
-    for part in (c.part for c in version.listed):
-        if part.kind == KIND and part.part_id not in seen:
-            content = version.location.read_bytes(f"{part.folder}/{KIND}.parquet")
-            found |= _placements_of(pq.read_table(io.BytesIO(content)).to_pylist())
+    for batch in table.select(["document_id", "split_group", "split", "minhash"]).to_batches():
+        signatures = batch["minhash"].flatten().to_numpy(zero_copy_only=False).astype(np.uint32)
+        rows = signatures.reshape(len(batch), -1)
+        names = (batch[name].to_pylist() for name in ("document_id", "split_group", "split"))
+        for identity, group, split, minhash in zip(*names, rows, strict=True):
+            found[identity] = Placement(group, split, minhash)
     return found
-
-
-def _placements_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Placement]:
-    return {
-        row["document_id"]: Placement(
-            row["split_group"], row["split"], np.asarray(row["minhash"], dtype=np.uint32)
-        )
-        for row in rows
-    }
-
-
-def _place_among(
-    known: Mapping[str, Placement], documents: Iterable[Document], config: CorpusConfig
-) -> dict[str, Document]:
-    assigner = SplitAssigner(config, known)
-    placed: dict[str, Document] = {}
-    for document in documents:
-        placement = assigner.place_as(document.document_id, document.placement)
-        if placement:
-            placed[document.document_id] = replace(document, placement=placement)
-    return placed
-
-
-def _write(
-    store: Store, version: StoreVersion, new: Iterable[Document], config: CorpusConfig, run_id: str
-) -> Part:
-    num_bands, band_size = SplitAssigner(config, {}).bands
-    rows = [
-        {
-            "document_id": document.document_id,
-            "tokenizer_hash": document.tokenizer_hash,
-            "split_group": document.placement.split_group,
-            "split": document.placement.split,
-            "minhash": document.placement.minhash.tolist(),
-            "threshold": config.near_duplicate_threshold,
-            "num_bands": num_bands,
-            "band_size": band_size,
-        }
-        for document in new
-    ]
-    return write_part(
-        store.location, part_id=_next_id(version), kind=KIND, run_id=run_id, tables={"placements": rows}
-    )
-
-
-def _next_id(version: StoreVersion) -> str:
-    """The id that follows the version's placements; where some were withdrawn, the first that is free."""
-    number = sum(committed.part.kind == KIND for committed in version.listed)
-    while (part_id := part_digest({KIND: number})) in version.part_ids:
-        number += 1
-    return part_id
-
-
-def _commit_first(store: Store, part: Part) -> bool:
-    """Commit `part`; True when it, not another driver's, is the one listed under its id."""
-    store.commit([part])
-    counts = next(c.part for c in store.at().listed if c.part.part_id == part.part_id)
-    return counts.folder == part.folder

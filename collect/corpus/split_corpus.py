@@ -19,7 +19,7 @@ def read_split_corpus(
     """
     assigner = SplitAssigner(corpus, known_placements(store))
     tokenizer = source.load_tokenizer()
-    texts = read_corpus(corpus.paths, skipped)
+    texts = read_corpus(corpus.paths, skipped, corpus.text_column)
     documents: list[Document] = []
     progress.start("reading documents", corpus.limit, "documents")
     try:

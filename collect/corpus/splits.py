@@ -5,14 +5,17 @@ up on both sides. GistNet and LensNet share the splits. `placement_commits.py` k
 """
 
 import hashlib
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
+from datasketch import MinHash
 
 from mctrace.collect.config import CorpusConfig
+from mctrace.collect.corpus.near_duplicates import BandIndex, bands_of
+from mctrace.datasets.store.schemas import SPLITS
 
 BETWEEN_SPLITS = "near-duplicates of documents in two splits"
 """Reason for leaving out a document that can be on neither side of a split."""
@@ -20,6 +23,8 @@ _SHINGLE = 8
 _SHINGLES_AT_ONCE = 4096
 _MINHASH = {"num_perm": 128, "seed": 1, "scheme": "affine32"}
 """Part of the store's format: signatures of different schemes cannot be compared."""
+_GONE = 255
+"""In place of a split: the document counts no longer."""
 
 
 def split_of(split_group: str, config: CorpusConfig) -> str:
@@ -45,12 +50,20 @@ class Placement:
 
 
 class SplitAssigner:
-    """Assign near-duplicate groups and splits, consistently with the documents already in the store."""
+    """Assign near-duplicate groups and splits, consistently with the documents already in the store.
+
+    Holds some hundred bytes per document, not its signature. A placement is open until it is committed
+    (`settle`): where another driver was first, open ones are decided again (`rebase`).
+    """
 
     def __init__(self, config: CorpusConfig, known: Mapping[str, Placement]) -> None:
         self._config = config
-        self._index = MinHashLSH(threshold=config.near_duplicate_threshold, num_perm=_MINHASH["num_perm"])
-        self._placed: dict[str, Placement] = {}
+        self._index = BandIndex(*self.bands)
+        self._ids: list[str] = []
+        self._number: dict[str, int] = {}
+        self._group = array("i")
+        self._split = bytearray()
+        self._open: dict[str, Placement] = {}
         for identity, placement in known.items():
             self._remember(identity, placement)
 
@@ -58,34 +71,84 @@ class SplitAssigner:
     def bands(self) -> tuple[int, int]:
         """Number of bands of a signature and values per band; documents that share a whole band are
         near-duplicates."""
-        return int(self._index.b), int(self._index.r)
+        return bands_of(self._config.near_duplicate_threshold, _MINHASH["num_perm"])
 
     def place(self, identity: str, tokens: npt.NDArray[np.int32]) -> Placement | None:
         """The placement of a document; later calls for the same document give the same one.
 
         None for a near-duplicate of documents in two splits.
         """
-        if identity in self._placed:
-            return self._placed[identity]
-        alone = Placement(identity, split_of(identity, self._config), minhash_of(tokens))
-        return self.place_as(identity, alone)
+        return self.place_as(identity, placed_alone(identity, tokens, self._config))
 
     def place_as(self, identity: str, intended: Placement) -> Placement | None:
         """Placement of a document: `intended`, or the split of its near-duplicates among those placed
         already."""
-        if identity not in self._placed:
-            near = sorted(self._index.query(_as_minhash(intended.minhash)))
-            if len({self._placed[one].split for one in near}) > 1:
+        if identity not in self._number:
+            keys = self._index.keys(intended.minhash)
+            near = [i for i in self._index.find(keys) if self._split[i] != _GONE]
+            if len({self._split[i] for i in near}) > 1:
                 return None
+            found = intended
             if near:
-                like = self._placed[near[0]]
-                intended = replace(intended, split_group=like.split_group, split=like.split)
-            self._remember(identity, intended)
-        return self._placed[identity]
+                like = min(near, key=self._ids.__getitem__)
+                found = replace(
+                    intended, split_group=self._ids[self._group[like]], split=SPLITS[self._split[like]]
+                )
+            self._remember(identity, found, keys)
+            self._open[identity] = intended
+        return self.placement_of(identity, intended.minhash)
 
-    def _remember(self, identity: str, placement: Placement) -> None:
-        self._placed[identity] = placement
-        self._index.insert(identity, _as_minhash(placement.minhash))
+    def placement_of(self, identity: str, minhash: npt.NDArray[np.uint32]) -> Placement | None:
+        """The present placement of a document with this signature; None where it has none."""
+        number = self._number.get(identity)
+        if number is None:
+            return None
+        return Placement(self._ids[self._group[number]], SPLITS[self._split[number]], minhash)
+
+    def is_open(self, identity: str) -> bool:
+        """Whether the document's placement is not committed."""
+        return identity in self._open
+
+    def is_settled(self, identity: str) -> bool:
+        """Whether the document's placement is committed."""
+        return identity in self._number and identity not in self._open
+
+    def settle(self, identities: Iterable[str]) -> None:
+        """From now on these placements are committed."""
+        for identity in identities:
+            self._open.pop(identity, None)
+
+    def rebase(self, others: Mapping[str, Placement]) -> None:
+        """Take in what others have committed, and place everything open again in its order."""
+        pending, self._open = self._open, {}
+        for identity in pending:
+            self._split[self._number.pop(identity)] = _GONE
+        for identity, placement in others.items():
+            if identity not in self._number:
+                self._remember(identity, placement)
+        for identity, intended in pending.items():
+            self.place_as(identity, intended)
+            if identity in others:
+                self.settle([identity])
+
+    def _remember(self, identity: str, placement: Placement, keys: Sequence[int] | None = None) -> None:
+        number = self._number[identity] = self._new(identity, placement.split)
+        if placement.split_group != identity:
+            group = self._number.get(placement.split_group)
+            # A first document that was withdrawn has a name and nothing else.
+            self._group[number] = self._new(placement.split_group, None) if group is None else group
+        self._index.add(self._index.keys(placement.minhash) if keys is None else keys, number)
+
+    def _new(self, identity: str, split: str | None) -> int:
+        self._ids.append(identity)
+        self._group.append(len(self._ids) - 1)
+        self._split.append(_GONE if split is None else SPLITS.index(split))
+        return len(self._ids) - 1
+
+
+def placed_alone(identity: str, tokens: npt.NDArray[np.int32], config: CorpusConfig) -> Placement:
+    """The placement of a document that has no near-duplicates: a group of its own."""
+    return Placement(identity, split_of(identity, config), minhash_of(tokens))
 
 
 def minhash_of(tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.uint32]:
@@ -95,7 +158,3 @@ def minhash_of(tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.uint32]:
     for first in range(0, len(shingles), _SHINGLES_AT_ONCE):
         minhash.update_batch([one.tobytes() for one in shingles[first : first + _SHINGLES_AT_ONCE]])
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
-
-
-def _as_minhash(signature: npt.NDArray[np.uint32]) -> MinHash:
-    return MinHash(**_MINHASH, hashvalues=signature)

@@ -5,7 +5,7 @@ Every command that evaluates contexts goes through here, so that none evaluates 
 process that evaluates.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -58,7 +58,7 @@ def bring_up(
     gistnet = load_gistnet(gists.source)
     if gistnet.content_hash != provenance.gist_hash:
         raise ModelError(f"the GistNet {gists.source!r} is another one here than where it was planned")
-    frozen = load_configured_model(source, replace(model, dtype=provenance.dtype))
+    frozen = load_configured_model(source, model.in_dtype(provenance.dtype))
     place_gistnet(gistnet, frozen, provenance.block_size)
     check_architecture(frozen.network.config, frozen.device, frozen.network.dtype)
     return EvaluationModels(

@@ -17,6 +17,7 @@ from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.estimator_agreement import LabelPair
 from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
 from mctrace.collect.measuring.gradient_estimator import estimate_edits
+from mctrace.collect.planning.edit_places import ContextPlaces
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
@@ -88,7 +89,10 @@ def measure_unit(
     if groups and groups[0][0].name == "gradient":
         (estimator, edits), *groups = groups
         estimated = estimate_edits(model, document, trajectory, edits, batching, segment=estimator.segment)
-        baseline, work = estimated.baseline, gradient_work(trajectory, edits, estimator.segment)
+        baseline, work = (
+            estimated.baseline,
+            gradient_work(ContextPlaces(trajectory), edits, estimator.segment),
+        )
         deltas += estimated.deltas
     else:
         baseline = measure_baseline(model, document, trajectory, attention_mass=wants_attention)

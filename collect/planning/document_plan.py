@@ -111,7 +111,7 @@ def plan_trajectory(
         provenance=provenance,
         actions=actions,
         num_legal_actions=len(legal),
-        estimator=_estimator(config),
+        estimator=estimator_of(config),
         screening=screening,
         audited=audited,
     )
@@ -124,7 +124,8 @@ def plan_trajectory(
         yield PlannedAttention(labelled)
 
 
-def _estimator(config: CollectConfig) -> Estimator:
+def estimator_of(config: CollectConfig) -> Estimator:
+    """The estimator that a configuration asks for."""
     if config.action_sampling == "screened":
         return Estimator("gradient", segment=config.gradient_segment)
     return Estimator(

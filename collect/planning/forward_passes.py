@@ -9,13 +9,15 @@ Several edits share a batch when their rows can be made equally long without pad
 beginning at the earliest edit of the group, windowed ones as they are. What a row computes of its own edit
 never depends on the others.
 
-`mctrace plan` adds up these counts, the evaluator runs them; nothing is counted twice.
+`mctrace plan` adds up these counts from the edits' places alone, the evaluator runs them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mctrace.base_model.flop_counts import Work
+from mctrace.collect.planning.edit_places import ContextPlaces, EditPlace
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.context.trajectory import Trajectory
 
@@ -92,29 +94,14 @@ class Pass:
         """The same pass with its members renumbered by `indices`."""
         return replace(self, rows=tuple(replace(row, member=indices[row.member]) for row in self.rows))
 
-    def joined_by(self, other: "Pass", batch_tokens: int) -> "Pass | None":
-        """Both in one batch, or None where that takes more than `batch_tokens` entries or wastes too many."""
-        rows = self.rows + other.rows
-        alike = (self.length_change, self.first_read) == (other.length_change, other.first_read)
-        if not alike or self.rows[0].is_windowed != other.rows[0].is_windowed:
-            return None
-        if self.rows[0].is_windowed:
-            if self.row_length != other.row_length:
-                return None
-        else:
-            crop = min(row.crop for row in rows)
-            rows = tuple(replace(row, crop=crop) for row in rows)
-        joined = replace(self, rows=rows, num_needed=self.num_needed + other.num_needed)
-        fits = joined.num_entries <= batch_tokens
-        return joined if fits and joined.num_needed >= (1 - _MAX_WASTE) * joined.num_entries else None
-
 
 def baseline_pass(trajectory: Trajectory) -> Pass:
     """The unedited context with its tail, reading every token from the first cursor on.
 
     The last token does not run: its output predicts nothing that is read.
     """
-    return _alone(trajectory, no_edit(trajectory, 0), 0, None)
+    (whole,) = plan_passes(trajectory, [no_edit(trajectory, 0)], None, 1)
+    return whole
 
 
 def plan_passes(
@@ -124,27 +111,115 @@ def plan_passes(
 
     `window` is that of the windowed estimator, None the exact one.
     """
-    alone = [_alone(trajectory, edit, i, window) for i, edit in enumerate(edits)]
-    # Alike ones side by side, by place.
-    alone.sort(key=lambda one: (one.length_change, one.first_read, one.rows[0].is_windowed, one.rows[0].crop))
-    passes: list[Pass] = []
-    for one in alone:
-        joined = passes[-1].joined_by(one, batch_tokens) if passes else None
-        if joined:
-            passes[-1] = joined
-        else:
-            passes.append(one)
-    return passes
-
-
-def _alone(trajectory: Trajectory, edit: Edit, member: int, window: int | None) -> Pass:
     entries = trajectory.context.entries
-    first_read, last_run = entries.index_of_token(edit.first_token) - 1, len(entries) - 1
+    places = [
+        EditPlace(
+            edit.first_entry,
+            edit.end_entry,
+            edit.length_change,
+            edit.first_token,
+            entries.index_of_token(edit.first_token) - 1,
+        )
+        for edit in edits
+    ]
+    last_run = len(entries) - 1
+    return [
+        _pass(group, last_run, num_needed)
+        for group, num_needed in _groups(places, last_run, window, batch_tokens)
+    ]
+
+
+def count_work(
+    places: ContextPlaces, groups: Sequence[tuple[int | None, Sequence[EditPlace]]], batch_tokens: int
+) -> Work:
+    """Work of edits by their estimator's window (None: exactly), as `plan_passes` would run them."""
+    last_run = places.num_entries - 1
+    num_recomputed = num_read = num_pairs = 0
+    for window, edits in groups:
+        for group, _ in _groups(edits, last_run, window, batch_tokens):
+            own, first = _row_length(group[0], last_run), group[0]
+            num_recomputed += own * len(group)
+            num_read += (last_run - first.first_read) * len(group)
+            num_pairs += own * (own + 1) // 2 * len(group)
+            if first.is_windowed:
+                num_pairs += sum(
+                    own * r.crop + (last_run - r.kept_end) * (r.kept_end - r.kept_first) for r in group
+                )
+            else:
+                num_pairs += own * first.crop * len(group)
+    return Work(num_recomputed, num_read, num_pairs)
+
+
+def _groups(
+    places: Sequence[EditPlace], last_run: int, window: int | None, batch_tokens: int
+) -> Iterator[tuple[list["_SortedRow"], int]]:
+    """The rows of each pass, and the entries that they would run each by itself."""
+    # Alike ones side by side, by place.
+    rows = sorted(_row(place, member, last_run, window) for member, place in enumerate(places))
+    group: list[_SortedRow] = []
+    num_needed = 0
+    for row in rows:
+        length = _row_length(row, last_run)
+        if group and _joins(row, length, group, num_needed, last_run, batch_tokens):
+            num_needed += length
+        else:
+            if group:
+                yield group, num_needed
+            group, num_needed = [], length
+        group.append(row)
+    if group:
+        yield group, num_needed
+
+
+class _SortedRow(NamedTuple):
+    """A `Row` and its pass's properties, in the order in which rows are put side by side."""
+
+    length_change: int
+    first_read: int
+    is_windowed: bool
+    crop: int
+    member: int
+    kept_first: int
+    kept_end: int
+
+
+def _row(place: EditPlace, member: int, last_run: int, window: int | None) -> _SortedRow:
+    first_entry, end_entry, change, _, first_read = place
     # After a drop at the tail the first loss is read at the entry before it.
-    crop = min(first_read + edit.length_change, edit.first_entry)
-    kept_first = last_run if window is None else edit.end_entry + window
-    row = Row(member, crop, last_run, last_run)
-    if kept_first < first_read:
-        row = Row(member, crop, kept_first, first_read)
-    alone = Pass((row,), edit.length_change, first_read, last_run, num_needed=0)
-    return replace(alone, num_needed=alone.row_length)
+    crop = min(first_read + change, first_entry)
+    if window is not None and end_entry + window < first_read:
+        return _SortedRow(change, first_read, True, crop, member, end_entry + window, first_read)
+    return _SortedRow(change, first_read, False, crop, member, last_run, last_run)
+
+
+def _row_length(row: _SortedRow, last_run: int) -> int:
+    return row.kept_first + row.length_change - row.crop + last_run - row.kept_end
+
+
+def _joins(
+    row: _SortedRow,
+    length: int,
+    group: Sequence[_SortedRow],
+    num_needed: int,
+    last_run: int,
+    batch_tokens: int,
+) -> bool:
+    """Whether a row can run in a group's batch: not where that takes more than `batch_tokens` entries or
+    wastes too many. Exact rows begin at the group's first edit, windowed ones are equally long."""
+    first = group[0]
+    if row[:3] != first[:3]:
+        return False
+    longest = _row_length(first, last_run)
+    if row.is_windowed and length != longest:
+        return False
+    num_entries = (len(group) + 1) * longest
+    return num_entries <= batch_tokens and num_needed + length >= (1 - _MAX_WASTE) * num_entries
+
+
+def _pass(group: Sequence[_SortedRow], last_run: int, num_needed: int) -> Pass:
+    first = group[0]
+    rows = tuple(
+        Row(row.member, row.crop if row.is_windowed else first.crop, row.kept_first, row.kept_end)
+        for row in group
+    )
+    return Pass(rows, first.length_change, first.first_read, last_run, num_needed)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from mctrace.base_model.flop_counts import Work
+from mctrace.collect.planning.edit_places import ContextPlaces, EditPlace
 from mctrace.collect.planning.edits import Edit
 from mctrace.context.trajectory import Trajectory
 
@@ -30,21 +31,22 @@ def stretch_lengths(trajectory: Trajectory, edit: Edit, segment: int | None) -> 
     return [end - max(first, skipped) for first, end in stretches if end > skipped]
 
 
-def gradient_work(trajectory: Trajectory, edits: Sequence[Edit], segment: int | None) -> Work:
+def gradient_work(context: ContextPlaces, edits: Sequence[Edit | EditPlace], segment: int | None) -> Work:
     """Work of the base model: the recorded pass, each layer once more, and back for every stretch.
 
     A backward pass takes as much as a forward one for the entries, which need no weights' gradients, and
     twice as much for the attended pairs, beside the weights that all stretches share.
     """
-    num_entries = len(trajectory.context.entries) - 1
-    num_observers = sum(len(edit.replacement) for edit in edits)
+    trajectory, num_entries = context.trajectory, context.num_entries - 1
+    # An edit's new entries observe the pass.
+    num_new = [edit.length_change + edit.end_entry - edit.first_entry for edit in edits]
     num_stretches = len(stretches_of(trajectory, segment))
     own_pairs = num_entries * (num_entries + 1) // 2
-    before = sum(len(edit.replacement) * edit.first_entry for edit in edits)
-    after = sum(len(edit.replacement) * max(0, num_entries - edit.end_entry) for edit in edits)
+    before = sum(new * edit.first_entry for new, edit in zip(num_new, edits, strict=True))
+    after = sum(new * max(0, num_entries - edit.end_entry) for new, edit in zip(num_new, edits, strict=True))
     num_replays = -(-num_stretches // STRETCHES_AT_ONCE)
     return Work(
-        num_entries * (1 + num_replays + num_stretches) + num_observers,
+        num_entries * (1 + num_replays + num_stretches) + sum(num_new),
         2 * (trajectory.end - trajectory.first_cursor),
         own_pairs + before + (own_pairs + after) * (num_replays + 4 * num_stretches) // 2,
     )

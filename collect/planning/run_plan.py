@@ -111,6 +111,15 @@ def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tr
     )
 
 
+def no_snapshot(longest: Document) -> InputError:
+    """Error for a corpus of which no document has room for a snapshot."""
+    return InputError(
+        f"no document is long enough for a snapshot: the longest, {longest.source}, has "
+        f"{longest.num_tokens} tokens; lower collect.horizon, collect.cursors_per_trajectory or "
+        "collect.protected_tail, or give longer documents"
+    )
+
+
 def make_plan(
     documents: Sequence[Document],
     config: CollectConfig,
@@ -124,12 +133,7 @@ def make_plan(
     planned = {d.document_id: tuple(plan_document(d, config, provenance, lensnet)) for d in documents}
     too_short = [d for d in documents if not planned[d.document_id]]
     if len(too_short) == len(documents):
-        longest = max(documents, key=lambda d: d.num_tokens)
-        raise InputError(
-            f"no document is long enough for a snapshot: the longest, {longest.source}, has "
-            f"{longest.num_tokens} tokens; lower collect.horizon, collect.cursors_per_trajectory or "
-            "collect.protected_tail, or give longer documents"
-        )
+        raise no_snapshot(max(documents, key=lambda d: d.num_tokens))
     return RunPlan(
         {d.document_id: d for d in documents if planned[d.document_id]},
         tuple(unit for units in planned.values() for unit in units),

@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.planning.action_sampling import FloatArray, SampledAction, Screening
+from mctrace.collect.planning.edit_places import ContextPlaces, EditPlace
 from mctrace.collect.planning.edits import Edit, action_edit, drop_control, droppable_nodes, joint_edit
 from mctrace.collect.planning.estimators import EXACT, Estimator
-from mctrace.collect.planning.forward_passes import baseline_pass, plan_passes
+from mctrace.collect.planning.forward_passes import count_work
 from mctrace.collect.planning.gradient_passes import gradient_work
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
@@ -42,6 +43,18 @@ class PlannedEffect:
     sampled: SampledAction
     edit: Edit
     estimator: Estimator
+
+
+_PlacesByEstimator = list[tuple[Estimator, Sequence[EditPlace]]]
+"""in the order in which they are measured"""
+
+
+class _Counted(NamedTuple):
+    """Places of all edits of a unit, and what is stored of them."""
+
+    places: _PlacesByEstimator
+    num_effects: int
+    num_values: int
 
 
 class _Unit(ABC):
@@ -79,15 +92,19 @@ class _Unit(ABC):
             groups.setdefault(effect.estimator, []).append(effect.edit)
         return list(groups.items())
 
-    @property
-    def stored_edits(self) -> Sequence[Edit]:
-        """The edit behind each stored list of per-token values."""
-        return [effect.edit for effect in self.effects]
+    def _places(self, context: ContextPlaces) -> _Counted:
+        """Places of all edits, found without building one."""
+        return _Counted([], 0, 0)
 
     def size(self, batch_tokens: int) -> UnitSize:
-        """Counts, cached without the edits they need: a run plans many units and measures one at a time."""
+        """Counts from lengths, kept with the unit without the entries they need: a run plans many units and
+        measures one at a time."""
         if batch_tokens not in self._sizes:
-            self._sizes[batch_tokens] = self.without_caches()._count(batch_tokens)
+            bare = self.without_caches()
+            context = ContextPlaces(bare._measured_on())
+            places, num_effects, num_values = bare._places(context)
+            work = _work(context, places, batch_tokens)
+            self._sizes[batch_tokens] = UnitSize(work, num_effects, num_values)
         return self._sizes[batch_tokens]
 
     def work(self, batch_tokens: int) -> Work:
@@ -98,20 +115,20 @@ class _Unit(ABC):
     def _sizes(self) -> dict[int, UnitSize]:
         return {}
 
-    def _count(self, batch_tokens: int) -> UnitSize:
-        trajectory = self._measured_on()
-        work, baseline = Work(), baseline_pass(trajectory).work
-        for estimator, edits in self.edits_by_estimator:
-            if estimator.name == "gradient":
-                work, baseline = work + gradient_work(trajectory, edits, estimator.segment), Work()
-                continue
-            passes = plan_passes(trajectory, edits, estimator.window, batch_tokens)
-            work += sum((p.work for p in passes), start=Work())
-        return UnitSize(
-            work + baseline,
-            len(self.effects),
-            sum(trajectory.end - edit.first_token for edit in self.stored_edits),
-        )
+    def _counted(self, places: _PlacesByEstimator) -> _Counted:
+        """An effect for each place."""
+        end, each = self._measured_on().end, [place for _, group in places for place in group]
+        return _Counted(places, len(each), sum(end - place.first_token for place in each))
+
+
+def _work(context: ContextPlaces, places: _PlacesByEstimator, batch_tokens: int) -> Work:
+    """Work of the baseline and of the edits; a gradient's recorded pass is a baseline as well."""
+    gradients = [(estimator, group) for estimator, group in places if estimator.name == "gradient" and group]
+    passes = [(estimator.window, group) for estimator, group in places if estimator.name != "gradient"]
+    if not gradients:
+        passes.insert(0, (None, [context.baseline()]))
+    work = sum((gradient_work(context, group, one.segment) for one, group in gradients), start=Work())
+    return work + count_work(context, passes, batch_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,26 +197,28 @@ class LabelledTrajectory(PlannedTrajectory):
             for one in sampled
         )
 
-    def _count(self, batch_tokens: int) -> UnitSize:
-        counted = super()._count(batch_tokens)
-        if self.screening is None or not self.actions:
-            return counted
-        # Which actions are drawn is not known before they are estimated: as many, evenly over the context.
-        sample = self.effects[:: -(-len(self.effects) // self.screening.size)]
-        passes = plan_passes(self.trajectory, [effect.edit for effect in sample], None, batch_tokens)
-        return UnitSize(
-            sum((p.work for p in passes), start=counted.work),
-            counted.num_effects + len(sample),
-            counted.num_effect_values
-            + sum(self.trajectory.end - effect.edit.first_token for effect in sample),
-        )
-
     def with_audits(self, indices: Sequence[int]) -> list[tuple[int, Estimator]]:
         """Actions of `indices` by the run's estimator, then exactly those of them that are audited."""
         by_estimator = [(i, self.estimator) for i in indices]
         if self.estimator == EXACT:
             return by_estimator
         return [*by_estimator, *((i, EXACT) for i in indices if i in self.audited)]
+
+    def _places(self, context: ContextPlaces) -> _Counted:
+        every = context.actions([sampled.action for sampled in self.actions])
+        counted = self._counted(self.by_estimator(every, range(len(every))))
+        if self.screening is None or not every:
+            return counted
+        # Which actions are drawn is not known before they are estimated: as many, evenly over the context.
+        sample = every[:: -(-len(every) // self.screening.size)]
+        return self._counted([*counted.places, (EXACT, sample)])
+
+    def by_estimator(self, places: Sequence[EditPlace], indices: Sequence[int]) -> _PlacesByEstimator:
+        """Places of the actions `indices`: by the run's estimator, then those that are audited."""
+        if self.estimator == EXACT:
+            return [(EXACT, places)]
+        audited = [place for i, place in zip(indices, places, strict=True) if i in self.audited]
+        return [(self.estimator, places), (EXACT, audited)]
 
     def _effect(self, index: int, estimator: Estimator) -> PlannedEffect:
         sampled = self.actions[index]
@@ -271,11 +290,20 @@ class PlannedDrops(SideMeasurement):
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         actions = self.labelled.actions
-        droppable = set(droppable_nodes(self.trajectory, [sampled.action for sampled in actions]))
-        dropped = [i for i, sampled in enumerate(actions) if sampled.action.node in droppable]
-        return tuple(
-            self._effect(actions[i], estimator) for i, estimator in self.labelled.with_audits(dropped)
-        )
+        dropped = self.labelled.with_audits(self._dropped)
+        return tuple(self._effect(actions[i], estimator) for i, estimator in dropped)
+
+    @property
+    def _dropped(self) -> list[int]:
+        """Indices of the actions whose span can be left out."""
+        actions = [sampled.action for sampled in self.labelled.actions]
+        droppable = set(droppable_nodes(self.trajectory, actions))
+        return [i for i, action in enumerate(actions) if action.node in droppable]
+
+    def _places(self, context: ContextPlaces) -> _Counted:
+        dropped = self._dropped
+        places = context.drops([self.labelled.actions[i].action.node for i in dropped])
+        return self._counted(self.labelled.by_estimator(places, dropped))
 
     def _effect(self, sampled: SampledAction, estimator: Estimator) -> PlannedEffect:
         control = drop_control(self.trajectory, sampled.action.node)
@@ -309,10 +337,11 @@ class PlannedJoints(SideMeasurement):
         alone = [action_edit(self.trajectory, action) for action in self.members]
         return [(EXACT, [*alone, *self.joint_edits])]
 
-    @property
-    def stored_edits(self) -> Sequence[Edit]:
-        """Each joint edit twice: its effect, and the sum of its members' effects."""
-        return 2 * self.joint_edits
+    def _places(self, context: ContextPlaces) -> _Counted:
+        """Of each joint edit two lists are stored: its effect, and the sum of its members' effects."""
+        joint = context.joints(self.joints)
+        num_values = self._counted([(EXACT, joint)]).num_values
+        return _Counted([(EXACT, [*context.actions(self.members), *joint])], 0, 2 * num_values)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 
 from mctrace.base_model.flop_counts import Work
 from mctrace.collect.config import CollectConfig
@@ -22,12 +23,13 @@ from mctrace.collect.planning.action_sampling import even_quotas
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.work_units import LabelledTrajectory, WorkUnit
+from mctrace.collect.planning.work_units import LabelledTrajectory
 from mctrace.collect.running.worker import Finished, WorkItem
 from mctrace.collect.running.worker_agreement import WorkerAgreement
 from mctrace.collect.running.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import part_digest
+from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 from mctrace.seeding import generator_for
@@ -57,7 +59,20 @@ class RunChecks:
     agreement: WorkerAgreement | None = None
 
 
-def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
+class Planned(Protocol):
+    """What a plan depends on, be it a stream or whole."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    @property
+    def lensnet_identity(self) -> str | None: ...
+
+    @property
+    def estimator(self) -> Estimator: ...
+
+
+def calibration_id(plan: Planned, config: CollectConfig) -> str:
     """Hash of all that determines an estimator's quality, without the documents: a growing corpus
     keeps the estimator its first labels were measured with."""
     settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
@@ -73,7 +88,7 @@ def calibration_id(plan: RunPlan, config: CollectConfig) -> str:
     )
 
 
-def known_calibration(store: Store | None, plan: RunPlan, config: CollectConfig) -> EstimatorAgreement | None:
+def known_calibration(store: Store | None, plan: Planned, config: CollectConfig) -> EstimatorAgreement | None:
     """Calibration of the first run with these settings; None when there was none."""
     if store is None or plan.estimator == EXACT:
         return None
@@ -104,23 +119,25 @@ def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> Estimat
 
 
 def choose_estimator(plan: RunPlan, calibration: EstimatorAgreement | None, min_spearman: float) -> RunPlan:
-    """The plan itself, or for a windowed one its exact form when the calibration is below `min_spearman` or
-    has no rank correlation. Of a gradient run, which is first order by intent, the calibration is only kept.
+    """The plan itself, or its exact form where its calibration is too low (`is_below`)."""
+    return plan.exactly() if is_below(plan, calibration, min_spearman) else plan
+
+
+def is_below(plan: Planned, calibration: EstimatorAgreement | None, min_spearman: float) -> bool:
+    """Whether a windowed plan has a calibration, and that one is below `min_spearman` or has no rank
+    correlation. Of a gradient run, which is first order by intent, the calibration is only kept.
     """
-    if not plan.is_windowed or calibration is None:
-        return plan
-    passed = calibration.spearman is not None and calibration.spearman >= min_spearman
-    return plan if passed else plan.exactly()
+    if plan.estimator.name != "windowed" or calibration is None:
+        return False
+    return calibration.spearman is None or calibration.spearman < min_spearman
 
 
-def measure_noise_floor(
-    workers: WorkerPool, plan: RunPlan, remaining: Sequence[WorkUnit]
-) -> NoiseFloor | None:
+def measure_noise_floor(workers: WorkerPool, plan: RunPlan) -> NoiseFloor | None:
     """Measure it on a trajectory with several actions, the shortest of them.
 
     None when none has any, or where that one cannot be measured.
     """
-    labelled = [unit for unit in remaining if isinstance(unit, LabelledTrajectory)]
+    labelled = [unit for unit in plan.units if isinstance(unit, LabelledTrajectory)]
     most = max((min(len(planned.actions), _NOISE_ACTIONS) for planned in labelled), default=0)
     if not most:
         return None

@@ -3,12 +3,15 @@
 Ray is imported only where it is chosen.
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from mctrace.base_model.loading import resolve_device, resolve_dtype
 from mctrace.collect.cluster.run_logs import LogConfig
 from mctrace.collect.config import ModelConfig, RayConfig
+from mctrace.collect.planning.plan_stream import Stage
+from mctrace.collect.running.document_thread import DocumentThread
 from mctrace.collect.running.worker import RunContext
 from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
 
@@ -33,11 +36,20 @@ def decide_dtype(model: ModelConfig, ray: RayConfig | None) -> ModelConfig:
     if model.dtype != "auto":
         return model
     if ray is None or ray.address == "local":
-        return replace(model, dtype=resolve_dtype("auto", model.device, model.device_map))
+        return model.in_dtype(resolve_dtype("auto", model.device, model.device_map))
     from mctrace.collect.running.cluster_checks import uses_gpus
 
     device = None if model.device_map else model.device
-    return replace(model, dtype="bfloat16" if uses_gpus(ray, device) else "float32")
+    return model.in_dtype("bfloat16" if uses_gpus(ray, device) else "float32")
+
+
+def document_stage() -> Stage:
+    """Who makes documents while workers measure: tasks of the cluster that they run on, or a thread."""
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        from mctrace.collect.running.document_tasks import DocumentTasks
+
+        return DocumentTasks()
+    return DocumentThread()
 
 
 def check_workers(ray: RayConfig | None, model: ModelConfig, store_uri: str) -> None:

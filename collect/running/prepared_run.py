@@ -9,16 +9,27 @@ from pathlib import Path
 
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig
-from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
+from mctrace.collect.corpus.documents import DocumentMaker, in_seeded_order
+from mctrace.collect.corpus.placement_commits import known_placements
 from mctrace.collect.corpus.split_corpus import read_split_corpus
+from mctrace.collect.corpus.splits import SplitAssigner
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
 from mctrace.collect.planning.document_plan import MapMaker
 from mctrace.collect.planning.lensnet_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
+from mctrace.collect.planning.plan_stream import (
+    CorpusStream,
+    DocumentPlanner,
+    ModelLimits,
+    PlanInMemory,
+    PlanStream,
+)
 from mctrace.collect.planning.run_plan import RunPlan, check_fits, make_plan, provenance_of
 from mctrace.collect.planning.trace_files import TracePlan, plan_traces
 from mctrace.collect.run_settings import RunSettings
 from mctrace.collect.running.calibration import choose_estimator, known_calibration
+from mctrace.collect.running.document_thread import DocumentThread
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
@@ -64,6 +75,52 @@ def prepare_run(
     check_fits(plan, source)
     calibration, decided = decided_plan(plan, settings.collect, store)
     return PreparedRun(source, plan, decided, calibration, skipped)
+
+
+@dataclass(frozen=True)
+class PreparedStream:
+    """A run that is planned as it goes."""
+
+    source: ModelSource
+    stream: PlanStream
+    left_out: Skipped
+    """files, lines and documents of the corpus that are no part of the run; grows with the stream"""
+
+
+def prepare_stream(
+    settings: RunSettings,
+    traces: Path | None,
+    store: Store | None,
+    on_traces: Callable[[Path, TracePlan], None],
+) -> PreparedStream:
+    """The stream of a corpus, or of the trace file `traces`; `on_traces` receives the file with its plan.
+
+    Raises InputError, ModelError and ConfigError for what cannot be measured, as far as it shows before
+    documents are read.
+    """
+    source = resolve_evaluable_model(settings.model)
+    provenance = provenance_of(source, settings.model, settings.gists, settings.tree)
+    skipped = Skipped(settings.corpus.strict)
+    if traces is not None:
+        found = plan_traces(traces, store, settings.collect, settings.corpus, provenance, source)
+        on_traces(traces, found)
+        check_fits(found.plan, source)
+        assigner = SplitAssigner(settings.corpus, known_placements(store))
+        return PreparedStream(source, PlanInMemory(found.plan, assigner), skipped)
+    texts = in_seeded_order(
+        read_corpus(settings.corpus.paths, skipped, settings.corpus.text_column), settings.corpus.seed
+    )
+    planner = DocumentPlanner(
+        DocumentMaker(source.load_tokenizer(), source.tokenizer_hash, settings.corpus),
+        settings.collect,
+        provenance,
+        ModelLimits.of(source),
+    )
+    lensnet = _lensnet_maps(settings, source, provenance)
+    assigner = SplitAssigner(settings.corpus, known_placements(store))
+    return PreparedStream(
+        source, CorpusStream(texts, planner, assigner, skipped, DocumentThread(), lensnet), skipped
+    )
 
 
 def decided_plan(

@@ -5,9 +5,10 @@ out known parts, checks that every file it names exists, and is retried where an
 part is committed twice (in older ledgers a reader keeps the first row of an id), and each version names its
 predecessor (`ledger_chain`).
 
-A ledger's data files never change, so each is read once and cached: a commit reads what others have committed
-since, not the whole ledger. Rows are written here and not by deltalake, which would neither sync the file
-before the log names it nor detect a file that changed afterwards.
+A ledger's data files never change, so a commit reads what others have committed since, not the whole ledger,
+and of all rows it remembers the ids alone: a driver commits millions of parts. Rows are written here and not
+by deltalake, which would neither sync the file before the log names it nor detect a file that changed
+afterwards.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -43,7 +45,14 @@ from mctrace.datasets.store.ledger_chain import (
     seal,
     write_head,
 )
-from mctrace.datasets.store.ledger_rows import PREFIX, CommittedPart, file_name, from_parquet, to_parquet
+from mctrace.datasets.store.ledger_rows import (
+    PREFIX,
+    CommittedPart,
+    as_table,
+    file_name,
+    from_parquet,
+    to_parquet,
+)
 from mctrace.datasets.store.location import Location, sync_file, sync_folder
 from mctrace.datasets.store.parts import Part, refuse_missing
 from mctrace.datasets.store.schemas import LEDGER
@@ -80,20 +89,30 @@ class VersionRecord:
 class _Change:
     """Content of a new version: rows to add, their commit metadata, and data files to remove."""
 
-    rows: Sequence[CommittedPart]
+    rows: Sequence[CommittedPart] | pa.Table
     metadata: dict[str, Any]
     removed: Sequence[RemoveAction] = ()
     data_change: bool = True
 
 
+@dataclass(frozen=True)
+class _Named:
+    """What a data file of the ledger names."""
+
+    part_ids: tuple[str, ...]
+    latest: datetime | None
+    """when the last of them was committed; None in an empty file"""
+
+
 @dataclass
 class Ledger:
-    """List of parts of the store at `location`. Caches what it has read; one per process and store."""
+    """List of parts of the store at `location`. Remembers the ids it has read; one per process and store."""
 
     location: Location
     _table: DeltaTable | None = field(default=None, repr=False)
-    _rows: dict[str, list[CommittedPart]] = field(default_factory=dict, repr=False)
+    _named: dict[str, _Named] = field(default_factory=dict, repr=False)
     """by ledger file"""
+    _part_ids: set[str] = field(default_factory=set, repr=False)
 
     @property
     def _uri(self) -> str:
@@ -135,6 +154,27 @@ class Ledger:
         table = self._newest() if version is None else self._open(version)
         rows = [row for file, size in self._files(table) for row in self.read(file, size)]
         return int(table.version()), sorted(rows, key=lambda row: (row.committed_at, row.part.folder))
+
+    @property
+    def part_ids(self) -> AbstractSet[str]:
+        """Ids of the parts listed when this ledger was last refreshed or written; grows with commits."""
+        return self._part_ids
+
+    def refresh(self) -> AbstractSet[str]:
+        """`part_ids` at the newest version; reads what others have committed since."""
+        self._read_ids(self._newest())
+        return self._part_ids
+
+    def parts_named(self, part_ids: Collection[str]) -> list[Part]:
+        """The listed parts with these ids, as of the last reading or writing."""
+        wanted, found = set(part_ids), dict[str, Part]()
+        sizes = dict(self._files(self._newest()))
+        for file, named in self._named.items():
+            if file in sizes and not wanted.isdisjoint(named.part_ids):
+                for row in self.read(file, sizes[file]):
+                    if row.part.part_id in wanted:
+                        found.setdefault(row.part.part_id, row.part)
+        return list(found.values())
 
     def files(self, version: int) -> list[tuple[str, int]]:
         """Name and bytes of each data file of a version. Raises StoreError when it cannot be opened."""
@@ -194,23 +234,27 @@ class Ledger:
         with nothing committed, when a file of a new part is not there with its size.
         """
 
+        committed: list[Part] = []
+
         def append_new(table: DeltaTable) -> _Change | None:
-            rows = [row for file, size in self._files(table) for row in self.read(file, size)]
-            known = {row.part.part_id for row in rows}
+            self._read_ids(table)
+            known = self._part_ids
             new = {part.part_id: part for part in reversed(parts) if part.part_id not in known}
             ordered = [part for part in parts if new.get(part.part_id) is part]
             if not ordered:
                 return None
             refuse_missing(self.location, ordered)
-            now = _after(rows, datetime.now(UTC))
+            now = self._after(datetime.now(UTC))
+            committed[:] = ordered
             added = dict(sorted(Counter(part.kind for part in ordered).items()))
             run_ids = " ".join(sorted({part.run_id for part in ordered}))
             return _Change([CommittedPart(part, now) for part in ordered], {RUN_IDS: run_ids, ADDED: added})
 
-        made = self._transact(append_new)
-        if made and len(self._rows) > _TIDY_FILES:
+        if self._transact(append_new) is None:
+            return []
+        if len(self._named) > _TIDY_FILES:
             self._tidy()
-        return [row.part for row in made.rows] if made else []
+        return committed
 
     def withdraw(self, part_ids: Collection[str]) -> None:
         """Takes parts off the list in a new version; older versions still name them."""
@@ -239,7 +283,8 @@ class Ledger:
             files = self._files(table)
             if len(files) <= _TIDY_FILES:
                 return None
-            rows = [row for file, size in files for row in self.read(file, size)]
+            # As Arrow: as Python's objects a million rows take gigabytes.
+            rows = pa.concat_tables(as_table(self._content(file, size)) for file, size in files)
             removed = _remove_actions(table, [file for file, _ in files], data_change=False)
             return _Change(rows, {}, removed, data_change=False)
 
@@ -306,7 +351,7 @@ class Ledger:
                     return False
                 what = f"cannot commit to the ledger of {self.location.uri}: {one_line(error)}"
                 raise StoreError(what) from error
-        self._rows[name] = list(change.rows)
+        self._remember(name, _names(change.rows))
         self._seal(version + 1, heads)
         return True
 
@@ -369,25 +414,47 @@ class Ledger:
     def _files(self, table: DeltaTable) -> list[tuple[str, int]]:
         """Name and bytes of each data file of a version."""
         actions = pa.table(table.get_add_actions())
-        files = sorted(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
-        if table is self._table:
-            current = {file for file, _ in files}
-            self._rows = {file: rows for file, rows in self._rows.items() if file in current}
-        return files
+        return sorted(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+
+    def _read_ids(self, table: DeltaTable) -> None:
+        """Learn what the data files of the newest version name; reads those that are new."""
+        files = dict(self._files(table))
+        for file in [file for file in files if file not in self._named]:
+            self._remember(
+                file, _names(as_table(self._content(file, files[file]), ["part_id", "committed_at"]))
+            )
+        if gone := self._named.keys() - files:
+            for file in gone:
+                del self._named[file]
+            self._part_ids = {part_id for named in self._named.values() for part_id in named.part_ids}
+
+    def _remember(self, file: str, named: _Named) -> None:
+        self._named[file] = named
+        self._part_ids.update(named.part_ids)
+
+    def _after(self, now: datetime) -> datetime:
+        """Commit time: now, or just after the latest row where a clock was put back."""
+        latest = max((named.latest for named in self._named.values() if named.latest), default=None)
+        return max(now, latest + timedelta(microseconds=1)) if latest else now
 
     def read(self, file: str, size: int) -> list[CommittedPart]:
         """The rows of a data file. Raises StoreError when it is not what its name and the log say."""
-        if file not in self._rows:
-            try:
-                content = self.location.read_bytes(f"{FOLDER}/{file}")
-                if len(content) != size:
-                    raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
-                if file.startswith(PREFIX) and file != file_name(content):
-                    raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
-                self._rows[file] = from_parquet(content)
-            except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-                raise self._damaged(error) from error
-        return self._rows[file]
+        content = self._content(file, size)
+        try:
+            return from_parquet(content)
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def _content(self, file: str, size: int) -> bytes:
+        try:
+            content = self.location.read_bytes(f"{FOLDER}/{file}")
+            if len(content) != size:
+                raise StoreError(f"{FOLDER}/{file} has {len(content)} bytes, the log says {size}")
+            if file.startswith(PREFIX) and file != file_name(content):
+                raise StoreError(f"{FOLDER}/{file} has other content than the hash in its name says")
+        except OSError as error:
+            raise self._damaged(error) from error
+        return content
 
     def _sync_log(self, version: int) -> None:
         """Syncs a version's log entry and its checkpoint to disk; its data file is synced before."""
@@ -400,10 +467,13 @@ class Ledger:
         sync_folder(folder)
 
 
-def _after(rows: Sequence[CommittedPart], now: datetime) -> datetime:
-    """Commit time: now, or just after the latest of `rows` where a clock was put back."""
-    latest = max((row.committed_at for row in rows), default=now)
-    return max(now, latest + timedelta(microseconds=1))
+def _names(rows: Sequence[CommittedPart] | pa.Table) -> _Named:
+    if isinstance(rows, pa.Table):
+        times = rows["committed_at"].to_pylist()
+        return _Named(tuple(rows["part_id"].to_pylist()), max(times, default=None))
+    return _Named(
+        tuple(row.part.part_id for row in rows), max((row.committed_at for row in rows), default=None)
+    )
 
 
 def _remove_actions(table: DeltaTable, files: Collection[str], *, data_change: bool) -> list[RemoveAction]:

@@ -27,14 +27,20 @@ class CommittedPart:
     committed_at: datetime
 
 
-def to_parquet(rows: Sequence[CommittedPart]) -> bytes:
+def to_parquet(rows: Sequence[CommittedPart] | pa.Table) -> bytes:
     """Ledger file of rows. A nonce makes each file unique, so its name tells whose commit was made."""
-    schema = LEDGER.with_metadata({"nonce": secrets.token_hex(8)})
+    if not isinstance(rows, pa.Table):
+        rows = pa.Table.from_pylist([_to_row(row) for row in rows], schema=LEDGER)
     buffer = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist([_to_row(row) for row in rows], schema=schema), buffer, compression="zstd"
-    )
+    nonce = {"nonce": secrets.token_hex(8)}
+    pq.write_table(rows.replace_schema_metadata(nonce), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def as_table(content: bytes, columns: Sequence[str] = tuple(LEDGER.names)) -> pa.Table:
+    """Rows of a ledger file as Arrow, whoever wrote it."""
+    table = pq.read_table(io.BytesIO(content), columns=list(columns))
+    return table.select(list(columns)).cast(pa.schema([LEDGER.field(name) for name in columns]))
 
 
 def file_name(content: bytes) -> str:

@@ -8,7 +8,9 @@ from mctrace.cli.configuration import PipelineConfig, load_config
 from mctrace.collect.config import GistConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import read_documents
+from mctrace.collect.corpus.placement_commits import known_placements
 from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.planning.plan_stream import PlanInMemory
 from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
 from mctrace.collect.running.driver import RunSummary, run_collection
 from mctrace.collect.running.worker_pool import InProcessPool
@@ -26,12 +28,16 @@ class TinyRun:
     source: ModelSource
     plan: RunPlan
 
+    def stream(self) -> PlanInMemory:
+        """The plan as a run takes it, placed among what the store has."""
+        return PlanInMemory(self.plan, SplitAssigner(self.config.corpus, known_placements(self.store)))
+
     def measure(
         self, start_workers=InProcessPool, progress: Progress | None = None, retry_quarantined: bool = False
     ) -> RunSummary:
         return run_collection(
             self.store,
-            self.plan,
+            self.stream(),
             start_workers,
             config=self.config.collect,
             model=self.config.model,

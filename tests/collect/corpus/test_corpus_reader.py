@@ -1,14 +1,26 @@
 """Corpus reader: which files are read, in which order, and how skipped and refused ones are reported."""
 
+import gzip
+import io
 import json
+import lzma
 import os
+import sys
 from pathlib import Path
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import PYDOC_TOPICS, STDLIB, Skipped, read_corpus
+from mctrace.collect.corpus.documents import DocumentMaker
 from mctrace.collect.corpus.lazy_texts import TextInMemory, UnreadableTextError, whole_text
+from mctrace.collect.corpus.row_files import documents_at
 from mctrace.errors import InputError
+
+OTHERS = "not .txt .md .py .jsonl .parquet, or .gz .xz .zst of them"
 
 
 def read(*paths: Path | str, strict: bool = False) -> tuple[list[TextInMemory], Skipped]:
@@ -36,8 +48,8 @@ def test_a_folder_gives_its_text_files_at_any_depth_by_name(folder):
         TextInMemory("texts/f.jsonl:2", "two"),
         TextInMemory("texts/inner/c.py", "this is inner/c.py"),
     ]
-    assert skipped.counts == {"not .txt .md .py .jsonl": 3}
-    assert skipped.examples["not .txt .md .py .jsonl"] == ["texts/d.rst", "texts/e.png", "texts/noending"]
+    assert skipped.counts == {OTHERS: 3}
+    assert skipped.examples[OTHERS] == ["texts/d.rst", "texts/e.png", "texts/noending"]
 
 
 def test_the_order_of_texts_does_not_depend_on_the_order_in_which_files_were_made(tmp_path):
@@ -247,7 +259,7 @@ def test_a_path_that_is_not_there_is_refused_by_name(folder):
 
 def test_a_single_file_that_is_not_text_is_refused_with_the_endings_that_are(folder):
     (folder / "a.pdf").write_text("text")
-    with pytest.raises(InputError, match=r"a\.pdf': expected one of \.txt \.md \.py \.jsonl, got '\.pdf'"):
+    with pytest.raises(InputError, match=r"a\.pdf': expected one of \.txt .* \.parquet, .*, got '\.pdf'"):
         read(folder / "a.pdf")
 
 
@@ -272,3 +284,107 @@ def test_the_reference_topics_are_a_corpus():
     assert len(texts) > 50
     assert [text.source for text in texts] == sorted(text.source for text in texts)
     assert all(text.source.startswith("pydoc-topics/") for text in texts)
+
+
+ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "", "body": None}]
+
+
+def documents(*paths: object, column: str = "text") -> tuple[list[tuple[str, str]], Skipped]:
+    """Source and text of every document, files of rows read as well."""
+    skipped = Skipped()
+    places = read_corpus([str(path) for path in paths], skipped, column)
+    found = [one for place in places for one in documents_at(place, skipped)]
+    return [(one.source, whole_text(one)) for one in found], skipped
+
+
+def lines(rows: list[dict]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def zstd(content: bytes) -> bytes:
+    return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("xz", lzma.compress), ("zst", zstd)]
+)
+def test_compressed_files_are_what_they_were_before(folder, ending, compress):
+    (folder / f"a.txt.{ending}").write_bytes(compress(b"text"))
+    (folder / f"b.jsonl.{ending}").write_bytes(compress(lines(ROWS)))
+    (folder / f"c.jsonl.{ending}").write_bytes(b"no archive")
+    (folder / f"d.{ending}").write_bytes(compress(b"of what kind?"))
+    found, skipped = documents(folder)
+    assert found == [
+        (f"texts/a.txt.{ending}", "text"),
+        (f"texts/b.jsonl.{ending}:1", "one"),
+        (f"texts/b.jsonl.{ending}:2", "two"),
+    ]
+    assert skipped.counts.total() == 3
+    assert skipped.examples["empty"] == [f"texts/b.jsonl.{ending}:3"]
+    assert skipped.examples[OTHERS] == [f"texts/d.{ending}"]
+    assert any(f"texts/c.jsonl.{ending}" in examples for examples in skipped.examples.values())
+
+
+def test_a_parquet_file_is_read_by_row_groups_under_the_column_asked_for(folder):
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet", row_group_size=1)
+    (folder / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    found, skipped = documents(folder, column="body")
+    assert found == [("texts/rows.parquet:1", "eins"), ("texts/rows.parquet:2", "zwei")]
+    assert skipped.examples['without a string under "body"'] == ["texts/rows.parquet:3"]
+    assert any("texts/damaged.parquet" in examples for examples in skipped.examples.values())
+
+
+def test_a_uri_is_read_by_whatever_opens_it_and_other_kinds_are_named():
+    files = fsspec.filesystem("memory")
+    files.pipe({"/bucket/a.jsonl": lines(ROWS[:2]), "/bucket/in/b.txt": b"text", "/bucket/c.png": b""})
+    try:
+        found, skipped = documents("memory://bucket")
+        assert [text for _, text in found] == ["one", "two", "text"]
+        assert found[2][0].endswith("/bucket/in/b.txt")
+        assert [one.rpartition("/")[2] for one in skipped.examples[OTHERS]] == ["c.png"]
+        with pytest.raises(InputError, match="memory://nowhere' does not exist"):
+            documents("memory://nowhere")
+        with pytest.raises(InputError, match="nonsense://x' cannot be read"):
+            documents("nonsense://x")
+    finally:
+        files.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"plain text\n", [("-", "plain text\n")]),
+        (lines(ROWS[:2]), [("-:1", "one"), ("-:2", "two")]),
+        (b"", []),
+    ],
+)
+def test_standard_input_is_a_text_or_json_lines(monkeypatch, content, expected):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert documents("-")[0] == expected
+
+
+class Template:
+    """As much of a tokenizer as a chat needs."""
+
+    def apply_chat_template(self, messages: list[dict[str, str]], *, tokenize: bool) -> str:
+        assert not tokenize
+        return "".join(f"<{one['role']}>{one['content']}" for one in messages)
+
+    def encode(self, text: str, *, add_special_tokens: bool, verbose: bool) -> list[int]:
+        return list(text.encode())
+
+
+def test_token_ids_and_chats_are_documents_too(folder):
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    rows = [{"input_ids": [5, 0, 7, 9]}, {"messages": chat}, {"input_ids": [1, -1]}, {"messages": "no"}]
+    (folder / "rows.jsonl").write_bytes(lines(rows))
+    pq.write_table(pa.Table.from_pylist([{"messages": None, **rows[0]}, rows[1]]), folder / "rows.parquet")
+    skipped = Skipped()
+    maker = DocumentMaker(Template(), "template", CorpusConfig(min_tokens=1, max_tokens=3))
+    made = maker(list(read_corpus([str(folder)], skipped)))
+    assert [one.tokens.tolist() for one in made.documents] == 2 * [[5, 0, 7], list(b"<us")]
+    assert skipped.examples['with something else than token ids under "input_ids"'] == ["texts/rows.jsonl:3"]
+    assert skipped.examples['without a string under "text"'] == ["texts/rows.jsonl:4"]
+    whole = DocumentMaker(Template(), "template", CorpusConfig(min_tokens=1))
+    (_, written) = whole(list(read_corpus([str(folder / "rows.jsonl")], skipped))).documents
+    assert bytes(written.tokens.tolist()) == b"<user>hi<assistant>yes"

@@ -12,9 +12,8 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus import placement_commits
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document, document_id
-from mctrace.collect.corpus.placement_commits import commit_placements, known_placements
+from mctrace.collect.corpus.placement_commits import PlacementCommits, known_placements
 from mctrace.collect.corpus.splits import BETWEEN_SPLITS, SplitAssigner, split_of
-from mctrace.collect.running import driver
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store, open_store
 from mctrace.datasets.upkeep.split_leaks import split_leaks
@@ -52,8 +51,19 @@ def store(tmp_path: Path) -> Store:
     return create_store(str(tmp_path / "store"))
 
 
-def commit(store: Store, documents: dict[str, Document], run_id: str = "run") -> dict[str, Document]:
-    return commit_placements(store, documents, CONFIG, run_id, Skipped())
+def commit(
+    store: Store,
+    documents: dict[str, Document],
+    run_id: str = "run",
+    config: CorpusConfig = CONFIG,
+    left_out: Skipped | None = None,
+) -> dict[str, Document]:
+    """What a driver does with documents that it has planned without looking at the store."""
+    assigner = SplitAssigner(config, {})
+    for identity, document in documents.items():
+        assigner.place_as(identity, document.placement)
+    commits = PlacementCommits(store, assigner, config, run_id, Skipped() if left_out is None else left_out)
+    return {document.document_id: document for document in commits.commit(list(documents.values()))}
 
 
 def both_sides(numbers: range) -> tuple[dict[str, Document], dict[str, Document]]:
@@ -82,18 +92,18 @@ def test_who_is_second_looks_at_what_was_placed_between_its_look_and_its_commit(
 ):
     ours, theirs = both_sides(range(NUM_PAIRS))
     rivals = [dict(list(theirs.items())[i::num_rivals]) for i in range(num_rivals)]
-    write = placement_commits._write
+    write = PlacementCommits._write
 
     def write_late(*arguments):
         part = write(*arguments)
         if rivals:  # after this driver has looked and before it commits
             rival = rivals.pop()
             with monkeypatch.context() as meanwhile:
-                meanwhile.setattr(placement_commits, "_write", write)
-                commit(store, rival, "rival")
+                meanwhile.setattr(PlacementCommits, "_write", write)
+                commit(open_store(store.location.uri), rival, "rival")
         return part
 
-    monkeypatch.setattr(placement_commits, "_write", write_late)
+    monkeypatch.setattr(PlacementCommits, "_write", write_late)
     placed = commit(store, ours)
     assert not rivals
     assert len(placed) == NUM_PAIRS
@@ -123,8 +133,8 @@ def test_a_near_duplicate_of_documents_in_two_splits_is_left_out(store):
     between = np.concatenate([first, last])
     loose = CorpusConfig(**{**vars(CONFIG), "near_duplicate_threshold": 0.3})
     left_out = Skipped()
-    commit_placements(store, documents_of(first, last), loose, "run", left_out)
-    assert commit_placements(store, documents_of(between), loose, "run", left_out) == {}
+    commit(store, documents_of(first, last), config=loose)
+    assert commit(store, documents_of(between), config=loose, left_out=left_out) == {}
     assert left_out.counts == {BETWEEN_SPLITS: 1}
     assert len(known_placements(store)) == 2
 
@@ -205,7 +215,7 @@ def test_runs_over_near_duplicate_corpora_measure_them_in_one_split(tiny_setting
 
 
 def test_verify_finds_near_duplicates_in_different_splits(tiny_settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "commit_placements", lambda store, documents, *_: documents)
+    monkeypatch.setattr(PlacementCommits, "commit", lambda _, documents: documents)
     for run in near_duplicate_runs(tiny_settings, tmp_path):
         run.measure()
     (problem,) = verify(run.store.at(), quick=False, progress=Silent())
@@ -216,12 +226,15 @@ def test_verify_finds_near_duplicates_in_different_splits(tiny_settings, tmp_pat
 def test_verify_finds_a_document_measured_in_another_split_than_it_was_placed_in(
     tiny_settings, tmp_path, monkeypatch
 ):
-    def place_and_ignore(store, documents, config, run_id, left_out):
-        other = {d: _moved(document) for d, document in documents.items()}
-        commit_placements(store, other, config, run_id, left_out)
+    placed = PlacementCommits._placed
+
+    def place_and_ignore(self, documents):
+        monkeypatch.setattr(PlacementCommits, "_placed", lambda *of: _moved(placed(*of)))
+        commit_placements(self, documents)
         return documents
 
-    monkeypatch.setattr(driver, "commit_placements", place_and_ignore)
+    commit_placements = PlacementCommits.commit
+    monkeypatch.setattr(PlacementCommits, "commit", place_and_ignore)
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     run.measure()
     problems = [problem.what for problem in verify(run.store.at(), quick=False, progress=Silent())]

@@ -1,5 +1,7 @@
 """Measurement of units: each effect, control, audit and joint edit equals its naive definition."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_nll
 from mctrace.collect.measuring.unit_measurement import audit_pairs, measure_noise, measure_unit
 from mctrace.collect.planning.document_plan import plan_document
 from mctrace.collect.planning.edits import drop_control
-from mctrace.context.actions import apply_action
+from mctrace.context.actions import ACTION_KINDS, apply_action
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.collect.making import PROVENANCE, TREE, make_document, small_config
 from tests.models import tiny_model
@@ -17,18 +19,20 @@ from tests.models import tiny_model
 EVERYTHING = {"drop_controls": True, "joint_edits": 4, "joint_size": 3, "attention_mass": True}
 
 
-def plan_units(**changes):
+def plan_units(provenance=PROVENANCE, **changes):
     """A document and the units of its first trajectory that has several joint edits."""
     document = make_document(400)
     config = small_config(**{"max_actions": 12, **EVERYTHING, **changes})
-    units = list(plan_document(document, config, PROVENANCE))
+    units = list(plan_document(document, config, provenance))
     wanted = next(u.trajectory_id for u in units if u.kind == "joints" and len(u.joints) > 1)
     return document, {u.kind: u for u in units if u.trajectory_id == wanted}
 
 
 def measured(model, document, planned, batch_tokens=1000):
     tokens_T = torch.from_numpy(document.tokens.astype("int64"))
-    tree = DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))
+    tree = DocumentTree(
+        tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), planned.trajectory.head.tree)
+    )
     return tree, measure_unit(model, tree, planned, Batching(batch_tokens))
 
 
@@ -73,17 +77,51 @@ def test_every_joint_edit_is_the_naive_loss_after_all_of_its_actions():
     assert measurement.effects == ()
 
 
-@pytest.mark.parametrize("unit", ["trajectory", "drops", "joints", "attention"])
-def test_the_work_that_ran_is_the_work_that_was_planned(unit):
-    document, units = plan_units(estimator="windowed", estimator_window=3, audit_fraction=0.3)
-    planned = units[unit]
+AUDITED = {"audit_fraction": 0.3}
+BY_ESTIMATOR = {
+    "exact": {},
+    "windowed": {"estimator": "windowed", "estimator_window": 3, **AUDITED},
+    "gradient": {"estimator": "gradient", "gradient_segment": 5, **AUDITED},
+}
+ABSENT = {"max_detail": "absent", "actions": ACTION_KINDS}
+
+
+@pytest.mark.parametrize("absence", ["off", "tokens", "gists"])
+@pytest.mark.parametrize("estimator", BY_ESTIMATOR)
+def test_the_work_that_ran_is_the_work_that_was_planned(estimator, absence):
+    """Plans count from lengths alone; what is measured builds every edit."""
+    provenance = replace(PROVENANCE, absence=absence)
+    settings = {**BY_ESTIMATOR[estimator], **({} if absence == "off" else ABSENT)}
+    document, units = plan_units(provenance, max_actions=None, **settings)
+    kinds = {sampled.action.kind for sampled in units["trajectory"].actions}
+    assert kinds >= ({"expand", "collapse"} if absence == "off" else {"insert", "drop", "collapse"})
+    for kind, planned in units.items():
+        _, measurement = measured(tiny_model(), document, planned, 200)
+        assert measurement.work == planned.work(200), kind
+        assert len(measurement.effects) == planned.size(200).num_effects, kind
+        num_values = sum(len(effect.delta_nll_H) for effect in measurement.effects)
+        num_values += sum(len(j.delta_nll_H) + len(j.sum_of_singles_H) for j in measurement.joints)
+        assert num_values == planned.size(200).num_effect_values, kind
+        assert (measurement.baseline.attention_mass_N is not None) == (kind == "attention")
+
+
+@pytest.mark.parametrize("absence", ["off", "tokens"])
+def test_the_work_of_a_screened_unit_is_planned_for_as_many_exact_passes_as_may_be_drawn(absence):
+    provenance = replace(PROVENANCE, absence=absence)
+    settings = {"action_sampling": "screened", "max_actions": 6, **({} if absence == "off" else ABSENT)}
+    document, units = plan_units(provenance, **settings)
+    planned = units["trajectory"]
     _, measurement = measured(tiny_model(), document, planned, 200)
-    assert measurement.work == planned.work(200)
-    assert len(measurement.effects) == len(planned.effects)
-    num_values = sum(len(effect.delta_nll_H) for effect in measurement.effects)
-    num_values += sum(len(j.delta_nll_H) + len(j.sum_of_singles_H) for j in measurement.joints)
-    assert num_values == planned.size(200).num_effect_values
-    assert (measurement.baseline.attention_mass_N is not None) == (unit == "attention")
+    counted, all_estimated = planned.size(200), replace(planned, screening=None).size(200)
+    num_drawn = len(measurement.effects) - all_estimated.num_effects
+    assert num_drawn > 0
+    assert abs(counted.num_effects - all_estimated.num_effects - num_drawn) <= 6
+    ran, expected = measurement.work.num_recomputed, counted.work.num_recomputed
+    of_gradients = all_estimated.work.num_recomputed
+    assert of_gradients < expected
+    assert (ran - of_gradients) / num_drawn == pytest.approx(
+        (expected - of_gradients) / (counted.num_effects - all_estimated.num_effects), rel=0.8
+    )
 
 
 @pytest.mark.parametrize("unit", ["trajectory", "drops"])

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mctrace.collect.running.driver import _work_items
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.placement_commits import PlacementCommits
+from mctrace.collect.running.remaining_work import RemainingWork
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.upkeep.verify import verify
 from mctrace.datasets.upkeep.withdrawal import withdraw_damaged
@@ -16,10 +18,13 @@ class InterruptAfter(Silent):
     """Ctrl-C once so many items are committed."""
 
     def __init__(self, num_items: int) -> None:
-        self._left = num_items
+        self._left, self._measures = num_items, False
+
+    def start(self, label: str, total: float | None, unit: str) -> None:
+        self._measures = label == "measuring"
 
     def advance(self, amount: float = 1, note: str = "") -> None:
-        self._left -= 1
+        self._left -= self._measures
         if self._left == 0:
             raise KeyboardInterrupt
 
@@ -84,8 +89,10 @@ def test_sampled_labels_carry_the_probability_they_were_sampled_with(tiny_settin
 
 def test_every_trajectory_brings_its_document_until_that_is_committed(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
-    lacking = run.plan.missing_documents(run.store)
-    items = _work_items(run.plan, run.plan.units, lacking, "run")
+    stream = run.stream()
+    work = RemainingWork(run.store, stream)
+    placements = PlacementCommits(run.store, stream.assigner, run.config.corpus, "run", Skipped())
+    items = work.items(placements, "run")
     first, sibling = next(items), next(items)
     assert first.document == sibling.document
     assert first.needs_document

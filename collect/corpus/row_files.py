@@ -1,0 +1,228 @@
+"""Files of rows: JSON lines and Parquet, compressed or not, on a disk or behind any URI that fsspec opens.
+
+A place in the corpus is then a whole file or a row group, and its documents are read where they are made. A
+row is a text under the text column, ready token ids under "input_ids", or a chat under "messages".
+"""
+
+import json
+import lzma
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
+from mctrace.errors import one_line
+
+JSON_LINES = (".jsonl", ".ndjson")
+PARQUET = ".parquet"
+COMPRESSIONS = (".gz", ".xz", ".zst")
+TOKENS, CHAT = "input_ids", "messages"
+"""Columns of ready token ids and of chats, {"role", "content"} in turn."""
+
+Chat = Sequence[Mapping[str, Any]]
+Tokens = npt.NDArray[np.int32]
+
+
+class _Notes(Protocol):
+    def add(self, reason: str, source: str) -> None: ...
+
+    def add_unreadable(self, reason: str, source: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Ready token ids."""
+
+    source: str
+    tokens: Tokens
+
+    def pieces(self) -> Iterator[str]:
+        raise UnreadableTextError("token ids without text")
+
+
+@dataclass(frozen=True)
+class ChatRow:
+    """A conversation, which the tokenizer's own template turns into text."""
+
+    source: str
+    messages: Chat
+
+    def pieces(self) -> Iterator[str]:
+        raise UnreadableTextError("a chat without a tokenizer's template")
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """Documents of a file, or of a row group of a Parquet file; `suffix` is that beneath a compression."""
+
+    source: str
+    uri: str
+    suffix: str
+    column: str
+    row_group: int | None = None
+
+    def pieces(self) -> Iterator[str]:
+        raise UnreadableTextError("a file of rows")
+
+    def texts(self, skipped: _Notes) -> Iterator[SourceText]:
+        """Every document that can be read; the others are counted in `skipped`."""
+        try:
+            if self.suffix == PARQUET:
+                yield from self._rows_of_table(skipped)
+            elif self.suffix in JSON_LINES:
+                yield from self._rows_of_lines(skipped)
+            else:
+                yield from self._whole(skipped)
+        except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
+            skipped.add_unreadable(f"unreadable ({one_line(error)})", self.source)
+
+    def _rows_of_table(self, skipped: _Notes) -> Iterator[SourceText]:
+        with fsspec.open(self.uri, "rb") as file:
+            table = pq.ParquetFile(file)
+            columns = [c for c in (self.column, TOKENS, CHAT) if c in table.schema_arrow.names]
+            number = sum(table.metadata.row_group(i).num_rows for i in range(self.row_group or 0))
+            for batch in table.iter_batches(64, row_groups=[self.row_group or 0], columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield from _document(f"{self.source}:{number}", row, self.column, skipped)
+
+    def _rows_of_lines(self, skipped: _Notes) -> Iterator[SourceText]:
+        with _opened(self.uri) as lines:
+            for number, line in enumerate(_lines(lines), start=1):
+                if line.strip():
+                    place = f"{self.source}:{number}"
+                    try:
+                        row = row_of_line(line)
+                    except UnreadableTextError as error:
+                        skipped.add_unreadable(str(error), place)
+                    else:
+                        yield from _document(place, row, self.column, skipped)
+
+    def _whole(self, skipped: _Notes) -> Iterator[SourceText]:
+        with _opened(self.uri) as file:
+            try:
+                text = file.read().decode("utf-8-sig")
+            except UnicodeDecodeError:
+                skipped.add_unreadable("not UTF-8 text", self.source)
+                return
+        if "\x00" in text:
+            skipped.add_unreadable("binary", self.source)
+        elif not text.strip():
+            skipped.add("empty", self.source)
+        else:
+            yield TextInMemory(self.source, text)
+
+
+@dataclass(frozen=True)
+class RowOfFile:
+    """One line of a local .jsonl file, which begins at byte `first_byte`."""
+
+    source: str
+    path: Path
+    first_byte: int
+    column: str
+
+    def document(self) -> SourceText:
+        """The row's document. Raises UnreadableTextError."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.first_byte)
+                return document_of_row(self.source, row_of_line(file.readline()), self.column)
+        except OSError as error:
+            raise UnreadableTextError(f"unreadable ({error.strerror})") from error
+
+    def pieces(self) -> Iterator[str]:
+        yield from self.document().pieces()
+
+
+def documents_at(place: SourceText, skipped: _Notes) -> Iterator[SourceText]:
+    """The documents of a place in the corpus: of a file of rows many, else one."""
+    if isinstance(place, RowFile):
+        yield from place.texts(skipped)
+    else:
+        yield place
+
+
+def num_row_groups(uri: str) -> int:
+    """Row groups of a Parquet file. Raises OSError or ArrowException when it cannot be read."""
+    with fsspec.open(uri, "rb") as file:
+        return int(pq.read_metadata(file).num_row_groups)
+
+
+def row_of_line(line: bytes) -> Mapping[str, Any]:
+    """The object of a line of JSON. Raises UnreadableTextError for a line that is none."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise UnreadableTextError("not UTF-8 text") from None
+    except (ValueError, RecursionError):
+        raise UnreadableTextError("not JSON") from None
+    return row if isinstance(row, dict) else {}
+
+
+def document_of_row(place: str, row: Mapping[str, Any], column: str) -> SourceText:
+    """The document of a row. Raises UnreadableTextError where it has no text, token ids or chat."""
+    text, tokens, chat = row.get(column), row.get(TOKENS), row.get(CHAT)
+    if isinstance(text, str):
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no tokenizer takes
+            raise UnreadableTextError("not UTF-8 text") from None
+        return TextInMemory(place, text)
+    if isinstance(tokens, list):
+        return TokenRow(place, _checked_tokens(tokens))
+    if isinstance(chat, list) and all(isinstance(one, dict) and "role" in one for one in chat):
+        return ChatRow(place, chat)
+    raise UnreadableTextError(f'without a string under "{column}"')
+
+
+def has_nothing(document: SourceText) -> bool:
+    """Whether there is nothing in it."""
+    if isinstance(document, TokenRow):
+        return not len(document.tokens)
+    if isinstance(document, ChatRow):
+        return not document.messages
+    return isinstance(document, TextInMemory) and not document.text.strip()
+
+
+def _document(place: str, row: Mapping[str, Any], column: str, skipped: _Notes) -> Iterator[SourceText]:
+    try:
+        found = document_of_row(place, row, column)
+    except UnreadableTextError as error:
+        skipped.add_unreadable(str(error), place)
+        return
+    if has_nothing(found):
+        skipped.add("empty", place)
+    else:
+        yield found
+
+
+def _checked_tokens(tokens: Sequence[Any]) -> Tokens:
+    if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
+        raise UnreadableTextError(f'with something else than token ids under "{TOKENS}"')
+    return np.asarray(tokens, dtype=np.int32)
+
+
+def _opened(uri: str) -> Any:
+    """The file's content as it was before it was compressed; pyarrow knows zstd without another package."""
+    if uri.endswith(".zst"):
+        return pa.CompressedInputStream(fsspec.open(uri, "rb").open(), "zstd")
+    return fsspec.open(uri, "rb", compression="infer")
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    if isinstance(file, pa.NativeFile):
+        rest = b""
+        while block := file.read(2**18):
+            *whole, rest = (rest + block).split(b"\n")
+            yield from whole
+        yield rest
+    else:
+        yield from file

@@ -1,0 +1,209 @@
+"""Plan of a run as a stream: documents with their units, made as they are needed and kept by nobody.
+
+Texts are read, tokenised, signed and planned in batches by a `Stage`: a thread of this process, or tasks on a
+cluster. Batches come back in their order, so ids do not depend on who made them. The placement of a document
+in a split depends on those before it, and is therefore made here, one by one.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.config import CollectConfig
+from mctrace.collect.corpus.corpus_reader import Skipped
+from mctrace.collect.corpus.documents import Document, DocumentChoice, DocumentMaker
+from mctrace.collect.corpus.lazy_texts import SourceText
+from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.planning.document_plan import MapMaker, estimator_of, plan_document
+from mctrace.collect.planning.estimators import Estimator
+from mctrace.collect.planning.run_plan import RunPlan, no_snapshot
+from mctrace.collect.planning.work_units import WorkUnit
+from mctrace.datasets.store.provenance import Provenance
+from mctrace.errors import ModelError
+
+BATCH = 8
+"""Texts that are made into documents together."""
+TOO_SHORT = "too short for a snapshot"
+"""Reason for leaving out a document."""
+
+
+@dataclass(frozen=True)
+class PlannedDocument:
+    """A document and its units; each trajectory before its side measurements."""
+
+    document: Document
+    units: tuple[WorkUnit, ...]
+
+    def exactly(self) -> "PlannedDocument":
+        """The same with every action measured exactly."""
+        return PlannedDocument(self.document, tuple(unit.exactly() for unit in self.units))
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Documents that were made and planned together."""
+
+    documents: tuple[PlannedDocument, ...]
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class DocumentPlanner:
+    """From texts to planned documents: all of a stage's work, as a value that can be sent."""
+
+    maker: DocumentMaker
+    config: CollectConfig
+    provenance: Provenance
+    limits: "ModelLimits"
+    plans: bool = True
+    """whether documents are planned where they are made; the policy `lensnet` needs a model for that"""
+
+    def __call__(self, texts: Sequence[SourceText]) -> PlannedBatch:
+        made = self.maker(texts)
+        if not self.plans:
+            return PlannedBatch(tuple(PlannedDocument(d, ()) for d in made.documents), made.skipped)
+        return PlannedBatch(tuple(map(self.plan, made.documents)), made.skipped)
+
+    def plan(self, document: Document, lensnet: MapMaker | None = None) -> PlannedDocument:
+        """A document's units. Raises ModelError when they do not fit the base model."""
+        units = tuple(plan_document(document, self.config, self.provenance, lensnet))
+        planned = PlannedDocument(document, units)
+        self.limits.refuse_unfit(planned)
+        return planned
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """Positions and token ids of a base model."""
+
+    name: str
+    max_positions: int
+    vocabulary_size: int
+
+    @classmethod
+    def of(cls, source: ModelSource) -> "ModelLimits":
+        return cls(source.name, source.max_positions, source.vocabulary_size)
+
+    def refuse_unfit(self, planned: PlannedDocument) -> None:
+        """Raises ModelError when the base model cannot take a document's contexts or tokens."""
+        source, most = planned.document.source, planned.document.tokens.max()
+        if planned.units and most >= self.vocabulary_size:
+            raise ModelError(
+                f"{source} has token id {most}, the base model {self.name!r} has {self.vocabulary_size}"
+            )
+        positions = max((unit.trajectory.num_positions for unit in planned.units), default=0)
+        if positions > self.max_positions:
+            raise ModelError(
+                f"a context of {source} spans {positions} positions, the base model {self.name!r} has "
+                f"{self.max_positions}: use a later start (a smaller collect.window)"
+            )
+
+
+Planner = Callable[[Sequence[SourceText]], PlannedBatch]
+
+
+class Stage(Protocol):
+    """Who makes batches: results come in the order of the batches, and only so many are made ahead."""
+
+    def map(self, planner: Planner, batches: Iterable[Sequence[SourceText]]) -> Iterator[PlannedBatch]: ...
+
+
+class PlanStream(Protocol):
+    """Planned documents, their placements and what they depend on."""
+
+    provenance: Provenance
+    estimator: Estimator
+    lensnet_identity: str | None
+    assigner: SplitAssigner
+
+    def __iter__(self) -> Generator[PlannedDocument]: ...
+
+    def spread(self, stage: Stage) -> None:
+        """From the next batch on, have `stage` make them."""
+        ...
+
+
+class CorpusStream:
+    """The documents of a corpus, planned."""
+
+    def __init__(
+        self,
+        texts: Sequence[SourceText],
+        planner: DocumentPlanner,
+        assigner: SplitAssigner,
+        skipped: Skipped,
+        stage: Stage,
+        lensnet: MapMaker | None = None,
+    ) -> None:
+        self.provenance = planner.provenance
+        self.estimator = estimator_of(planner.config)
+        self.lensnet_identity = lensnet.identity if lensnet else None
+        self.assigner = assigner
+        self._planner, self._skipped, self._stage = replace(planner, plans=lensnet is None), skipped, stage
+        self._lensnet = lensnet
+        self._later: Stage | None = None
+        # The first ones alone, so that there is something to measure soon.
+        self._batches = _batches(texts)
+
+    def spread(self, stage: Stage) -> None:
+        self._later = stage
+
+    def __iter__(self) -> Generator[PlannedDocument]:
+        """Every document that is long enough. Raises InputError when there is none, or a split is empty."""
+        choice = DocumentChoice(self._planner.maker.config, self.assigner, self._skipped)
+        longest: Document | None = None
+        num_planned = 0
+        for batch in self._made():
+            self._skipped.take_in(batch.skipped)
+            for planned in batch.documents:
+                document = None if choice.is_complete else choice.take(planned.document)
+                if document and self._lensnet:
+                    planned = self._planner.plan(document, self._lensnet)
+                if document and planned.units:
+                    num_planned += 1
+                    yield PlannedDocument(document, planned.units)
+                elif document:
+                    self._skipped.add(TOO_SHORT, document.source)
+                    longest = max(longest or document, document, key=lambda one: one.num_tokens)
+            if choice.is_complete:
+                break
+        choice.refuse_empty()
+        if not num_planned and longest:
+            raise no_snapshot(longest)
+
+    def _made(self) -> Iterator[PlannedBatch]:
+        yield from self._stage.map(self._planner, self._until_spread())
+        if self._later:
+            yield from self._later.map(self._planner, self._batches)
+
+    def _until_spread(self) -> Iterator[Sequence[SourceText]]:
+        while self._later is None and (batch := next(self._batches, None)) is not None:
+            yield batch
+
+
+def _batches(texts: Sequence[SourceText]) -> Iterator[Sequence[SourceText]]:
+    for first in range(min(BATCH, len(texts))):
+        yield texts[first : first + 1]
+    for first in range(BATCH, len(texts), BATCH):
+        yield texts[first : first + BATCH]
+
+
+class PlanInMemory:
+    """A plan that is whole already, such as that of a trace file."""
+
+    def __init__(self, plan: RunPlan, assigner: SplitAssigner) -> None:
+        self.provenance, self.estimator = plan.provenance, plan.estimator
+        self.lensnet_identity, self.assigner = plan.lensnet_identity, assigner
+        self._plan = plan
+
+    def spread(self, stage: Stage) -> None:
+        """Nothing is left to make."""
+
+    def __iter__(self) -> Generator[PlannedDocument]:
+        by_document: dict[str, list[WorkUnit]] = {}
+        for unit in self._plan.units:
+            by_document.setdefault(unit.document_id, []).append(unit)
+        for identity, document in self._plan.documents.items():
+            self.assigner.place_as(identity, document.placement)
+            yield PlannedDocument(document, tuple(by_document.get(identity, ())))
