@@ -85,7 +85,7 @@ def collect(
     settings = with_decided_dtype(settings, decide_dtype(settings.model, ray), console)
     progress, uri, known = make_progress(console), settings.store.uri, find_store(settings.store.uri)
     rejected = partial(display.report_rejected, console=console)
-    prepared = prepare_stream(settings.run_settings(), traces, known, rejected)
+    prepared = prepare_stream(settings.run_settings(), traces, known, progress, rejected)
     if ray is None:
         check_workers(ray, settings.model, uri)  # before there is a store
     opened = create_store(uri)

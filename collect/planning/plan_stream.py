@@ -5,6 +5,8 @@ cluster. Batches come back in their order, so ids do not depend on who made them
 in a split depends on those before it, and is therefore made here, one by one.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -21,7 +23,12 @@ from mctrace.collect.planning.run_plan import RunPlan, no_snapshot
 from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ModelError
+from mctrace.progress import Progress
 
+MOST_AT_FIRST = 64
+"""Documents that are planned before the workers start: what calibration and noise floor are drawn from."""
+SECONDS_AT_FIRST = 10.0
+"""Seconds after which planning at first ends as soon as there is something to measure."""
 BATCH = 8
 """Texts that are made into documents together."""
 TOO_SHORT = "too short for a snapshot"
@@ -145,12 +152,38 @@ class CorpusStream:
         self._later: Stage | None = None
         # The first ones alone, so that there is something to measure soon.
         self._batches = _batches(texts)
+        self._first: deque[PlannedDocument] = deque()
+        self._rest = self._planned()
 
     def spread(self, stage: Stage) -> None:
         self._later = stage
 
+    def plan_first(self, progress: Progress) -> None:
+        """Plan the first documents now, so that what is wrong with them shows before a store is made.
+
+        Raises what iterating raises.
+        """
+        progress.start("planning documents", None, "documents")
+        started = time.perf_counter()
+        try:
+            for planned in self._rest:
+                self._first.append(planned)
+                progress.advance(1)
+                if len(self._first) >= MOST_AT_FIRST or time.perf_counter() - started > SECONDS_AT_FIRST:
+                    break
+        finally:
+            progress.stop()
+
     def __iter__(self) -> Generator[PlannedDocument]:
         """Every document that is long enough. Raises InputError when there is none, or a split is empty."""
+        try:
+            while self._first:
+                yield self._first.popleft()
+            yield from self._rest
+        finally:
+            self._rest.close()
+
+    def _planned(self) -> Generator[PlannedDocument]:
         choice = DocumentChoice(self._planner.maker.config, self.assigner, self._skipped)
         longest: Document | None = None
         num_planned = 0

@@ -91,12 +91,13 @@ def prepare_stream(
     settings: RunSettings,
     traces: Path | None,
     store: Store | None,
+    progress: Progress,
     on_traces: Callable[[Path, TracePlan], None],
 ) -> PreparedStream:
     """The stream of a corpus, or of the trace file `traces`; `on_traces` receives the file with its plan.
 
-    Raises InputError, ModelError and ConfigError for what cannot be measured, as far as it shows before
-    documents are read.
+    Raises InputError, ModelError and ConfigError for what cannot be measured, as far as it shows in the first
+    documents.
     """
     source = resolve_evaluable_model(settings.model)
     provenance = provenance_of(source, settings.model, settings.gists, settings.tree)
@@ -118,9 +119,9 @@ def prepare_stream(
     )
     lensnet = _lensnet_maps(settings, source, provenance)
     assigner = SplitAssigner(settings.corpus, known_placements(store))
-    return PreparedStream(
-        source, CorpusStream(texts, planner, assigner, skipped, DocumentThread(), lensnet), skipped
-    )
+    stream = CorpusStream(texts, planner, assigner, skipped, DocumentThread(), lensnet)
+    stream.plan_first(progress)
+    return PreparedStream(source, stream, skipped)
 
 
 def decided_plan(

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.corpus.placement_commits import PlacementCommits
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
-from mctrace.collect.planning.plan_stream import PlannedDocument, PlanStream
+from mctrace.collect.planning.plan_stream import (
+    MOST_AT_FIRST,
+    SECONDS_AT_FIRST,
+    PlannedDocument,
+    PlanStream,
+)
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
 from mctrace.collect.running.quarantine import outside_quarantine
@@ -20,14 +25,10 @@ from mctrace.collect.running.worker import WorkItem
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 
-MOST_AT_FIRST = 64
-"""Documents that are planned before the workers start: what calibration and noise floor are drawn from."""
 _BUFFER = 256
 """Placed documents among which the next one is drawn."""
 _GATHERING = 5
 """Documents are gathered for this many times as long as the last commit of placements took."""
-_SECONDS_AT_FIRST = 10.0
-"""Seconds after which planning at first ends as soon as there is something to measure."""
 
 
 class RemainingWork:
@@ -64,7 +65,7 @@ class RemainingWork:
         try:
             while len(self.head) < MOST_AT_FIRST and not self.is_whole:
                 self._plan_one(progress)
-                if self.head and time.perf_counter() - started > _SECONDS_AT_FIRST:
+                if self.head and time.perf_counter() - started > SECONDS_AT_FIRST:
                     break
         finally:
             progress.stop()
