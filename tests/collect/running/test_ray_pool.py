@@ -20,13 +20,17 @@ class KillAnActor(Silent):
     def __init__(self) -> None:
         self.killed = 0
         self.workers: RayPool | None = None
+        self._measures = False
+
+    def start(self, label: str, total: float | None, unit: str) -> None:
+        self._measures = label == "measuring"
 
     def start_workers(self, config: RayConfig, context) -> RayPool:
         self.workers = RayPool(context, config)
         return self.workers
 
     def advance(self, amount: float = 1, note: str = "") -> None:
-        if not self.killed:
+        if self._measures and not self.killed:
             assert self.workers is not None
             ray.kill(self.workers._group.ready()[0].actor)
             self.killed += 1
