@@ -16,7 +16,7 @@ from mctrace.ranges import (
     check_ranges,
 )
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 MapPolicy = Literal["recency", "random", "lod0", "lensnet"]
 
 
@@ -30,7 +30,7 @@ class ModelConfig:
     """alias, local folder or hub id of any Hugging Face causal LM"""
     revision: str | None = None
     """hub revision, e.g. main; a commit hash makes a run repeatable"""
-    dtype: Dtype | Literal["auto"] = "auto"
+    dtype: Dtype = "auto"
     """float32, bfloat16 or float16; auto is bfloat16 on GPUs, which shifts single labels by about 0.01 nats,
     and float32 elsewhere"""
     device: str = "auto"
