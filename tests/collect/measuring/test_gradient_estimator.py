@@ -256,7 +256,7 @@ def test_layers_that_are_called_otherwise_are_refused_by_name():
 
 @pytest.mark.slow
 def test_signs_agree_with_exact_labels_on_the_real_model():
-    """Beyond 0.1 nats per token signs agree, and sizes correlate; smaller effects agree in sign less often."""
+    """Beyond 0.1 nats per token signs agree, and sizes correlate; smaller effects agree less often."""
     from benchmarks.evaluator_cases import TREE as LARGE_TREE
     from benchmarks.evaluator_cases import make_documents, make_model
     from mctrace.gists.network.loading import load_gistnet
