@@ -92,7 +92,7 @@ _COMMANDS = "commands"
 
 def main() -> None:
     arguments = _parse()
-    # Shells start what runs in their background with Ctrl-C ignored, and commands would inherit that from here.
+    # Shells ignore Ctrl-C for what they start in the background, and commands would inherit that from here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Read by the processes that are started from here.
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
