@@ -5,7 +5,10 @@ Shapes: B snapshots, N entries (padded).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,19 +18,26 @@ from mctrace.context.pricing import shadow_price
 from mctrace.datasets.batches.context_tensors import Context, unlabelled_batch
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.device import device_of
+from mctrace.train.networks.focus import Focus, Scores, signed_scores
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.budget import budget_masses
+
+Price = Literal["learned", "searched"]
+"""the network's own price, or the shadow price of its values"""
 
 
 def score(network: LensNet, batch: Batch, *, signed: bool) -> Tensor:
     """Scores [B, N] of a batch, labelled or not, on the network's device, without dropout.
 
-    Signed scores are masked to 0 in illegal directions; values of detail (`signed` False) stay as they are.
+    Signed scores are masked to 0 in illegal directions; those of a network with a price are signed, at the
+    context's own size. Values of detail (`signed` False) stay as they are.
     """
     with evaluation_mode(network):
         batch = batch.to(device_of(network))
-        scores_BN: Tensor = network(batch)
-        return mask_illegal(scores_BN, batch) if signed else scores_BN
+        scores: Scores = network(batch)
+        if isinstance(scores, Focus):
+            return signed_scores(scores, batch)
+        return mask_illegal(scores, batch) if signed else scores
 
 
 def score_contexts(
@@ -37,7 +47,7 @@ def score_contexts(
     signed: bool,
     rebalanced: bool = False,
     budget: int | None = None,
-    protected_tails: Sequence[int] | None = None,
+    price: Price = "learned",
 ) -> list[Tensor]:
     """Signed scores [N] of each working context, on the CPU, in score units.
 
@@ -47,33 +57,55 @@ def score_contexts(
         signed: the network's own scores are signed; illegal directions are masked. Otherwise the network
             gives values of detail, and the shadow price is subtracted (`subtract_shadow_price`).
         rebalanced: scale the heavier of expansion and collapse mass down to the lighter (`rebalance`);
-            signed networks only.
-        budget: positions that each context may take, for the shadow price; its own size unless given.
-        protected_tails: tokens at the end of each context that never collapse; 0 unless given.
+            signed scores only.
+        budget: positions that each context may take, for the price; its own size unless given.
+        price: of a network with a price head, its own price or the one searched for among its values.
     """
     batch = unlabelled_batch(contexts).to(device_of(network))
-    scores_BN = score(network, batch, signed=signed)
-    if signed and rebalanced:
+    rooms = [0 if budget is None else budget - context.lod_map.num_entries for context in contexts]
+    with evaluation_mode(network):
+        found: Scores = network(batch, torch.tensor(rooms, device=batch.levels.device)[:, None])
+    if isinstance(found, Focus):
+        if price == "searched":
+            found = search_price(found, contexts, rooms)
+        scores_BN = signed_scores(found, batch)
+    else:
+        scores_BN = mask_illegal(found, batch) if signed else found
+    is_signed = signed or isinstance(found, Focus)
+    if is_signed and rebalanced:
         scores_BN = rebalance(scores_BN, batch)
     lengths = batch.entry_mask.sum(dim=1).tolist()
     scores = [row[:length].float().cpu() for row, length in zip(scores_BN, lengths, strict=True)]
-    if signed:
+    if is_signed:
         return scores
-    tails = [0] * len(contexts) if protected_tails is None else protected_tails
     return [
-        subtract_shadow_price(values_N, context.lod_map, budget, tail)
-        for values_N, context, tail in zip(scores, contexts, tails, strict=True)
+        subtract_shadow_price(values_N, context.lod_map, room, context.protected_tail)
+        for values_N, context, room in zip(scores, contexts, rooms, strict=True)
     ]
 
 
-def subtract_shadow_price(
-    values_N: Tensor, lod_map: LODMap, budget: int | None, protected_tail: int
-) -> Tensor:
+def search_price(focus: Focus, contexts: Sequence[Context], rooms: Sequence[int]) -> Focus:
+    """The same values with the shadow price of each context in place of the network's own."""
+    prices = []
+    for row, (context, room) in enumerate(zip(contexts, rooms, strict=True)):
+        lod_map, tail = context.lod_map, context.protected_tail
+        expand_N, collapse_N = (
+            values_BN[row, : lod_map.num_entries].double().cpu().numpy()
+            for values_BN in (focus.expand_BN, focus.collapse_BN)
+        )
+        candidates = candidates_of(lod_map, tail, expand_N)
+        collapses = candidates_of(lod_map, tail, collapse_N)
+        score_A = np.where(candidates.is_expand_A, candidates.score_A, collapses.score_A)
+        positions = lod_map.tree.block_size - 1
+        prices.append(shadow_price(replace(candidates, score_A=score_A), room, positions) / positions)
+    return replace(focus, price_BR=focus.price_BR.new_tensor(prices)[:, None])
+
+
+def subtract_shadow_price(values_N: Tensor, lod_map: LODMap, room: int, protected_tail: int) -> Tensor:
     """Values of detail [N] minus the shadow price of the K - 1 positions that an action takes or frees.
 
-    The price balances all legal actions for a working context of `budget` positions (None: its current size).
+    The price balances all legal actions for a working context that may grow by `room` positions.
     """
-    room = 0 if budget is None else budget - lod_map.num_entries
     candidates = candidates_of(lod_map, protected_tail, values_N.double().numpy())
     return values_N - shadow_price(candidates, room, lod_map.tree.block_size - 1)
 

@@ -46,7 +46,11 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
     maps = [snapshot.lod_map for snapshot in snapshots]
     inputs = context_tensors(
         [
-            Context(lod_map, data.arrays.document(snapshot.document_id, snapshot.head.provenance))
+            Context(
+                lod_map,
+                data.arrays.document(snapshot.document_id, snapshot.head.provenance),
+                snapshot.head.protected_tail,
+            )
             for lod_map, snapshot in zip(maps, snapshots, strict=True)
         ]
     )

@@ -21,7 +21,11 @@ def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> 
     maps = [variant.lod_map for variant in variants]
     contexts = unlabelled_batch(
         [
-            Context(lod_map, data.arrays.document(variant.document_id, variant.head.provenance))
+            Context(
+                lod_map,
+                data.arrays.document(variant.document_id, variant.head.provenance),
+                variant.head.protected_tail,
+            )
             for lod_map, variant in zip(maps, variants, strict=True)
         ],
         [variant.snapshot_id for variant in variants],

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mctrace.context.legal_entries import legal_entries
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.errors import InputError
@@ -53,6 +54,8 @@ class Context:
 
     lod_map: LODMap
     embeddings: NodeEmbeddings
+    protected_tail: int = 0
+    """tokens before the cursor that never collapse"""
 
 
 def unlabelled_batch(
@@ -98,6 +101,7 @@ def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
     cursors = [context.lod_map.cursor for context in contexts]
     longest = max(map(len, entries))
     tails = [_tail_gists(context) for context in contexts]
+    legal = [legal_entries(context.lod_map, context.protected_tail) for context in contexts]
     width = tails[0][0].shape[1]
     embeddings_BNd = torch.zeros(len(contexts), longest, width)
     for row, (context, found) in enumerate(zip(contexts, entries, strict=True)):
@@ -115,6 +119,8 @@ def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
             torch.int64,
         ),
         "context_tokens": torch.tensor([c.lod_map.cursor - c.lod_map.start for c in contexts]),
+        "can_expand": padded([can_expand_N for can_expand_N, _ in legal], longest, torch.bool),
+        "can_collapse": padded([can_collapse_N for _, can_collapse_N in legal], longest, torch.bool),
     }
 
 

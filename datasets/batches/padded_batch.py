@@ -38,6 +38,10 @@ class Batch:
     """[B, N] int64, tokens from the entry's end to the cursor; 0 where padded"""
     context_tokens: Tensor
     """[B] int64, tokens from the context's start to its cursor"""
+    can_expand: Tensor
+    """[B, N] bool, True where expanding the entry is legal"""
+    can_collapse: Tensor
+    """[B, N] bool, True where a legal collapse takes the entry; its K entries stand side by side"""
     target_utilities: Tensor
     """[B, N] the single target of each entry, score units; 0 where not measured"""
     action_mask: Tensor
@@ -87,18 +91,25 @@ class Batch:
         return self.levels.shape[0]
 
 
-def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
+def scores_of_actions(scores_BN: Tensor, batch: Batch, collapse_scores_BN: Tensor | None = None) -> Tensor:
     """Score of each action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
 
+    Collapses are scored by `collapse_scores_BN` where entries have a score for each direction.
     The focus allocator aggregates by the same mean, so ranking and correlation see what it sees. Zero where
     padded. Gradients flow to `scores_BN`. Gathers instead of scattering: an entry belongs to at most two
     actions, so the sums of the backward pass are the same in any order, on any device.
     """
     entry_BAK, present_BAK = _entries_of_actions(batch)
     num_rows, num_actions, size = entry_BAK.shape
-    gathered_BAK = scores_BN.gather(1, entry_BAK.view(num_rows, -1)).view(num_rows, num_actions, size)
     count_BA = present_BAK.sum(dim=2).clamp(min=1)
-    return (gathered_BAK * present_BAK).sum(dim=2) / count_BA
+
+    def mean_of(found_BN: Tensor) -> Tensor:
+        gathered_BAK = found_BN.gather(1, entry_BAK.view(num_rows, -1)).view(num_rows, num_actions, size)
+        return (gathered_BAK * present_BAK).sum(dim=2) / count_BA
+
+    if collapse_scores_BN is None:
+        return mean_of(scores_BN)
+    return torch.where(batch.action_is_expand, mean_of(scores_BN), mean_of(collapse_scores_BN))
 
 
 def _entries_of_actions(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mctrace.ranges import check_choice
 
-Merge = Literal["sum", "largest", "mean"]
+Merge = Literal["sum", "largest", "mean", "separate"]
 
 _MERGE_LINE = re.compile(r"^--[ \t]*merge:(.*)$", re.MULTILINE)
 
@@ -30,10 +30,15 @@ def merge_of(target_sql: str, name: str) -> Merge:
 def is_signed(merge: Merge) -> bool:
     """Whether a score's sign decides: more detail above 0, less below.
 
-    `mean` keeps utilities of either sign for either action. Such scores are the worth of detail; its cost is
-    accounted for where edits are chosen (`context/pricing.py`).
+    `mean` and `separate` keep utilities of either sign for either action. Such scores are the worth of
+    detail; its cost is a price: searched for where edits are chosen (`context/pricing.py`), or learned.
     """
-    return merge != "mean"
+    return merge not in ("mean", "separate")
+
+
+def learns_price(merge: Merge) -> bool:
+    """Whether a network learns a value for each direction and a price of a position beside them."""
+    return merge == "separate"
 
 
 def merged_targets(
@@ -45,13 +50,14 @@ def merged_targets(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Merged target and regression weight of each entry [N], in the unit of `utilities`.
 
-    "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean": the
-    mean of those that were measured, whatever their signs. A collapse is copied to its K entries with weight
+    "sum": max(0, u_expand) + min(0, u_collapse); "largest": of these two the one of larger size; "mean" and
+    "separate": the mean of those that were measured, whatever their signs; under "separate" losses take the
+    two apart. A collapse is copied to its K entries with weight
     1/K, an entry whose expand was measured weighs 1, others 0. `expand_N` and `collapse_N` index `utilities`,
     -1 for none.
     """
     padded_utilities = np.append(utilities, 0.0)
-    if merge == "mean":
+    if not is_signed(merge):
         num_measured_N = np.maximum(1, (expand_N >= 0).astype(int) + (collapse_N >= 0))
         target_N = (padded_utilities[expand_N] + padded_utilities[collapse_N]) / num_measured_N
     else:

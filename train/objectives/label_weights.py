@@ -36,7 +36,7 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
     if objective.label_weights == "inverse_variance":
         variance_BA = _variance(batch)
         variance_BN = sum(
-            (_of_entries(variance_BA, index, 0.0) for index in (batch.expand_action, batch.collapse_action)),
+            (of_entries(variance_BA, index, 0.0) for index in (batch.expand_action, batch.collapse_action)),
             start=torch.zeros_like(weights_BN),
         )
         if not batch.signed:
@@ -44,10 +44,24 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
             variance_BN = torch.where(both_BN, variance_BN / 4, variance_BN)
         weights_BN = weights_BN * precision(variance_BN, objective.variance_floor)
     if objective.weigh_by_inclusion:
-        of_collapse_BN = _of_entries(batch.action_inclusion, batch.collapse_action, 1.0)
-        of_expand_BN = _of_entries(batch.action_inclusion, batch.expand_action, 1.0)
+        of_collapse_BN = of_entries(batch.action_inclusion, batch.collapse_action, 1.0)
+        of_expand_BN = of_entries(batch.action_inclusion, batch.expand_action, 1.0)
         weights_BN = weights_BN / torch.where(batch.expand_action >= 0, of_expand_BN, of_collapse_BN)
     return weights_BN
+
+
+def direction_weights(batch: Batch, objective: ObjectiveConfig) -> tuple[Tensor, Tensor]:
+    """Weights [B, N] of each entry's expand, and of its share of the collapse that takes it, in the
+    regression term of a network that gives a value for each direction; 0 where not measured.
+
+    `units = "actions"` counts a collapse once, 1/K for each of its entries.
+    """
+    weights_BA = action_weights(batch, objective)
+    share = 1 / batch.block_size if objective.units == "actions" else 1.0
+    return (
+        of_entries(weights_BA, batch.expand_action, 0.0),
+        share * of_entries(weights_BA, batch.collapse_action, 0.0),
+    )
 
 
 def precision(variance: Tensor, floor: float) -> Tensor:
@@ -65,7 +79,7 @@ def _variance(batch: Batch) -> Tensor:
     return (batch.action_stderr / batch.utility_scale) ** 2
 
 
-def _of_entries(values_BA: Tensor, index_BN: Tensor, fill: float) -> Tensor:
+def of_entries(values_BA: Tensor, index_BN: Tensor, fill: float) -> Tensor:
     """Values [B, N] of the action that each entry's index names; `fill` where it names none (-1)."""
     padded = torch.cat([values_BA, values_BA.new_full((len(values_BA), 1), fill)], dim=1)
     return padded.gather(1, torch.where(index_BN >= 0, index_BN, values_BA.shape[1]))

@@ -1,6 +1,6 @@
 """Runtime scorer: load a trained LensNet from a folder, score working contexts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mctrace.train.config import Device
 from mctrace.train.device import resolve_device
-from mctrace.train.inference import score_contexts
+from mctrace.train.inference import Price, score_contexts
 from mctrace.train.networks.lensnet import LensNet
 
 
@@ -37,14 +37,16 @@ class Scorer:
         *,
         rebalanced: bool = False,
         budget: int | None = None,
-        protected_tail: int = 0,
+        protected_tail: int | None = None,
+        price: Price = "learned",
     ) -> Tensor:
         """Signed scores [N], one per entry of the context: positive asks for more detail, negative for less.
 
-        One unit is `info.utility_scale` nats per token. Networks trained on a signed target score 0 in
-        illegal directions. From those trained on values of detail the shadow price is subtracted: the price
-        at which the worthwhile edits fit `budget` positions (the context's own size unless given), with
-        collapses outside the last `protected_tail` tokens only.
+        One unit is `info.utility_scale` nats per token. A network with a price gives value less price, for a
+        context that is to take `budget` positions (its own size unless given), and 0 in illegal directions;
+        so do those trained on a signed target. With `price = "searched"`, and for networks that give values
+        of detail alone, the price is the shadow price: that at which the worthwhile edits fit the budget.
+        Tokens of the last `protected_tail` never collapse; the context's own unless given.
 
         Raises InputError when the context's tree differs in shape from that of the training data.
         """
@@ -54,7 +56,9 @@ class Scorer:
                 f"this LensNet was trained on trees of K = {self.info.block_size} up to level "
                 f"{self.info.max_level}, the context has K = {tree.block_size} up to level {tree.max_level}"
             )
+        if protected_tail is not None:
+            context = replace(context, protected_tail=protected_tail)
         return score_contexts(
             self.network, [context],
-            signed=self.info.signed, rebalanced=rebalanced, budget=budget, protected_tails=[protected_tail],
+            signed=self.info.signed, rebalanced=rebalanced, budget=budget, price=price,
         )[0]  # fmt: skip
