@@ -8,6 +8,7 @@ moves. Utilities are in score units (nats divided by `utility_scale`), so that m
 same for every base model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -145,6 +146,10 @@ class PairBatch:
     """[P] the same for the variant to which it leads"""
     groups: tuple[str, ...]
     """P, the group of each move"""
+    evaluated: Mapping[str, Mapping[str, float]]
+    """group -> snapshot id -> adv_delta of every variant of it that was evaluated, moves or not"""
+    every_move: "PairBatch | None" = None
+    """moves from the same contexts to all other variants of their groups, better or worse, for telemetry"""
 
     @property
     def change(self) -> Tensor:
@@ -157,7 +162,8 @@ class PairBatch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
-        return replace(self, contexts=self.contexts.to(device), **moved)
+        every_move = self.every_move.to(device) if self.every_move else None
+        return replace(self, contexts=self.contexts.to(device), every_move=every_move, **moved)
 
     def __len__(self) -> int:
         return self.row.shape[0]

@@ -16,6 +16,7 @@ from torch import Tensor
 from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 from mctrace.errors import InputError
 from mctrace.train.device import device_of
+from mctrace.train.evaluation.batch_metrics import batch_metrics
 from mctrace.train.evaluation.preference_metrics import group_agreement, group_moments
 from mctrace.train.evaluation.snapshot_metrics import snapshot_metrics
 from mctrace.train.evaluation.statistics import Statistic
@@ -26,7 +27,7 @@ from mctrace.train.objectives.budget import asked_rooms
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.counterfactual import LossTerms, counterfactual_loss
 from mctrace.train.objectives.lensnet_gradients import Examples, one_score
-from mctrace.train.objectives.preference import preference_loss, preference_telemetry
+from mctrace.train.objectives.preference import preference_loss, variant_telemetry
 from mctrace.train.objectives.preference_state import PreferenceState
 
 ScoreFunction = Callable[[Batch], Scores]
@@ -67,6 +68,7 @@ class MetricAccumulator:
         self._state = state or PreferenceState(objective.preference)
         self._statistics: dict[str, list[tuple[str, Statistic]]] = defaultdict(list)
         self._extra: dict[str, list[float]] = defaultdict(list)
+        self._evaluated: dict[str, Mapping[str, float]] = {}
         self._labels, self._pairs = _LossSums(), _LossSums()
 
     def add_labels(self, scores: Scores, batch: Batch) -> None:
@@ -74,6 +76,9 @@ class MetricAccumulator:
         for document, metrics in zip(batch.document_ids, snapshot_metrics(scores, batch), strict=True):
             for name, statistic in metrics.items():
                 self._statistics[name].append((document, statistic))
+        if self._objective.metrics_scope == "batch":
+            for name, value in batch_metrics(one_score(scores, batch), batch).items():
+                self._extra[name].append(value)
         self._labels.add(counterfactual_loss(scores, batch, self._objective), len(batch))
 
     def add_pairs(self, scores_BN: Tensor, pairs: PairBatch) -> None:
@@ -85,9 +90,7 @@ class MetricAccumulator:
             self._statistics["preference_corr"].append((document_of[group], moments))
         for group, agreed in group_agreement(scores_BN, pairs).items():
             self._statistics["preference_agreement"].append((document_of[group], agreed))
-        values = preference_telemetry(scores_BN, pairs)
-        for name in ("adv_delta_mean", "adv_delta_p95"):
-            self._extra[name].append(values[name])
+        self._evaluated.update(pairs.evaluated)
         found = preference_loss(scores_BN, pairs, self._objective.preference, self._state)
         self._pairs.add(found, len(pairs.contexts))
 
@@ -100,6 +103,8 @@ class MetricAccumulator:
         documents = {name: _per_document(found) for name, found in self._statistics.items()}
         pooled = _defined({name: _pooled(found) for name, found in self._statistics.items()})
         extra = {name: fmean(values) for name, values in self._extra.items()}
+        if self._evaluated:
+            extra |= variant_telemetry(self._evaluated)
         return EvaluationResult(
             loss=self._loss(),
             pooled={**pooled, **_spreads(self._statistics), **extra},

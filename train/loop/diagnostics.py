@@ -35,7 +35,7 @@ def batch_diagnostics(scored: ScoredExamples | None) -> dict[str, Value]:
     if scored.examples.pairs is not None and scored.pair_scores_BN is not None:
         pairs, scores_BN = scored.examples.pairs, scored.pair_scores_BN.float()
         found |= preference_telemetry(scores_BN, pairs)
-        found |= spread("preference_corr", correlations_of_groups(scores_BN, pairs))
+        found |= spread("preference_corr", correlations_of_groups(scores_BN, pairs.every_move or pairs))
         if scored.examples.labels is None:
             found |= score_diagnostics(scores_BN, pairs.contexts)
     return found

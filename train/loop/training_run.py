@@ -157,7 +157,7 @@ class TrainingRun:
             sinks: list[Sink] = [
                 open_sinks.enter_context(JsonlSink(self.out / METRICS_FILE, after_step=after)),
                 open_sinks.enter_context(TensorBoardSink(self.out / TENSORBOARD_FOLDER, after_step=after)),
-                SignAlert(alert, self.config.alert_evaluations),
+                SignAlert(alert, self.config.alert_evaluations, self.config.alert_below),
             ]
             if self.config.wandb != "off":
                 sink = WandbSink(self.out, self.config.wandb, asdict(self.config), resume=bool(done))

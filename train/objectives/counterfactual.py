@@ -94,7 +94,9 @@ def counterfactual_counts(
     weights = direction_weights(batch, objective) if has_price else (entry_weights(batch, objective),)
     return {
         "L_reg": torch.stack([weights_BN.sum() for weights_BN in weights]).sum(),
-        "L_rank": ranking_count(items, present > 0, objective.rank_margin),
+        "L_rank": ranking_count(
+            _in_scope(items, objective), _in_scope(present, objective) > 0, objective.rank_margin
+        ),
         "L_budget": batch.levels.new_tensor(
             number if has_price or batch.signed else 0.0, dtype=torch.float32
         ),
@@ -118,15 +120,26 @@ def regression_loss(
             (scores.collapse_BN, batch.collapse_action, weights[1]),
         ]
         sums = [
-            (weights_BN * (values_BN - of_entries(batch.action_utilities, index_BN, 0.0)) ** 2).sum()
+            (
+                weights_BN * penalty(values_BN - of_entries(batch.action_utilities, index_BN, 0.0), objective)
+            ).sum()
             for values_BN, index_BN, weights_BN in parts
         ]
         count = weights[0].sum() + weights[1].sum() if count is None else count
         return (sums[0] + sums[1]) / _at_least_something(count)
     weights_BN = entry_weights(batch, objective)
     count = weights_BN.sum() if count is None else count
-    squares_BN = (scores - batch.target_utilities) ** 2
+    squares_BN = penalty(scores - batch.target_utilities, objective)
     return (weights_BN * squares_BN).sum() / _at_least_something(count)
+
+
+def penalty(residual: Tensor, objective: ObjectiveConfig) -> Tensor:
+    """Square of a residual r in score units; beyond the limit d 2·d·|r| − d² (`huber`) or d² (`clipped`)."""
+    if objective.residual == "squares":
+        return residual**2
+    limit, size = objective.residual_limit, residual.abs()
+    inside = size.clamp(max=limit)
+    return inside**2 + (2 * limit * (size - inside) if objective.residual == "huber" else 0.0)
 
 
 def budget_loss(
@@ -192,12 +205,15 @@ def _by_direction(scores: Scores, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _ranking(scores: Scores, batch: Batch, objective: ObjectiveConfig, count: Tensor) -> Tensor:
-    targets, weights = _ranked_items(batch, objective)
+    targets, weights, scored = (
+        _in_scope(found, objective)
+        for found in (*_ranked_items(batch, objective), ranked_scores(scores, batch, objective))
+    )
     sampled = objective.rank_pairs == "sampled" or (
         objective.rank_pairs == "auto" and targets.shape[1] > EXACT_UP_TO
     )
     return ranking_loss(
-        ranked_scores(scores, batch, objective),
+        scored,
         targets,
         weights > 0,
         objective.rank_margin,
@@ -205,6 +221,11 @@ def _ranking(scores: Scores, batch: Batch, objective: ObjectiveConfig, count: Te
         num_partners=objective.rank_partners if sampled else None,
         count=count,
     )
+
+
+def _in_scope(items: Tensor, objective: ObjectiveConfig) -> Tensor:
+    """Items [B, A] in rows that are ranked by themselves: one row where pairs cross snapshots."""
+    return items.reshape(1, -1) if objective.rank_scope == "batch" else items
 
 
 def ranked_scores(scores: Scores, batch: Batch, objective: ObjectiveConfig) -> Tensor:

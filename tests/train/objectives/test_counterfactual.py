@@ -13,6 +13,7 @@ from mctrace.train.objectives.counterfactual import (
     counterfactual_counts,
     counterfactual_loss,
     illegality_loss,
+    penalty,
     regression_loss,
 )
 from mctrace.train.objectives.ranking import ranking_loss
@@ -159,6 +160,15 @@ def test_values_of_detail_have_no_budget_or_illegality_loss(make_batch):
     assert set(values.terms) == {"L_reg", "L_rank"}  # not computed, so not reported as 0
     expected = signed.terms["L_reg"] + 0.5 * signed.terms["L_rank"]
     torch.testing.assert_close(values.total, expected)
+
+
+def test_large_residuals_weigh_less_by_name():
+    residual = torch.tensor([-5.0, 0.5, 2.0, 4.0])
+    found = {name: penalty(residual, ObjectiveConfig(residual=name, residual_limit=2.0))
+             for name in ("squares", "huber", "clipped")}  # fmt: skip
+    assert found["squares"].tolist() == [25.0, 0.25, 4.0, 16.0]
+    assert found["huber"].tolist() == [16.0, 0.25, 4.0, 12.0]
+    assert found["clipped"].tolist() == [4.0, 0.25, 4.0, 4.0]
 
 
 def test_padding_changes_no_term(make_batch, split_batch):
