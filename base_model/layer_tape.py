@@ -27,7 +27,7 @@ from mctrace.base_model.attention_edits import (
     observer_attention,
 )
 from mctrace.base_model.attention_kernels import attention_with_lse
-from mctrace.base_model.shared_attention import KeyValues
+from mctrace.base_model.shared_attention import KeyValues, not_handed_on, refuse_sinks
 from mctrace.errors import ModelError
 
 TAPED_ATTENTION_NAME = "mctrace_taped"
@@ -64,11 +64,8 @@ def _taped_attention(
 ) -> tuple[Tensor, None]:
     """An attention function as transformers calls it, for one row; raises what `shared_attention` raises."""
     if tape is None:
-        raise ModelError("this architecture does not pass keyword arguments on to its attention layers")
-    if others.get("s_aux") is not None:
-        raise ModelError(
-            "this architecture has attention sinks, which the gradient estimator does not compute"
-        )
+        raise not_handed_on()
+    refuse_sinks(others)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     heads = _Heads(query[0], key[0], value[0], AttentionSettings(scale, softcap, sliding_window))
     out_hLe = tape.attend(int(module.layer_idx), heads)  # type: ignore[arg-type]  # torch types no attributes

@@ -65,7 +65,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        torch.zeros(1, device=resolved).item()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r} cannot be used here: {error}") from error
     return resolved

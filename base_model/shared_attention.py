@@ -12,7 +12,7 @@ Causality and local windows count entries by their index in the edited context, 
 Shapes: B rows, L own entries per row, h query heads, k key-value heads, g = h / k, e head width, n keys.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,9 +109,8 @@ def shared_attention(
     that this function does not know.
     """
     if plans is None:
-        raise ModelError("this architecture does not pass keyword arguments on to its attention layers")
-    if others.get("s_aux") is not None:
-        raise ModelError("this architecture has attention sinks, which the evaluator does not compute")
+        raise not_handed_on()
+    refuse_sinks(others)
     layer = int(module.layer_idx)  # type: ignore[arg-type]  # an attribute torch does not know about
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     if plans[0].record is not None:
@@ -122,6 +121,17 @@ def shared_attention(
     ]
     out_BhLe = outs[0] if len(outs) == 1 else torch.cat(outs)
     return out_BhLe.transpose(1, 2).contiguous(), None
+
+
+def not_handed_on() -> ModelError:
+    """The error of an attention function whose own keyword argument never arrives."""
+    return ModelError("this architecture does not pass keyword arguments on to its attention layers")
+
+
+def refuse_sinks(others: Mapping[str, Any]) -> None:
+    """Raises ModelError when the keyword arguments of an attention layer name attention sinks."""
+    if others.get("s_aux") is not None:
+        raise ModelError("this architecture has attention sinks, which labels are not computed with")
 
 
 def _rows(num_rows: int, num_plans: int) -> list[slice]:

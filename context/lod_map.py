@@ -144,10 +144,6 @@ class LODMap:
         """The working context's entries, oldest first."""
         return _expand_entries(self)
 
-    @property
-    def has_absent(self) -> bool:
-        return bool((self.levels == ABSENT).any())
-
     @cached_property
     def nodes(self) -> Entries:
         """Everything that is scored, oldest first: the entries, and absent blocks as entries of zero width.

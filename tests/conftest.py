@@ -1,11 +1,14 @@
 """Shared by the tests of several rooms: a tiny base model on disk, a configuration that uses it, commands."""
 
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import Chromium
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -73,3 +76,17 @@ def tiny_settings(tiny_model_folder: Path, corpus_folder: Path) -> dict[str, obj
         "collect.protected_tail": 8,
         "collect.max_actions": 8,
     }
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A real browser: skipped without it on a person's machine, failed without it where CI is set."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "chromium is not installed, so nobody has looked at the pages"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    running = Chromium(found, tmp_path_factory.mktemp("profile"))
+    yield running
+    running.close()

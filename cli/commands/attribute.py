@@ -1,6 +1,5 @@
 """`mctrace attribute`: what every part of one text is worth. No store, no configuration."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +51,7 @@ def attribute(
     from mctrace.attribution.text_file import read_text
     from mctrace.attribution.text_model import TextModel
     from mctrace.cli.display.attribution import print_attribution
+    from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.progress import make_progress
 
     if out is not None:
@@ -70,7 +70,7 @@ def attribute(
     if out is not None:
         write_page(out, found.html())
     if as_json:
-        print(json.dumps(found.to_json()))
+        print_json(found.to_json())
         return
     print_attribution(found, console, top=top)
     if out is not None:

@@ -1,6 +1,5 @@
 """`mctrace evaluate`: checkpoints judged by the labels of a store, or with --closed-loop by their edits."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +77,7 @@ def evaluate(
         "only for --closed-loop; without it the store's labels judge, and no base model runs",
     )
     from mctrace.cli.display.checkpoint_evaluation import print_evaluation, print_mixture
+    from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.store_version import open_version
     from mctrace.train.checkpoint_evaluation import evaluate_checkpoints
 
@@ -88,7 +88,7 @@ def evaluate(
     evaluation = evaluate_checkpoints(settings.train, at, uri, checkpoints, split, mixed)
     print_mixture(evaluation)
     if as_json:
-        print(json.dumps(evaluation.answer))
+        print_json(evaluation.answer)
     else:
         print_evaluation(evaluation, console)
     evaluation.write(checkpoints[0].parent)

@@ -1,6 +1,5 @@
 """`mctrace evaluate --closed-loop`: policies and checkpoints compared in `analysis/closed_loop/`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mctrace.analysis.closed_loop.evaluation import ClosedLoopTask
 from mctrace.analysis.closed_loop.evaluation import evaluate_closed_loop as run_closed_loop
 from mctrace.cli.configuration import PipelineConfig
 from mctrace.cli.display.closed_loop import print_closed_loop
+from mctrace.cli.display.json_answer import print_json
 from mctrace.cli.display.progress import make_progress
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.ranges import check_choice
@@ -45,7 +45,7 @@ def evaluate_closed_loop(
         task, folder, make_progress(messages), lambda sentence: messages.print(sentence, highlight=False)
     )
     if as_json:
-        print(json.dumps(result.answer))
+        print_json(result.answer)
         return
     for group, policies in result.summaries.items():
         print_closed_loop(group, policies, config.closed_loop, config.tree.block_size, console)

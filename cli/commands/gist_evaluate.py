@@ -1,6 +1,5 @@
 """`mctrace gist evaluate`: a GistNet judged on held-out documents."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -45,6 +44,7 @@ def gist_evaluate(
     the loss in full context: by corpus, level, share and horizon, with bootstrap intervals over documents.
     """
     from mctrace.cli.display.gist_judgement import print_judgement
+    from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.gist_inputs import load_gist_inputs
     from mctrace.collect.measuring.bring_up import place_gistnet
@@ -76,6 +76,6 @@ def gist_evaluate(
     if card and folder is not None:
         evaluation.write_card(folder)
     if as_json:
-        print(json.dumps(evaluation.answer))
+        print_json(evaluation.answer)
     else:
         print_judgement(evaluation.judgement, split, console)

@@ -1,6 +1,5 @@
 """`mctrace show`: one snapshot in the terminal."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -36,6 +35,7 @@ def show(
     Its LOD map as a line of blocks, and the edits that are worth most, with their text.
     """
     from mctrace.analysis.snapshots.scored_snapshot import read_scored_snapshot
+    from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.snapshot import print_snapshot
     from mctrace.cli.store_version import open_version
 
@@ -43,6 +43,6 @@ def show(
     at = open_version(settings.store, version)
     found = read_scored_snapshot(at, snapshot, checkpoints or (), settings.allocator)
     if as_json:
-        print(json.dumps(found.to_json()))
+        print_json(found.to_json())
     else:
         print_snapshot(found, console, top=top, all_actions=actions)

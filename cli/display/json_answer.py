@@ -5,6 +5,7 @@ docs/command-line.md names their keys. A command's messages and progress then go
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,7 @@ def messages_console(console: Console, *, as_json: bool) -> Console:
     return Console(stderr=True, soft_wrap=True) if as_json else console
 
 
-def print_json(answer: dict[str, Any]) -> None:
+def print_json(answer: Mapping[str, Any]) -> None:
     """Print one object on one line; a number that JSON cannot spell becomes null, a time ISO 8601."""
     print(json.dumps(_plain(answer), ensure_ascii=False))
 
@@ -63,7 +64,7 @@ def version_size(version: StoreVersion) -> dict[str, int]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]

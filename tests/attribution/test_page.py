@@ -3,9 +3,7 @@
 Needs chromium on the PATH: skipped without it on a person's machine, failed without it where CI is set.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -19,26 +17,13 @@ from mctrace.attribution.attribution import Attribution
 from mctrace.attribution.result import Token, Unit
 from mctrace.attribution.shades import shades
 from mctrace.errors import InputError
-from tests.analysis.report.browser import Chromium, Tab, opened
 from tests.attribution.making import sharp_model
+from tests.browser import Chromium, Tab, opened
 
 ODD = "</script><img src=x onerror=alert(1)>. <b>Bold</b> & \u202e odd. Second time? An end."
 UNIT = "document.querySelectorAll('.unit')[{}]"
 DETAIL = "document.querySelector('.detail').innerText"
 COLOUR = "getComputedStyle({}).backgroundColor"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        reason = "chromium is not installed, so nobody has looked at the page"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    running = Chromium(found, tmp_path_factory.mktemp("profile"))
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,8 @@ _COMMANDS = "commands"
 
 def main() -> None:
     arguments = _parse()
+    # Shells ignore Ctrl-C for what they start in the background, and commands would inherit that from here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Read by the processes that are started from here.
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     folder = Path(tempfile.mkdtemp(prefix="mctrace-chaos-"))

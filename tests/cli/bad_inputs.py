@@ -500,7 +500,7 @@ def _requests() -> Iterator[BadInput]:
         ("evaluate", "none"), ("evaluate", "corpus"), ("evaluate", "corpus/text00.txt"),
         ("evaluate", "none", "--split", "middle"), ("evaluate", "store"),
         ("evaluate", "--closed-loop", "none", *set_flags(TINY)),
-        ("report", "--run", "none", "--out", "r.html"), ("report", "--checkpoint", "none", "--out", "r.html"),
+        ("report", "--run", "nowhere", "--out", "r.html"), ("report", "--checkpoint", "none", "--out", "r.html"),
         ("report", "--compare", "99999", "--out", "r.html"), ("report", "--snapshot", "none", "--out", "r.html"),
         ("report", "--out", "corpus"), ("report", "--out", "corpus/text00.txt/r.html"),
         ("show", "none"), ("show", ""), ("show", "%"), ("show", "none", "--checkpoint", "none"),

@@ -220,7 +220,7 @@ def test_short_flags_quiet_and_completion(run, call_mctrace, monkeypatch):
     assert "Traceback" in run("sql", "selec", "-v")[2]
     assert "one of them" in run("log", "-q", "-v")[2]
     for shell in ("bash", "zsh", "fish"):
-        monkeypatch.setattr("typer._completion_shared._get_shell_name", lambda shell=shell: shell)
+        monkeypatch.setattr("typer.completion._get_shell_name", lambda shell=shell: shell)
         assert "mctrace" in call_mctrace("--show-completion")[1]
 
 

@@ -274,7 +274,7 @@ def test_few_wide_rows_and_those_asked_for_are_records(store, run):
     shown = shell(store, f"\\x\n{COUNT};\n\\x\n{COUNT};\n.quit\n")
     assert shown.count("── row 1 ──") == 1
     assert "┃ action" in shown
-    assert "── row 2 ──\naction  expand\nn       12\n" in run("sql", "-x", COUNT)[1]
+    assert re.search(r"── row 2 ──\naction  expand *\nn       12 *\n", run("sql", "-x", COUNT)[1])
 
 
 def test_a_pipe_gets_every_column_and_every_hash(run):

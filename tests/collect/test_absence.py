@@ -109,7 +109,9 @@ def test_targets_of_scored_nodes_are_those_of_the_batches(version, target, colum
 
 def test_a_batch_gives_each_action_the_mean_score_of_its_nodes_and_absent_ones_their_gist(version):
     data = open_training_data(version, "value", utility_scale=1.0)
-    snapshot = next(s for s in data.snapshots("train") if s.lod_map.has_absent and s.labels.is_absence.any())
+    snapshot = next(
+        s for s in data.snapshots("train") if ABSENT in s.lod_map.levels and s.labels.is_absence.any()
+    )
     batch, nodes = make_batch(data, [snapshot]), snapshot.lod_map.nodes
     score_N = torch.arange(len(nodes), dtype=torch.float32)
     found_A = scores_of_actions(score_N[None], batch)[0]

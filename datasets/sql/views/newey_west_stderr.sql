@@ -1,7 +1,6 @@
 -- newey_west_stderr(values): the standard error of the mean of a series whose neighbours are correlated, from its
 -- autocovariances up to a lag of floor(4 (n/100)^(2/9)) with Bartlett's weights (Newey and West 1987, 1994); null below
 -- four values. Where neighbours are independent it is near sd / sqrt(n).
--- public: newey_west_stderr
 create macro newey_west_lags(n) as least(floor(4 * (n / 100) ** (2 / 9))::bigint, n - 1);
 
 create macro centred(values) as list_transform(values::double[], lambda v: v - list_avg(values::double[]));

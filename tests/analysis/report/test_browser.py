@@ -4,8 +4,6 @@ corpus stays text.
 Needs chromium on the PATH: skipped without it on a person's machine, failed without it where CI is set.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,8 +13,8 @@ import pytest
 
 from mctrace.analysis.report.report import ReportParts, build_report
 from mctrace.datasets.store.store import Store
-from tests.analysis.report.browser import Chromium, Tab, opened
 from tests.analysis.synthetic import ODD_SOURCE, write_checkpoint, write_run
+from tests.browser import Chromium, Tab, opened
 
 TEXT_COLORS = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 231, 235)"}
 OPEN_CANVASES = (
@@ -42,19 +40,6 @@ SAME_TICKS = (
 """Axes of which two ticks read the same."""
 SPAN = "document.querySelectorAll('.document .span')[{}]"
 DETAIL = "document.querySelector('.detail').innerText"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        reason = "chromium is not installed, so nobody has looked whether the report's plots are drawn"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    running = Chromium(found, tmp_path_factory.mktemp("profile"))
-    yield running
-    running.close()
 
 
 @pytest.fixture(scope="module")

@@ -256,7 +256,7 @@ def test_layers_that_are_called_otherwise_are_refused_by_name():
 
 @pytest.mark.slow
 def test_signs_agree_with_exact_labels_on_the_real_model():
-    """Beyond a tenth of the largest effect, at least four in five."""
+    """Beyond 0.1 nats per token signs agree, and sizes correlate; smaller effects agree less often."""
     from benchmarks.evaluator_cases import TREE as LARGE_TREE
     from benchmarks.evaluator_cases import make_documents, make_model
     from mctrace.gists.network.loading import load_gistnet
@@ -265,12 +265,13 @@ def test_signs_agree_with_exact_labels_on_the_real_model():
     gistnet, estimated, exact = load_gistnet("smollm2-135m-k32"), [], []
     trajectory = Trajectory(LODMap.of_tokens(LARGE_TREE, 0, 512), (512,), 64)
     edits = [action_edit(trajectory, action) for action in trajectory.legal_actions(64)]
-    for source in make_documents(model, "smollm2-135m", 3, trajectory.end):
+    for source in make_documents(model, "smollm2-135m", 6, trajectory.end):
         document = type(source)(source.tokens_T, build_tree(gistnet, source.embeddings[0], LARGE_TREE))
         found = estimate_edits(model, document, trajectory, edits, Batching(2048))
         measured = measure_edits(model, document, trajectory, edits, found.baseline, Batching(2048)).deltas
         estimated += [float(delta_H.mean()) for delta_H in found.deltas]
         exact += [float(delta_H.mean()) for delta_H in measured]
-    large = np.abs(exact) > 0.1 * np.abs(exact).max()
+    large = np.abs(exact) > 0.1
     assert large.sum() >= 6
     assert (np.sign(estimated) == np.sign(exact))[large].mean() >= 0.8
+    assert np.corrcoef(estimated, exact)[0, 1] >= 0.6
