@@ -55,6 +55,8 @@ def random_batch(sizes: Sizes, seed: int = 0) -> Batch:
         span_width=width_N.expand(by_row).clone(),
         distance_to_cursor=distance_N.expand(by_row).clone(),
         context_tokens=width_N.sum().expand(rows).clone(),
+        can_expand=(levels_N >= 1).expand(by_row).clone(),
+        can_collapse=(collapse_N >= 0).expand(by_row).clone(),
         target_utilities=torch.where(taken >= 0, utilities[:, taken], 0.0),
         action_mask=(taken >= 0).expand(by_row).clone(),
         regression_weights=torch.where(expand_N >= 0, 1.0, torch.where(collapse_N >= 0, 1 / block, 0.0))

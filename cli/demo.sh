@@ -27,8 +27,8 @@ step sql --config $config \
     "select source, action, node_level, distance_to_cursor, round(value_of_detail, 3) as value,
             round(stderr, 3) as stderr
      from labels order by value_of_detail desc, snapshot_id limit 10"
-step train --config $config --preset small --out demo/lensnet --overwrite
-step train --config $config --preset small --network linear --out demo/linear --overwrite
+step train --config $config --preset small --target value_and_price --out demo/lensnet --overwrite
+step train --config $config --preset small --target value_and_price --network linear --out demo/linear --overwrite
 step evaluate demo/lensnet/best demo/linear/best --config $config
 step report --config $config --run demo/lensnet --run demo/linear --out demo/report.html
 echo

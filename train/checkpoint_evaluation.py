@@ -1,11 +1,11 @@
 """Evaluation of checkpoints on one split of a store, beside baselines that cost nothing.
 
-Everything is judged under the target and utility scale of the first checkpoint.
+Everything is judged under the target, utility scale and objective of the first checkpoint.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mctrace.datasets.batches.pair_reader import PreferenceData, open_preference
 from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Mix, Provenance, mixture_in
 from mctrace.datasets.store.store import StoreVersion
-from mctrace.errors import InputError
+from mctrace.errors import ConfigError, InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, checkpoint_name, load_checkpoint
 from mctrace.train.config import TrainConfig
 from mctrace.train.device import resolve_device, uses_bfloat16
@@ -27,6 +27,7 @@ from mctrace.train.evaluation.split_evaluation import ScoreFunction, evaluate_al
 from mctrace.train.evaluation.statistics import Interval, bootstrap_interval
 from mctrace.train.loop.data_loader import TrainingSource
 from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.objectives.config import ObjectiveConfig, PreferenceConfig
 from mctrace.train.run_files import EVALUATION_FILE
 from mctrace.train.serving.compatibility import check_compatible
 
@@ -70,6 +71,7 @@ def evaluate_checkpoints(
     bfloat16 = uses_bfloat16(config.precision, device)
     loaded = [load_checkpoint(folder) for folder in checkpoints]
     first = loaded[0][1]
+    config = replace(config, objective=_objective(first, checkpoints[0]))
     source = _source(store, first, config, mix)
     for folder, (_, info) in zip(checkpoints, loaded, strict=True):
         _check_comparable(info, first, store, source, folder)
@@ -102,6 +104,20 @@ def evaluate_checkpoints(
         "pooled": {name: result.scalars() for name, result in results.items()},
     }
     return CheckpointEvaluation(intervals, _kinds(source), answer)
+
+
+def _objective(info: CheckpointInfo, folder: Path) -> ObjectiveConfig:
+    """The objective that the checkpoint was trained with; keys that this version lacks are left out."""
+    found = dict(info.training.get("objective", {}))
+    pairs = found.pop("preference", {})
+    known = {one.name for one in fields(ObjectiveConfig)}, {one.name for one in fields(PreferenceConfig)}
+    try:
+        return ObjectiveConfig(
+            **{name: value for name, value in found.items() if name in known[0]},
+            preference=PreferenceConfig(**{name: value for name, value in pairs.items() if name in known[1]}),
+        )
+    except (ConfigError, TypeError) as error:
+        raise InputError(f"{folder} was trained with an objective that cannot be read: {error}") from error
 
 
 def _add_network(

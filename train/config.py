@@ -14,10 +14,11 @@ from mctrace.ranges import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Share,
     check_ranges,
 )
 from mctrace.train.networks.config import NetworkConfig, NetworkName
-from mctrace.train.objectives.config import ObjectiveConfig
+from mctrace.train.objectives.config import ObjectiveConfig, PreferenceConfig
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -84,6 +85,8 @@ class TrainConfig:
     """early stopping: validations in a row without a lower loss after which training ends; 0: never"""
     alert_evaluations: PositiveInt = 3
     """validations in a row with a correlation of the wrong sign before an alert"""
+    alert_below: Share = 0.0
+    """size of a correlation below which it counts as one of the wrong sign; 0: only signs are watched"""
     wandb: Wandb = "off"
     """off, offline or online: Weights & Biases beside the files; `offline` needs no account"""
     target: Annotated[str, MinLen(1)] = "value"
@@ -132,6 +135,33 @@ def small_preset(network: NetworkName = "dual_cross_attention") -> TrainConfig:
             total_steps=400,
         ),
     )
+
+
+def specification_preset() -> TrainConfig:
+    """The specification's trainer (docs/specification/trainer.md#preset): target, losses, settings, metrics.
+
+    Its optimiser's settings, batch size and intervals of validation and checkpoints are the defaults.
+    """
+    return TrainConfig(
+        keep_last=25,  # all: one every 2,000 of 50,000 steps
+        log_interval=100,
+        target="literal",
+        network=NetworkConfig(match_tail=False),
+        objective=ObjectiveConfig(
+            rank_pairs="exact",
+            rank_scope="batch",
+            budget="specification",
+            illegality="sum",
+            units="entries",
+            metrics_scope="batch",
+            preference=PreferenceConfig(budget="spans"),
+        ),
+    )
+
+
+def specification_preset_changes() -> dict[str, Any]:
+    """The specification preset's values that differ from the defaults, as nested sections."""
+    return _changes(asdict(specification_preset()), asdict(TrainConfig()))
 
 
 def small_preset_changes(network: NetworkName) -> dict[str, Any]:

@@ -69,15 +69,14 @@ def _score_entries(
 ) -> list[npt.NDArray[np.float64]]:
     """Scores [N] of each snapshot."""
     arrays = DocumentEmbeddings(version, tuple({snapshot.provenance for snapshot in snapshots}))
-    contexts = [Context(s.lod_map, arrays.document(s.document_id, s.provenance)) for s in snapshots]
+    contexts = [
+        Context(s.lod_map, arrays.document(s.document_id, s.provenance), s.protected_tail) for s in snapshots
+    ]
     return [
         scores_N.double().numpy()
         for first in range(0, len(contexts), _BATCH_SIZE)
         for scores_N in score_contexts(
-            scorer.network,
-            contexts[first : first + _BATCH_SIZE],
-            signed=scorer.info.signed,
-            protected_tails=[s.protected_tail for s in snapshots[first : first + _BATCH_SIZE]],
+            scorer.network, contexts[first : first + _BATCH_SIZE], signed=scorer.info.signed
         )
     ]
 

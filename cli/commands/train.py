@@ -23,7 +23,7 @@ from mctrace.cli.shared_options import (
     configure,
     console,
 )
-from mctrace.train.config import TrainConfig, small_preset_changes
+from mctrace.train.config import TrainConfig, small_preset_changes, specification_preset_changes
 from mctrace.train.networks.config import NetworkName
 from mctrace.train.objectives.config import ObjectiveName
 
@@ -32,6 +32,7 @@ class Preset(StrEnum):
     """Named sets of training values; anything given beside them wins."""
 
     SMALL = "small"
+    SPECIFICATION = "specification"
 
 
 def train(
@@ -47,7 +48,12 @@ def train(
         str | None,
         typer.Option("--target", help="value, priced, literal (as the specification has it), or a .sql file"),
     ] = None,
-    preset: Annotated[Preset | None, typer.Option("--preset", help="small: minutes on a laptop")] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            "--preset", help="small: minutes on a laptop; specification: the source documents' trainer"
+        ),
+    ] = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="kind of LensNet")] = None,
     objective: Annotated[
         ObjectiveName | None, typer.Option("--objective", help="labels, pairs of variants, or both")
@@ -80,7 +86,7 @@ def train(
     from mctrace.train.run_files import claim_run_folder
 
     settings = configure(
-        config, store, set_, small_preset_of if preset else None, train__target=target,
+        config, store, set_, PRESETS[preset] if preset else None, train__target=target,
         train__network__name=network, train__objective__name=objective, train__where=where,
         train__device=device,
         store__mix=mix, store__skip_damaged=skip_damaged,
@@ -118,3 +124,11 @@ def small_preset_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Values of the small preset for the network that flags, --set, environment or file name."""
     network = given.get("train", {}).get("network", {}).get("name", TrainConfig().network.name)
     return {"train": small_preset_changes(network)}
+
+
+def specification_preset_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Values of the specification's trainer, whatever is given beside them."""
+    return {"train": specification_preset_changes()}
+
+
+PRESETS = {Preset.SMALL: small_preset_of, Preset.SPECIFICATION: specification_preset_of}

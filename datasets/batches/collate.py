@@ -46,9 +46,14 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
     maps = [snapshot.lod_map for snapshot in snapshots]
     inputs = context_tensors(
         [
-            Context(lod_map, data.arrays.document(snapshot.document_id, snapshot.head.provenance))
+            Context(
+                lod_map,
+                data.arrays.document(snapshot.document_id, snapshot.head.provenance),
+                snapshot.head.protected_tail,
+            )
             for lod_map, snapshot in zip(maps, snapshots, strict=True)
-        ]
+        ],
+        data.absence,
     )
     rows = [
         _Row.of(snapshot.labels, lod_map.nodes, lod_map.tree, data.merge)

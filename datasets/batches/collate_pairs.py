@@ -12,7 +12,7 @@ import torch
 from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.context_tensors import Context, padded, unlabelled_batch
 from mctrace.datasets.batches.padded_batch import PairBatch
-from mctrace.datasets.batches.pair_reader import Comparison, PreferenceData
+from mctrace.datasets.batches.pair_reader import Comparison, PreferenceData, Variant
 
 
 def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> PairBatch:
@@ -21,22 +21,40 @@ def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> 
     maps = [variant.lod_map for variant in variants]
     contexts = unlabelled_batch(
         [
-            Context(lod_map, data.arrays.document(variant.document_id, variant.head.provenance))
+            Context(
+                lod_map,
+                data.arrays.document(variant.document_id, variant.head.provenance),
+                variant.head.protected_tail,
+            )
             for lod_map, variant in zip(maps, variants, strict=True)
         ],
         [variant.snapshot_id for variant in variants],
         [variant.document_id for variant in variants],
     )
-    moves = [(row, other) for row, comparison in enumerate(comparisons) for other in comparison.others]
-    directions = [detail_direction(maps[row], other.lod_map) for row, other in moves]
-    return PairBatch(
-        contexts,
-        row=torch.tensor([row for row, _ in moves]),
-        direction=padded(directions, contexts.levels.shape[1], torch.float32),
-        from_adv_delta=torch.tensor([variants[row].adv_delta for row, _ in moves]),
-        to_adv_delta=torch.tensor([other.adv_delta for _, other in moves]),
-        groups=tuple(other.group_id for _, other in moves),
-    )
+    groups = {variant.group_id: data.groups[variant.group_id] for variant in variants}
+    evaluated = {name: {one.snapshot_id: one.adv_delta for one in group} for name, group in groups.items()}
+
+    def batch_of(moves: Sequence[tuple[int, Variant]], every_move: PairBatch | None) -> PairBatch:
+        directions = [detail_direction(maps[row], other.lod_map) for row, other in moves]
+        return PairBatch(
+            contexts,
+            row=torch.tensor([row for row, _ in moves]),
+            direction=padded(directions, contexts.levels.shape[1], torch.float32),
+            from_adv_delta=torch.tensor([variants[row].adv_delta for row, _ in moves]),
+            to_adv_delta=torch.tensor([other.adv_delta for _, other in moves]),
+            groups=tuple(other.group_id for _, other in moves),
+            evaluated=evaluated,
+            every_move=every_move,
+        )
+
+    learned = [(row, other) for row, comparison in enumerate(comparisons) for other in comparison.others]
+    every = [
+        (row, other)
+        for row, variant in enumerate(variants)
+        for other in groups[variant.group_id]
+        if other.snapshot_id != variant.snapshot_id
+    ]
+    return batch_of(learned, batch_of(every, None))
 
 
 def detail_direction(source: LODMap, other: LODMap) -> npt.NDArray[np.float64]:

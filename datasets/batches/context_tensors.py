@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mctrace.context.legal_entries import legal_entries
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import ABSENT, Absence, TreeShape
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
@@ -54,6 +55,8 @@ class Context:
 
     lod_map: LODMap
     embeddings: NodeEmbeddings
+    protected_tail: int = 0
+    """tokens before the cursor that never collapse"""
 
 
 def unlabelled_batch(
@@ -61,7 +64,8 @@ def unlabelled_batch(
 ) -> Batch:
     """Batch of contexts without labels; all of one tree shape."""
     tree = contexts[0].lod_map.tree
-    inputs = context_tensors(contexts)
+    absence = absence_of(context.lod_map.tree for context in contexts)
+    inputs = context_tensors(contexts, absence)
     num_rows, num_entries = inputs["levels"].shape
     names = tuple(str(row) for row in range(num_rows))
     return Batch(
@@ -69,7 +73,7 @@ def unlabelled_batch(
         **no_labels(num_rows, num_entries),
         block_size=tree.block_size,
         max_level=tree.max_level,
-        absence=absence_of(context.lod_map.tree for context in contexts),
+        absence=absence,
         snapshot_ids=tuple(snapshot_ids) or names,
         document_ids=tuple(document_ids) or names,
     )
@@ -94,12 +98,16 @@ def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
     }
 
 
-def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
-    """Input fields of a `Batch`, padded to the longest context; absent blocks stand among the entries."""
+def context_tensors(contexts: Sequence[Context], absence: Absence) -> dict[str, Any]:
+    """Input fields of a `Batch`, padded to the longest context; absent blocks stand among the entries.
+
+    `absence` is that of the batch: unless it is off, drops are among the legal directions.
+    """
     entries = [context.lod_map.nodes for context in contexts]
     cursors = [context.lod_map.cursor for context in contexts]
     longest = max(map(len, entries))
     tails = [_tail_gists(context) for context in contexts]
+    legal = [legal_entries(context.lod_map, context.protected_tail) for context in contexts]
     width = tails[0][0].shape[1]
     embeddings_BNd = torch.zeros(len(contexts), longest, width)
     for row, (context, found) in enumerate(zip(contexts, entries, strict=True)):
@@ -117,6 +125,11 @@ def context_tensors(contexts: Sequence[Context]) -> dict[str, Any]:
             torch.int64,
         ),
         "context_tokens": torch.tensor([c.lod_map.cursor - c.lod_map.start for c in contexts]),
+        "can_expand": padded([found.can_expand_N for found in legal], longest, torch.bool),
+        "can_collapse": padded([found.can_collapse_N for found in legal], longest, torch.bool),
+        "can_drop": None
+        if absence == "off"
+        else padded([found.can_drop_N for found in legal], longest, torch.bool),
     }
 
 

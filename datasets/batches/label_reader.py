@@ -183,7 +183,7 @@ def open_training_data(
     )
 
 
-_SCALE = "with labels as (from chosen_labels)\n" + read_sql("utility_scale.sql")
+_SCALE = f"with labels as (from chosen_labels)\nfrom (\n{read_sql('utility_scale.sql')}\n)"
 """Scale of the labels that a trainer sees."""
 
 _WITHOUT_TARGET = """

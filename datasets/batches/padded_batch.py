@@ -8,6 +8,7 @@ moves. Utilities are in score units (nats divided by `utility_scale`), so that m
 same for every base model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -40,6 +41,10 @@ class Batch:
     """[B, N] int64, tokens from the entry's end to the cursor; 0 where padded"""
     context_tokens: Tensor
     """[B] int64, tokens from the context's start to its cursor"""
+    can_expand: Tensor
+    """[B, N] bool, True where expanding the entry is legal"""
+    can_collapse: Tensor
+    """[B, N] bool, True where a legal collapse takes the entry; its K entries stand side by side"""
     target_utilities: Tensor
     """[B, N] the single target of each entry, score units; 0 where not measured"""
     action_mask: Tensor
@@ -77,6 +82,8 @@ class Batch:
     absence: Absence = "off"
     """whether blocks may be absent, and as what they are inserted. Absent ones are entries too, of zero
     width, with the embedding of their gist and the level `max_level` + 1"""
+    can_drop: Tensor | None = None
+    """[B, N] bool, True where a legal drop takes the entry; None where blocks cannot be absent"""
     drop_action: Tensor | None = None
     """[B, N] int64, index into A of the measured drop that includes this entry, or -1; None for no drops"""
     action_entries: Tensor | None = None
@@ -88,6 +95,16 @@ class Batch:
     def coarsest(self) -> int:
         """The level that cannot be shown with less: `max_level`, or the absent one above it."""
         return self.max_level + (self.absence != "off")
+
+    @property
+    def num_positions(self) -> Tensor:
+        """[B] int64, positions that each context takes: its entries without the absent ones."""
+        return (self.entry_mask & (self.levels <= self.max_level)).sum(dim=1)
+
+    @property
+    def insert_positions(self) -> int:
+        """Positions that inserting an absent block adds: K tokens, or one gist."""
+        return 1 if self.absence == "gist" else self.block_size
 
     def to(self, device: torch.device | str) -> "Batch":
         moved = {
@@ -101,18 +118,25 @@ class Batch:
         return self.levels.shape[0]
 
 
-def scores_of_actions(scores_BN: Tensor, batch: Batch) -> Tensor:
+def scores_of_actions(scores_BN: Tensor, batch: Batch, collapse_scores_BN: Tensor | None = None) -> Tensor:
     """Score of each action [B, A]: an expand's own entry, a collapse's mean over its group of entries.
 
+    Collapses are scored by `collapse_scores_BN` where entries have a score for each direction.
     The focus allocator aggregates by the same mean, so ranking and correlation see what it sees. Zero where
     padded. Gradients flow to `scores_BN`. Gathers instead of scattering: an entry belongs to at most two
     actions, so the sums of the backward pass are the same in any order, on any device.
     """
     entry_BAK, present_BAK = _entries_of_actions(batch)
     num_rows, num_actions, size = entry_BAK.shape
-    gathered_BAK = scores_BN.gather(1, entry_BAK.view(num_rows, -1)).view(num_rows, num_actions, size)
     count_BA = present_BAK.sum(dim=2).clamp(min=1)
-    return (gathered_BAK * present_BAK).sum(dim=2) / count_BA
+
+    def mean_of(found_BN: Tensor) -> Tensor:
+        gathered_BAK = found_BN.gather(1, entry_BAK.view(num_rows, -1)).view(num_rows, num_actions, size)
+        return (gathered_BAK * present_BAK).sum(dim=2) / count_BA
+
+    if collapse_scores_BN is None:
+        return mean_of(scores_BN)
+    return torch.where(batch.action_is_expand, mean_of(scores_BN), mean_of(collapse_scores_BN))
 
 
 def _entries_of_actions(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -152,6 +176,10 @@ class PairBatch:
     """[P] the same for the variant to which it leads"""
     groups: tuple[str, ...]
     """P, the group of each move"""
+    evaluated: Mapping[str, Mapping[str, float]]
+    """group -> snapshot id -> adv_delta of every variant of it that was evaluated, moves or not"""
+    every_move: "PairBatch | None" = None
+    """moves from the same contexts to all other variants of their groups, better or worse, for telemetry"""
 
     @property
     def change(self) -> Tensor:
@@ -164,7 +192,8 @@ class PairBatch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
-        return replace(self, contexts=self.contexts.to(device), **moved)
+        every_move = self.every_move.to(device) if self.every_move else None
+        return replace(self, contexts=self.contexts.to(device), every_move=every_move, **moved)
 
     def __len__(self) -> int:
         return self.row.shape[0]

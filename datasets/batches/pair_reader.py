@@ -58,6 +58,8 @@ class PreferenceData:
     arrays: DocumentEmbeddings
     splits: Mapping[str, tuple[Comparison, ...]]
     """one item per worse variant, with the better ones to learn from"""
+    groups: Mapping[str, tuple[Variant, ...]]
+    """all variants of each group, also those that no pair names"""
 
     @property
     def absence(self) -> Absence:
@@ -102,8 +104,14 @@ def open_preference_data(
     splits: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
     for worse, others in better.items():
         splits[split_of[worse]].append(Comparison(variants[worse], tuple(others)))
+    groups: dict[str, list[Variant]] = {}
+    for variant in variants.values():
+        groups.setdefault(variant.group_id, []).append(variant)
     return PreferenceData(
-        version, DocumentEmbeddings(version, kinds), {split: tuple(found) for split, found in splits.items()}
+        version,
+        DocumentEmbeddings(version, kinds),
+        {split: tuple(found) for split, found in splits.items()},
+        {name: tuple(found) for name, found in groups.items()},
     )
 
 
@@ -111,11 +119,9 @@ _VARIANTS = """
     select v.snapshot_id, v.document_id, v.variant_group_id, v.cursor, v.adv_delta, s.trajectory_id
     from variants as v
     join snapshots as s using (snapshot_id)
-    semi join (
-        select better_snapshot_id as snapshot_id from chosen_pairs
-        union
-        select worse_snapshot_id from chosen_pairs
-    ) using (snapshot_id)
+    semi join chosen_pairs using (variant_group_id)
+    where v.adv_delta is not null
+    order by v.variant_group_id, v.snapshot_id
 """
 
 

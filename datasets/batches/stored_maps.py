@@ -27,6 +27,8 @@ class StoredMap:
     start: int
     first_cursor: int
     levels: npt.NDArray[np.uint8]
+    protected_tail: int
+    """tokens before each cursor that never collapse"""
     attention_N: npt.NDArray[np.float32] | None = None
     """attention of the base model to each entry; None where it was not kept or not requested"""
 
@@ -49,7 +51,7 @@ def read_maps(
     rows = fetch_rows(
         connection,
         f"""
-        select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor,
+        select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor, t.protected_tail,
                t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
                coalesce(t.absence, 'off') as absence,
                {"a.attention_mass" if with_attention else "null"} as attention_mass
@@ -66,6 +68,7 @@ def read_maps(
             row["start"],
             row["first_cursor"],
             np.asarray(row["levels"], dtype=np.uint8),
+            row["protected_tail"],
             None if row["attention_mass"] is None else np.asarray(row["attention_mass"], dtype=np.float32),
         )
         for row in rows

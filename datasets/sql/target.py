@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass
 
 from mctrace.datasets.sql.registry import target_sql
-from mctrace.datasets.sql.target_merging import Merge, is_signed, merge_of
+from mctrace.datasets.sql.target_merging import Merge, is_signed, learns_price, merge_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Target:
     @property
     def merge(self) -> Merge:
         return merge_of(self.sql, self.name)
+
+    @property
+    def learns_price(self) -> bool:
+        """Whether networks learn a price beside the values."""
+        return learns_price(self.merge)
 
     @property
     def signed(self) -> bool:

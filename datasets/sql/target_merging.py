@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mctrace.ranges import check_choice
 
-Merge = Literal["sum", "largest", "mean"]
+Merge = Literal["sum", "largest", "mean", "separate"]
 
 _MERGE_LINE = re.compile(r"^--[ \t]*merge:(.*)$", re.MULTILINE)
 
@@ -30,10 +30,15 @@ def merge_of(target_sql: str, name: str) -> Merge:
 def is_signed(merge: Merge) -> bool:
     """Whether a score's sign decides: more detail above 0, less below.
 
-    `mean` keeps utilities of either sign for either action. Such scores are the worth of detail; its cost is
-    accounted for where edits are chosen (`context/pricing.py`).
+    `mean` and `separate` keep utilities of either sign for either action. Such scores are the worth of
+    detail; its cost is a price: searched for where edits are chosen (`context/pricing.py`), or learned.
     """
-    return merge != "mean"
+    return merge not in ("mean", "separate")
+
+
+def learns_price(merge: Merge) -> bool:
+    """Whether a network learns a value for each direction and a price of a position beside them."""
+    return merge == "separate"
 
 
 def merged_targets(
@@ -47,15 +52,16 @@ def merged_targets(
     """Merged target and regression weight of each entry [N], in the unit of `utilities`.
 
     "sum": max(0, u_expand) + min(0, u_collapse, u_drop); "largest": of these two the one of larger size;
-    "mean": the mean of those that were measured, whatever their signs. `expand_N` (expands and inserts),
-    `collapse_N` and the first of `drops` index `utilities`, -1 for none; the second of `drops` is each
-    entry's level. An entry whose expand, insert or own drop was measured weighs 1; a collapse, and a drop of
-    tokens, is copied to its K entries with weight 1/K; others weigh 0.
+    "mean" and "separate": the mean of those that were measured, whatever their signs; under "separate" losses
+    take them apart. `expand_N` (expands and inserts), `collapse_N` and the first of `drops` index
+    `utilities`, -1 for none; the second of `drops` is each entry's level. An entry whose expand, insert or
+    own drop was measured weighs 1; a collapse, and a drop of tokens, is copied to its K entries with weight
+    1/K; others weigh 0.
     """
     padded_utilities = np.append(utilities, 0.0)
     drop_N, level_N = drops or (np.full(len(expand_N), -1), np.zeros(len(expand_N), dtype=np.int64))
     expand, collapse, drop = (padded_utilities[index_N] for index_N in (expand_N, collapse_N, drop_N))
-    if merge == "mean":
+    if not is_signed(merge):
         num_measured_N = sum((index_N >= 0).astype(int) for index_N in (expand_N, collapse_N, drop_N))
         target_N = (expand + collapse + drop) / np.maximum(1, num_measured_N)
     else:

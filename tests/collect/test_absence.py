@@ -13,6 +13,7 @@ from mctrace.datasets.store.store import open_store
 from mctrace.train.config import TrainConfig
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
+from mctrace.train.objectives.budget import asked_rooms
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.counterfactual import counterfactual_loss
 from tests.collect.runs import tiny_run
@@ -74,7 +75,12 @@ def test_an_insert_or_a_drop_is_its_own_control(version):
 
 @pytest.mark.parametrize(
     ("target", "column"),
-    [("priced", "utility_sum"), ("literal", "utility_largest"), ("value", "utility_mean")],
+    [
+        ("priced", "utility_sum"),
+        ("literal", "utility_largest"),
+        ("value", "utility_mean"),
+        ("value_and_price", "utility_mean"),
+    ],
 )
 def test_targets_of_scored_nodes_are_those_of_the_batches(version, target, column):
     data = open_training_data(version, target, utility_scale=1.0)
@@ -122,13 +128,29 @@ def test_a_batch_gives_each_action_the_mean_score_of_its_nodes_and_absent_ones_t
     assert batch.levels[0, absent] == batch.coarsest == 3
 
 
+@pytest.mark.parametrize("target", ["priced", "value_and_price"])
 @pytest.mark.parametrize("name", ["linear", "dual_cross_attention", "transformer"])
-def test_every_network_learns_from_labels_of_absence(version, name):
-    data = open_training_data(version, "priced")
+def test_every_network_learns_from_labels_of_absence(version, name, target):
+    data = open_training_data(version, target)
     config = TrainConfig(network=NetworkConfig(name=name, d_lens=16, num_heads=2))
-    network = build_network(config.network, data.embedding_dim, absence=data.absence)
+    network = build_network(
+        config.network, data.embedding_dim, absence=data.absence, price=data.target.learns_price
+    )
     batch = make_batch(data, data.snapshots("train"))
-    loss = counterfactual_loss(network(batch), batch, ObjectiveConfig())
+    loss = counterfactual_loss(network(batch, asked_rooms(batch)), batch, ObjectiveConfig())
     loss.total.backward()
     assert torch.isfinite(loss.total)
+    assert set(loss.terms) == {"L_reg", "L_rank", "L_budget", "L_illegal"}
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_what_was_measured_is_among_the_legal_directions(version):
+    data = open_training_data(version, "value_and_price")
+    batch = make_batch(data, data.snapshots("train"))
+    for index_BN, legal_BN in (
+        (batch.expand_action, batch.can_expand),
+        (batch.collapse_action, batch.can_collapse),
+        (batch.drop_action, batch.can_drop),
+    ):
+        assert (index_BN >= 0).any()
+        assert legal_BN[index_BN >= 0].all()

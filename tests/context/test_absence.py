@@ -13,6 +13,7 @@ from mctrace.collect.planning.map_policies import random_map, recency_map_within
 from mctrace.context.actions import Action, apply_action, legal_actions
 from mctrace.context.allocator import AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import Candidates, candidates_of
+from mctrace.context.legal_entries import legal_entries
 from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import shadow_price, subtract_price
 from mctrace.context.trajectory import Trajectory
@@ -318,3 +319,19 @@ def test_recency_within_a_budget_is_truncation():
     assert found == truncation_map(TREE, 0, 240, 192)
     off = replace(TREE, absence="off")
     assert ABSENT not in recency_map_within(off, 0, 240, 120, 16).levels
+
+
+@light
+@given(maps_with_absence(), tails)
+def test_legal_entries_are_what_the_legal_actions_take(lod_map, tail):
+    nodes, found = lod_map.nodes, legal_entries(lod_map, tail)
+    places = {one: i for i, one in enumerate(zip(nodes.level_N, nodes.index_N, strict=True))}
+    kinds = {"expand": set(), "insert": set(), "collapse": set(), "drop": set()}
+    for action in legal_actions(lod_map, tail):
+        for node in action.entries(lod_map.tree):
+            kinds[action.kind].add(places[ABSENT if action.kind == "insert" else node.level, node.index])
+    assert set(np.flatnonzero(found.can_expand_N)) == kinds["expand"] | kinds["insert"]
+    assert set(np.flatnonzero(found.can_collapse_N)) == kinds["collapse"]
+    assert set(np.flatnonzero(found.can_drop_N)) == kinds["drop"]
+    tokens = np.flatnonzero(nodes.level_N == 0)
+    assert kinds["drop"] & set(tokens) <= kinds["collapse"]  # a block's mean serves both

@@ -112,6 +112,10 @@ def _snapshot(
         (expand_action if expands else collapse_action)[group] = a
         target[group] += utilities[a]
         weights[group] = np.maximum(weights[group], 1 if expands else 1 / BLOCK_SIZE)
+    can_collapse = np.zeros(num_entries, dtype=bool)
+    for is_legal_expand, group in _actions(entries):
+        if not is_legal_expand:
+            can_collapse[group] = True
     tail_present = (rng.random(NUM_TAIL_GISTS) < 0.7) & tail_gists
     arrays = {
         "context_embeddings": rng.normal(size=(num_entries, EMBEDDING_DIM)) * 0.03,
@@ -122,6 +126,8 @@ def _snapshot(
         "span_width": widths,
         "distance_to_cursor": widths.sum() - np.cumsum(widths),
         "context_tokens": widths.sum(),
+        "can_expand": levels >= 1,
+        "can_collapse": can_collapse,
         "target_utilities": target,
         "action_mask": weights > 0,
         "regression_weights": weights,
@@ -181,6 +187,7 @@ def snapshots_of(batch: Batch) -> list[Batch]:
 def _unpadded(batch: Batch, row: int) -> Batch:
     entries, actions = int(batch.entry_mask[row].sum()), int(batch.action_present[row].sum())
     by_entry = {"context_embeddings", "entry_mask", "levels", "span_width", "distance_to_cursor"}
+    by_entry |= {"can_expand", "can_collapse"}
     by_entry |= {"target_utilities", "action_mask", "regression_weights", "expand_action", "collapse_action"}
     kept = {}
     for field in fields(Batch):

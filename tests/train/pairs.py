@@ -18,11 +18,17 @@ def random_pairs(batch: Batch, seed: int = 0, pairs_per_context: int = 2) -> Pai
     direction = torch.where(levels == 0, drawn.clamp(max=0), drawn)
     direction = torch.where(levels == batch.max_level, direction.clamp(min=0), direction) * present
     from_adv_delta = 0.05 + 0.1 * torch.rand(len(row), generator=generator)
+    to_adv_delta = from_adv_delta - 0.02 - 0.2 * torch.rand(len(row), generator=generator)
+    evaluated: dict[str, dict[str, float]] = {}
+    for pair, context in enumerate(row.tolist()):
+        group = evaluated.setdefault(f"group-{context}", {})
+        group |= {f"from-{pair}": float(from_adv_delta[pair]), f"to-{pair}": float(to_adv_delta[pair])}
     return PairBatch(
         contexts,
         row,
         direction,
         from_adv_delta=from_adv_delta,
-        to_adv_delta=from_adv_delta - 0.02 - 0.2 * torch.rand(len(row), generator=generator),
+        to_adv_delta=to_adv_delta,
         groups=tuple(f"group-{i}" for i in row.tolist()),
+        evaluated=evaluated,
     )

@@ -16,9 +16,10 @@ from mctrace.train.checkpoints.lensnet_checkpoint import describe
 from mctrace.train.config import TrainConfig
 from mctrace.train.inference import rebalance, score
 from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.focus import signed_scores
 from mctrace.train.networks.registry import build_network
 from mctrace.train.serving.scorer import Scorer
-from mctrace.train.serving.torch_export import INPUTS, export_lensnet
+from mctrace.train.serving.torch_export import INPUTS, PRICE_INPUTS, export_lensnet
 
 TREE = TreeShape(4, 2)
 WIDTH = 12
@@ -32,11 +33,15 @@ def context(levels, cursor, seed=0):
     return Context(LODMap(TREE, 0, cursor, np.array(levels, dtype=np.uint8)), TreeEmbeddings(trees))
 
 
-def scorer_of(config):
-    network = build_network(config, WIDTH, seed=1).eval()
+def shaken(network):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return network.eval()
+
+
+def scorer_of(config):
+    network = shaken(build_network(config, WIDTH, seed=1))
     info = describe(
         TrainConfig(network=config), embedding_dim=WIDTH, block_size=4, max_level=2, utility_scale=0.02,
         dataset={"version": 1}, target_sql="",
@@ -67,7 +72,7 @@ class Worth(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(()))
 
-    def forward(self, batch):
+    def forward(self, batch, room_BR=None):
         return self.weight * batch.context_embeddings[..., 0]
 
 
@@ -133,6 +138,43 @@ def test_the_exported_graph_scores_as_the_network_does_at_any_size(make_batch, c
         batch = make_batch(seed, num_snapshots=num_snapshots, num_spans=3 + seed)
         found = exported(*(getattr(batch, name) for name in INPUTS))
         torch.testing.assert_close(found, score(network, batch, signed=signed), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [DUAL, TRANSFORMER, NetworkConfig(name="linear")])
+def test_the_exported_graph_of_a_network_with_a_price_carries_it(make_batch, config):
+    network = shaken(build_network(config, WIDTH, price=True, seed=1))
+    exported = export_lensnet(network, block_size=4, max_level=2, signed=False).module()
+    for seed, num_snapshots in ((0, 1), (1, 3)):
+        batch = make_batch(seed, num_snapshots=num_snapshots, num_spans=3 + seed)
+        room_B = torch.full((num_snapshots,), 7.0)
+        inputs = [getattr(batch, name) for name in (*INPUTS, *PRICE_INPUTS[:2])]
+        scores, price = exported(*inputs, room_B)
+        focus = network(batch, room_B[:, None])
+        torch.testing.assert_close(scores, signed_scores(focus, batch), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(price, focus.price_BR[:, 0], rtol=1e-4, atol=1e-6)
+        assert (price > 0).all()
+
+
+def priced_scorer(config):
+    info = replace(scorer_of(DUAL).info, network=config, target="value_and_price",
+                   target_sql="-- merge: separate\n")  # fmt: skip
+    return Scorer(shaken(build_network(config, WIDTH, price=True, seed=1)), info)
+
+
+@pytest.mark.parametrize("config", [DUAL, TRANSFORMER, NetworkConfig(name="linear")])
+def test_a_network_with_a_price_is_kept_and_gives_signed_masked_scores(tmp_path, config):
+    priced_scorer(config).save_pretrained(tmp_path / "best")
+    scorer = Scorer.from_pretrained(tmp_path / "best", device="cpu")
+    live = replace(context([2, 2, 2, 2, 1, 1, 0, 0, 0], cursor=36), protected_tail=8)
+    scores = scorer.score(live)
+    assert torch.equal(scores, priced_scorer(config).score(live))
+    assert scores[0] >= 0
+    assert (scores[3:] <= 0).all()
+    assert (scores[-8:] == 0).all()  # the protected tail can do nothing
+    assert torch.equal(scorer.score(live, budget=live.lod_map.num_entries), scores)
+    # A tighter budget raises the searched price: more is let go, less is asked for.
+    tight = scorer.score(live, budget=live.lod_map.num_entries - 6, price="searched")
+    assert (tight <= scorer.score(live, price="searched") + 1e-6).all()
 
 
 def test_loading_and_scoring_need_neither_store_nor_cluster_nor_base_model(tmp_path):

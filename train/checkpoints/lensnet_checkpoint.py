@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.context.tree import Absence
-from mctrace.datasets.sql.target_merging import is_signed, merge_of
+from mctrace.datasets.sql.target_merging import is_signed, learns_price, merge_of
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.atomic_folder import latest_whole_folder, write_folder
 from mctrace.train.checkpoints.manifest import MANIFEST, check_manifest, warn_if_unchecked
@@ -26,7 +26,7 @@ from mctrace.train.networks.registry import build_network
 
 SCHEMA_VERSION = 5
 """2 added the target's text and other kinds of network; 3 takes the merge of entries from that text, not from
-the target's name; 4 added `match_tail`; 5 added `absence`"""
+the target's name; 4 added `match_tail`; 5 added `absence` and networks with a price"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -65,8 +65,16 @@ class CheckpointInfo:
 
         Preference pairs teach signed scores whatever the target.
         """
-        learned_pairs = self.training.get("objective", {}).get("name") == "preference"
-        return learned_pairs or is_signed(merge_of(self.target_sql, self.target))
+        return self._learned_pairs_only or is_signed(merge_of(self.target_sql, self.target))
+
+    @property
+    def has_price(self) -> bool:
+        """True if the network gives a value for each direction and a price of a position."""
+        return not self._learned_pairs_only and learns_price(merge_of(self.target_sql, self.target))
+
+    @property
+    def _learned_pairs_only(self) -> bool:
+        return bool(self.training.get("objective", {}).get("name") == "preference")
 
     @property
     def dataset_version(self) -> int:
@@ -135,7 +143,7 @@ def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
     if (folder / BEST).is_dir():
         raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
     info = _read_info(folder)
-    network = build_network(info.network, info.embedding_dim, absence=info.absence)
+    network = build_network(info.network, info.embedding_dim, absence=info.absence, price=info.has_price)
     try:
         network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
     except ValueError as error:

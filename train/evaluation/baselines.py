@@ -77,7 +77,7 @@ def fit_ridge(
         for ridge in RIDGES
     ]
     best_F = min(solutions, key=held_out.loss)
-    network = LinearLensNet(len(best_F) - 1 - num_features(seen.absence), seen.absence)
+    network = LinearLensNet(len(best_F) - 1 - num_features(seen.absence), absence=seen.absence)
     with torch.no_grad():
         network.score.weight.copy_(best_F[None, :-1])
         network.score.bias.copy_(best_F[-1:])

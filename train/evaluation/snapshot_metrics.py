@@ -1,7 +1,8 @@
 """Metrics of one snapshot's scores, named as in docs/specification/metrics.md.
 
 Ranking and correlations use one score per action, as the focus allocator does; mse and legality use entries.
-Scores are the network's raw ones, before illegal directions are masked.
+Scores are the network's raw ones, before illegal directions are masked. Of a network with a price, values are
+compared with labels, and the signed scores u = v − price · positions are balanced and legal or not.
 
 Shapes: B snapshots, N entries (padded), A actions (padded); the suffix is dropped for one snapshot's arrays.
 """
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mctrace.datasets.batches.padded_batch import Batch, scores_of_actions
+from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.evaluation.ranking_metrics import kendall_tau_b, ordered_pairs
 from mctrace.train.evaluation.statistics import FloatArray, Moments, Ratio, Statistic
-from mctrace.train.objectives.budget import budget_masses
+from mctrace.train.networks.focus import Focus, Scores, action_scores, action_values, merged_values
+from mctrace.train.objectives.budget import budget_masses, focus_masses
 
 BALANCE_EPS = 1e-6
 """P + N (score·positions) below which a snapshot's balance is undefined"""
@@ -23,7 +25,7 @@ SnapshotMetrics = dict[str, Statistic]
 _OF_SIGNS = ("budget_balance", "legality_compliance")
 
 
-def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
+def snapshot_metrics(scores: Scores, batch: Batch) -> list[SnapshotMetrics]:
     """Metrics of each snapshot of a batch, all with the same keys:
 
     - `mse`, and `mse_level_<l>` per entry_level: mean square of (s_i − y_i) over measured entries
@@ -35,26 +37,43 @@ def snapshot_metrics(scores_BN: Tensor, batch: Batch) -> list[SnapshotMetrics]:
     - `budget_balance`: |P − N| / (P + N), 0 when balanced, 1 when one-sided
     - `legality_compliance`: share of entries whose score does not point in an illegal direction
 
-    The last two concern the sign of scores and are undefined where utilities are not `signed`.
+    The last two concern the sign of scores: they are undefined where scores have no price and utilities are
+    not `signed`.
     """
-    scores_BN = scores_BN.detach().float()
-    actions = zip(*(_arrays(t) for t in _action_tensors(scores_BN, batch)), strict=True)
-    entries = zip(*(_arrays(t) for t in _entry_tensors(scores_BN, batch)), strict=True)
-    masses = zip(*(_arrays(t) for t in budget_masses(scores_BN, batch)), strict=True)
+    scores = scores.detach().float()
+    actions = zip(*(_arrays(t) for t in _action_tensors(scores, batch)), strict=True)
+    entries = zip(*(_arrays(t) for t in _entry_tensors(scores, batch)), strict=True)
+    masses = zip(*(_arrays(t) for t in _masses(scores, batch)), strict=True)
     found = [
         _of_entries(*entry, coarsest=batch.coarsest) | _of_actions(*action) | _of_masses(*mass)
         for entry, action, mass in zip(entries, actions, masses, strict=True)
     ]
-    return found if batch.signed else [one | dict.fromkeys(_OF_SIGNS, Ratio(0.0, 0.0)) for one in found]
-
-
-def _entry_tensors(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-    return scores_BN, batch.target_utilities, batch.levels, batch.action_mask, batch.entry_mask
-
-
-def _action_tensors(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, ...]:
     return (
-        scores_of_actions(scores_BN, batch),
+        found
+        if batch.signed or isinstance(scores, Focus)
+        else [one | dict.fromkeys(_OF_SIGNS, Ratio(0.0, 0.0)) for one in found]
+    )
+
+
+def _masses(scores: Scores, batch: Batch) -> tuple[Tensor, Tensor]:
+    if not isinstance(scores, Focus):
+        return budget_masses(scores, batch)
+    expansion_BR, collapse_BR = focus_masses(scores, batch)
+    return expansion_BR[:, 0], collapse_BR[:, 0]
+
+
+def _entry_tensors(scores: Scores, batch: Batch) -> tuple[Tensor, ...]:
+    """Values to compare with targets, signed scores of either direction, and what they are compared with."""
+    if isinstance(scores, Focus):
+        compared = (merged_values(scores, batch), *action_scores(scores, batch)[:2])
+    else:
+        compared = (scores, scores, scores)
+    return *compared, batch.target_utilities, batch.levels, batch.action_mask, batch.entry_mask
+
+
+def _action_tensors(scores: Scores, batch: Batch) -> tuple[Tensor, ...]:
+    return (
+        action_values(scores, batch),
         batch.action_utilities,
         batch.action_delta_nll,
         batch.action_is_expand,
@@ -68,6 +87,8 @@ def _arrays(tensor: Tensor) -> FloatArray:
 
 def _of_entries(
     scores: FloatArray,
+    expand_scores: FloatArray,
+    collapse_scores: FloatArray,
     targets: FloatArray,
     levels: FloatArray,
     measured: FloatArray,
@@ -76,7 +97,7 @@ def _of_entries(
     coarsest: int,
 ) -> SnapshotMetrics:
     squares = (scores - targets) ** 2
-    illegal = ((levels == 0) & (scores > 0)) | ((levels == coarsest) & (scores < 0))
+    illegal = ((levels == 0) & (expand_scores > 0)) | ((levels == coarsest) & (collapse_scores < 0))
     legal = (present > 0) & ~illegal
     found: SnapshotMetrics = {
         "mse": _mean(squares, measured > 0),

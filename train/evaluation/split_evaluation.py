@@ -16,19 +16,22 @@ from torch import Tensor
 from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 from mctrace.errors import InputError
 from mctrace.train.device import device_of
+from mctrace.train.evaluation.batch_metrics import batch_metrics
 from mctrace.train.evaluation.preference_metrics import group_agreement, group_moments
 from mctrace.train.evaluation.snapshot_metrics import snapshot_metrics
 from mctrace.train.evaluation.statistics import Statistic
 from mctrace.train.inference import evaluation_mode
+from mctrace.train.networks.focus import Scores
 from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.objectives.budget import asked_rooms
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.counterfactual import LossTerms, counterfactual_loss
-from mctrace.train.objectives.lensnet_gradients import Examples
-from mctrace.train.objectives.preference import preference_loss, preference_telemetry
+from mctrace.train.objectives.lensnet_gradients import Examples, one_score
+from mctrace.train.objectives.preference import preference_loss, variant_telemetry
 from mctrace.train.objectives.preference_state import PreferenceState
 
-ScoreFunction = Callable[[Batch], Tensor]
-"""maps a batch to scores [B, N] on the CPU"""
+ScoreFunction = Callable[[Batch], Scores]
+"""maps a batch to scores [B, N], or to values and prices, on the CPU"""
 
 _SPREADS = ("utility_correlation", "score_delta_nll_expand", "score_delta_nll_collapse", "preference_corr")
 """correlations that are also reported as mean, minimum and maximum over snapshots or groups"""
@@ -65,14 +68,18 @@ class MetricAccumulator:
         self._state = state or PreferenceState(objective.preference)
         self._statistics: dict[str, list[tuple[str, Statistic]]] = defaultdict(list)
         self._extra: dict[str, list[float]] = defaultdict(list)
+        self._evaluated: dict[str, Mapping[str, float]] = {}
         self._labels, self._pairs = _LossSums(), _LossSums()
 
-    def add_labels(self, scores_BN: Tensor, batch: Batch) -> None:
-        """Add a labelled batch and its scores [B, N]."""
-        for document, metrics in zip(batch.document_ids, snapshot_metrics(scores_BN, batch), strict=True):
+    def add_labels(self, scores: Scores, batch: Batch) -> None:
+        """Add a labelled batch and its scores."""
+        for document, metrics in zip(batch.document_ids, snapshot_metrics(scores, batch), strict=True):
             for name, statistic in metrics.items():
                 self._statistics[name].append((document, statistic))
-        self._labels.add(counterfactual_loss(scores_BN, batch, self._objective), len(batch))
+        if self._objective.metrics_scope == "batch":
+            for name, value in batch_metrics(one_score(scores, batch), batch).items():
+                self._extra[name].append(value)
+        self._labels.add(counterfactual_loss(scores, batch, self._objective), len(batch))
 
     def add_pairs(self, scores_BN: Tensor, pairs: PairBatch) -> None:
         """Add a batch of moves between variants, with the scores [B, N] of the contexts they start from."""
@@ -83,9 +90,7 @@ class MetricAccumulator:
             self._statistics["preference_corr"].append((document_of[group], moments))
         for group, agreed in group_agreement(scores_BN, pairs).items():
             self._statistics["preference_agreement"].append((document_of[group], agreed))
-        values = preference_telemetry(scores_BN, pairs)
-        for name in ("adv_delta_mean", "adv_delta_p95"):
-            self._extra[name].append(values[name])
+        self._evaluated.update(pairs.evaluated)
         found = preference_loss(scores_BN, pairs, self._objective.preference, self._state)
         self._pairs.add(found, len(pairs.contexts))
 
@@ -98,6 +103,8 @@ class MetricAccumulator:
         documents = {name: _per_document(found) for name, found in self._statistics.items()}
         pooled = _defined({name: _pooled(found) for name, found in self._statistics.items()})
         extra = {name: fmean(values) for name, values in self._extra.items()}
+        if self._evaluated:
+            extra |= variant_telemetry(self._evaluated)
         return EvaluationResult(
             loss=self._loss(),
             pooled={**pooled, **_spreads(self._statistics), **extra},
@@ -148,9 +155,10 @@ def score_function(network: LensNet, *, bfloat16: bool = False) -> ScoreFunction
     """The network's raw scores as a `ScoreFunction`; batches may be on any device."""
     device = device_of(network)
 
-    def scores(batch: Batch) -> Tensor:
+    def scores(batch: Batch) -> Scores:
         with evaluation_mode(network), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            found: Tensor = network(batch.to(device))
+            batch = batch.to(device)
+            found: Scores = network(batch, asked_rooms(batch))
         return found.float().cpu()
 
     return scores
@@ -179,7 +187,8 @@ def evaluate_all(
             if one.labels is not None:
                 evaluations[name].add_labels(scorer(one.labels).float(), one.labels)
             if one.pairs is not None:
-                evaluations[name].add_pairs(scorer(one.pairs.contexts).float(), one.pairs)
+                scores_BN = one_score(scorer(one.pairs.contexts), one.pairs.contexts)
+                evaluations[name].add_pairs(scores_BN.float(), one.pairs)
     return {name: evaluation.result() for name, evaluation in evaluations.items()}
 
 

@@ -16,7 +16,8 @@ from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.evaluation.preference_metrics import correlations_of_groups
 from mctrace.train.evaluation.snapshot_metrics import SnapshotMetrics, snapshot_metrics
 from mctrace.train.loop.telemetry import Histogram, Value
-from mctrace.train.objectives.budget import budget_masses
+from mctrace.train.networks.focus import Focus, Scores, signed_scores
+from mctrace.train.objectives.budget import budget_masses, focus_masses
 from mctrace.train.objectives.lensnet_gradients import ScoredExamples
 from mctrace.train.objectives.preference import preference_telemetry
 
@@ -29,22 +30,22 @@ def batch_diagnostics(scored: ScoredExamples | None) -> dict[str, Value]:
     if scored is None:
         return {}
     found: dict[str, Value] = {}
-    if scored.examples.labels is not None and scored.label_scores_BN is not None:
-        found |= label_diagnostics(scored.label_scores_BN.float(), scored.examples.labels)
+    if scored.examples.labels is not None and scored.label_scores is not None:
+        found |= label_diagnostics(scored.label_scores.float(), scored.examples.labels)
     if scored.examples.pairs is not None and scored.pair_scores_BN is not None:
         pairs, scores_BN = scored.examples.pairs, scored.pair_scores_BN.float()
         found |= preference_telemetry(scores_BN, pairs)
-        found |= spread("preference_corr", correlations_of_groups(scores_BN, pairs))
+        found |= spread("preference_corr", correlations_of_groups(scores_BN, pairs.every_move or pairs))
         if scored.examples.labels is None:
             found |= score_diagnostics(scores_BN, pairs.contexts)
     return found
 
 
-def label_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
+def label_diagnostics(scores: Scores, batch: Batch) -> dict[str, Value]:
     """`score_diagnostics` and snapshot metrics: `_mean`, `_min` and `_max` over snapshots of correlations,
     the mean over snapshots of all others, `mse` per level among them."""
-    snapshots = snapshot_metrics(scores_BN, batch)
-    found: dict[str, Value] = {**score_diagnostics(scores_BN, batch)}
+    snapshots = snapshot_metrics(scores, batch)
+    found: dict[str, Value] = {**score_diagnostics(scores, batch)}
     for name in snapshots[0]:
         values = _defined(snapshots, name)
         if name in _CORRELATIONS:
@@ -54,11 +55,33 @@ def label_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
     return found
 
 
-def score_diagnostics(scores_BN: Tensor, batch: Batch) -> dict[str, Value]:
+def score_diagnostics(scores: Scores, batch: Batch) -> dict[str, Value]:
     """Statistics of the scores [B, N] of real entries: `score_mean`, `score_std`, `score_min`, `score_max`,
-    `score_histogram`; and `expansion_mass`, `collapse_mass`, means over snapshots in score·positions."""
-    scores = scores_BN[batch.entry_mask].double().cpu()
-    expansion_B, collapse_B = budget_masses(scores_BN, batch)
+    `score_histogram`; and `expansion_mass`, `collapse_mass`, means over snapshots in score·positions.
+
+    Of a network with a price they are of the signed, masked scores; `price_mean`, `_min` and `_max` are of
+    an action's K − 1 positions, in score units, and `value_mean` and `value_std` of the legal values.
+    """
+    if isinstance(scores, Focus):
+        masses, scores_BN = focus_masses(scores, batch), signed_scores(scores, batch)
+        expansion_B, collapse_B = masses[0][:, 0], masses[1][:, 0]
+        more = _price_diagnostics(scores, batch)
+    else:
+        expansion_B, collapse_B = budget_masses(scores, batch)
+        scores_BN, more = scores, {}
+    return {**_statistics(scores_BN[batch.entry_mask].double().cpu(), expansion_B, collapse_B), **more}
+
+
+def _price_diagnostics(focus: Focus, batch: Batch) -> dict[str, Value]:
+    prices = (focus.price_BR[:, 0] * (batch.block_size - 1)).tolist()
+    values = torch.cat([focus.expand_BN[batch.can_expand], focus.collapse_BN[batch.can_collapse]]).double()
+    found: dict[str, Value] = {**spread("price", prices)}
+    if len(values):
+        found |= {"value_mean": float(values.mean()), "value_std": float(values.std(correction=0))}
+    return found
+
+
+def _statistics(scores: Tensor, expansion_B: Tensor, collapse_B: Tensor) -> dict[str, Value]:
     return {
         "score_mean": float(scores.mean()),
         "score_std": float(scores.std(correction=0)),

@@ -18,6 +18,8 @@ class SignAlert:
 
     warn: Callable[[str], None]
     patience: int
+    least: float = 0.0
+    """size below which a correlation counts as missing; 0: only its sign is watched"""
     num_wrong: dict[str, int] = field(default_factory=dict)
 
     def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
@@ -27,11 +29,13 @@ class SignAlert:
             value = values.get(name)
             if not isinstance(value, float):
                 continue
-            self.num_wrong[name] = self.num_wrong.get(name, 0) + 1 if value * sign < 0 else 0
+            is_wrong = value * sign < 0 or abs(value) < self.least
+            self.num_wrong[name] = self.num_wrong.get(name, 0) + 1 if is_wrong else 0
             if self.num_wrong[name] == self.patience:
                 wanted = "positive" if sign > 0 else "negative"
+                size = f", or been smaller than {self.least:g}," if self.least else ""
                 self.warn(
                     f"{name} should be {wanted}, but was {value:.3g} at step {step} and has had the wrong "
-                    f"sign for {self.patience} evaluations in a row. Check the target's signs, the labels' "
-                    "noise, and that the labels hold any signal"
+                    f"sign{size} for {self.patience} evaluations in a row. Check the target's signs, the "
+                    "labels' noise, and that the labels hold any signal"
                 )

@@ -31,6 +31,25 @@ class Histogram:
 
 Value = float | Histogram
 
+SOURCE_NAMES = {
+    "L_pref": "mc/lens_loss",
+    "adv_delta_mean": "mc/adv_delta_mean",
+    "adv_delta_p95": "mc/adv_delta_p95",
+    "preference_corr_mean": "mc/preference_corr_mean",
+    "preference_corr_min": "mc/preference_corr_min",
+    "preference_corr_max": "mc/preference_corr_max",
+    "variants_total": "mc/variants_total",
+    "variants_mean": "mc/variants_mean",
+}
+"""ours -> the sources' (docs/specification/metrics.md#telemetry); dashboards show training values under
+both"""
+
+
+def shown_names(split: str, name: str) -> tuple[str, ...]:
+    """Names under which dashboards show a value: `<split>/<name>`, and the sources' for training values."""
+    ours = f"{split}/{name}"
+    return (ours, SOURCE_NAMES[name]) if split == "train" and name in SOURCE_NAMES else (ours,)
+
 
 class Sink(Protocol):
     """Receives the values of one step of one split (`train` or `validation`)."""
@@ -82,7 +101,8 @@ class TensorBoardSink:
             if isinstance(value, Histogram):
                 self._add_histogram(f"{split}/{name}", value, step)
             else:
-                self._writer.add_scalar(f"{split}/{name}", value, step)
+                for shown in shown_names(split, name):
+                    self._writer.add_scalar(shown, value, step)
         self._writer.flush()
 
     def _add_histogram(self, name: str, histogram: Histogram, step: int) -> None:
@@ -134,10 +154,11 @@ class WandbSink:
 
     def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
         shown = {
-            f"{split}/{name}": self._wandb.Histogram(np_histogram=(value.counts, value.edges))
+            name: self._wandb.Histogram(np_histogram=(value.counts, value.edges))
             if isinstance(value, Histogram)
             else value
-            for name, value in values.items()
+            for ours, value in values.items()
+            for name in shown_names(split, ours)
         }
         self._run.log(shown, step=step)
 

@@ -130,7 +130,11 @@ class TrainingRun:
         if self.stopped is not None:
             return load_checkpoint(self.stopped.checkpoint)[0]
         return build_network(
-            self.info.network, self.info.embedding_dim, absence=self.info.absence, seed=self.config.seed
+            self.info.network,
+            self.info.embedding_dim,
+            absence=self.info.absence,
+            price=self.info.has_price,
+            seed=self.config.seed,
         )
 
     def _validation(self, training: LensNetTraining) -> Callable[[LensNet], Mapping[str, float]]:
@@ -157,7 +161,7 @@ class TrainingRun:
             sinks: list[Sink] = [
                 open_sinks.enter_context(JsonlSink(self.out / METRICS_FILE, after_step=after)),
                 open_sinks.enter_context(TensorBoardSink(self.out / TENSORBOARD_FOLDER, after_step=after)),
-                SignAlert(alert, self.config.alert_evaluations),
+                SignAlert(alert, self.config.alert_evaluations, self.config.alert_below),
             ]
             if self.config.wandb != "off":
                 sink = WandbSink(self.out, self.config.wandb, asdict(self.config), resume=bool(done))
@@ -188,10 +192,15 @@ def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] =
             f"labels and pairs of {store.location.uri} are of different base models, GistNets or trees: "
             "choose those of one kind with --where and train.pairs_where"
         )
-    if labels and pairs and not labels.target.signed:
+    if labels and pairs and not labels.target.signed and not labels.target.learns_price:
         raise InputError(
-            f"train.objective.name is mixed, and the target {config.target} gives values of detail: pairs "
-            "teach by a score's sign. Give --target priced"
+            f"train.objective.name is mixed, and the target {config.target} gives values of detail without a "
+            "price: pairs teach by a score's sign. Give --target value_and_price or priced"
+        )
+    if labels and labels.target.learns_price and objective.budget == "specification":
+        raise InputError(
+            "train.objective.budget is specification, whose sums mix tokens with positions and cannot teach "
+            f"the price that the target {config.target} asks for. Give --target priced or literal"
         )
     for split in ("train", "validation"):  # an empty one is an error now, not after the first steps
         if labels:

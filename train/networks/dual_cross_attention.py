@@ -47,9 +47,11 @@ class DualCrossAttentionLensNet(LensNet):
     other beside the head's other inputs.
     """
 
-    def __init__(self, config: NetworkConfig, embedding_dim: int, absence: Absence = "off") -> None:
-        super().__init__(embedding_dim)
+    def __init__(
+        self, config: NetworkConfig, embedding_dim: int, *, absence: Absence = "off", price: bool = False
+    ) -> None:
         width = config.d_lens
+        super().__init__(embedding_dim, width, absence=absence, price=price)
         self.down_projection = nn.Linear(embedding_dim, width)
         self.slot_SD = nn.Parameter(torch.randn(NUM_TAIL_GISTS + 1, width) * 0.02)
         self.gists_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
@@ -69,7 +71,7 @@ class DualCrossAttentionLensNet(LensNet):
             score,
         )
 
-    def score_entries(self, batch: Batch) -> Tensor:
+    def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
         entries_BND = self.down_projection(normalised(batch.context_embeddings))
         gists_BSD = self._gist_slots(batch)
         slot_present_BS = functional.pad(batch.tail_mask, (0, 1), value=True)
@@ -82,8 +84,8 @@ class DualCrossAttentionLensNet(LensNet):
         if self.match_tail:
             features_BNF = torch.cat([features_BNF, tail_matches(batch)], dim=-1)
         features_BND = self.feature_projection(features_BNF)
-        scores_BN1: Tensor = self.head(torch.cat([self.entry_norm(entries_BND), features_BND], dim=-1))
-        return scores_BN1.squeeze(-1)
+        entries_BND = self.entry_norm(entries_BND)
+        return self.head(torch.cat([entries_BND, features_BND], dim=-1)).squeeze(-1), entries_BND
 
     def _gist_slots(self, batch: Batch) -> Tensor:
         """Tail gists [B, S, D] in the entries' space, with a learned offset per slot; learned slot last."""

@@ -1,6 +1,7 @@
-"""Base class of LensNets, and the input features they share: one signed score per entry.
+"""Base class of LensNets, and the input features they share: a score per entry, or values and a price.
 
-Shapes: B snapshots, N entries (padded), E embedding width, F features.
+Shapes: B snapshots, N entries (padded), E embedding width, F features, D width of hidden states, R
+budgets asked for.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,8 @@ from torch.nn import functional
 from mctrace.context.tree import Absence
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.errors import InputError
+from mctrace.train.networks.focus import Focus, Scores
+from mctrace.train.networks.price_head import PriceHead
 
 
 def num_features(absence: Absence) -> int:
@@ -26,22 +29,36 @@ INITIAL_SCORE_STD = 0.02
 class LensNet(nn.Module, ABC):
     """Maps a `Batch` to scores [B, N]: positive asks for more detail, negative for less, zero where padded.
 
-    Subclasses implement `score_entries`. It reads the inputs of a batch only, never labels, and the scores of
+    With a price it gives a `Focus` instead: the value of detail of each entry, and the price of a position in
+    each context. A direction that an entry's level forbids has a value of its own, the entry's plus an
+    offset. Neither price nor offset sends gradients into the rest of the network, so they do not bend the
+    values that are measured.
+
+    Subclasses implement `read_entries`. It reads the inputs of a batch only, never labels, and the outputs of
     real entries must not depend on the padding beside them.
     """
 
-    def __init__(self, embedding_dim: int) -> None:
+    def __init__(
+        self, embedding_dim: int, width: int, *, price: bool = False, absence: Absence = "off"
+    ) -> None:
+        """`width` is D, that of the hidden states that `read_entries` returns."""
         super().__init__()
         self.embedding_dim = embedding_dim
+        with torch.random.fork_rng(devices=[]):  # the other weights are those of a network without a price
+            self.price_head = PriceHead(width, embedding_dim, absence) if price else None
+            self.illegal_offset = nn.Linear(width, 1) if price else None
 
     @abstractmethod
-    def score_entries(self, batch: Batch) -> Tensor:
-        """Scores [B, N] in score units; anything finite where padded."""
+    def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores or values [B, N] in score units, and hidden states [B, N, D] to pool for a price; anything
+        finite where padded."""
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Scores [B, N] in score units, zero where padded.
+    def forward(self, batch: Batch, room_BR: Tensor | None = None) -> Scores:
+        """Scores [B, N] in score units, or a `Focus`; zero where padded.
 
-        Raises InputError when the width of the batch's embeddings differs from `embedding_dim`.
+        `room_BR` are the positions by which each context may grow, for one or more prices; without it one
+        price, at which it keeps its size. Raises InputError when the width of the batch's embeddings differs
+        from `embedding_dim`.
         """
         width = batch.context_embeddings.shape[-1]
         if width != self.embedding_dim:
@@ -49,8 +66,18 @@ class LensNet(nn.Module, ABC):
                 f"this LensNet reads embeddings of width {self.embedding_dim}, the batch has {width}: "
                 "its data come from another base model; train a LensNet for that one"
             )
-        scores_BN = self.score_entries(batch)
-        return torch.where(batch.entry_mask, scores_BN, torch.zeros_like(scores_BN))
+        value_BN, hidden_BND = self.read_entries(batch)
+        value_BN = torch.where(batch.entry_mask, value_BN, torch.zeros_like(value_BN))
+        if self.price_head is None or self.illegal_offset is None:
+            return value_BN
+        offset_BN = self.illegal_offset(hidden_BND.detach()).squeeze(-1) * batch.entry_mask
+        illegal_BN = value_BN.detach() + offset_BN
+        expand_BN = torch.where(batch.levels == 0, illegal_BN, value_BN)
+        collapse_BN = torch.where(batch.levels == batch.coarsest, illegal_BN, value_BN)
+        room_BR = value_BN.new_zeros(len(value_BN), 1) if room_BR is None else room_BR
+        return Focus(
+            expand_BN, collapse_BN, self.price_head(hidden_BND, (expand_BN, collapse_BN), batch, room_BR)
+        )
 
 
 def entry_features(batch: Batch) -> Tensor:

@@ -14,32 +14,37 @@ from mctrace.train.networks.transformer import TransformerLensNet
 class LinearLensNet(LensNet):
     """Linear baseline: score = w · [normalised embedding, features] + b."""
 
-    def __init__(self, embedding_dim: int, absence: Absence = "off") -> None:
-        super().__init__(embedding_dim)
-        self.score = nn.Linear(embedding_dim + num_features(absence), 1)
+    def __init__(self, embedding_dim: int, *, absence: Absence = "off", price: bool = False) -> None:
+        width = embedding_dim + num_features(absence)
+        super().__init__(embedding_dim, width, absence=absence, price=price)
+        self.score = nn.Linear(width, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def score_entries(self, batch: Batch) -> Tensor:
+    def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs = torch.cat([normalised(batch.context_embeddings), entry_features(batch)], dim=-1)
-        scores_BN1: Tensor = self.score(inputs)
-        return scores_BN1.squeeze(-1)
+        return self.score(inputs).squeeze(-1), inputs
 
 
 def build_network(
-    config: NetworkConfig, embedding_dim: int, *, absence: Absence = "off", seed: int = 0
+    config: NetworkConfig,
+    embedding_dim: int,
+    *,
+    absence: Absence = "off",
+    price: bool = False,
+    seed: int = 0,
 ) -> LensNet:
     """Build the network that `config` names, on the CPU, for embeddings of width `embedding_dim`.
 
-    `absence` is that of the trees it reads. Initial weights depend on `seed` alone, not on torch's global
-    generator, which is left unchanged.
+    `absence` is that of the trees it reads. With `price` it gives values and a price (`Focus`), otherwise
+    scores. Initial weights depend on `seed` alone, not on torch's global generator, which is left unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config.name:
             case "dual_cross_attention":
-                return DualCrossAttentionLensNet(config, embedding_dim, absence)
+                return DualCrossAttentionLensNet(config, embedding_dim, absence=absence, price=price)
             case "transformer":
-                return TransformerLensNet(config, embedding_dim, absence)
+                return TransformerLensNet(config, embedding_dim, absence=absence, price=price)
             case "linear":
-                return LinearLensNet(embedding_dim, absence)
+                return LinearLensNet(embedding_dim, absence=absence, price=price)

@@ -32,9 +32,11 @@ class TransformerLensNet(LensNet):
     1.
     """
 
-    def __init__(self, config: NetworkConfig, embedding_dim: int, absence: Absence = "off") -> None:
-        super().__init__(embedding_dim)
+    def __init__(
+        self, config: NetworkConfig, embedding_dim: int, *, absence: Absence = "off", price: bool = False
+    ) -> None:
         width = config.d_lens
+        super().__init__(embedding_dim, width, absence=absence, price=price)
         self.score_limit = config.score_limit
         self.num_channels = width // config.num_heads
         self.down_projection = nn.Linear(embedding_dim, width)
@@ -46,7 +48,7 @@ class TransformerLensNet(LensNet):
         hidden = [nn.Linear(width, width), nn.GELU(), nn.Dropout(config.dropout)]
         self.head = nn.Sequential(nn.LayerNorm(width), *(hidden if config.head == "mlp" else []), score)
 
-    def score_entries(self, batch: Batch) -> Tensor:
+    def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
         entries_BND = self.down_projection(normalised(batch.context_embeddings))
         entries_BND = entries_BND + self.feature_projection(entry_features(batch))
         rotation = gaussian_rotation(batch.distance_to_cursor, batch.span_width, self.num_channels)
@@ -55,8 +57,7 @@ class TransformerLensNet(LensNet):
         for layer in self.layers:
             entries_BND = layer(entries_BND, rotation, present_BN)
         scores_BN = self.head(entries_BND).squeeze(-1).float()
-        limited_BN: Tensor = self.score_limit * torch.tanh(scores_BN / self.score_limit)
-        return limited_BN
+        return self.score_limit * torch.tanh(scores_BN / self.score_limit), entries_BND
 
 
 class Layer(nn.Module):

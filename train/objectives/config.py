@@ -16,6 +16,9 @@ Illegality = Literal["mean", "sum"]
 Budget = Literal["positions", "specification"]
 Units = Literal["actions", "entries"]
 RankPairs = Literal["auto", "exact", "sampled"]
+Residual = Literal["squares", "huber", "clipped"]
+Scope = Literal["snapshot", "batch"]
+PreferenceBudget = Literal["positions", "spans"]
 LabelWeights = Literal["equal", "inverse_variance"]
 
 
@@ -35,6 +38,9 @@ class PreferenceConfig:
     """score units by which the mean scores of the two should differ"""
     budget_weight: NonNegativeFloat = 0.1
     """weight of the zero-sum budget term"""
+    budget: PreferenceBudget = "positions"
+    """positions: the ratio of the counterfactual objective; spans: the squared difference of masses
+    weighted by span widths, per token of the context: the specification's"""
     adv_norm_beta: Annotated[float, Ge(0), Lt(1)] = 0.9
     """decay of the running mean and variance that normalise advantages; 0: not normalised, in nats"""
     kl_weight: NonNegativeFloat = 0.0
@@ -61,6 +67,11 @@ class ObjectiveConfig:
     name: ObjectiveName = "counterfactual"
     """counterfactual learns from labels, preference from pairs of variants, mixed from both (not with the
     target `value`)"""
+    residual: Residual = "squares"
+    """squares of the regression term; huber continues them as a line beyond `residual_limit`, clipped as a
+    constant: both lean towards the median of labels with heavy tails"""
+    residual_limit: PositiveFloat = 3.0
+    """residual, in score units, from which huber and clipped differ from squares"""
     rank_weight: NonNegativeFloat = 0.5
     """weight of the pairwise ranking term"""
     rank_margin: NonNegativeFloat = 0.1
@@ -68,6 +79,9 @@ class ObjectiveConfig:
     rank_pairs: RankPairs = "auto"
     """exact compares all pairs of a snapshot, sampled each action with `rank_partners` others; auto samples
     only where a snapshot has more than 1,024 actions"""
+    rank_scope: Scope = "snapshot"
+    """snapshot pairs the actions of one context, batch those of all contexts in a batch, as the specification
+    does"""
     rank_partners: PositiveInt = 64
     """partners per action when pairs are sampled, drawn anew at every step"""
     budget_weight: NonNegativeFloat = 0.1
@@ -87,12 +101,16 @@ class ObjectiveConfig:
     units: Units = "actions"
     """actions counts a collapse once; entries is the specification's, in which each of its K entries counts
     """
+    metrics_scope: Scope = "snapshot"
+    """snapshot measures each context by its actions, batch all entries of a batch together, averaged over
+    batches, as the specification does"""
     label_weights: LabelWeights = "equal"
     """equal, or inverse_variance, by the labels' standard errors"""
     variance_floor: PositiveFloat = 1.0
     """standard error (score units) at which a label has half the weight of one without error"""
-    weigh_by_inclusion: bool = False
-    """weight sampled actions by 1 / inclusion probability, so that they represent those not measured"""
+    weigh_by_inclusion: bool = True
+    """weight sampled actions by 1 / inclusion probability, so that they represent those not measured. Equal
+    probabilities are equal weights"""
     preference_weight: NonNegativeFloat = 1.0
     """weight of the preference objective in `mixed`"""
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)

@@ -36,26 +36,44 @@ def entry_weights(batch: Batch, objective: ObjectiveConfig) -> Tensor:
     if objective.label_weights == "inverse_variance":
         variance_BA = _variance(batch)
         variance_BN = sum(
-            (_of_entries(variance_BA, index, 0.0) for index in _action_indices(batch)),
+            (of_entries(variance_BA, index, 0.0) for index in action_indices(batch)),
             start=torch.zeros_like(weights_BN),
         )
         if not batch.signed:
             num_measured_BN = sum(
-                ((index >= 0).float() for index in _action_indices(batch)),
+                ((index >= 0).float() for index in action_indices(batch)),
                 start=torch.zeros_like(weights_BN),
             )
             variance_BN = variance_BN / num_measured_BN.clamp(min=1) ** 2
         weights_BN = weights_BN * precision(variance_BN, objective.variance_floor)
     if objective.weigh_by_inclusion:
         inclusion_BN = torch.ones_like(weights_BN)
-        for index_BN in reversed(_action_indices(batch)):
-            of_action_BN = _of_entries(batch.action_inclusion, index_BN, 1.0)
+        for index_BN in reversed(action_indices(batch)):
+            of_action_BN = of_entries(batch.action_inclusion, index_BN, 1.0)
             inclusion_BN = torch.where(index_BN >= 0, of_action_BN, inclusion_BN)
         weights_BN = weights_BN / inclusion_BN
     return weights_BN
 
 
-def _action_indices(batch: Batch) -> list[Tensor]:
+def direction_weights(batch: Batch, objective: ObjectiveConfig) -> list[Tensor]:
+    """Weights [B, N] of each entry's expand, of its share of the collapse that takes it and, where blocks may
+    be absent, of its share of the drop that does, in the regression term of a network that gives a value for
+    each direction; 0 where not measured.
+
+    `units = "actions"` counts a collapse, and a drop of tokens, once: 1/K for each of its entries.
+    """
+    weights_BA = action_weights(batch, objective)
+    found = [of_entries(weights_BA, index_BN, 0.0) for index_BN in action_indices(batch)]
+    if objective.units == "actions":
+        share = 1 / batch.block_size
+        found[1] = share * found[1]
+        found[2:] = [
+            torch.where(batch.levels == 0, share * weights_BN, weights_BN) for weights_BN in found[2:]
+        ]
+    return found
+
+
+def action_indices(batch: Batch) -> list[Tensor]:
     """Indices into A [B, N] of each entry's expand, its collapse and, where there are any, its drop."""
     indices = (batch.expand_action, batch.collapse_action, batch.drop_action)
     return [index_BN for index_BN in indices if index_BN is not None]
@@ -76,7 +94,7 @@ def _variance(batch: Batch) -> Tensor:
     return (batch.action_stderr / batch.utility_scale) ** 2
 
 
-def _of_entries(values_BA: Tensor, index_BN: Tensor, fill: float) -> Tensor:
+def of_entries(values_BA: Tensor, index_BN: Tensor, fill: float) -> Tensor:
     """Values [B, N] of the action that each entry's index names; `fill` where it names none (-1)."""
     padded = torch.cat([values_BA, values_BA.new_full((len(values_BA), 1), fill)], dim=1)
     return padded.gather(1, torch.where(index_BN >= 0, index_BN, values_BA.shape[1]))

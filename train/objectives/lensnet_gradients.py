@@ -12,7 +12,9 @@ from torch import Tensor
 
 from mctrace.datasets.batches.padded_batch import Batch, PairBatch
 from mctrace.train.data_parallel import ProcessGroup
+from mctrace.train.networks.focus import Focus, Scores, unmasked_scores
 from mctrace.train.networks.lensnet import LensNet
+from mctrace.train.objectives.budget import asked_rooms
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.counterfactual import (
     Counts,
@@ -44,7 +46,7 @@ class ScoredExamples:
     """Examples with their detached scores, for telemetry."""
 
     examples: Examples
-    label_scores_BN: Tensor | None
+    label_scores: Scores | None
     pair_scores_BN: Tensor | None
 
 
@@ -75,7 +77,7 @@ class LensNetGradients:
         parts = [part.to(self._device) for part in parts]
         self._observe_advantages(parts)
         counts = self._counts(parts)
-        names = self._term_names()
+        names = self._term_names(counts)
         totals = {name: torch.zeros((), device=self._device) for name in names}
         scored = [self._part(part, counts, totals) for part in parts]
         self._workers.sum_gradients(self.network)
@@ -86,7 +88,7 @@ class LensNetGradients:
 
     def _part(self, part: Examples, counts: Counts, totals: dict[str, Tensor]) -> ScoredExamples:
         label_scores = self._scores(part.labels) if part.labels else None
-        pair_scores = self._scores(part.pairs.contexts) if part.pairs else None
+        pair_scores = self._pair_scores(part.pairs.contexts) if part.pairs else None
         found = objective_loss(part, label_scores, pair_scores, self.objective, self.state, counts)
         found.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         for name, value in (("loss", found.total), *found.terms.items()):
@@ -97,13 +99,19 @@ class LensNetGradients:
             None if pair_scores is None else pair_scores.detach(),
         )
 
-    def _scores(self, batch: Batch) -> Tensor:
+    def _scores(self, batch: Batch) -> Scores:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.bfloat16):
-            scores_BN: Tensor = self.network(batch)
-            return scores_BN
+            scores: Scores = self.network(batch, asked_rooms(batch))
+            return scores
 
-    def _term_names(self) -> list[str]:
-        labels = ["L_reg", "L_rank", "L_budget", "L_illegal"] if self.objective.learns_labels else []
+    def _pair_scores(self, batch: Batch) -> Tensor:
+        return one_score(self._scores(batch), batch)
+
+    def _term_names(self, counts: Counts) -> list[str]:
+        """Terms that are computed, the same on every worker."""
+        labels = ["L_reg", "L_rank"] if self.objective.learns_labels else []
+        if counts["L_budget"] > 0:
+            labels += ["L_budget", "L_illegal"]
         pairs = ["L_pref", "L_pref_rank", "L_pref_budget", "L_kl", "L_budget_smooth"]
         return ["loss", *labels, *(pairs if self.objective.learns_pairs else [])]
 
@@ -111,7 +119,8 @@ class LensNetGradients:
         zero = torch.zeros((), device=self._device)
         sums = dict.fromkeys(COUNT_NAMES, zero)
         for part in parts:
-            for name, value in part_counts(part, self.objective, self.state).items():
+            has_price = self.network.price_head is not None
+            for name, value in part_counts(part, self.objective, self.state, has_price=has_price).items():
                 sums[name] = sums[name] + value
         return self._workers.sum_scalars(sums)
 
@@ -146,16 +155,18 @@ COUNT_NAMES = (
 """all counts, so that every worker sums the same ones whatever its parts hold"""
 
 
-def part_counts(part: Examples, objective: ObjectiveConfig, state: PreferenceState) -> dict[str, Tensor]:
+def part_counts(
+    part: Examples, objective: ObjectiveConfig, state: PreferenceState, *, has_price: bool = False
+) -> dict[str, Tensor]:
     """The divisors of the terms of `part` alone."""
-    of_labels = counterfactual_counts(part.labels, objective) if part.labels else {}
+    of_labels = counterfactual_counts(part.labels, objective, has_price=has_price) if part.labels else {}
     of_pairs = preference_counts(part.pairs, objective.preference, state) if part.pairs else {}
     return {**of_labels, **of_pairs}
 
 
 def objective_loss(
     part: Examples,
-    label_scores_BN: Tensor | None,
+    label_scores: Scores | None,
     pair_scores_BN: Tensor | None,
     objective: ObjectiveConfig,
     state: PreferenceState,
@@ -167,8 +178,8 @@ def objective_loss(
     """
     total: Tensor | None = None
     terms: dict[str, Tensor] = {}
-    if part.labels is not None and label_scores_BN is not None:
-        found = counterfactual_loss(label_scores_BN, part.labels, objective, counts)
+    if part.labels is not None and label_scores is not None:
+        found = counterfactual_loss(label_scores, part.labels, objective, counts)
         total, terms = found.total, {**found.terms}
     if part.pairs is not None and pair_scores_BN is not None:
         found = preference_loss(pair_scores_BN, part.pairs, objective.preference, state, counts)
@@ -177,6 +188,11 @@ def objective_loss(
         terms |= found.terms
     assert total is not None, "examples hold labels, pairs or both"
     return LossTerms(total, terms)
+
+
+def one_score(scores: Scores, batch: Batch) -> Tensor:
+    """One score per entry [B, N], of which pairs of contexts teach the sign."""
+    return unmasked_scores(scores, batch) if isinstance(scores, Focus) else scores
 
 
 def scores_by_snapshot(scored: Sequence[ScoredExamples]) -> Mapping[str, Tensor]:

@@ -41,7 +41,9 @@ def preference_loss(
     terms = {
         "L_pref": bradley_terry(scores_PN, pairs, strength_P, objective, counts["L_pref"]),
         "L_pref_rank": rank_hinge(scores_PN, pairs, objective.rank_margin, counts["L_pref_rank"]),
-        "L_pref_budget": _mean(net_mass_of(scores_BN, pairs.contexts) ** 2, counts["L_pref_budget"]),
+        "L_pref_budget": _mean(
+            _imbalance(scores_BN, pairs.contexts, objective) ** 2, counts["L_pref_budget"]
+        ),
         "L_kl": policy_kl(
             previous_BN, scores_BN, known_B, pairs.contexts, objective.temperature, counts["L_kl"]
         ),
@@ -135,6 +137,13 @@ def policy_kl(
     return _mean(kl_B * known_B, known_B.sum().float() if count is None else count)
 
 
+def _imbalance(scores_BN: Tensor, batch: Batch, objective: PreferenceConfig) -> Tensor:
+    """Expansion less collapse mass of each context [B] (docs/specification/preference.md#total-objective)."""
+    if objective.budget == "positions":
+        return net_mass_of(scores_BN, batch)
+    return (batch.span_width * scores_BN).sum(dim=1) / batch.context_tokens.clamp(min=1)
+
+
 def net_mass_of(scores_BN: Tensor, batch: Batch) -> Tensor:
     """(P − N) / (ε + P + N) of each context [B]."""
     return net_mass(*budget_masses(scores_BN, batch))
@@ -146,18 +155,24 @@ def wanted_direction(pairs: PairBatch) -> Tensor:
 
 
 def preference_telemetry(scores_BN: Tensor, pairs: PairBatch) -> Mapping[str, float]:
-    """The specification's telemetry of a batch of pairs: `adv_delta_mean` and `_p95` over the variants,
-    `preference_agreement` (share of pairs whose scores point to the better context on average),
-    `variants_total` and `variants_mean`."""
-    adv = torch.cat([pairs.from_adv_delta, pairs.to_adv_delta]).double()
+    """The specification's telemetry of a batch of pairs: that of `variant_telemetry`, and
+    `preference_agreement` (share of pairs whose scores point to the better context on average)."""
     towards_P = (scores_BN.float()[pairs.row] * wanted_direction(pairs)).sum(dim=1)
-    num_groups = len(set(pairs.groups))
+    return {
+        **variant_telemetry(pairs.evaluated),
+        "preference_agreement": float((towards_P > 0).double().mean()),
+    }
+
+
+def variant_telemetry(evaluated: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`adv_delta_mean` and `adv_delta_p95` over every variant evaluated, each counted once, their number
+    `variants_total` and `variants_mean`, that of a group; `evaluated` is group -> snapshot -> adv_delta."""
+    adv = torch.tensor([one for group in evaluated.values() for one in group.values()], dtype=torch.float64)
     return {
         "adv_delta_mean": float(adv.mean()),
         "adv_delta_p95": float(adv.quantile(0.95)),
-        "preference_agreement": float((towards_P > 0).double().mean()),
-        "variants_total": float(len(pairs.contexts)),
-        "variants_mean": len(pairs.contexts) / max(num_groups, 1),
+        "variants_total": float(len(adv)),
+        "variants_mean": len(adv) / len(evaluated),
     }
 
 

@@ -1,19 +1,18 @@
 """Runtime scorer: load a trained LensNet from a folder, score working contexts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from mctrace.context.allocator_candidates import Candidates, candidates_of
-from mctrace.context.pricing import subtract_price
+from mctrace.context.allocator_candidates import Candidates
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.context_tensors import Context
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mctrace.train.config import Device
 from mctrace.train.device import resolve_device
-from mctrace.train.inference import raw_scores, score_contexts
+from mctrace.train.inference import Price, score_actions, score_contexts
 from mctrace.train.networks.lensnet import LensNet
 
 
@@ -40,37 +39,46 @@ class Scorer:
         *,
         rebalanced: bool = False,
         budget: int | None = None,
-        protected_tail: int = 0,
+        protected_tail: int | None = None,
+        price: Price = "learned",
     ) -> Tensor:
         """Signed scores [N], one per entry of the context: positive asks for more detail, negative for less.
 
         Absent blocks are scored too, at their place among the entries (`LODMap.nodes`). One unit is
-        `info.utility_scale` nats per token. Networks trained on a signed target score 0 in illegal
-        directions. From those trained on values of detail the shadow price is subtracted: the price at which
-        the worthwhile edits fit `budget` positions (the context's own size unless given), with collapses
-        outside the last `protected_tail` tokens only.
+        `info.utility_scale` nats per token. A network with a price gives value less price, for a context that
+        is to take `budget` positions (its own size unless given), and 0 in illegal directions; so do those
+        trained on a signed target. With `price = "searched"`, and for networks that give values of detail
+        alone, the price is the shadow price: that at which the worthwhile edits fit the budget. Tokens of the
+        last `protected_tail` never collapse; the context's own unless given.
 
         Raises InputError when the context's tree differs in shape from that of the training data.
         """
-        self._check_tree(context.lod_map.tree)
         return score_contexts(
-            self.network, [context],
-            signed=self.info.signed, rebalanced=rebalanced, budget=budget, protected_tails=[protected_tail],
+            self.network, [self._checked(context, protected_tail)],
+            signed=self.info.signed, rebalanced=rebalanced, budget=budget, price=price,
         )[0]  # fmt: skip
 
     def candidates(
-        self, context: Context, *, rebalanced: bool = False, budget: int, protected_tail: int
+        self,
+        context: Context,
+        *,
+        rebalanced: bool = False,
+        budget: int,
+        protected_tail: int | None = None,
+        price: Price = "learned",
     ) -> Candidates:
         """The context's legal actions with signed scores, each less the price of its own positions.
 
-        Raises InputError as `score` does.
+        Arguments and errors are those of `score`; only networks trained on a signed target are `rebalanced`.
         """
+        return score_actions(
+            self.network, self._checked(context, protected_tail),
+            signed=self.info.signed, rebalanced=rebalanced, budget=budget, price=price,
+        )  # fmt: skip
+
+    def _checked(self, context: Context, protected_tail: int | None) -> Context:
         self._check_tree(context.lod_map.tree)
-        (score_N,) = raw_scores(self.network, [context], signed=self.info.signed, rebalanced=rebalanced)
-        candidates = candidates_of(context.lod_map, protected_tail, score_N.double().numpy())
-        if self.info.signed:
-            return candidates
-        return subtract_price(candidates, budget - context.lod_map.num_entries)
+        return context if protected_tail is None else replace(context, protected_tail=protected_tail)
 
     def _check_tree(self, tree: TreeShape) -> None:
         learned = TreeShape(self.info.block_size, self.info.max_level, self.info.absence)

@@ -11,6 +11,7 @@ from mctrace.context.tree import Absence
 from mctrace.datasets.batches.context_tensors import no_labels
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.inference import mask_illegal
+from mctrace.train.networks.focus import Focus, Scores, signed_scores
 from mctrace.train.networks.lensnet import LensNet
 
 INPUTS = (
@@ -19,11 +20,22 @@ INPUTS = (
 )  # fmt: skip
 """names of the exported graph's inputs, in order: fields of `Batch`, of the same shapes and dtypes"""
 
+PRICE_INPUTS = ("can_expand", "can_collapse", "room")
+"""further inputs of a network with a price: fields of `Batch`, and the positions [B] float32 by which each
+context may grow"""
+
+DROP_INPUT = "can_drop"
+"""the last input of a network with a price where blocks may be absent: a field of `Batch`"""
+
 _EXAMPLE_ROWS, _EXAMPLE_ENTRIES = 2, 48
 
 
 class TensorLensNet(nn.Module):
-    """A network over tensors instead of a `Batch`; gives masked signed scores [B, N] or values of detail."""
+    """A network over tensors instead of a `Batch`.
+
+    Gives masked signed scores [B, N] or values of detail; with a price, scores and the price [B] of a
+    position.
+    """
 
     def __init__(
         self, network: LensNet, block_size: int, max_level: int, *, signed: bool, absence: Absence = "off"
@@ -45,7 +57,11 @@ class TensorLensNet(nn.Module):
         span_width: Tensor,
         distance_to_cursor: Tensor,
         context_tokens: Tensor,
-    ) -> Tensor:
+        can_expand: Tensor | None = None,
+        can_collapse: Tensor | None = None,
+        room: Tensor | None = None,
+        can_drop: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         batch = Batch(
             context_embeddings=context_embeddings,
             tail_gists=tail_gists,
@@ -55,15 +71,20 @@ class TensorLensNet(nn.Module):
             span_width=span_width,
             distance_to_cursor=distance_to_cursor,
             context_tokens=context_tokens,
+            can_expand=entry_mask if can_expand is None else can_expand,
+            can_collapse=entry_mask if can_collapse is None else can_collapse,
             **no_labels(1, 1),  # networks read no labels
             block_size=self.block_size,
             max_level=self.max_level,
             snapshot_ids=(),
             document_ids=(),
             absence=self.absence,
+            can_drop=can_drop,
         )
-        scores_BN: Tensor = self.network(batch)
-        return mask_illegal(scores_BN, batch) if self.signed else scores_BN
+        scores: Scores = self.network(batch, None if room is None else room[:, None])
+        if isinstance(scores, Focus):
+            return signed_scores(scores, batch), scores.price_BR[:, 0]
+        return mask_illegal(scores, batch) if self.signed else scores
 
 
 def export_lensnet(
@@ -73,7 +94,8 @@ def export_lensnet(
 
     `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` writes it.
     `signed` and `absence` are the checkpoint's: values of detail are returned as they are, for the runtime to
-    price.
+    price. A network with a price takes `PRICE_INPUTS` too, and `DROP_INPUT` where blocks may be absent, and
+    returns (signed scores, price).
     """
     wrapped = TensorLensNet(network.eval(), block_size, max_level, signed=signed, absence=absence)
     rows, entries = Dim("rows", min=1), Dim("entries", min=2)
@@ -81,12 +103,21 @@ def export_lensnet(
     shapes = dict.fromkeys(INPUTS, by_entry) | {
         "tail_gists": {0: rows}, "tail_mask": {0: rows}, "context_tokens": {0: rows},
     }  # fmt: skip
-    return torch.export.export(wrapped, _example(network.embedding_dim), dynamic_shapes=shapes)
+    has_price = network.price_head is not None
+    if has_price:
+        shapes |= {"can_expand": by_entry, "can_collapse": by_entry, "room": {0: rows}}
+        if absence != "off":
+            shapes |= {DROP_INPUT: by_entry}
+    example = _example(network.embedding_dim, has_price=has_price, can_drop=absence != "off")
+    return torch.export.export(wrapped, example, dynamic_shapes=shapes)
 
 
-def _example(embedding_dim: int) -> tuple[Tensor, ...]:
+def _example(embedding_dim: int, *, has_price: bool, can_drop: bool) -> tuple[Tensor, ...]:
     by_entry = (_EXAMPLE_ROWS, _EXAMPLE_ENTRIES)
     by_gist = (_EXAMPLE_ROWS, NUM_TAIL_GISTS)
+    legal = torch.ones(by_entry, dtype=torch.bool)
+    of_price = (legal, legal.clone(), torch.zeros(_EXAMPLE_ROWS)) if has_price else ()
+    of_drops = (legal.clone(),) if has_price and can_drop else ()
     return (
         torch.zeros(*by_entry, embedding_dim),
         torch.zeros(*by_gist, embedding_dim),
@@ -96,4 +127,6 @@ def _example(embedding_dim: int) -> tuple[Tensor, ...]:
         torch.ones(by_entry, dtype=torch.int64),
         torch.zeros(by_entry, dtype=torch.int64),
         torch.ones(_EXAMPLE_ROWS, dtype=torch.int64),
+        *of_price,
+        *of_drops,
     )

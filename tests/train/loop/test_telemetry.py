@@ -11,7 +11,7 @@ import torch
 from mctrace.errors import ConfigError
 from mctrace.train.loop.diagnostics import batch_diagnostics, histogram
 from mctrace.train.loop.sign_alert import SignAlert
-from mctrace.train.loop.telemetry import Histogram, JsonlSink, TensorBoardSink, WandbSink
+from mctrace.train.loop.telemetry import Histogram, JsonlSink, TensorBoardSink, WandbSink, shown_names
 from mctrace.train.objectives.lensnet_gradients import Examples, ScoredExamples
 from tests.train.pairs import random_pairs
 
@@ -96,6 +96,21 @@ def test_the_alert_warns_once_per_run_of_wrong_signs():
         alert.write(step, "train", {"utility_correlation": -1.0})
     assert len(heard) == 2
     assert "utility_correlation should be positive, but was -0.2 at step 4" in heard[0]
+
+
+def test_a_correlation_smaller_than_asked_alerts_too():
+    heard = []
+    alert = SignAlert(heard.append, patience=1, least=0.05)
+    alert.write(1, "validation", {"utility_correlation": 0.06})
+    assert heard == []
+    alert.write(2, "validation", {"utility_correlation": 0.04})
+    assert "smaller than 0.05" in heard[0]
+
+
+def test_training_values_are_shown_under_the_sources_names_too():
+    assert shown_names("train", "L_pref") == ("train/L_pref", "mc/lens_loss")
+    assert shown_names("validation", "L_pref") == ("validation/L_pref",)
+    assert shown_names("train", "loss") == ("train/loss",)
 
 
 def test_the_alert_knows_the_expected_sign_of_each_correlation():

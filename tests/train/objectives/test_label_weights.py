@@ -56,15 +56,17 @@ def test_action_weights_are_their_definition(make_batch):
     torch.testing.assert_close(found, expected * batch.action_present)
 
 
-def test_equal_weights_are_the_default(make_batch):
-    batch = noisy(make_batch(3))
-    assert torch.equal(action_weights(batch, ObjectiveConfig()), batch.action_present.float())
-    assert torch.equal(entry_weights(batch, ObjectiveConfig()), batch.regression_weights)
+def test_sampling_weights_are_the_default_and_equal_where_everything_was_measured(make_batch):
+    batch, objective = noisy(make_batch(3)), ObjectiveConfig()
+    assert torch.equal(action_weights(batch, objective), batch.action_present / batch.action_inclusion)
+    batch = replace(batch, action_inclusion=torch.ones_like(batch.action_inclusion))
+    assert torch.equal(action_weights(batch, objective), batch.action_present.float())
+    assert torch.equal(entry_weights(batch, objective), batch.regression_weights)
 
 
 def test_the_mean_of_two_labels_varies_less_than_either(make_batch):
     batch = noisy(make_batch(3))
-    objective = ObjectiveConfig(label_weights="inverse_variance")
+    objective = ObjectiveConfig(label_weights="inverse_variance", weigh_by_inclusion=False)
     both = (batch.expand_action >= 0) & (batch.collapse_action >= 0)
     assert both.any()
     summed, mean = (entry_weights(replace(batch, signed=signed), objective) for signed in (True, False))

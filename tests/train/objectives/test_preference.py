@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from mctrace.train.objectives.preference import (
     preference_strength,
     preference_telemetry,
     rank_hinge,
+    variant_telemetry,
 )
 from mctrace.train.objectives.preference_state import PreferenceState
 from tests.train.pairs import random_pairs
@@ -211,11 +213,17 @@ def test_telemetry_has_the_specification_s_names(make_batch):
     agreeing[pairs.row[0]] = pairs.direction[0]
     found = preference_telemetry(agreeing, pairs)
     assert 0 < found["preference_agreement"] <= 1
-    advs = torch.cat([pairs.from_adv_delta, pairs.to_adv_delta])
-    assert found["adv_delta_mean"] == pytest.approx(float(advs.mean()))
+    assert found["variants_total"] == sum(map(len, pairs.evaluated.values()))
     assert found["adv_delta_p95"] >= found["adv_delta_mean"]
-    assert found["variants_total"] == len(pairs.contexts)
-    assert found["variants_mean"] == 1.0
+
+
+def test_every_variant_counts_once_whatever_the_groups_and_pairs():
+    groups = {"a": {"a0": 0.0, "a1": 0.1, "a2": 0.2, "a3": 0.9, "a4": 1.0}, "b": {"b0": 0.0, "b1": -0.1}}
+    found = variant_telemetry(groups)
+    advs = np.array([0.0, 0.1, 0.2, 0.9, 1.0, 0.0, -0.1])
+    assert found["adv_delta_mean"] == pytest.approx(advs.mean())
+    assert found["adv_delta_p95"] == pytest.approx(np.quantile(advs, 0.95))  # not the mean of the groups'
+    assert (found["variants_total"], found["variants_mean"]) == (7, 3.5)
 
 
 def test_the_state_comes_back_from_its_tensors(make_batch):
