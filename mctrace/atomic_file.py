@@ -1,9 +1,9 @@
 """Atomic writes of single files: a reader meets the old file or the new one, never half of one."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 
 @contextmanager
@@ -12,7 +12,8 @@ def replacing(target: Path) -> Iterator[Path]:
 
     After an exception `target` is as before and the scratch file is gone. Raises OSError.
     """
-    scratch = target.with_name(f".{target.name}-{os.getpid()}")
+    # Machines that share a folder may share a process id.
+    scratch = target.with_name(f".{target.name}-{uuid4().hex[:16]}")
     try:
         yield scratch
         scratch.replace(target)

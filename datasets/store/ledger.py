@@ -119,14 +119,22 @@ class Ledger:
         return f"{self.location.uri}/{FOLDER}"
 
     def create(self) -> None:
-        """Creates an empty ledger, version 0; does nothing when there is one."""
-        self._table = DeltaTable.create(
-            self._uri,
-            schema=LEDGER,
-            mode="ignore",
-            # Old versions stay readable for as long as anyone names them.
-            configuration={"delta.enableExpiredLogCleanup": "false"},
-        )
+        """Creates an empty ledger, version 0; does nothing when there is one or another driver is first.
+
+        Delta's own retries would create it a second time, as version 1.
+        """
+        try:
+            self._table = DeltaTable.create(
+                self._uri,
+                schema=LEDGER,
+                mode="ignore",
+                # Old versions stay readable for as long as anyone names them.
+                configuration={"delta.enableExpiredLogCleanup": "false"},
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except DeltaError:
+            if not DeltaTable.is_deltatable(self._uri):
+                raise
         self._sync_log(0)
         # Beside an old ledger that has none, the next commit makes the first.
         if self.version() == 0 and not read_heads(self.location):

@@ -1,5 +1,7 @@
 """The ledger alone: what commits, withdrawals and versions do to its list of parts."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,6 +48,20 @@ def test_a_commit_makes_one_version_and_older_versions_keep_their_list(ledger):
     ledger.commit([part_of(ledger, "c")])
     assert [part.part_id for part in first] == ["a", "b"]
     assert (ids(ledger, 0), ids(ledger, 1), ids(ledger)) == ([], ["a", "b"], ["a", "b", "c"])
+
+
+def test_drivers_that_create_at_once_make_one_version(tmp_path):
+    at_once = threading.Barrier(4)
+
+    def create(folder: Path) -> int:
+        at_once.wait()
+        made = Ledger(Location.of(str(folder)))
+        made.create()
+        return made.version()
+
+    with ThreadPoolExecutor(4) as threads:
+        for i in range(10):
+            assert list(threads.map(create, [tmp_path / str(i)] * 4)) == [0] * 4
 
 
 def test_known_parts_and_an_empty_list_make_no_version(ledger):

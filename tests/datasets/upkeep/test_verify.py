@@ -8,6 +8,7 @@ import pytest
 
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.schemas import TABLES
+from mctrace.datasets.store.store import create_store
 from mctrace.datasets.upkeep.verify import Problem, leave_out_damaged, verify
 from mctrace.progress import Silent
 from tests.datasets.making import effect_row, trajectory_row
@@ -29,6 +30,15 @@ EFFECT = effect_row("t", "expand", 1, 0, first_token=16, delta_nll=[0.1] * 4)
 
 def good(**tables: list[dict]) -> dict[str, list[dict]]:
     return {"trajectories": [TRAJECTORY], "effects": [EFFECT], **tables}
+
+
+def test_a_table_that_two_drivers_created_is_no_problem(tmp_path):
+    store = create_store(str(tmp_path / "store"))
+    log = tmp_path / "store/ledger/_delta_log"
+    (log / f"{1:020}.json").write_bytes((log / f"{0:020}.json").read_bytes())
+    add(store, "vocabulary", {"vocabulary": []})
+    assert store.ledger.version() == 2
+    assert problems(store) == []
 
 
 def test_a_whole_store_has_no_problem(store):
