@@ -65,7 +65,7 @@ def _contradictions(
     for add in by_name["add"]:
         live[add["path"]] = add["size"]
         try:
-            found = ledger.read(add["path"], add["size"])
+            found = ledger.table.read(add["path"], add["size"])
         except StoreError as error:
             yield f"{FOLDER}/{add['path']}", str(error)
             return

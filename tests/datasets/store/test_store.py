@@ -12,7 +12,7 @@ import pytest
 from mctrace.datasets.batches.collate import make_batch
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
-from mctrace.datasets.store import ledger
+from mctrace.datasets.store import ledger, ledger_table
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import create_store, open_store
 from mctrace.datasets.upkeep.compaction import compact
@@ -59,7 +59,7 @@ def test_a_reader_keeps_the_first_row_where_an_old_ledger_has_two_of_one_part(st
     ]
     store.commit([rows[0]])
     twice = [ledger.CommittedPart(rows[1], datetime.now(UTC))]
-    store.ledger._transact(lambda table: ledger._Change(twice, {}))
+    store.ledger._transact(lambda table: ledger_table.Change(twice, {}))
     found = [c.part for c in store.at().parts if c.part.part_id == "raced"]
     assert [part.run_id for part in found] == ["first"]
 

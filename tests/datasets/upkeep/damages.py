@@ -53,7 +53,7 @@ class Damages:
 
 def store_with_every_kind(folder: Path) -> Store:
     """Checkpoints in its log and a sharded array, besides a file of nearly every table."""
-    with patch("mctrace.datasets.store.ledger._CHECKPOINT_EVERY", 4):
+    with patch("mctrace.datasets.store.ledger_table._CHECKPOINT_EVERY", 4):
         store = synthetic_store(folder)
         add_vocabulary(store)
         attention = [{"trajectory_id": "ta", "attention_mass": [0.5] * 3, "status": "ok"}]
