@@ -42,7 +42,7 @@ from mctrace.collect.corpus.documents import (
     in_seeded_order,
 )
 from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, whole_text
-from mctrace.collect.corpus.splits import SplitAssigner, placed_alone
+from mctrace.collect.corpus.split_assigner import SplitAssigner, placed_alone
 from mctrace.collect.measuring.worker_probe import Probe
 from mctrace.collect.planning.part_ids import vocabulary_part_id
 from mctrace.collect.planning.plan_stream import CorpusStream, DocumentPlanner, ModelLimits

@@ -10,9 +10,9 @@ from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.cli.configuration import PipelineConfig
 from mctrace.cli.display.collection import print_left_out
 from mctrace.cli.display.progress import make_progress
+from mctrace.collect.corpus.configured_corpus import read_configured_corpus
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.corpus.split_corpus import read_split_corpus
 from mctrace.collect.measuring.bring_up import load_configured_model
 from mctrace.datasets.store.store import find_store
 
@@ -35,7 +35,7 @@ class GistInputs:
         skipped = Skipped(self.config.corpus.strict)
         store = find_store(self.config.store.uri)
         progress = make_progress(console)
-        documents = read_split_corpus(self.source, self.config.corpus, store, skipped, progress)
+        documents = read_configured_corpus(self.source, self.config.corpus, store, skipped, progress)
         print_left_out(skipped, console)
         return documents
 

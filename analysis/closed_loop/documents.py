@@ -10,7 +10,7 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import Document, read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import window_start
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.store import find_store

@@ -43,7 +43,7 @@ def gist_evaluate(
     The frozen model's loss with its gists, with mean-pooled ones and with the same spans deleted, each less
     the loss in full context: by corpus, level, share and horizon, with bootstrap intervals over documents.
     """
-    from mctrace.cli.display.gist_judgement import print_judgement
+    from mctrace.cli.display.gist_evaluation_tables import print_evaluation
     from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.gist_inputs import load_gist_inputs
@@ -63,7 +63,7 @@ def gist_evaluate(
         raise InputError(f"--card: {gistnet} is no folder to write a card into")
     inputs = load_gist_inputs(settings, threads)
     place_gistnet(loaded, inputs.model, settings.tree.block_size)
-    messages = Console(stderr=True)  # the judgement alone goes to standard output
+    messages = Console(stderr=True)  # the result alone goes to standard output
     documents = [
         HeldOutDocument(document.document_id, document.source.split("/")[0], document.tokens)
         for document in inputs.read_documents(messages)
@@ -78,4 +78,4 @@ def gist_evaluate(
     if as_json:
         print_json(evaluation.answer)
     else:
-        print_judgement(evaluation.judgement, split, console)
+        print_evaluation(evaluation.summary, split, console)

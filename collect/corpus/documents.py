@@ -14,7 +14,7 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
 from mctrace.collect.corpus.row_files import ChatRow, RowOfFile, TokenRow, documents_at
-from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner, placed_alone
+from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, Placement, SplitAssigner, placed_alone
 from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import InputError, one_line

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.corpus.splits import BETWEEN_SPLITS, Placement, SplitAssigner
+from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, Placement, SplitAssigner
 from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.parts import Part, part_digest, write_part
 from mctrace.datasets.store.store import Store, StoreVersion

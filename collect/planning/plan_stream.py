@@ -16,7 +16,7 @@ from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document, DocumentChoice, DocumentMaker
 from mctrace.collect.corpus.lazy_texts import SourceText
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import MapMaker, estimator_of, plan_document
 from mctrace.collect.planning.estimators import Estimator
 from mctrace.collect.planning.run_plan import RunPlan, no_snapshot

@@ -20,7 +20,7 @@ from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig, CorpusConfig
 from mctrace.collect.corpus.documents import Document, document_id
 from mctrace.collect.corpus.placement_commits import known_placements
-from mctrace.collect.corpus.splits import Placement, SplitAssigner
+from mctrace.collect.corpus.split_assigner import Placement, SplitAssigner
 from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import WorkUnit

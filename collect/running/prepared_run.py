@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig
+from mctrace.collect.corpus.configured_corpus import read_configured_corpus
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import DocumentMaker, in_seeded_order
 from mctrace.collect.corpus.placement_commits import known_placements
-from mctrace.collect.corpus.split_corpus import read_split_corpus
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
 from mctrace.collect.planning.document_plan import MapMaker
@@ -70,7 +70,7 @@ def prepare_run(
         on_traces(traces, found)
         plan = found.plan
     else:
-        documents = read_split_corpus(source, settings.corpus, store, skipped, progress)
+        documents = read_configured_corpus(source, settings.corpus, store, skipped, progress)
         plan = make_plan(documents, settings.collect, provenance, _lensnet_maps(settings, source, provenance))
     check_fits(plan, source)
     calibration, decided = decided_plan(plan, settings.collect, store)

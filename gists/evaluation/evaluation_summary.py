@@ -49,7 +49,7 @@ class DiversityRow:
 
 
 @dataclass(frozen=True)
-class GistEvaluation:
+class EvaluationSummary:
     """The result of `mctrace gist evaluate`."""
 
     rows: tuple[LossRow, ...]
@@ -62,13 +62,13 @@ class GistEvaluation:
 
 def summarise_evaluation(
     found: Iterable[LossChange | Diversity], config: GistEvaluationConfig
-) -> GistEvaluation:
+) -> EvaluationSummary:
     """Summarise the results of `evaluate_document` over all documents."""
     measured: list[LossChange] = []
     diversity: list[Diversity] = []
     for item in found:
         (measured if isinstance(item, LossChange) else diversity).append(item)  # type: ignore[arg-type]
-    return GistEvaluation(
+    return EvaluationSummary(
         tuple(_rows(measured, config)),
         tuple(_span_rows(measured, config)),
         tuple(_diversity(diversity, config)),

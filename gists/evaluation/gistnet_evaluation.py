@@ -11,7 +11,7 @@ from mctrace.base_model.model_source import ModelSource
 from mctrace.context.tree import TreeShape
 from mctrace.errors import InputError
 from mctrace.gists.config import GistEvaluationConfig
-from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, summarise_evaluation
+from mctrace.gists.evaluation.evaluation_summary import EvaluationSummary, summarise_evaluation
 from mctrace.gists.evaluation.loss_changes import Diversity, HeldOutDocument, LossChange, evaluate_document
 from mctrace.gists.evaluation.model_card import EVALUATION, write_card
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
@@ -22,14 +22,14 @@ from mctrace.progress import Progress
 class GistNetEvaluation:
     """Losses with a GistNet's gists, with mean-pooled ones and without the spans, over held-out documents."""
 
-    judgement: GistEvaluation
+    summary: EvaluationSummary
     answer: Mapping[str, Any]
     """everything as plain JSON"""
 
     def write_card(self, folder: Path) -> None:
         """Write evaluation.json and MODEL_CARD.md into the GistNet's folder."""
         (folder / EVALUATION).write_text(json.dumps(self.answer, indent=1) + "\n", encoding="utf-8")
-        write_card(folder, self.judgement, self.answer)
+        write_card(folder, self.summary, self.answer)
 
 
 def choose_held_out(
@@ -71,7 +71,7 @@ def evaluate_gistnet(
     `gistnet` is on the device of `model` already. Raises InputError when no document is long enough.
     """
     held_out = choose_held_out(documents, split, config)
-    judgement = summarise_evaluation(_measure(gistnet, model, held_out, tree, config, progress), config)
+    summary = summarise_evaluation(_measure(gistnet, model, held_out, tree, config, progress), config)
     corpora = sorted({document.corpus for document in held_out})
     answer = {
         "gistnet": name,
@@ -83,9 +83,9 @@ def evaluate_gistnet(
         "split": split,
         "num_documents": {corpus: sum(d.corpus == corpus for d in held_out) for corpus in corpora},
         "settings": asdict(config),
-        **judgement.to_json(),
+        **summary.to_json(),
     }
-    return GistNetEvaluation(judgement, answer)
+    return GistNetEvaluation(summary, answer)
 
 
 def _measure(

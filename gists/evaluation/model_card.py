@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.errors import ModelError
-from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, LossRow
+from mctrace.gists.evaluation.evaluation_summary import EvaluationSummary, LossRow
 from mctrace.gists.network.transformer_gistnet import WEIGHTS
 from mctrace.gists.training.gistnet_run import TRAINING
 from mctrace.train.evaluation.statistics import Interval
@@ -20,9 +20,9 @@ CARD = "MODEL_CARD.md"
 NOTES = "notes.md"
 
 
-def write_card(folder: Path, judgement: GistEvaluation, answer: Mapping[str, Any]) -> None:
+def write_card(folder: Path, summary: EvaluationSummary, answer: Mapping[str, Any]) -> None:
     """Write MODEL_CARD.md into `folder`; `answer` is the content of evaluation.json."""
-    text = "\n\n".join([*_training(folder, answer), *_table(judgement, answer), *_notes(folder)])
+    text = "\n\n".join([*_training(folder, answer), *_table(summary, answer), *_notes(folder)])
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
 
@@ -71,7 +71,7 @@ def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
     return [f"Validation loss up to the step that was kept, nats per token: {points}."] if points else []
 
 
-def _table(judgement: GistEvaluation, answer: Mapping[str, Any]) -> list[str]:
+def _table(summary: EvaluationSummary, answer: Mapping[str, Any]) -> list[str]:
     settings = answer["settings"]
     counts = ", ".join(f"{count} of {corpus}" for corpus, count in answer["num_documents"].items())
     horizons = settings["horizons"]
@@ -85,7 +85,7 @@ def _table(judgement: GistEvaluation, answer: Mapping[str, Any]) -> list[str]:
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     groups: dict[tuple[str, ...], list[LossRow]] = {}
-    for row in judgement.rows:
+    for row in summary.rows:
         setting = row.setting
         share = f"{setting.share:.0%} {setting.placement} of {setting.context_tokens:,}"
         groups.setdefault((row.corpus, str(setting.level), share, row.variant), []).append(row)
@@ -98,22 +98,22 @@ def _table(judgement: GistEvaluation, answer: Mapping[str, Any]) -> list[str]:
         f"and 95% bootstrap interval over documents, paired in the last column. The most recent "
         f"{settings['protected_tail']} tokens always stand in full. In {answer['dtype']}.",
         "\n".join(lines),
-        *_spans(judgement, settings["tolerance"]),
-        *_diversity(judgement),
+        *_spans(summary, settings["tolerance"]),
+        *_diversity(summary),
     ]
 
 
-def _spans(judgement: GistEvaluation, tolerance: float) -> list[str]:
+def _spans(summary: EvaluationSummary, tolerance: float) -> list[str]:
     lines = ["| corpus | variant | horizon | spans | share |", "| --- | --- | --- | --- | --- |"]
-    for row in judgement.spans:
+    for row in summary.spans:
         share = _cell(row.share_within_tolerance, 2)
         lines.append(f"| {row.corpus} | {row.variant} | {row.horizon} | {row.num_spans} | {share} |")
     return [f"Single level-1 spans that cost less than {tolerance} nats per token:", "\n".join(lines)]
 
 
-def _diversity(judgement: GistEvaluation) -> list[str]:
+def _diversity(summary: EvaluationSummary) -> list[str]:
     lines = ["| corpus | variant | level | neighbours | all pairs |", "| --- | --- | --- | --- | --- |"]
-    for row in judgement.diversity:
+    for row in summary.diversity:
         cells = [row.corpus, row.variant, str(row.level), _cell(row.neighbours), _cell(row.pairs)]
         lines.append("| " + " | ".join(cells) + " |")
     return ["Diversity, the mean cosine distance of a document's gists:", "\n".join(lines)]

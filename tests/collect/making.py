@@ -4,7 +4,7 @@ import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.documents import Document, document_id
-from mctrace.collect.corpus.splits import Placement
+from mctrace.collect.corpus.split_assigner import Placement
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 

@@ -9,7 +9,7 @@ from mctrace.collect.config import GistConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.plan_stream import PlanInMemory
 from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
 from mctrace.collect.running.driver import RunSummary, run_collection

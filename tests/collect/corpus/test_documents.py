@@ -12,7 +12,7 @@ from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document, document_id, read_documents
 from mctrace.collect.corpus.lazy_texts import TextInMemory
 from mctrace.collect.corpus.near_duplicates import BandIndex, bands_of
-from mctrace.collect.corpus.splits import Placement, SplitAssigner, minhash_of, split_of
+from mctrace.collect.corpus.split_assigner import Placement, SplitAssigner, minhash_of, split_of
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens
@@ -272,5 +272,5 @@ def _id(text: TextInMemory) -> str:
 def test_a_long_document_has_the_signature_it_always_had(monkeypatch):
     tokens = random_tokens(3000)
     whole = minhash_of(tokens)
-    monkeypatch.setattr("mctrace.collect.corpus.splits._SHINGLES_AT_ONCE", 100)
+    monkeypatch.setattr("mctrace.collect.corpus.split_assigner._SHINGLES_AT_ONCE", 100)
     assert np.array_equal(minhash_of(tokens), whole)

@@ -13,7 +13,7 @@ from mctrace.collect.corpus import placement_commits
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document, document_id
 from mctrace.collect.corpus.placement_commits import PlacementCommits, known_placements
-from mctrace.collect.corpus.splits import BETWEEN_SPLITS, SplitAssigner, split_of
+from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, SplitAssigner, split_of
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store, open_store
 from mctrace.datasets.upkeep.split_leaks import split_leaks

@@ -12,7 +12,7 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.documents import Document, document_id
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.trace_files import TRACES, plan_traces

@@ -106,10 +106,10 @@ def test_a_gist_is_measured_at_the_centre_of_its_span():
 
 
 def test_intervals_are_over_documents_and_paired_with_deletion(found):
-    judgement = summarise_evaluation(found, CONFIG)
+    summary = summarise_evaluation(found, CONFIG)
     (row,) = [
         row
-        for row in judgement.rows
+        for row in summary.rows
         if (row.setting, row.variant, row.horizon) == (GistSetting(1, "random", 0.5, 64), "trained", 8)
     ]
     by_document: dict[str, dict[str, list[float]]] = {}
@@ -127,15 +127,15 @@ def test_intervals_are_over_documents_and_paired_with_deletion(found):
 
 
 def test_spans_and_diversity_are_summarised_by_variant(found):
-    judgement = summarise_evaluation(found, CONFIG)
-    assert {(s.variant, s.horizon) for s in judgement.spans} == {
+    summary = summarise_evaluation(found, CONFIG)
+    assert {(s.variant, s.horizon) for s in summary.spans} == {
         (variant, horizon) for variant in ("mean", "trained") for horizon in (4, 8)
     }
-    assert all(span.num_spans == 3 * 2 * 2 for span in judgement.spans)
-    assert {(d.variant, d.level) for d in judgement.diversity} == {
+    assert all(span.num_spans == 3 * 2 * 2 for span in summary.spans)
+    assert {(d.variant, d.level) for d in summary.diversity} == {
         (variant, level) for variant in ("mean", "trained") for level in (1, 2)
     }
-    assert all(0 <= d.pairs.mean <= 2 for d in judgement.diversity)
+    assert all(0 <= d.pairs.mean <= 2 for d in summary.diversity)
 
 
 def test_a_document_shorter_than_context_and_horizon_gives_nothing():

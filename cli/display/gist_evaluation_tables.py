@@ -4,12 +4,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mctrace.cli.display.tables import interval_cell, print_table
-from mctrace.gists.evaluation.evaluation_summary import GistEvaluation, LossRow
+from mctrace.gists.evaluation.evaluation_summary import EvaluationSummary, LossRow
 
 
-def print_judgement(judgement: GistEvaluation, split: str, console: Console) -> None:
+def print_evaluation(summary: EvaluationSummary, split: str, console: Console) -> None:
     """Print three tables: cost of gists, single spans, and diversity."""
-    horizons = sorted({row.horizon for row in judgement.rows})
+    horizons = sorted({row.horizon for row in summary.rows})
     table = Table(
         title=f"Nats per token above the full text, {split} split: mean and 95% interval over documents"
     )
@@ -18,7 +18,7 @@ def print_judgement(judgement: GistEvaluation, split: str, console: Console) -> 
     for horizon in horizons:
         table.add_column(f"@{horizon}", justify="right")
     table.add_column(f"less deleted @{horizons[-1]}", justify="right")
-    for key, rows in _by_variant(judgement.rows).items():
+    for key, rows in _by_variant(summary.rows).items():
         table.add_row(
             *key, *(interval_cell(row.delta_nll) for row in rows), interval_cell(rows[-1].versus_deleted)
         )
@@ -26,7 +26,7 @@ def print_judgement(judgement: GistEvaluation, split: str, console: Console) -> 
     spans = Table(title="Single level-1 spans: share that costs less than the tolerance")
     for column in ("corpus", "variant", "horizon", "spans", "share"):
         spans.add_column(column)
-    for span in judgement.spans:
+    for span in summary.spans:
         spans.add_row(
             span.corpus,
             span.variant,
@@ -38,7 +38,7 @@ def print_judgement(judgement: GistEvaluation, split: str, console: Console) -> 
     diversity = Table(title="Diversity: mean cosine distance of a document's gists")
     for column in ("corpus", "variant", "level", "neighbours", "all pairs"):
         diversity.add_column(column)
-    for found in judgement.diversity:
+    for found in summary.diversity:
         diversity.add_row(
             found.corpus,
             found.variant,

@@ -5,12 +5,12 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import Document, read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 
 
-def read_split_corpus(
+def read_configured_corpus(
     source: ModelSource, corpus: CorpusConfig, store: Store | None, skipped: Skipped, progress: Progress
 ) -> list[Document]:
     """Documents of `corpus` in tokens of the base model; those that `store` holds keep their split.
