@@ -51,7 +51,7 @@ class Scale:
     """policies beside the checkpoints; those of absent.toml unless given"""
 
 
-_CHEAP = ("lod0", "recency", "words", "bm25", "told")
+_CHEAP = ("lod0", "recency", "words", "bm25", "influence", "told")
 SCALES = {
     # Ten minutes of one core, to see that everything runs; an hour and a half; a night.
     "quick": Scale((6, 4), 4, 60, 4, 2, 8, _CHEAP),

@@ -7,8 +7,8 @@ from mctrace.errors import ConfigError
 from mctrace.ranges import NonNegativeInt, PositiveInt, check_ranges
 
 Baseline = Literal[
-    "full", "lod0", "recency", "random", "attention", "similarity", "words", "bm25", "rare_words", "told",
-    "hindsight", "literal_hindsight",
+    "full", "lod0", "recency", "random", "attention", "similarity", "words", "bm25", "rare_words",
+    "influence", "told", "hindsight", "literal_hindsight",
 ]  # fmt: skip
 BASELINES: tuple[str, ...] = get_args(Baseline)
 """Policies that need no checkpoint, described in `policy_registry.py`."""
@@ -24,7 +24,7 @@ class ClosedLoopConfig:
         "full", "lod0", "recency", "random", "attention", "similarity", "words", "told", "hindsight",
     )  # fmt: skip
     """policies beside the given checkpoints; recency is always among them, since others are compared with it;
-    others are literal_hindsight and, where tree.absence is on, bm25 and rare_words"""
+    others are literal_hindsight and, where tree.absence is on, bm25, rare_words and influence"""
     w_max: PositiveInt = 384
     """positions that the working context never exceeds, the K tokens until the next refocus included"""
     window: PositiveInt = 3584

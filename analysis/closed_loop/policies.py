@@ -9,6 +9,7 @@ The others leave edits to the focus allocator and differ in how they score:
     similarity         cosine of a span's gist with those of what was read last: retrieval, nothing learned
     words              rare words that a span shares with what was read last: the same, without any model
     bm25, rare_words   newest tokens and the few older blocks that match them best: nothing learned either
+    influence          the same by the gradient of the loss on what was read last (`influence.py`)
     told               facts that are asked for, shown until answered: perfect retrieval (`oracles.py`)
     lensnet            a checkpoint's scores
     hindsight          exact effects on the very tokens that come next, less their shadow price: a ceiling
@@ -103,34 +104,51 @@ class ScoredPolicy:
         )
 
 
+class Relevance(Protocol):
+    """How much each absent block of a window is wanted again [M], oldest block first; 0: not at all."""
+
+    def __call__(self, observation: Observation, window: LODMap, /) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class TokenMatch:
+    """Relevance by token ids alone.
+
+    `match` takes the blocks to choose from [M, K] and the tokens read last [Q].
+    """
+
+    match: Callable[[IntTokens, IntTokens], FloatArray]
+    num_query_tokens: int = 64
+
+    def __call__(self, observation: Observation, window: LODMap) -> FloatArray:
+        tokens_T = observation.document.tokens_T.cpu().numpy()
+        block, num_absent = window.tree.block_size, int((window.levels == ABSENT).sum())
+        older_MK = tokens_T[window.start : window.start + num_absent * block].reshape(num_absent, block)
+        return self.match(older_MK, tokens_T[window.cursor - self.num_query_tokens : window.cursor])
+
+
 @dataclass(frozen=True)
 class RetrievalWindow:
     """Truncation that gives its oldest blocks up for those of the older text that `relevance` ranks highest.
 
     The newest tokens and `num_blocks` retrieved blocks, chosen anew at every refocus. Needs a tree whose
-    blocks may be absent. `relevance` takes the tokens of the blocks to choose from [M, K] and those read last
-    [Q], and gives a number for each block [M]; what is not above 0 is not retrieved.
+    blocks may be absent.
     """
 
-    relevance: Callable[[IntTokens, IntTokens], FloatArray]
+    relevance: Relevance
     num_blocks: int
-    num_query_tokens: int = 64
 
     def refocus(self, observation: Observation) -> Allocation:
         lod_map, block = observation.lod_map, observation.lod_map.tree.block_size
         newest = observation.budget - self.num_blocks * block
         first_shown = -(-(lod_map.cursor - newest) // block) * block
-        found = truncation_map(lod_map.tree, lod_map.start, lod_map.cursor, first_shown)
-        tokens_T = observation.document.tokens_T.cpu().numpy()
-        num_absent = int((found.levels == ABSENT).sum())
-        older_MK = tokens_T[lod_map.start : lod_map.start + num_absent * block].reshape(num_absent, block)
-        query_Q = tokens_T[lod_map.cursor - self.num_query_tokens : lod_map.cursor]
-        relevance_M = self.relevance(older_MK, query_Q)
+        window = truncation_map(lod_map.tree, lod_map.start, lod_map.cursor, first_shown)
+        relevance_M = self.relevance(observation, window)
         best = np.argsort(-relevance_M, kind="stable")[: self.num_blocks]
         chosen = best[relevance_M[best] > 0]
         # What is not retrieved is the newest text instead.
-        spare = min(self.num_blocks - len(chosen), num_absent)
-        levels = found.levels.copy()
+        spare = min(self.num_blocks - len(chosen), len(relevance_M))
+        levels = window.levels.copy()
         levels[chosen] = 0
         absent = np.flatnonzero(levels == ABSENT)
         levels[absent[len(absent) - min(spare, len(absent)) :]] = 0

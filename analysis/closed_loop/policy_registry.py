@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
+from mctrace.analysis.closed_loop.influence import Influence
 from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight, RecallOracle
 from mctrace.analysis.closed_loop.policies import (
     Policy,
     RetrievalWindow,
     ScoredPolicy,
+    TokenMatch,
     TokenWindow,
     attention_scores,
     lensnet_scores,
@@ -30,8 +32,8 @@ from mctrace.errors import ConfigError
 from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_name
 
 _NUM_RETRIEVED = 2
-"""blocks that bm25 and rare_words show of the text that truncation leaves out"""
-_OF_ABSENCE = ("bm25", "rare_words")
+"""blocks that retrieval shows of the text that truncation leaves out"""
+_OF_ABSENCE = ("bm25", "rare_words", "influence")
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def _baselines(
         "attention": ScoredPolicy(attention_scores, allocator),
         "similarity": ScoredPolicy(similarity_scores, allocator),
         "words": ScoredPolicy(word_scores, allocator),
-        "bm25": RetrievalWindow(bm25, _NUM_RETRIEVED),
-        "rare_words": RetrievalWindow(rare_words, _NUM_RETRIEVED),
+        "bm25": RetrievalWindow(TokenMatch(bm25), _NUM_RETRIEVED),
+        "rare_words": RetrievalWindow(TokenMatch(rare_words), _NUM_RETRIEVED),
+        "influence": RetrievalWindow(Influence(), _NUM_RETRIEVED),
         "told": ScoredPolicy(RecallOracle(source.load_tokenizer()), ORACLE_ALLOCATOR),
         "hindsight": ScoredPolicy(hindsight, ORACLE_ALLOCATOR),
         "literal_hindsight": ScoredPolicy(literal_hindsight, ORACLE_ALLOCATOR),

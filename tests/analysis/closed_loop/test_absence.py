@@ -9,11 +9,13 @@ import torch
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.analysis.closed_loop.documents import Loop
+from mctrace.analysis.closed_loop.influence import Influence
 from mctrace.analysis.closed_loop.oracles import ORACLE_ALLOCATOR, Hindsight
 from mctrace.analysis.closed_loop.policies import (
     Observation,
     RetrievalWindow,
     ScoredPolicy,
+    TokenMatch,
     TokenWindow,
     attention_scores,
     recency_scores,
@@ -58,7 +60,7 @@ def test_recency_and_truncation_lose_the_same_and_hindsight_gains(model, documen
         "recency": ScoredPolicy(recency_scores, AllocatorConfig()),
         "attention": ScoredPolicy(attention_scores, AllocatorConfig()),
         "hindsight": ScoredPolicy(Hindsight(60), ORACLE_ALLOCATOR),
-        "bm25": RetrievalWindow(bm25, 2, num_query_tokens=8),
+        "bm25": RetrievalWindow(TokenMatch(bm25, 8), 2),
     }
     loop, found = Loop(40, 196, 4, 4), {}
     for name, policy in policies.items():
@@ -71,14 +73,33 @@ def test_recency_and_truncation_lose_the_same_and_hindsight_gains(model, documen
 
 @pytest.mark.parametrize("relevance", [bm25, rare_words])
 def test_retrieval_shows_the_best_block_and_the_newest_text_besides(model, document, relevance):
-    shown = RetrievalWindow(relevance, 1, num_query_tokens=4).refocus(view_at(model, document)).lod_map
+    shown = RetrievalWindow(TokenMatch(relevance, 4), 1).refocus(view_at(model, document)).lod_map
     assert shown.num_entries == BUDGET
     blocks = shown.first_block + np.flatnonzero(shown.levels != ABSENT)
     assert blocks.tolist() == [20, *range(39, 50)]
 
 
+def test_influence_ranks_absent_blocks_as_exact_insertions_do(model, document):
+    view, newest = view_at(model, document), 200 - BUDGET + 8
+    window = truncation_map(TREE, 40, 200, newest)
+    found_M = Influence(num_query_blocks=2)(view, window)
+    before = truncation_map(TREE, 40, 192, newest)
+    loss = view.reader.read(before, 8).nll_H.mean()
+    exact_M = np.array(
+        [
+            float(loss - view.reader.read(before.with_level(slice(i, i + 1), 0), 8).nll_H.mean())
+            for i in range(len(found_M))
+        ]
+    )
+    assert len(found_M) == (newest - 40) // 4
+    assert np.corrcoef(found_M, exact_M)[0, 1] > 0.8
+    shown = RetrievalWindow(Influence(2), 2).refocus(view).lod_map
+    assert shown.num_entries == BUDGET
+    assert set(np.argsort(-found_M)[:2]) <= set(np.flatnonzero(shown.levels != ABSENT))
+
+
 def test_what_matches_nothing_is_not_retrieved(model, document):
-    policy = RetrievalWindow(lambda blocks_MK, query_Q: np.zeros(len(blocks_MK)), 3)
+    policy = RetrievalWindow(TokenMatch(lambda blocks_MK, query_Q: np.zeros(len(blocks_MK))), 3)
     assert policy.refocus(view_at(model, document)).lod_map == truncation_map(TREE, 40, 200, 200 - BUDGET)
 
 
