@@ -207,6 +207,7 @@ def test_the_page_says_when_there_is_nothing():
     assert "There are no results yet" in page([])
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_or_breaks_ends_no_other(kit, tmp_path):
     """On a bare machine: the model's pieces are missing, then there; one step hangs, one dies, one raises."""
     root = tmp_path / "gpu-kit"

@@ -19,7 +19,7 @@ from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.collect.runs import tiny_run
 
-pytestmark = pytest.mark.real_model
+pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 
 
 def test_labels_of_a_real_model_equal_the_naive_evaluation():

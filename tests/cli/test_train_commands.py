@@ -88,7 +88,7 @@ def test_preference_without_variants_and_misplaced_conditions_are_refused(train,
     refused(train("--objective", "preference"), "collect.num_random_variants")
     refused(train("--objective", "preference", "--where", "true"), "train.pairs_where")
     learnable_store(tmp_path / "variants", num_variants=3)
-    refused(train("--objective", "mixed", "--store", str(tmp_path / "variants")), "--target priced")
+    refused(train("--objective", "mixed", "--store", str(tmp_path / "variants")), "--target value_and_price")
     refused(train("--where", "no_such_column > 1"), "no_such_column", "condition")
     refused(train("--where", "delta_nll > 1e9"), "meets the condition")
     refused(train("--where", "true); drop table x; select (true"), "expected one SQL condition")

@@ -2,9 +2,13 @@
 
 import random
 
+import pytest
+
 from tests.chaos.findings import Findings
 from tests.chaos.fixture import Fixture
 from tests.chaos.kill_collect_actors import kill_collect_actors
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_that_is_killed_and_started_again_leaves_what_an_undisturbed_one_leaves(tmp_path):

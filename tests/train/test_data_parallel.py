@@ -14,6 +14,8 @@ from mctrace.errors import ConfigError
 from mctrace.train.data_parallel import ProcessGroup, process_group
 from tests.train.stores import learnable_store
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "train.batch_size": 5, "train.eval_interval": 4, "train.save_interval": 4, "train.log_interval": 1,
     "train.network.d_lens": 16, "train.network.num_heads": 2, "train.network.dropout": 0.0,

@@ -107,6 +107,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_step_resumes_bit_for_bit(folder, undisturbed):
     process = train(folder, "killed", slowly=True)
     chance = random.Random(7)
@@ -120,6 +121,7 @@ def test_a_run_killed_at_a_random_step_resumes_bit_for_bit(folder, undisturbed):
     assert_same_run(folder / "killed", undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly_and_the_run_resumes(folder, undisturbed):
     process = train(folder, "terminated", slowly=True)
     wait_for_step(folder / "terminated", SAVE, process)

@@ -162,6 +162,7 @@ for documents in sides:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_agree(store):
     rounds = 3
     processes = [
@@ -200,6 +201,7 @@ def near_duplicate_runs(tiny_settings, folder: Path) -> tuple[TinyRun, TinyRun]:
     return first, second
 
 
+@pytest.mark.slow
 def test_runs_over_near_duplicate_corpora_measure_them_in_one_split(tiny_settings, tmp_path):
     for run in near_duplicate_runs(tiny_settings, tmp_path):
         run.measure()

@@ -15,6 +15,8 @@ from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import CollectError
 from tests.collect.runs import tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cluster():
@@ -88,7 +90,6 @@ def undisturbed(tiny_settings, tmp_path_factory):
     return run.labels()
 
 
-@pytest.mark.slow
 def test_a_node_that_comes_is_used_and_one_that_leaves_for_good_costs_what_it_had_in_flight(
     cluster, tiny_settings, tmp_path, undisturbed, caplog
 ):
@@ -115,7 +116,6 @@ def test_a_node_that_comes_is_used_and_one_that_leaves_for_good_costs_what_it_ha
     assert "items sent elsewhere" in said
 
 
-@pytest.mark.slow
 def test_a_run_whose_only_node_is_lost_waits_for_the_next_one(
     cluster, tiny_settings, tmp_path, undisturbed, caplog
 ):

@@ -13,6 +13,8 @@ from mctrace.errors import ConfigError, ModelError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 class KillAnActor(Silent):
     """Kills the first actor as soon as something is committed."""

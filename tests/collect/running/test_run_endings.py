@@ -101,6 +101,7 @@ def test_a_run_in_which_no_loss_is_finite_has_failed_and_so_has_its_repetition(t
         run.measure()
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_match_reach_the_driver_from_an_actor_in_one_line(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
 
@@ -113,6 +114,7 @@ def test_weights_that_do_not_match_reach_the_driver_from_an_actor_in_one_line(ti
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_an_actor_without_memory_is_one_line(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
 

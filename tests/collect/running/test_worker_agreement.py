@@ -175,6 +175,7 @@ class Together(PerturbedLater):
         return super().probes()
 
 
+@pytest.mark.slow
 def test_of_two_actors_that_differ_both_are_named_and_nothing_is_measured(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **FEW)
     with pytest.raises(
@@ -184,6 +185,7 @@ def test_of_two_actors_that_differ_both_are_named_and_nothing_is_measured(tiny_s
     assert nothing_was_measured(run)
 
 
+@pytest.mark.slow
 def test_an_actor_that_joins_later_gets_no_work_before_its_probe_agrees(tiny_settings, tmp_path):
     import ray
 
