@@ -70,12 +70,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 test: $(STAMP)
 	$(PYTEST) -m "not slow"
 
-# No processes, servers, browsers or stores on disk: what a change of a function breaks first.
+# No processes, servers, browsers or stores on disk, no graph exports: what a change of a function breaks first.
 UNIT_TESTS := context face base_model gists train/evaluation train/networks train/objectives train/serving \
 	collect/corpus collect/planning collect/measuring
+SLOWER_TESTS := collect/corpus/test_placement_commits.py collect/planning/test_trace_files.py \
+	collect/planning/test_lensnet_policy.py collect/measuring/test_on_cuda.py \
+	train/objectives/test_price_absence.py
 
 test-fast: $(STAMP)
-	$(PYTEST) -m "not slow and not real_model" $(addprefix tests/,$(UNIT_TESTS))
+	$(PYTEST) -m "not slow and not real_model" $(addprefix tests/,$(UNIT_TESTS)) \
+		$(addprefix --ignore=tests/,$(SLOWER_TESTS))
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
