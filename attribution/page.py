@@ -163,8 +163,8 @@ def _unmeasured(attribution: AttributionResult) -> list[str]:
 
 def _note(attribution: AttributionResult, least: float) -> str:
     errors = (
-        "An estimate has no standard error; it ranks parts better than it sizes them, and says too little of a "
-        "part that nothing else can stand in for."
+        "An estimate has no standard error; it ranks parts better than it sizes them, and says too little "
+        "of a part that nothing else can stand in for."
         if attribution.estimator == "gradient"
         else "± is the standard error over the following tokens, as if they were independent: it says how "
         "unevenly the effect is spread, and is too small where a few neighbouring tokens carry it."

@@ -6,8 +6,8 @@ edited context. The backward pass of the loss then gives every edit's first-orde
 attention layer (`attention_edits.py`). Left out are effects of second order, and the first token after an
 edit that ends right before it, which is read at an entry that the edit takes away.
 
-Losses are differentiated by stretches (`gradient_passes.py`); an effect is the mean over each stretch's tokens
-from the edit on, repeated over them: tokens before it lose nothing.
+Losses are differentiated by stretches (`gradient_passes.py`); an effect is the mean over each stretch's
+tokens from the edit on, repeated over them: tokens before it lose nothing.
 
 Shapes: N entries, M observers, H tokens whose loss is read, C stretches, E edits.
 """
