@@ -98,8 +98,9 @@ def attribute(
 
     `unit` is block, sentence, line, token or paragraph (None: sentence, or block against gists). `against`
     drop leaves a part out; gist puts the gist of the GistNet `gists` in the place of a block of `block_size`
-    tokens. `model` is a name or a `TextModel`, which is loaded once for many calls. The target is tokenised
-    apart from the text.
+    tokens. `estimator` gradient estimates all parts at once, to first order, for a few passes over the text
+    whatever their number. `model` is a name or a `TextModel`, which is loaded once for many calls. The target
+    is tokenised apart from the text.
 
     Raises InputError, ConfigError or ModelError when the question or the model cannot be used.
     """
@@ -128,6 +129,7 @@ def attribute(
         Unit(
             index, context.text.text_between(first - offset, end - offset), first - offset, end - offset,
             max(context.first_read, end) - offset, deltas.get(index), reasons.get(index, ""),
+            losses.is_by_token,
         )
         for index, (first, end) in enumerate(context.spans())
     ]  # fmt: skip

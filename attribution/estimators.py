@@ -11,7 +11,9 @@ from torch import Tensor
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
+from mctrace.collect.measuring.gradient_estimator import estimate_edits
 from mctrace.collect.planning.edits import Edit
+from mctrace.collect.planning.gradient_passes import STRETCHES_AT_ONCE
 from mctrace.context.trajectory import Trajectory
 from mctrace.progress import Progress
 
@@ -23,6 +25,8 @@ class EditedLosses:
 
     nll_H: Tensor
     deltas: Sequence[Tensor]
+    is_by_token: bool = True
+    """False where differences are means over stretches of tokens, which have no standard error"""
 
 
 Estimator = Callable[[FrozenCausalLM, DocumentTree, Trajectory, Sequence[Edit], Progress], EditedLosses]
@@ -43,4 +47,21 @@ def exact(
     return EditedLosses(baseline.nll_H, measured.deltas)
 
 
-ESTIMATORS: Mapping[str, Estimator] = {"exact": exact}
+def gradient(
+    model: FrozenCausalLM,
+    document: DocumentTree,
+    trajectory: Trajectory,
+    edits: Sequence[Edit],
+    progress: Progress,
+) -> EditedLosses:
+    """All edits to first order from a few passes, as means over at most eight stretches of what is read."""
+    num_read = trajectory.end - trajectory.first_cursor
+    # Two further cuts are the cursors' own.
+    segment = -(-num_read // (STRETCHES_AT_ONCE - 2))
+    batching = Batching(model.batch_tokens)
+    estimated = estimate_edits(model, document, trajectory, edits, batching, segment=segment)
+    progress.advance(len(edits))
+    return EditedLosses(estimated.baseline.nll_H, estimated.deltas, is_by_token=False)
+
+
+ESTIMATORS: Mapping[str, Estimator] = {"exact": exact, "gradient": gradient}

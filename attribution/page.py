@@ -64,7 +64,7 @@ def render_attribution(attribution: AttributionResult) -> str:
         ranked=[_table_row(unit) for unit in attribution.ranked],
         unmeasured=_unmeasured(attribution),
         data=_data(attribution, effects),
-        note=_note(least),
+        note=_note(attribution, least),
         style=Markup("\n".join(path.read_text(encoding="utf-8") for path in styles)),
         scripts={name: Markup(script) for name, script in scripts.items()},
         script_hashes=[content_hash(script) for script in scripts.values()],
@@ -102,10 +102,13 @@ def framed(page: str) -> str:
 def _reading(attribution: AttributionResult) -> str:
     done = "left out" if attribution.against == "drop" else "replaced by its gist"
     whose = "everything that follows it" if attribution.target is None else "the target"
+    how, detail = f"and {whose} is read again", "token by token, the loss with it and without it"
+    if attribution.estimator == "gradient":
+        how = f"and the loss of {whose} is estimated to first order, without reading it again"
+        detail = "how its estimate is spread: a mean for each of a few stretches of what is read"
     return (
-        f"Each {attribution.unit} is {done}, and {whose} is read again. Blue parts help: without them the "
-        "loss is higher. Orange ones mislead. Point at a part for its numbers; click it to see, token by "
-        "token, the loss with it and without it."
+        f"Each {attribution.unit} is {done}, {how}. Blue parts help: without them the loss is higher. Orange "
+        f"ones mislead. Point at a part for its numbers; click it to see {detail}."
     )
 
 
@@ -158,9 +161,12 @@ def _unmeasured(attribution: AttributionResult) -> list[str]:
             for reason in dict.fromkeys(reasons)]  # fmt: skip
 
 
-def _note(least: float) -> str:
+def _note(attribution: AttributionResult, least: float) -> str:
     errors = (
-        "± is the standard error over the following tokens, as if they were independent: it says how "
+        "An estimate has no standard error; it ranks parts better than it sizes them, and says too little "
+        "of a part that nothing else can stand in for."
+        if attribution.estimator == "gradient"
+        else "± is the standard error over the following tokens, as if they were independent: it says how "
         "unevenly the effect is spread, and is too small where a few neighbouring tokens carry it."
     )
     return f"{errors} Effects on single tokens below {number(least)} nats are not drawn."

@@ -38,6 +38,8 @@ class Unit:
     first_following: int
     delta_nll_T: FloatArray | None
     unmeasured: str = ""
+    is_by_token: bool = True
+    """False where `delta_nll_T` repeats means over stretches of tokens: a gradient estimate's"""
 
     @property
     def num_following(self) -> int:
@@ -55,8 +57,8 @@ class Unit:
 
     @property
     def stderr(self) -> float | None:
-        """Standard error of `nats`, over the tokens that follow; None for a single one."""
-        if self.delta_nll_T is None or len(self.delta_nll_T) < 2:
+        """Standard error of `nats`, over the tokens that follow; None for a single one or an estimate."""
+        if self.delta_nll_T is None or len(self.delta_nll_T) < 2 or not self.is_by_token:
             return None
         _, stderr = cursor_means(self.delta_nll_T[None], 0, [0], len(self.delta_nll_T))
         return float(stderr[0, 0]) * len(self.delta_nll_T)
@@ -90,7 +92,8 @@ class AttributionResult:
     def worth_for(self, first: int, end: int) -> FloatArray:
         """What each part is worth [units] for the tokens [first, end) alone, in nats.
 
-        NaN where the part was not measured or does not lie before all of them.
+        NaN where the part was not measured or does not lie before all of them. By gradients it is a share of
+        the stretches that these tokens lie in.
         """
         worth = np.full(len(self.units), np.nan)
         for unit in self.units:

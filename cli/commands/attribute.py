@@ -23,7 +23,12 @@ def attribute(
     target: Annotated[
         str | None, typer.Option("--target", help="continuation whose loss counts [what follows each part]")
     ] = None,
-    estimator: Annotated[str, typer.Option("--estimator", help="exact")] = "exact",
+    estimator: Annotated[
+        str,
+        typer.Option(
+            "--estimator", help="exact, or gradient: all parts at once to first order, for long texts"
+        ),
+    ] = "exact",
     gists: Annotated[
         str, typer.Option("--gists", help="with --against gist: mean, a shipped name or a GistNet folder")
     ] = "mean",

@@ -25,9 +25,10 @@ def print_attribution(attribution: AttributionResult, console: Console, *, top: 
     measured = attribution.ranked
     whose = "what follows it" if attribution.target is None else "the target"
     done = "left out" if attribution.against == "drop" else "replaced by its gist"
+    estimated = ", estimated by gradient" if attribution.estimator == "gradient" else ""
     title = (
         f"{min(top, len(measured)):,} of {counted(len(measured), attribution.unit)} by how much "
-        f"the loss of {whose} rises when one is {done}; "
+        f"the loss of {whose} rises when one is {done}{estimated}; "
         f"{attribution.model}, {counted(len(attribution.tokens), 'token')}"
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)

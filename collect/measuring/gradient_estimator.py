@@ -6,8 +6,8 @@ edited context. The backward pass of the loss then gives every edit's first-orde
 attention layer (`attention_edits.py`). Left out are effects of second order, and the first token after an
 edit that ends right before it, which is read at an entry that the edit takes away.
 
-Losses are differentiated by stretches (`gradient_passes.py`); an effect is the mean of each stretch, repeated
-over its tokens.
+Losses are differentiated by stretches (`gradient_passes.py`); an effect is the mean over each stretch's
+tokens from the edit on, repeated over them: tokens before it lose nothing.
 
 Shapes: N entries, M observers, H tokens whose loss is read, C stretches, E edits.
 """
@@ -24,7 +24,7 @@ from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.evaluator import Baseline, Batching, check_fits
 from mctrace.collect.planning.edits import Edit
-from mctrace.collect.planning.gradient_passes import STRETCHES_AT_ONCE, stretches_of
+from mctrace.collect.planning.gradient_passes import STRETCHES_AT_ONCE, stretch_lengths, stretches_of
 from mctrace.context.lod_map import Entries
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
@@ -57,7 +57,7 @@ def estimate_edits(
     order = sorted(range(len(edits)), key=lambda i: (edits[i].end_entry, edits[i].first_entry))
     try:
         with torch.inference_mode(False):
-            baseline, means_EC = _estimate(
+            baseline, sums_EC = _estimate(
                 model, document, trajectory, [edits[i] for i in order], batching, segment
             )
     except torch.OutOfMemoryError as error:
@@ -65,11 +65,12 @@ def estimate_edits(
             "out of memory on a context's gradients: use a smaller collect.window, a smaller model or "
             "model.dtype, or a device with more memory"
         ) from error
-    width_C = torch.tensor([end - first for first, end in stretches_of(trajectory, segment)])
-    deltas: list[Tensor] = [means_EC] * len(edits)
-    for i, mean_C in zip(order, means_EC, strict=True):
-        first = edits[i].first_token - trajectory.first_cursor
-        deltas[i] = torch.repeat_interleave(mean_C.float().cpu(), width_C)[first:]
+    deltas: list[Tensor] = [sums_EC] * len(edits)
+    for i, sum_C in zip(order, sums_EC, strict=True):
+        lengths = stretch_lengths(trajectory, edits[i], segment)
+        length_C = torch.tensor(lengths)
+        mean_C = sum_C[len(sum_C) - len(lengths) :].cpu() / length_C
+        deltas[i] = torch.repeat_interleave(mean_C.float(), length_C)
     return GradientEffects(baseline, tuple(deltas))
 
 
@@ -81,7 +82,7 @@ def _estimate(
     batching: Batching,
     segment: int | None,
 ) -> tuple[Baseline, Tensor]:
-    """Baseline, and mean effect [E, C] per token of each stretch, of edits that come by their end."""
+    """Baseline, and effect [E, C] on each stretch's loss in nats, of edits that come by their end."""
     entries = trajectory.context.entries
     tape = model.taped_pass(
         *_inputs(model, document, trajectory, entries.sliced(slice(0, len(entries) - 1))),
@@ -99,8 +100,7 @@ def _estimate(
         tape.effects(tensors, observed, stretches[i : i + STRETCHES_AT_ONCE])
         for i in range(0, len(stretches), STRETCHES_AT_ONCE)
     ]
-    width_C = torch.tensor([end - first for first, end in stretches], device=effects[0].device)
-    return Baseline(tape.nll_H, tape.cache), torch.cat(effects, 1) / width_C
+    return Baseline(tape.nll_H, tape.cache), torch.cat(effects, 1)
 
 
 def _observers(edits: Sequence[Edit]) -> Entries:

@@ -1,8 +1,12 @@
 """`attribute` against captum's feature ablation on the same units, and what it refuses."""
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from benchmarks.captum_ablation import ablated_by_captum, ablated_by_hand
 from mctrace.attribution.attribute import attribute
@@ -179,3 +183,59 @@ def test_what_cannot_be_asked_is_refused(model, name):
     arguments, kind, message = REFUSED[name]
     with pytest.raises(kind, match=message):
         attribute(**{"text": TEXT, "model": model, **arguments})
+
+
+@pytest.fixture(scope="module")
+def gentle_model(tiny_model_folder) -> TextModel:
+    """Weights as initialised: effects are small, so the first order is nearly all of them."""
+    return TextModel.load(str(tiny_model_folder))
+
+
+@pytest.mark.parametrize("against", ["drop", "gist"])
+def test_gradients_estimate_small_effects_on_a_target(gentle_model, against):
+    asked = {"model": gentle_model, "unit": "block", "block_size": 4, "against": against, "target": TARGET}
+    exact, estimated = (attribute(TEXT, estimator=name, **asked) for name in ("exact", "gradient"))
+    worth = np.array([[u.nats, v.nats] for u, v in zip(exact.units, estimated.units, strict=True) if u.nats])
+    assert len(worth) > 15
+    before_the_last = worth[:-1]  # the target's first token is read at the last part
+    assert spearmanr(*before_the_last.T).statistic > 0.9
+    assert np.corrcoef(before_the_last.T)[0, 1] > 0.9
+    assert [token.nll for token in exact.tokens] == pytest.approx([token.nll for token in estimated.tokens])
+    assert all(unit.stderr is None for unit in estimated.units)
+    assert [unit.unmeasured for unit in estimated.units] == [unit.unmeasured for unit in exact.units]
+
+
+def test_a_part_that_others_repeat_is_estimated_at_too_much(model):
+    """Large effects are what the first order cannot size: the documented limit."""
+    asked = {"model": model, "unit": "block", "block_size": 4, "target": TARGET}
+    exact, estimated = (attribute(TEXT, estimator=name, **asked) for name in ("exact", "gradient"))
+    gap = [abs(u.nats - v.nats) for u, v in zip(exact.units, estimated.units, strict=True)]
+    assert max(gap) > 0.1
+
+
+def test_gradients_of_what_follows_cover_every_following_token_once(gentle_model):
+    exact, found = (attribute(TEXT, model=gentle_model, estimator=name) for name in ("exact", "gradient"))
+    for unit, other in zip(found.units, exact.units, strict=True):
+        assert (unit.first_following, unit.num_following) == (other.first_following, other.num_following)
+        if unit.delta_nll_T is None:
+            continue
+        assert len(np.unique(unit.delta_nll_T)) <= 8
+        assert unit.nats == pytest.approx(found.worth_for(unit.end, len(found.tokens))[unit.index])
+    one, num_tokens = found.units[0], len(found.tokens)
+    trajectory = found.worth_for(num_tokens - 20, num_tokens)[0]
+    assert trajectory == pytest.approx(one.delta_nll_T[-20:].sum())
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_gradients_rank_the_lines_of_a_source_file_on_the_real_model():
+    lines = Path(argparse.__file__).read_text(encoding="utf-8").splitlines(keepends=True)[88:160]
+    model = TextModel.load("smollm2-135m")
+    exact, estimated = (
+        attribute("".join(lines), model=model, unit="line", estimator=name, target="\n\nclass HelpFormatter(")
+        for name in ("exact", "gradient")
+    )
+    pairs = [
+        (u.nats, v.nats) for u, v in zip(exact.units, estimated.units, strict=True) if u.nats is not None
+    ]
+    assert spearmanr(*np.array(pairs[:-1]).T).statistic > 0.4
