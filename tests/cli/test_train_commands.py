@@ -1,6 +1,7 @@
 """`mctrace train` and `mctrace evaluate` from a store alone: every objective, selections, and mistakes."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,41 @@ def test_labels_are_learned_and_beat_noise(run, train, tmp_path):
     assert found["lensnet"] > found["noise"] + 0.2
     assert found["ridge"] > found["noise"] + 0.2  # what is worth something is linear in the gist
     assert {"kendall_tau", "score_delta_nll_expand_min"} <= answer["pooled"]["lensnet"].keys()
+
+
+def telemetry(split: str, folder: str = "runs/lensnet") -> list[dict]:
+    lines = map(json.loads, Path(folder, "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["split"] == split]
+
+
+TERMS = {"L_reg", "L_rank", "L_budget", "L_illegal"}
+OF_SIGNS = {"L_budget", "L_illegal", "budget_balance", "legality_compliance"}
+
+
+def test_all_four_terms_are_alive_in_what_the_demo_trains(train, tmp_path):
+    """Its own commands, on a smaller store and for fewer steps."""
+    learnable_store(tmp_path / "traces")
+    demo = (Path(__file__).parents[2] / "cli/demo.sh").read_text()
+    commands = [shlex.split(line) for line in demo.splitlines() if line.startswith("step train ")]
+    assert commands
+    for _, _, _, config, *options in commands:
+        assert config == "$config"
+        succeeded(train(*options))
+        folder = options[options.index("--out") + 1]
+        for split in ("train", "validation"):
+            lines = telemetry(split, folder)
+            assert lines
+            for line in lines:
+                assert {name: line[name] for name in TERMS if not line[name] > 0} == {}
+                assert line.keys() >= OF_SIGNS
+
+
+def test_terms_that_are_not_computed_are_not_logged(train, tmp_path):
+    learnable_store(tmp_path / "traces")
+    succeeded(train("--target", "value"))
+    for line in (*telemetry("train"), *telemetry("validation")):
+        assert line.keys() >= TERMS - OF_SIGNS
+        assert not line.keys() & OF_SIGNS
 
 
 @pytest.mark.parametrize("objective", ["preference", "mixed"])
