@@ -6,7 +6,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Progress of one long step: its total is given once, then increments."""
 
-    def start(self, label: str, total: float | None, unit: str) -> None: ...
+    def start(self, label: str, total: float | None, unit: str) -> None:
+        """A step that is not counted has no `total` and no `unit`, and never advances."""
+        ...
 
     def advance(self, amount: float = 1, note: str = "") -> None: ...
 

@@ -38,15 +38,18 @@ class LiveProgress:
 
     def start(self, label: str, total: float | None, unit: str) -> None:
         self.stop()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+        counted = [
             TaskProgressColumn(),
             MofNCompleteColumn() if total is None or total == int(total) else TextColumn(""),
             TextColumn("{task.fields[note]}"),
+        ]
+        left = [TextColumn("left"), TimeRemainingColumn()]
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *(counted if unit else []),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            *(left if total is not None else []),
             console=self._console,
         )
         self._bar.start()
@@ -63,7 +66,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line every 15 seconds: amount done, rate, time left."""
+    """A line every 15 seconds: amount done, rate, time left. A step that is not counted says that it begins."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -73,6 +76,8 @@ class PlainProgress:
         self._label, self._total, self._unit = label, total, unit
         self._done, self._note = 0.0, ""
         self._started = self._printed = time.monotonic()
+        if not unit:
+            self._say(label)
 
     def advance(self, amount: float = 1, note: str = "") -> None:
         self._done, self._note = self._done + amount, note
@@ -84,18 +89,23 @@ class PlainProgress:
             self._print()
             self._label = ""
 
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
     def _print(self) -> None:
         self._printed = time.monotonic()
         elapsed = self._printed - self._started
+        if not self._unit:
+            if elapsed >= _SECONDS_BETWEEN_LINES:
+                self._say(f"{self._label}: {elapsed:.0f} s passed")
+            return
         rate = self._done / elapsed if elapsed > 0 else 0.0
         note = f", {self._note}" if self._note else ""
         total, left = "", ""
         if self._total is not None:
             total = f" of {self._total:.4g}"
             left = f", {max(0.0, self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
-        self._console.print(
+        self._say(
             f"{self._label}: {self._done:.4g}{total} {self._unit}{note}, "
-            f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed{left}",
-            highlight=False,
-            soft_wrap=True,
+            f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed{left}"
         )
