@@ -30,6 +30,8 @@ from mctrace.cli.commands.gist_train import gist_train
 from mctrace.cli.commands.init import init
 from mctrace.cli.commands.log import log
 from mctrace.cli.commands.plan import plan
+from mctrace.cli.commands.pull import pull
+from mctrace.cli.commands.push import push
 from mctrace.cli.commands.report import report
 from mctrace.cli.commands.show import show
 from mctrace.cli.commands.sql import sql
@@ -48,6 +50,7 @@ app = typer.Typer(
 )
 _COMMANDS: tuple[Callable[..., None], ...] = (
     attribute, init, plan, collect, log, compact, verify, sql, derive, export, report, show, train, evaluate,
+    push, pull,
 )  # fmt: skip
 """in the order of `mctrace --help`"""
 for command in _COMMANDS:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from mctrace.datasets.export.measurement_summary import measurement_lines, size_category
+
 _COLUMNS = {
     "snapshot_id": "trajectory and cursor: one working context",
     "trajectory_id": "snapshots that share one LOD map for their head",
@@ -45,7 +47,7 @@ _COLUMNS = {
     "action_stderr": "its standard error over the horizon's tokens",
     "action_value_of_detail": "loss of the coarse state minus loss of the fine one",
     "action_inclusion_probability": "probability with which the action was sampled; weigh by 1 / it",
-    "action_estimator": "exact or windowed",
+    "action_estimator": "exact, windowed or gradient",
     "action_attention_mass": "base-model attention paid to its entries; null where not measured",
     "num_tokens": "length of the document",
     "tokens": "token ids",
@@ -58,12 +60,17 @@ _COLUMNS = {
 def dataset_card(about: Mapping[str, Any], schemas: Mapping[str, pa.Schema]) -> str:
     """README.md with the configurations Hugging Face's library looks for on top."""
     return "\n".join(
-        [*_front_matter(about), *_introduction(about), *_loading(about), *_tables(about, schemas), ""]
-    )
+        [
+            *_front_matter(about), *_introduction(about), *_loading(about), *measurement_lines(about),
+            *_tables(about, schemas), "",
+        ]
+    )  # fmt: skip
 
 
 def _front_matter(about: Mapping[str, Any]) -> list[str]:
-    lines = ["---", "pretty_name: Counterfactual context labels", "tags:", "- mctrace"]
+    num_rows = sum(about["num_rows"]["snapshots"].values())
+    lines = ["---", "pretty_name: Counterfactual context labels", "size_categories:"]
+    lines += [f"- {size_category(num_rows)}", "tags:", "- mctrace"]
     if about["format"] == "parquet":
         lines.append("configs:")
         for table, splits in about["num_rows"].items():

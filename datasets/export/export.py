@@ -6,8 +6,9 @@ version with the same request gives the same bytes.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,18 @@ class ExportSummary:
     num_bytes: int
 
 
+@dataclass
+class _Measured:
+    """Labels written so far by estimator, and the horizons of their snapshots."""
+
+    by_estimator: Counter[str] = field(default_factory=Counter)
+    horizons: set[int] = field(default_factory=set)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.by_estimator.update(batch["action_estimator"].flatten().to_pylist())
+        self.horizons.update(batch["horizon"].to_pylist())
+
+
 def export(
     version: StoreVersion,
     out: Path,
@@ -116,7 +129,8 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
     rows = snapshot_rows(version, batches, places, texts)
     used: dict[DocumentKey, None] = {}
     runs: dict[str, None] = {}
-    snapshots, num_labels = _write_snapshots(rows, folder, request, used, runs, progress)
+    measured = _Measured()
+    snapshots = _write_snapshots(rows, folder, request, used, runs, measured, progress)
     if not snapshots.num_rows:
         where = f" where {request.where}" if request.where else ""
         raise InputError(f"{version.location.uri} at version {version.version} has no label{where}")
@@ -126,7 +140,7 @@ def _write(version: StoreVersion, folder: Path, request: ExportRequest, progress
     if request.with_embeddings:
         tables["embeddings"] = _write_embeddings(version, connection, used, folder, request)
     num_rows = {name: table.num_rows for name, table in tables.items()}
-    about = _describe(version, connection, request, num_rows, num_labels, list(runs), chosen)
+    about = _describe(version, connection, request, num_rows, measured, list(runs), chosen)
     schemas = {name: table.schema for name, table in tables.items()}
     write_json(folder / METADATA, about)
     (folder / "README.md").write_text(dataset_card(about, schemas), encoding="utf-8")
@@ -169,22 +183,23 @@ def _write_snapshots(
     request: ExportRequest,
     used: dict[DocumentKey, None],
     runs: dict[str, None],
+    measured: _Measured,
     progress: Progress,
-) -> tuple[TableFiles, int]:
-    """The table and its number of labels; notes the documents and runs that it names."""
-    table, num_labels = TableFiles(folder / "snapshots", request.layout), 0
+) -> TableFiles:
+    """The table; notes the documents and runs that it names, and how its labels were measured."""
+    table = TableFiles(folder / "snapshots", request.layout)
     for batch in rows:
         splits = batch["split"].to_pylist()
         for split in sorted({split for split in splits if split is not None}):
             some = batch.filter(pa.array([found == split for found in splits]))
             table.write(split, some)
-            num_labels += len(some["action"].flatten())
+            measured.add(some)
         key_columns = batch.select(list(DocumentKey.__dataclass_fields__)).to_pylist()
         used |= dict.fromkeys(DocumentKey.of(row) for row in key_columns)
         runs |= dict.fromkeys(batch["run_id"].to_pylist())
         progress.advance(batch.num_rows)
     table.finish()
-    return table, num_labels
+    return table
 
 
 def _write_documents(
@@ -225,7 +240,7 @@ def _describe(
     connection: duckdb.DuckDBPyConnection,
     request: ExportRequest,
     num_rows: Mapping[str, Mapping[str, int]],
-    num_labels: int,
+    measured: _Measured,
     run_ids: Sequence[str],
     documents: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -238,7 +253,9 @@ def _describe(
         "format": request.layout,
         "store_version": version.version,
         "num_rows": num_rows,
-        "num_labels": num_labels,
+        "num_labels": measured.by_estimator.total(),
+        "num_by_estimator": dict(sorted(measured.by_estimator.items())),
+        "horizons": sorted(measured.horizons),
         "where": request.where,
         "targets": [
             {"column": name, "sql": target_sql(target), "sha256": _sha256(target_sql(target))}

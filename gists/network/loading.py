@@ -1,4 +1,5 @@
-"""Loading a GistNet: by name ("mean" or a shipped one), by folder, or by Python entry point.
+"""Loading a GistNet: by name ("mean", a shipped one, or organisation/name on a hub), by folder, or by Python
+entry point.
 
 A folder is data and runs no code. An entry point "package.module:attribute" runs the user's own installed
 code and is accepted from the configuration only, never from a checkpoint or a store.
@@ -8,9 +9,11 @@ import importlib
 from pathlib import Path
 from types import FunctionType
 
-from mctrace.errors import ModelError
+from mctrace.errors import InputError, ModelError
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
-from mctrace.gists.network.transformer_gistnet import TransformerGistNet
+from mctrace.gists.network.transformer_gistnet import CONFIG, WEIGHTS, TransformerGistNet
+from mctrace.hub import is_repo_name, pretrained_folder
+from mctrace.train.checkpoints.manifest import MANIFEST
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
@@ -34,13 +37,23 @@ def load_gistnet(source: str) -> GistNet:
     folder = gistnet_folder(source)
     if folder is not None:
         return TransformerGistNet.from_pretrained(folder)
+    if is_repo_name(source):
+        return TransformerGistNet.from_pretrained(_from_hub(source))
     if ":" in source:
         return _from_entry_point(source)
     shipped = ", ".join(shipped_names()) or "none"
     raise ModelError(
         f"gists.source {source!r} is neither 'mean', nor a shipped name ({shipped}), nor a folder "
-        "with config.json and model.safetensors, nor an entry point 'package.module:attribute'"
+        "with config.json and model.safetensors, nor organisation/name on a hub, nor an entry point "
+        "'package.module:attribute'"
     )
+
+
+def _from_hub(repo: str) -> Path:
+    try:
+        return pretrained_folder(repo, (CONFIG, WEIGHTS, MANIFEST))
+    except InputError as error:
+        raise ModelError(f"gists.source {repo!r} is no local folder, and the hub: {error}") from error
 
 
 def _from_entry_point(source: str) -> GistNet:

@@ -14,7 +14,7 @@ from tests.docs.pages import PAGES, ROOT, commands_of, name_of
 
 FOLDERS = (
     "analysis", "attribution", "base_model", "benchmarks", "cli", "collect", "context", "datasets", "docs",
-    "experiments", "gists", "mctrace", "tests", "train",
+    "experiments", "gists", "mctrace", "sharing", "tests", "train",
 )  # fmt: skip
 PATH = re.compile(rf"(?<![\w./])(?:{'|'.join(FOLDERS)})/[\w./-]*\w/?")
 PLACEHOLDER = re.compile(r"\b(?:NAME|PAGE)\b")

@@ -15,6 +15,7 @@ from typing import Any
 from mctrace.context.tree import Absence
 from mctrace.datasets.sql.target_merging import is_signed, learns_price, merge_of
 from mctrace.errors import InputError
+from mctrace.hub import is_repo_name, pretrained_folder
 from mctrace.train.checkpoints.atomic_folder import latest_whole_folder, write_folder
 from mctrace.train.checkpoints.manifest import MANIFEST, check_manifest, warn_if_unchecked
 from mctrace.train.checkpoints.retention import BEST
@@ -24,6 +25,8 @@ from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
 
+_NOT_HASHED = (MANIFEST, "README.md")
+"""files beside a checkpoint's own: what they are, and the card that a hub shows"""
 SCHEMA_VERSION = 5
 """2 added the target's text and other kinds of network; 3 takes the merge of entries from that text, not from
 the target's name; 4 added `match_tail`; 5 added `absence` and networks with a price"""
@@ -133,13 +136,16 @@ def save_checkpoint(
     write_folder(folder, fill)
 
 
-def load_checkpoint(folder: Path) -> tuple[LensNet, CheckpointInfo]:
+def load_checkpoint(source: Path | str) -> tuple[LensNet, CheckpointInfo]:
     """The network of a checkpoint, on the CPU and in evaluation mode, and its description.
 
-    Raises InputError when the folder is missing, is not a checkpoint, was written by a newer mctrace, or its
-    weights are damaged or belong to another network.
+    `source` is a folder, or the name of a model on a hub ("organisation/name"), of which only the files of a
+    checkpoint are downloaded, once; a folder wins over a name. Raises InputError when it is missing, is not a
+    checkpoint, was written by a newer mctrace, or its weights are damaged or belong to another network.
     """
-    folder = latest_whole_folder(folder)
+    if isinstance(source, str) and is_repo_name(source) and not Path(source).exists():
+        source = pretrained_folder(source, (CONFIG, WEIGHTS, MANIFEST))
+    folder = latest_whole_folder(Path(source))
     if (folder / BEST).is_dir():
         raise InputError(f"{folder} is a run, not a checkpoint: give {folder / BEST}")
     info = _read_info(folder)
@@ -195,7 +201,7 @@ def checkpoint_hash(folder: Path) -> str:
     """sha256 over the contents of the checkpoint's files (weights, description) in name order."""
     digest = hashlib.sha256()
     for file in sorted(latest_whole_folder(folder).iterdir()):
-        if file.is_file() and file.name != MANIFEST:
+        if file.is_file() and file.name not in _NOT_HASHED:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
