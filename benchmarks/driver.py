@@ -48,8 +48,8 @@ from mctrace.collect.planning.part_ids import vocabulary_part_id
 from mctrace.collect.planning.plan_stream import CorpusStream, DocumentPlanner, ModelLimits
 from mctrace.collect.running.document_tasks import DocumentTasks
 from mctrace.collect.running.driver import run_collection
-from mctrace.collect.running.worker import Finished, WorkItem
-from mctrace.collect.running.worker_agreement import NamedProbe
+from mctrace.collect.workers.worker import Finished, WorkItem
+from mctrace.collect.workers.worker_agreement import NamedProbe
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store, create_store

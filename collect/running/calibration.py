@@ -24,9 +24,9 @@ from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import LabelledTrajectory
-from mctrace.collect.running.worker import Finished, WorkItem
-from mctrace.collect.running.worker_agreement import WorkerAgreement
-from mctrace.collect.running.worker_pool import WorkerPool
+from mctrace.collect.workers.worker import Finished, WorkItem
+from mctrace.collect.workers.worker_agreement import WorkerAgreement
+from mctrace.collect.workers.worker_pool import WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.parts import part_digest
 from mctrace.datasets.store.provenance import Provenance

@@ -35,9 +35,9 @@ from mctrace.collect.running.quarantine import quarantined_ids, write_quarantine
 from mctrace.collect.running.remaining_work import RemainingWork
 from mctrace.collect.running.run_records import new_run_id, run_row, write_run_event
 from mctrace.collect.running.vocabulary_part import write_vocabulary
-from mctrace.collect.running.worker import Finished, RunContext
-from mctrace.collect.running.worker_agreement import agree_on_probe, check_earlier_runs
-from mctrace.collect.running.worker_pool import Quarantined, WorkerPool
+from mctrace.collect.workers.worker import Finished, RunContext
+from mctrace.collect.workers.worker_agreement import agree_on_probe, check_earlier_runs
+from mctrace.collect.workers.worker_pool import Quarantined, WorkerPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.heartbeat import heartbeat
 from mctrace.datasets.store.parts import Part

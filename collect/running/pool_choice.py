@@ -12,15 +12,15 @@ from mctrace.collect.cluster.run_logs import LogConfig
 from mctrace.collect.config import ModelConfig, RayConfig
 from mctrace.collect.planning.plan_stream import Stage
 from mctrace.collect.running.document_thread import DocumentThread
-from mctrace.collect.running.worker import RunContext
-from mctrace.collect.running.worker_pool import InProcessPool, WorkerPool
+from mctrace.collect.workers.worker import RunContext
+from mctrace.collect.workers.worker_pool import InProcessPool, WorkerPool
 
 
 def start_workers(ray: RayConfig | None, logs: LogConfig, context: RunContext) -> WorkerPool:
     """Actors on the cluster `ray`, or a worker in this process for None."""
     if ray is None:
         return InProcessPool(context)
-    from mctrace.collect.running.ray_pool import RayPool
+    from mctrace.collect.workers.ray_pool import RayPool
 
     model = context.model
     if Path(model.name).expanduser().is_dir():  # actors run in folders of their own
@@ -37,7 +37,7 @@ def decide_dtype(model: ModelConfig, ray: RayConfig | None) -> ModelConfig:
         return model
     if ray is None or ray.address == "local":
         return model.in_dtype(resolve_dtype("auto", model.device, model.device_map))
-    from mctrace.collect.running.cluster_checks import uses_gpus
+    from mctrace.collect.workers.cluster_checks import uses_gpus
 
     device = None if model.device_map else model.device
     return model.in_dtype("bfloat16" if uses_gpus(ray, device) else "float32")
@@ -59,7 +59,7 @@ def check_workers(ray: RayConfig | None, model: ModelConfig, store_uri: str) -> 
     """
     device = None if model.device_map else model.device
     if ray is not None and ray.address != "local":
-        from mctrace.collect.running.cluster_checks import check_cluster
+        from mctrace.collect.workers.cluster_checks import check_cluster
 
         check_cluster(ray, store_uri, device)
     elif device is not None:

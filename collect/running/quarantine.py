@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from mctrace.collect.planning.work_units import WorkUnit
-from mctrace.collect.running.worker_pool import Quarantined
+from mctrace.collect.workers.worker_pool import Quarantined
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part

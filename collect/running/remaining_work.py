@@ -21,7 +21,7 @@ from mctrace.collect.planning.plan_stream import (
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
 from mctrace.collect.running.quarantine import outside_quarantine
-from mctrace.collect.running.worker import WorkItem
+from mctrace.collect.workers.worker import WorkItem
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 

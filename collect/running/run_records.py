@@ -11,7 +11,7 @@ from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
 from mctrace.collect.measuring.machine import software_versions
 from mctrace.collect.running.calibration import RunChecks
-from mctrace.collect.running.worker import RunContext
+from mctrace.collect.workers.worker import RunContext
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
 

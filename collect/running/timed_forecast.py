@@ -8,7 +8,7 @@ from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.run_settings import RunSettings
 from mctrace.collect.running.calibration import calibration_work
 from mctrace.collect.running.prepared_run import PreparedRun
-from mctrace.collect.running.worker import RunContext, Worker, WorkItem
+from mctrace.collect.workers.worker import RunContext, Worker, WorkItem
 from mctrace.datasets.store.store import Store
 
 

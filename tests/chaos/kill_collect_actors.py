@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mctrace.collect.running.driver import MOST_WAITING
-from mctrace.collect.running.ray_pool import QUEUE_DEPTH
-from mctrace.collect.running.worker_actor import MeasuringActor
+from mctrace.collect.workers.ray_pool import QUEUE_DEPTH
+from mctrace.collect.workers.worker_actor import MeasuringActor
 from tests.chaos.findings import Findings, compare, opened, parts_repeated
 from tests.chaos.fixture import LIMIT, Fixture, count_parts, wait_for
 

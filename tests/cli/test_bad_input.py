@@ -179,7 +179,7 @@ def test_a_full_disk_during_a_command_is_one_line(run, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "traces/parts/x")
 
-    monkeypatch.setattr("mctrace.collect.running.worker.write_part", full)
+    monkeypatch.setattr("mctrace.collect.workers.worker.write_part", full)
     answer = run("collect", "--no-ray", settings=True)
     refused(answer, "ran out of disk space", "traces/parts/x", "make room")
     assert len(answer[2].strip().splitlines()) == 1

@@ -13,7 +13,7 @@ from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.plan_stream import PlanInMemory
 from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
 from mctrace.collect.running.driver import RunSummary, run_collection
-from mctrace.collect.running.worker_pool import InProcessPool
+from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store
 from mctrace.progress import Progress, Silent

@@ -27,7 +27,7 @@ def logger():
 
 def test_json_logs_have_a_line_per_record_with_its_own_fields(logger, tmp_path):
     keep_logs(LogConfig(str(tmp_path / "logs"), format="json"), "worker")
-    child = logging.getLogger("mctrace.collect.running.worker")
+    child = logging.getLogger("mctrace.collect.workers.worker")
     child.info("measured %s", "a.txt", extra={"part_id": "1234", "seconds": 0.5})
     child.debug("not at this level")
     (file,) = (tmp_path / "logs").iterdir()

@@ -15,8 +15,8 @@ from mctrace.collect.running.calibration import (
     calibration_id,
     choose_estimator,
 )
-from mctrace.collect.running.worker import Worker
-from mctrace.collect.running.worker_pool import InProcessPool
+from mctrace.collect.workers.worker import Worker
+from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.upkeep.compaction import compact
 from mctrace.progress import Silent

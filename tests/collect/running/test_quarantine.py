@@ -6,8 +6,8 @@ import os
 import pytest
 
 from mctrace.collect.cluster import faults
-from mctrace.collect.running import worker_pool
-from mctrace.collect.running.worker_pool import InProcessPool
+from mctrace.collect.workers import worker_pool
+from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.upkeep.run_log import logged_quarantine
 from mctrace.errors import CollectError

@@ -10,10 +10,10 @@ import torch
 
 from mctrace.collect.cluster import connection
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running.cluster_checks import check_cluster
-from mctrace.collect.running.ray_pool import RayPool
-from mctrace.collect.running.worker_actor import WorkerActor
-from mctrace.collect.running.worker_pool import InProcessPool
+from mctrace.collect.workers.cluster_checks import check_cluster
+from mctrace.collect.workers.ray_pool import RayPool
+from mctrace.collect.workers.worker_actor import WorkerActor
+from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.context.shortage import shortage
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import CollectError, ModelError

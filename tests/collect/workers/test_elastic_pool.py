@@ -9,8 +9,8 @@ import pytest
 import ray
 
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running.ray_pool import RayPool
-from mctrace.collect.running.worker_actor import WorkerActor
+from mctrace.collect.workers.ray_pool import RayPool
+from mctrace.collect.workers.worker_actor import WorkerActor
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import CollectError
 from tests.collect.runs import tiny_run

@@ -11,7 +11,7 @@ from mctrace.collect.cluster.answers import get
 from mctrace.collect.cluster.capacity import too_large
 from mctrace.collect.cluster.connection import connect, needs_of, nodes_alive
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running.shared_folder_check import answer, refuse_unshared
+from mctrace.collect.workers.shared_folder_check import answer, refuse_unshared
 from mctrace.datasets.store.location import Location
 from mctrace.errors import ConfigError
 

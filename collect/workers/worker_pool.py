@@ -17,8 +17,8 @@ from mctrace.base_model.flop_counts import ModelSize
 from mctrace.collect.cluster.faults import MOST_FAULTS, Fault, classify, pause_after, reason_of
 from mctrace.collect.cluster.work_queue import Attempt
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
-from mctrace.collect.running.worker_agreement import NamedProbe
+from mctrace.collect.workers.worker import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.workers.worker_agreement import NamedProbe
 from mctrace.datasets.store.parts import Part
 from mctrace.errors import CollectError
 

@@ -9,7 +9,7 @@ from mctrace.base_model.flop_counts import ModelSize
 from mctrace.collect.cluster.metrics import export
 from mctrace.collect.cluster.run_logs import keep_logs
 from mctrace.collect.measuring.worker_probe import Probe
-from mctrace.collect.running.worker import Finished, RunContext, Worker, WorkItem
+from mctrace.collect.workers.worker import Finished, RunContext, Worker, WorkItem
 from mctrace.datasets.store.parts import Part
 
 

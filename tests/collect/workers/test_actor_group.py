@@ -11,9 +11,9 @@ from mctrace.collect.cluster.capacity import Needs, Node
 from mctrace.collect.cluster.connection import connect, needs_of
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.worker_probe import Probe
-from mctrace.collect.running import actor_group
-from mctrace.collect.running.actor_group import ActorGroup, Member
-from mctrace.collect.running.worker_actor import Joined
+from mctrace.collect.workers import actor_group
+from mctrace.collect.workers.actor_group import ActorGroup, Member
+from mctrace.collect.workers.worker_actor import Joined
 from mctrace.errors import CollectError, ConfigError, ModelError
 
 PROBE = Probe(1.0, (0.0,), (0.0,), 0.0, "host, cuda:0 (NVIDIA H100)")

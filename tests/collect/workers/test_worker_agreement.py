@@ -7,11 +7,11 @@ import pytest
 
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.worker_probe import Probe, largest_difference, measure_probe
-from mctrace.collect.running.ray_pool import RayPool
-from mctrace.collect.running.worker import RunContext
-from mctrace.collect.running.worker_actor import WorkerActor
-from mctrace.collect.running.worker_agreement import TOLERANCE, NamedProbe, agree_on_probe
-from mctrace.collect.running.worker_pool import InProcessPool
+from mctrace.collect.workers.ray_pool import RayPool
+from mctrace.collect.workers.worker import RunContext
+from mctrace.collect.workers.worker_actor import WorkerActor
+from mctrace.collect.workers.worker_agreement import TOLERANCE, NamedProbe, agree_on_probe
+from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.errors import CollectError
 from mctrace.gists.network.gistnet import MeanGistNet
@@ -124,7 +124,7 @@ def test_a_later_run_with_other_weights_under_the_same_hash_is_refused(tiny_sett
 
 def test_a_run_after_one_without_a_probe_goes_on(tiny_settings, tmp_path, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr("mctrace.collect.running.worker_agreement.WorkerAgreement.row", lambda *_: None)
+        before.setattr("mctrace.collect.workers.worker_agreement.WorkerAgreement.row", lambda *_: None)
         tiny_run(tiny_settings, tmp_path, **FEW).measure()
     run = tiny_run(tiny_settings, tmp_path, **{"corpus.limit": 4})
     run.measure()
@@ -152,7 +152,7 @@ def perturbed_actor():
 
     class Perturbed(WorkerActor):
         def join(self):
-            from mctrace.collect.running import worker_actor as cluster
+            from mctrace.collect.workers import worker_actor as cluster
 
             class Other(cluster.Worker):
                 def __init__(self, *arguments):

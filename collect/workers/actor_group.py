@@ -19,10 +19,10 @@ from mctrace.collect.cluster.capacity import free, num_fitting, too_large
 from mctrace.collect.cluster.connection import needs_of, nodes_alive
 from mctrace.collect.cluster.work_queue import Attempt
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running.cluster_checks import SMALLER, refuse_blind
-from mctrace.collect.running.worker import RunContext, WorkItem
-from mctrace.collect.running.worker_actor import Joined
-from mctrace.collect.running.worker_agreement import NamedProbe
+from mctrace.collect.workers.cluster_checks import SMALLER, refuse_blind
+from mctrace.collect.workers.worker import RunContext, WorkItem
+from mctrace.collect.workers.worker_actor import Joined
+from mctrace.collect.workers.worker_agreement import NamedProbe
 from mctrace.datasets.store.location import Location
 from mctrace.errors import CollectError, ConfigError, MctraceError
 

@@ -6,9 +6,9 @@ import pytest
 import ray
 
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running import cluster_checks, shared_folder_check
-from mctrace.collect.running.cluster_checks import check_cluster
-from mctrace.collect.running.ray_pool import RayPool
+from mctrace.collect.workers import cluster_checks, shared_folder_check
+from mctrace.collect.workers.cluster_checks import check_cluster
+from mctrace.collect.workers.ray_pool import RayPool
 from mctrace.errors import ConfigError, ModelError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run

@@ -21,11 +21,11 @@ from mctrace.collect.cluster.metrics import export, observe, stop
 from mctrace.collect.cluster.node_rates import NodeRates
 from mctrace.collect.cluster.work_queue import Attempt, WorkQueue
 from mctrace.collect.config import RayConfig
-from mctrace.collect.running.actor_group import TICK, ActorGroup, Member
-from mctrace.collect.running.worker import Finished, RunContext, WorkItem
-from mctrace.collect.running.worker_actor import Joined, MeasuringActor
-from mctrace.collect.running.worker_agreement import NamedProbe
-from mctrace.collect.running.worker_pool import Quarantined
+from mctrace.collect.workers.actor_group import TICK, ActorGroup, Member
+from mctrace.collect.workers.worker import Finished, RunContext, WorkItem
+from mctrace.collect.workers.worker_actor import Joined, MeasuringActor
+from mctrace.collect.workers.worker_agreement import NamedProbe
+from mctrace.collect.workers.worker_pool import Quarantined
 from mctrace.datasets.store.parts import Part
 from mctrace.errors import CollectError, brief
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mctrace.collect.running import shared_folder_check
-from mctrace.collect.running.shared_folder_check import answer, refuse_unshared
+from mctrace.collect.workers import shared_folder_check
+from mctrace.collect.workers.shared_folder_check import answer, refuse_unshared
 from mctrace.errors import ConfigError
 
 
