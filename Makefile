@@ -14,7 +14,7 @@ export HF_HUB_OFFLINE ?= 1
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
-	@echo "make demo        collect, query, train, evaluate and report on a real model (about 10 minutes)"
+	@echo "make demo        attribute, collect, query, train, evaluate, loop and report on a real model (10 minutes)"
 	@echo
 	@echo "make check       ruff, formatting, import contracts, strict types"
 	@echo "make test-fast   unit tests only (under a minute)"
@@ -127,7 +127,7 @@ bench-train: $(STAMP)
 COMPARE ?= --seeds 1 --skip "transformer, preference" --skip "transformer, mixed"
 
 compare: $(STAMP)
-	$(BIN)/mctrace collect --config cli/demo.toml --store runs/compare/store --limit 30 \
+	$(BIN)/mctrace collect --config experiments/train_compare.toml --limit 30 \
 		--set collect.num_random_variants=3
 	$(BIN)/python -m experiments.train_compare --store runs/compare/store $(COMPARE)
 	$(BIN)/python -m experiments.train_compare_page

@@ -154,6 +154,8 @@ class CollectConfig:
     shorter horizons; unset: whole horizons"""
     min_audit_spearman: Annotated[float, Ge(-1), Le(1)] = 0.9
     """rank correlation with exact labels below which a windowed run is planned as exact"""
+    calibration_actions: PositiveInt = 100
+    """actions measured both ways before a windowed or gradient run, as far as the plan has that many"""
     audit_fraction: Share = 0.05
     """share of a windowed or gradient run's actions that are measured exactly as well"""
     drop_controls: bool = False

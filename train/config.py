@@ -89,6 +89,8 @@ class TrainConfig:
     """size of a correlation below which it counts as one of the wrong sign; 0: only signs are watched"""
     wandb: Wandb = "off"
     """off, offline or online: Weights & Biases beside the files; `offline` needs no account"""
+    trackio: bool = False
+    """Trackio beside the files; its own variables choose where (TRACKIO_DIR, TRACKIO_SPACE_ID)"""
     target: Annotated[str, MinLen(1)] = "value"
     """value, priced, literal (as the specification has it), or a .sql file: the target definition, shipped in
     `datasets/sql/targets`"""

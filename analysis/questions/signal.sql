@@ -5,8 +5,9 @@
 --   share_of_actions   the same with weights 1 / inclusion_probability: all legal actions, sampled or not
 --   median_abs_delta_nll, median_stderr, median_hac_stderr  nats per token, over labels, unweighted
 -- The standard error is the larger of the plain one and that which allows for correlated neighbours (hac_stderr);
--- median_stderr takes the horizon's tokens for independent, median_hac_stderr does not. Labels of pure normal noise would exceed it in about 4.6% of
--- cases. Labels without a stderr (a horizon of one token) are left out.
+-- median_stderr takes the horizon's tokens for independent, median_hac_stderr does not. Labels of pure normal noise
+-- would exceed a right one in 4.6% of cases; half_differences.sql says what these standard errors let through. Labels
+-- without a stderr (a horizon of one token, gradient estimates) are left out.
 -- asks: how many labels exceed their own noise?
 select
     horizon,

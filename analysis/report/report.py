@@ -35,8 +35,10 @@ from mctrace.analysis.snapshots.scoring import (
 )
 from mctrace.analysis.snapshots.view import SnapshotView, find_snapshots, read_snapshots
 from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.store.heartbeat import last_sign
 from mctrace.datasets.store.provenance import Provenance, mixture_in
 from mctrace.datasets.store.store import StoreVersion
+from mctrace.datasets.upkeep.run_log import state_of
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.retention import BEST
 from mctrace.train.serving.compatibility import check_compatible
@@ -83,7 +85,7 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
     try:
         (horizons,) = run_analysis(connection, "horizons")
         judged = _judge(connection, version, parts)
-        runs, splits = run_analysis(connection, "provenance"), run_analysis(connection, "splits")
+        runs, splits = _runs(connection, version), run_analysis(connection, "splits")
         return [
             _overview(connection, version, horizons, judged, store_facts(runs, splits, horizons)),
             Page(
@@ -127,6 +129,16 @@ def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime
     )
     pages = report_pages(version, parts)
     return render_pages("What detail is worth: mctrace report", subtitle.rstrip(), pages)
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, version: StoreVersion) -> list[Row]:
+    """Rows of provenance.sql with the `state` that `mctrace log` shows."""
+    return [{**run, "state": _state(run, version)} for run in run_analysis(connection, "provenance")]
+
+
+def _state(run: Row, version: StoreVersion) -> str:
+    sign = None if run["outcome"] else last_sign(version.location, run["run_id"])
+    return state_of(run["outcome"], sign)
 
 
 def _overview(
@@ -244,7 +256,7 @@ def _collection_pages(connection: duckdb.DuckDBPyConnection, runs: list[Row]) ->
     for number, run in enumerate(runs[-MOST_RUNS:], start=max(1, len(runs) - MOST_RUNS + 1)):
         with narrowed(connection, "run_id", [run["run_id"]]):
             (horizons,) = run_analysis(connection, "horizons")
-            sections = [collection_section(connection), signal_section(connection, horizons)]
+            sections = [collection_section(connection, run["state"]), signal_section(connection, horizons)]
             if horizons["num_settings"]:
                 sections.append(value_section(connection))
         pages.append(Page(f"run-{number}", str(run["run_id"]), sections, group="Collection runs"))

@@ -34,8 +34,6 @@ from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
 from mctrace.seeding import generator_for
 
-CALIBRATION_ACTIONS = 100
-"""actions measured both ways before a windowed or gradient run, as far as the plan has that many"""
 _MIN_TRAJECTORIES = 8
 """fewest trajectories whose actions a calibration is drawn from, so that several documents take part"""
 _NOISE_ACTIONS = 3
@@ -83,7 +81,7 @@ def calibration_id(plan: Planned, config: CollectConfig) -> str:
             **({"led_by": plan.lensnet_identity} if plan.lensnet_identity else {}),
             **({"estimator": "gradient"} if plan.estimator.name == "gradient" else {}),
             "evaluator_version": EVALUATOR_VERSION,
-            "actions": CALIBRATION_ACTIONS,
+            "actions": config.calibration_actions,
         }
     )
 
@@ -103,15 +101,16 @@ def known_calibration(store: Store | None, plan: Planned, config: CollectConfig)
     return EstimatorAgreement(**rows[0]["calibration"], strata=strata)
 
 
-def calibration_work(plan: RunPlan, batch_tokens: int) -> Work:
+def calibration_work(plan: RunPlan, num_actions: int, batch_tokens: int) -> Work:
     """Work of the base model for `calibrate`."""
-    return sum((item.unit.work(batch_tokens) for item in _calibration_items(plan)), start=Work())
+    items = _calibration_items(plan, num_actions)
+    return sum((item.unit.work(batch_tokens) for item in items), start=Work())
 
 
-def calibrate(workers: WorkerPool, plan: RunPlan, progress: Progress) -> EstimatorAgreement:
+def calibrate(workers: WorkerPool, plan: RunPlan, num_actions: int, progress: Progress) -> EstimatorAgreement:
     """The plan's estimator against the exact one on a seeded sample of its actions."""
     pairs: list[LabelPair] = []
-    for finished in workers.measure(_calibration_items(plan)):
+    for finished in workers.measure(_calibration_items(plan, num_actions)):
         if isinstance(finished, Finished):
             pairs += finished.pairs
             progress.advance(len(finished.pairs))
@@ -148,19 +147,19 @@ def measure_noise_floor(workers: WorkerPool, plan: RunPlan) -> NoiseFloor | None
     return measured.noise_floor if isinstance(measured, Finished) else None
 
 
-def _calibration_items(plan: RunPlan) -> list[WorkItem]:
+def _calibration_items(plan: RunPlan, num_actions: int) -> list[WorkItem]:
     """Actions drawn evenly over (action, node_level) from as few trajectories as hold enough of each."""
     pool: list[tuple[LabelledTrajectory, int]] = []
     drawn_from = 0
     for planned in sorted(_labelled(plan), key=lambda p: _shuffled(p.part_id)):
-        if drawn_from >= _MIN_TRAJECTORIES and _is_enough(pool, plan):
+        if drawn_from >= _MIN_TRAJECTORIES and _is_enough(pool, plan, num_actions):
             break
         pool += [(planned, i) for i in range(len(planned.actions))]
         drawn_from += bool(planned.actions)
     strata: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, (planned, action) in enumerate(pool):
         strata[_stratum(planned, action)].append(i)
-    quotas = even_quotas({key: len(members) for key, members in strata.items()}, CALIBRATION_ACTIONS)
+    quotas = even_quotas({key: len(members) for key, members in strata.items()}, num_actions)
     chosen: dict[str, list[int]] = defaultdict(list)
     for key, members in sorted(strata.items()):
         generator = generator_for("calibration", *key)
@@ -180,10 +179,10 @@ def _compared(plan: RunPlan, planned: LabelledTrajectory, chosen: Sequence[int])
     return WorkItem(plan.documents[planned.document_id], sample, purpose="compare")
 
 
-def _is_enough(pool: Sequence[tuple[LabelledTrajectory, int]], plan: RunPlan) -> bool:
+def _is_enough(pool: Sequence[tuple[LabelledTrajectory, int]], plan: RunPlan, num_actions: int) -> bool:
     """True when every stratum of the plan has its even share in the pool, or all the plan has of it."""
     wanted = Counter(_stratum(p, i) for p in _labelled(plan) for i in range(len(p.actions)))
-    share = -(-CALIBRATION_ACTIONS // max(1, len(wanted)))
+    share = -(-num_actions // max(1, len(wanted)))
     have = Counter(_stratum(*one) for one in pool)
     return all(have[key] >= min(share, count) for key, count in wanted.items())
 

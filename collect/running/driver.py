@@ -133,7 +133,7 @@ def run_collection(
         progress.stop()
         if stream.estimator != EXACT and calibration is None:
             progress.start(f"calibrating the {stream.estimator.name} estimator", None, "actions")
-            calibration = calibrate(workers, work.head_plan(), progress)
+            calibration = calibrate(workers, work.head_plan(), config.calibration_actions, progress)
             work.decide(is_exact=is_below(stream, calibration, config.min_audit_spearman))
             progress.stop()
         progress.start("measuring the noise floor", None, "")

@@ -52,6 +52,6 @@ def time_forecast(
     return TimedForecast(
         prediction,
         rate,
-        size.flops(calibration_work(plan, batch_tokens)),
+        size.flops(calibration_work(plan, collect.calibration_actions, batch_tokens)),
         size.flops(total_work(plan.exactly().missing(store), batch_tokens)),
     )

@@ -30,8 +30,8 @@ class LoggedRun:
 
     @property
     def state(self) -> str:
-        """`finished`, `interrupted` or `failed` as recorded, `running` with a fresh sign, else `killed`."""
-        return str(self.row["outcome"] or ("running" if is_fresh(self.last_sign) else "killed"))
+        """As `state_of` has it."""
+        return state_of(self.row["outcome"], self.last_sign)
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class LoggedVersion:
     record: VersionRecord
     runs: Sequence[tuple[str, Mapping[str, Any] | None]]
     """(run id, row of the view `runs`, None where the store does not have it)"""
+
+
+def state_of(outcome: str | None, sign: datetime | None) -> str:
+    """`finished`, `interrupted` or `failed` as recorded, `running` with a fresh sign, else `killed`."""
+    return str(outcome or ("running" if is_fresh(sign) else "killed"))
 
 
 def logged_runs(store: Store, version: StoreVersion) -> Iterator[LoggedRun]:

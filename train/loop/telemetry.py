@@ -1,4 +1,4 @@
-"""Telemetry sinks of a training run: a JSONL file, TensorBoard, and Weights & Biases on request.
+"""Telemetry sinks of a training run: a JSONL file, TensorBoard, and Weights & Biases or Trackio on request.
 
 A sink is anything with `write(step, split, values)`. Values carry the specification's names: `loss`, `L_reg`,
 `L_rank`, `L_budget`, `L_illegal`, `L_pref`, `grad_norm`, `lr`, `steps_per_s`, the metrics of
@@ -169,12 +169,52 @@ class WandbSink:
         self._run.finish()
 
 
+class TrackioSink:
+    """Writes each value as `<split>/<name>` of a Trackio run named like `folder`; resumed runs go on with it.
+
+    Raises ConfigError when the package is not installed.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        try:
+            import trackio
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f'train.trackio is on, but {error.name} is not installed: pip install "mctrace[trackio]"'
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._trackio = trackio
+        self._run = trackio.init(
+            project="mctrace",
+            name=f"{folder.resolve().name}-{_run_id(folder)}",
+            config=dict(config),
+            resume="allow",
+            embed=False,
+        )
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
+        shown = {
+            name: self._trackio.Histogram(np_histogram=(value.counts, value.edges))
+            if isinstance(value, Histogram)
+            else value
+            for ours, value in values.items()
+            for name in shown_names(split, ours)
+        }
+        self._run.log(shown, step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run.finish()
+
+
 def no_progress(step: Step) -> None:
     """Progress callback that shows nothing."""
 
 
 def _run_id(folder: Path) -> str:
-    """The W&B run id kept in `folder`, created on first use."""
+    """The id of W&B's and Trackio's run, kept in `folder`, created on first use."""
     import secrets
 
     file = folder / "wandb_run_id"

@@ -26,7 +26,7 @@ from mctrace.train.loop.lensnet_training import LensNetTraining, checkpoint_writ
 from mctrace.train.loop.optimisation_steps import DivergenceError, Step
 from mctrace.train.loop.sign_alert import SignAlert
 from mctrace.train.loop.stop_signals import stop_signals
-from mctrace.train.loop.telemetry import JsonlSink, Sink, TensorBoardSink, WandbSink
+from mctrace.train.loop.telemetry import JsonlSink, Sink, TensorBoardSink, TrackioSink, WandbSink
 from mctrace.train.loop.training_loop import TrainingResult
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
@@ -166,6 +166,8 @@ class TrainingRun:
             if self.config.wandb != "off":
                 sink = WandbSink(self.out, self.config.wandb, asdict(self.config), resume=bool(done))
                 sinks.append(open_sinks.enter_context(sink))
+            if self.config.trackio:
+                sinks.append(open_sinks.enter_context(TrackioSink(self.out, asdict(self.config))))
             yield sinks
 
 

@@ -19,7 +19,7 @@ _FIDELITY = {
 }
 
 
-def collection_section(connection: duckdb.DuckDBPyConnection) -> Section:
+def collection_section(connection: duckdb.DuckDBPyConnection, state: str) -> Section:
     """Section on the run that `connection` is narrowed to."""
     (run,) = run_analysis(connection, "provenance")
     checks = run_analysis(connection, "run_checks")
@@ -27,7 +27,7 @@ def collection_section(connection: duckdb.DuckDBPyConnection) -> Section:
     return Section(
         "run",
         f"Run {run['run_id']}",
-        [_sentence(run)],
+        [_sentence(run, state)],
         facts=[
             KeyFigure("documents", count(run["num_documents"])),
             KeyFigure("snapshots", count(run["num_snapshots"])),
@@ -48,11 +48,10 @@ def collection_section(connection: duckdb.DuckDBPyConnection) -> Section:
     )
 
 
-def _sentence(run: Row) -> str:
+def _sentence(run: Row, state: str) -> str:
     when = f"{run['started_at']:%Y-%m-%d %H:%M} UTC" if run["started_at"] else "an unknown time"
-    outcome = text(run["outcome"]) if run["ended_at"] else "never ended"
     return (
-        f"Started {when}, {outcome}. Base model {text(run['model_name'])} ({short_hash(run['model_hash'])}), "
+        f"Started {when}, {state}. Base model {text(run['model_name'])} ({short_hash(run['model_hash'])}), "
         f"gists {text(run['gist_source'])} ({short_hash(run['gist_hash'])}), {text(run['dtype'])}, "
         f"estimator {text(run['estimator'])}, policies {text(run['policies'])}. This page shows this run "
         "alone."

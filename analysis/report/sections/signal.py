@@ -10,6 +10,7 @@ from mctrace.analysis.report.figures import (
     GREY,
     PURPLE,
     Axis,
+    Trace,
     figure,
     line,
     reference,
@@ -19,7 +20,7 @@ from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
 
 SHARE_BY_CHANCE = 0.0455003
-"""of a normal distribution beyond two standard deviations"""
+"""of a normal distribution beyond two standard deviations, were the standard errors right"""
 
 _SCOPES = {
     "kind": ("within a snapshot, same action and level", PURPLE),
@@ -47,6 +48,7 @@ def signal_section(
         for row in run_analysis(connection, "rank_stability", half_horizon=half)
     ]
     collected = [row for row in by_horizon if row["horizon"] == longest]
+    halves = run_analysis(connection, "half_differences") if keeps_tokens else []
     return Section(
         "signal",
         "Signal against noise",
@@ -54,16 +56,19 @@ def signal_section(
             "A label is a mean over the horizon's tokens, in nats per token, and its standard error over "
             "those tokens says how far off it may be. Read this first: differences smaller than the noise "
             "mean little, whatever the other sections show.",
-            _headline(collected[0]),
+            _headline(collected[0], halves),
         ],
         plots=[
-            _share_plot(by_horizon),
+            _share_plot(by_horizon, [row for row in halves if row["horizon"] in measured]),
             *([_stability_plot(stability, longest, collected[0]["num_labels"])] if stability else []),
         ],
         tables=[_share_table(collected)],
         notes=[
-            "The standard error takes the tokens of a horizon for independent; where neighbouring tokens "
-            "move together it is too small, and too many labels seem to stand out.",
+            "The standard error is the larger of the one that takes the tokens of a horizon for independent "
+            "and the one that allows for correlated neighbours. It is still too small for labels that rest "
+            "on a few tokens, so that noise alone puts more than 4.6% beyond two of them: the dashed line is "
+            "measured on this store, as the share of labels whose halves of the horizon contradict each "
+            "other.",
             "A label that stands out means that the edit moved the loss, not that this node was the one to "
             "pick: a shift that all actions share, such as that of gists the model cannot read, stands out "
             "as well. The second plot is about the order among actions, which is what a scorer has to "
@@ -85,15 +90,20 @@ def doubling(longest: int) -> list[int]:
     return [*horizons, longest] if longest > 0 else []
 
 
-def _headline(overall: Row) -> str:
+def _headline(overall: Row, halves: list[Row]) -> str:
+    found = [row["share_beyond"] for row in halves if row["horizon"] == overall["horizon"]]
+    by_chance = (
+        f"the two halves of a horizon differ by as much in {percent(found[0])} of them"
+        if found
+        else f"normal noise with right standard errors would put {percent(SHARE_BY_CHANCE)} there"
+    )
     return (
         f"At {overall['horizon']} tokens, {percent(overall['share_of_labels'])} of "
-        f"{counted(overall['num_labels'], 'label')} lie more than two standard errors from zero; normal "
-        f"noise alone would put about {percent(SHARE_BY_CHANCE)} there."
+        f"{counted(overall['num_labels'], 'label')} lie more than two standard errors from zero; {by_chance}."
     )
 
 
-def _share_plot(rows: list[Row]) -> Plot:
+def _share_plot(rows: list[Row], halves: list[Row]) -> Plot:
     horizons = sorted({row["horizon"] for row in rows})
     groups: dict[tuple[str | None, int | None], list[Row]] = {}
     for row in rows:
@@ -113,7 +123,7 @@ def _share_plot(rows: list[Row]) -> Plot:
     return Plot(
         "Labels beyond two standard errors, by horizon",
         figure(
-            [*traces, reference("normal noise alone", horizons, SHARE_BY_CHANCE)],
+            [*traces, _noise_line(horizons, halves)],
             Axis("horizon, tokens", is_log=True, tickvals=horizons),
             Axis("share of labels", tickformat=".2~%", from_zero=True),
             height=380,
@@ -123,6 +133,15 @@ def _share_plot(rows: list[Row]) -> Plot:
         f"{counted(last[0]['num_labels'], 'label')} at each horizon, from "
         f"{counted(last[0]['num_documents'], 'document')}",
     )
+
+
+def _noise_line(horizons: list[int], halves: list[Row]) -> Trace:
+    """Where noise alone would be: as the halves of horizons show; without them, for right standard errors."""
+    if not halves:
+        return reference("normal noise, right standard errors", horizons, SHARE_BY_CHANCE)
+    shares = [row["share_beyond"] for row in halves]
+    line_at = reference("halves of a horizon that contradict", [row["horizon"] for row in halves], shares[0])
+    return {**line_at, "x": [row["horizon"] for row in halves], "y": shares}
 
 
 def _share_hover(row: Row) -> str:

@@ -46,12 +46,12 @@ def store_facts(runs: list[Row], splits: list[Row], horizons: Row) -> list[KeyFi
 
 
 def _settings_table(runs: list[Row]) -> Table:
-    columns = ["Started (UTC)", "Outcome", "Base model", "Weights", "Gists", "Dtype", "Estimator"]
+    columns = ["Started (UTC)", "State", "Base model", "Weights", "Gists", "Dtype", "Estimator"]
     rows = [
         [
             text(run["run_id"]),
             f"{run['started_at']:%Y-%m-%d %H:%M}" if run["started_at"] else MISSING,
-            text(run["outcome"]) if run["ended_at"] else "never ended",
+            text(run["state"]),
             text(run["model_name"]) + (f" @ {run['model_revision']}" if run["model_revision"] else ""),
             short_hash(run["model_hash"]),
             _gists(run),

@@ -93,7 +93,7 @@ def _signal_plot(connections: dict[str, duckdb.DuckDBPyConnection]) -> Plot:
     return Plot(
         "Labels beyond two standard errors",
         figure(
-            [*traces, reference("normal noise alone", ticks, SHARE_BY_CHANCE)],
+            [*traces, reference("normal noise, right standard errors", ticks, SHARE_BY_CHANCE)],
             Axis("horizon, tokens", is_log=True, tickvals=ticks),
             Axis("share of labels", tickformat=".2~%", from_zero=True),
         ),

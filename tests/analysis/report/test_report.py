@@ -123,7 +123,7 @@ def test_signal_comes_first_with_its_numbers(pages: list[Page]) -> None:
     shares, stability = signal.plots
     assert [trace["name"] for trace in shares.figure["data"]] == [
         "all actions", "expand, level 1", "expand, level 2", "collapse, level 0", "collapse, level 1",
-        "normal noise alone",
+        "halves of a horizon that contradict",
     ]  # fmt: skip
     assert stability.figure["data"][0]["y"] == pytest.approx([0.8])
 
@@ -176,7 +176,7 @@ def test_two_versions_are_compared(tmp_path: Path) -> None:
     assert [trace["name"] for trace in signal.figure["data"]] == [
         "version 1",
         "version 2",
-        "normal noise alone",
+        "normal noise, right standard errors",
     ]
     assert spread.figure["data"][0]["y"][:2] == [
         "expand, level 1:<br>version 1",

@@ -10,7 +10,6 @@ from mctrace.cli.app import app
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
 from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.running.calibration import (
-    CALIBRATION_ACTIONS,
     _calibration_items,
     calibration_id,
     choose_estimator,
@@ -173,12 +172,12 @@ def test_a_corpus_that_grows_keeps_its_estimator_and_measures_only_what_is_new(t
 
 def test_a_calibration_draws_evenly_over_actions_and_levels(tiny_settings, tmp_path):
     run = tiny_run(tiny_settings, tmp_path, **{**WINDOWED, "corpus.limit": 12})
-    items = _calibration_items(run.plan)
+    items = _calibration_items(run.plan, 100)
     drawn = Counter((a.action.kind, a.action.node.level) for i in items for a in i.unit.actions)
     there = Counter((a.action.kind, a.action.node.level) for p in run.plan.units for a in p.actions)
     assert drawn.keys() == there.keys()
-    assert sum(drawn.values()) == CALIBRATION_ACTIONS
-    share = CALIBRATION_ACTIONS // len(there)
+    assert sum(drawn.values()) == 100
+    share = 100 // len(there)
     for stratum, count in there.items():
         assert drawn[stratum] >= min(share, count)
     assert all(i.unit.audited == tuple(range(len(i.unit.actions))) for i in items)

@@ -11,7 +11,14 @@ import torch
 from mctrace.errors import ConfigError
 from mctrace.train.loop.diagnostics import batch_diagnostics, histogram
 from mctrace.train.loop.sign_alert import SignAlert
-from mctrace.train.loop.telemetry import Histogram, JsonlSink, TensorBoardSink, WandbSink, shown_names
+from mctrace.train.loop.telemetry import (
+    Histogram,
+    JsonlSink,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
+    shown_names,
+)
 from mctrace.train.objectives.lensnet_gradients import Examples, ScoredExamples
 from tests.train.pairs import random_pairs
 
@@ -86,6 +93,31 @@ def test_weights_and_biases_without_its_package_says_what_to_install(tmp_path, m
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"mctrace\[wandb\]"):
         WandbSink(tmp_path, "offline", {}, resume=False)
+
+
+def test_trackio_gets_every_number_under_one_name(tmp_path, monkeypatch):
+    run, asked = FakeRun(), []
+
+    def init(**arguments):
+        asked.append(arguments)
+        return run
+
+    fake = SimpleNamespace(init=init, Histogram=lambda np_histogram: np_histogram)
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    for _ in range(2):
+        with TrackioSink(tmp_path / "run", {"seed": 1}) as sink:
+            sink.write(3, "train", {"loss": 0.5, "h": Histogram((0.0, 1.0), (2,), 1.0, 1.0)})
+    assert run.logged == [(3, {"train/loss": 0.5, "train/h": ((2,), (0.0, 1.0))})] * 2
+    assert run.finished
+    assert asked[0] == asked[1]
+    assert asked[0]["name"].startswith("run-")
+    assert asked[0]["resume"] == "allow"
+
+
+def test_trackio_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(ConfigError, match=r"mctrace\[trackio\]"):
+        TrackioSink(tmp_path, {})
 
 
 def test_the_alert_warns_once_per_run_of_wrong_signs():
