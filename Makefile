@@ -119,6 +119,7 @@ bench-evaluator: $(STAMP)
 
 bench-labels: $(STAMP)
 	$(BIN)/python -m benchmarks.labels $(if $(QUICK),--quick) $(BENCH)
+	$(if $(QUICK),,$(BIN)/python -m benchmarks.labels_page)
 
 bench-train: $(STAMP)
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(BENCH)

@@ -160,6 +160,18 @@ _TABLES: dict[str, list[tuple[str, Callable[[Record], bool], Sequence[Column]]]]
         )),
         ("Against the naive evaluation on the same device", _case("labels"), (*_differences(), *_ATTENTION)),
     ],
+    "gradient": [
+        ("SmolLM2's estimates", _case("against exact", "against the CPU's float32"), (
+            ("what", _text("case")), ("map", _text("map")), ("dtype", _text("dtype")), *_differences(),
+        )),
+        ("A 1B Llama with random weights, bfloat16", _case("speed"), (
+            ("map", _text("map")), ("N", _text("N")), ("R", _text("R")), ("actions", _text("num_actions")),
+            ("seconds", _number("seconds")), ("per action, ms", _number("seconds_per_action", scale=1e3)),
+            ("exact, ms", _number("exact_seconds_per_action", scale=1e3)),
+            ("cost over exact", _number("cost_over_exact")),
+            ("peak", _number("peak_bytes", scale=2**-30, unit=" GiB")),
+        )),
+    ],
     "profile": [
         ("Share of the time on the device by kind of kernel", _case("kernels"), (
             *((kind, _share("share", kind)) for kind in (

@@ -3,27 +3,28 @@
 On sources of the standard library with the shipped gists: the naive evaluation, exact labels, windowed ones,
 the gradient estimator and screening (all actions by gradient, a quarter exactly), against exact labels of a
 seeded sample of each context's actions. Costs are processor seconds, scaled from the sample to all actions by
-planned FLOPs. Each context is measured once and kept in `--kept`, so that a run goes on where it stopped. The
-last line printed is one JSON object; every row says on how many actions of how many documents it rests.
+planned FLOPs. Each context is measured once and kept in `--kept`, so that a run goes on where it stopped.
+
+Results go to `--out`, from which `benchmarks.labels_page` makes a page; the last line printed is one JSON
+object. Every row says on how many actions of how many documents it rests.
 """
 
 import argparse
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.evaluator_cases import HORIZON, PROTECTED_TAIL, TREE, Case, make_documents, make_model
+from benchmarks.exact_floor import exact_floor
+from benchmarks.labels_fidelity import SCREENED_SHARE, rows_of
 from benchmarks.machine import processor_name
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline, measure_edits
 from mctrace.collect.measuring.gradient_estimator import estimate_edits
 from mctrace.collect.measuring.naive_evaluator import naive_nll
@@ -36,9 +37,9 @@ from mctrace.seeding import generator_for
 
 MODEL = "smollm2-135m"
 WINDOWS = (0, 128)
-SCREENED_SHARE = 0.25
 FULL = [Case("level0", tokens, cursors) for tokens in (1024, 4096, 8192) for cursors in (1, 8, 32)]
 QUICK = [Case("level0", 512, 1)]
+RESULTS = Path(__file__).parent / "results"
 
 
 def measured_context(
@@ -105,56 +106,11 @@ def mean_label(delta_nll_H: Tensor) -> float:
     return float(delta_nll_H[:HORIZON].float().mean())
 
 
-def rows_of(contexts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per case and estimator; correlations within each context, averaged by numbers of actions."""
-    cases = defaultdict(list)
-    for context in contexts:
-        cases[context["map"], context["N"], context["R"]].append(context)
-    rows = []
-    for (name, num_tokens, num_cursors), found in sorted(cases.items()):
-        for estimator in found[0]["labels"]:
-            cost = sum(c["seconds"][estimator] for c in found) / sum(c["seconds"]["exact"] for c in found)
-            rows.append(
-                {"map": name, "N": num_tokens, "R": num_cursors, "estimator": estimator,
-                 "cost_over_exact": cost, **fidelity(found, estimator), "num_documents": len(found)}
-            )  # fmt: skip
-    return rows
-
-
-def fidelity(contexts: Sequence[dict[str, Any]], estimator: str) -> dict[str, float | int | None]:
-    """Agreement of an estimator's labels with exact ones. `top_tenth_recall` of screening is the share of the
-    exact top tenth among the quarter with the largest estimates; otherwise among the estimate's top tenth."""
-    spearman, pearson, recall, counts = [], [], [], []
-    for context in contexts:
-        exact, estimated = (np.array(context["labels"][name]) for name in ("exact", estimator))
-        pairs = [LabelPair("collapse", 1, e, g) for e, g in zip(exact, estimated, strict=True)]
-        (stratum,) = compare_estimators(pairs).strata
-        if stratum.spearman is None or stratum.pearson is None:
-            continue
-        spearman.append(stratum.spearman)
-        pearson.append(stratum.pearson)
-        share = SCREENED_SHARE if estimator == "screened" else 0.1
-        recall.append(top_recall(exact, estimated, share))
-        counts.append(stratum.num_actions)
-    means = [float(np.average(v, weights=counts)) if counts else None for v in (spearman, pearson, recall)]
-    return {
-        "spearman": means[0], "pearson": means[1], "top_tenth_recall": means[2],
-        "num_actions": sum(len(c["labels"]["exact"]) for c in contexts),
-    }  # fmt: skip
-
-
-def top_recall(exact_A: np.ndarray, estimated_A: np.ndarray, share: float) -> float:
-    """Share of the tenth with the largest |exact| that is among the `share` with the largest |estimate|."""
-    wanted, kept = (max(1, round(part * len(exact_A))) for part in (0.1, share))
-    top, found = (set(np.argsort(-np.abs(v), kind="stable")[:k].tolist())
-                  for v, k in ((exact_A, wanted), (estimated_A, kept)))  # fmt: skip
-    return len(top & found) / len(top)
-
-
-def run(cases: Sequence[Case], kept: Path | None, num_documents: int, num_sampled: int) -> dict[str, Any]:
-    contexts = []
-    if kept is not None and kept.exists():
-        contexts = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+def measure(
+    cases: Sequence[Case], kept: Path | None, num_documents: int, num_sampled: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Contexts of the cases, those in `kept` read and others measured, and what is left for exact labels."""
+    contexts = kept_contexts(kept)
     done = {(c["map"], c["N"], c["R"], c["document"]) for c in contexts}
     model, gistnet = make_model(MODEL, "float32", "auto"), load_gistnet("smollm2-135m-k32")
     for case in cases:
@@ -174,27 +130,63 @@ def run(cases: Sequence[Case], kept: Path | None, num_documents: int, num_sample
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(context) + "\n")
     asked = {(case.map, case.num_tokens, case.num_cursors) for case in cases}
-    machine = {"device": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    shown = [c for c in contexts if (c["map"], c["N"], c["R"]) in asked]
-    return {"benchmark": "labels", "machine": machine, "estimators": rows_of(shown)}
+    floors = [
+        exact_floor(case, model.size.flops, model.batch_tokens) for case in cases if case.num_cursors == 1
+    ]
+    return [c for c in contexts if (c["map"], c["N"], c["R"]) in asked], floors
+
+
+def kept_contexts(kept: Path | None) -> list[dict[str, Any]]:
+    if kept is None or not kept.exists():
+        return []
+    return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:
+    asked = _arguments()
+    kept = asked.kept or (None if asked.quick else RESULTS / "labels.jsonl")
+    out = asked.out or (None if asked.quick else RESULTS / "labels.json")
+    before: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {}
+    cases = [Case("level0", *asked.case)] if asked.case else QUICK if asked.quick else FULL
+    number, sampled = (2, 12) if asked.quick else (6, 50)
+    contexts, floors = measure(cases, kept, asked.documents or number, asked.actions or sampled)
+    result = {
+        "benchmark": "labels",
+        "machine": {
+            "device": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        },
+        "estimators": merged(before.get("estimators", []), rows_of(contexts)),
+        "exact_floor": merged(before.get("exact_floor", []), floors),
+    }  # fmt: skip
+    write(result, out)
+    print(json.dumps(result))
+
+
+def merged(before: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of earlier runs that these do not replace, and these."""
+    keys = ("map", "N", "R", "estimator")
+    new = {tuple(row.get(key) for key in keys) for row in rows}
+    kept = [row for row in before if tuple(row.get(key) for key in keys) not in new]
+    return sorted([*kept, *rows], key=lambda row: (row["map"], row["N"], row["R"]))
+
+
+def write(result: dict[str, Any], out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one short case, kept only with --kept")
+    parser.add_argument("--quick", action="store_true", help="short cases, kept only with --kept and --out")
     parser.add_argument("--kept", type=Path, help="measured contexts [benchmarks/results/labels.jsonl]")
-    parser.add_argument("--documents", type=int, default=0, help="contexts of each case [6, quick 2]")
-    parser.add_argument(
-        "--actions", type=int, default=0, help="actions measured exactly in each [50, quick 12]"
-    )
+    parser.add_argument("--out", type=Path, help="JSON file [benchmarks/results/labels.json]")
+    parser.add_argument("--documents", type=int, help="contexts of each case [6, quick 2]")
+    parser.add_argument("--actions", type=int, help="actions measured exactly in each [50, quick 12]")
     parser.add_argument("--case", nargs=2, type=int, metavar=("N", "R"), help="this level-0 case alone")
-    asked = parser.parse_args()
-    kept = asked.kept or (None if asked.quick else Path(__file__).parent / "results" / "labels.jsonl")
-    cases = [Case("level0", *asked.case)] if asked.case else QUICK if asked.quick else FULL
-    documents = asked.documents or (2 if asked.quick else 6)
-    print(json.dumps(run(cases, kept, documents, asked.actions or (12 if asked.quick else 50))))
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

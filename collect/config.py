@@ -1,7 +1,7 @@
 """What a collection run can be told: the sections of pipeline.toml that `mctrace collect` reads."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Ge, Le, MinLen
 
@@ -192,6 +192,17 @@ class CollectConfig:
                 "collect.action_sampling screened measures its sample exactly: it takes collect.estimator "
                 "exact and no collect.drop_controls"
             )
+
+
+def dense_preset_changes() -> dict[str, Any]:
+    """Values of the recipe `dense`: one context of a document, all of its actions by gradient and a tenth of
+    them exactly as well. A gradient costs a pass for each cursor, so it is spent on documents instead."""
+    return {
+        "trajectories_per_document": 1,
+        "cursors_per_trajectory": 1,
+        "estimator": "gradient",
+        "audit_fraction": 0.1,
+    }
 
 
 @dataclass(frozen=True)

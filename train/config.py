@@ -166,6 +166,11 @@ def specification_preset_changes() -> dict[str, Any]:
     return _changes(asdict(specification_preset()), asdict(TrainConfig()))
 
 
+def dense_preset_changes() -> dict[str, Any]:
+    """Values of the recipe `dense`: labels weigh by their precision, estimates by their calibration's."""
+    return {"objective": {"label_weights": "inverse_variance"}}
+
+
 def small_preset_changes(network: NetworkName) -> dict[str, Any]:
     """The small preset's values that differ from the defaults, as nested sections."""
     return _changes(asdict(small_preset(network)), asdict(TrainConfig()))

@@ -22,6 +22,9 @@ STEPS = (
     Step("labels", 90, "labels of SmolLM2 on real text against naive ones and the CPU's", needs_smollm2=True),
     Step("architectures", 75, "labels of tiny random models of every architecture, the same way"),
     Step("evaluator", 150, "labels per second of a 1B Llama, against naive and the matrix rate"),
+    Step(
+        "gradient", 90, "the gradient estimator against exact labels: fidelity and cost", needs_smollm2=True
+    ),
     Step("profile", 60, "where the evaluator's time goes"),
     Step("lensnet", 110, "LensNet's forward pass: eager, as a CUDA graph, compiled"),
     Step("attention", 110, "public attention with a log-sum-exp against the private operators"),

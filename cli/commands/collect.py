@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mctrace.cli.presets import CollectPresetName, collect_preset
 from mctrace.cli.shared_options import (
     AsJson,
     Assignments,
@@ -37,6 +38,7 @@ def collect(
     model: Model = None,
     limit: Limit = None,
     strict: Strict = None,
+    preset: CollectPresetName = None,
     dtype: Dtype = None,
     device: DeviceName = None,
     ray_address: Annotated[str | None, typer.Option("--ray-address", help="local, auto or HOST:PORT")] = None,
@@ -73,7 +75,8 @@ def collect(
     from mctrace.datasets.store.store import create_store, find_store
 
     settings = configure(
-        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
+        config, store, set_, collect_preset(preset),
+        corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
         corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
         ray__actors=number_or_word(actors), ray__address=ray_address, ray__num_gpus=gpus_per_actor,
         logs__folder=log_dir,

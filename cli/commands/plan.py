@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mctrace.cli.presets import CollectPresetName, collect_preset
 from mctrace.cli.shared_options import (
     AsJson,
     Assignments,
@@ -33,6 +34,7 @@ def plan(
     model: Model = None,
     limit: Limit = None,
     strict: Strict = None,
+    preset: CollectPresetName = None,
     dtype: Dtype = None,
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors to predict for")] = None,
@@ -52,7 +54,8 @@ def plan(
     from mctrace.datasets.store.store import find_store
 
     settings = configure(
-        config, store, set_, corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
+        config, store, set_, collect_preset(preset),
+        corpus__paths=paths_of(corpus, traces), corpus__limit=limit,
         corpus__strict=strict, model__name=model, model__dtype=dtype, model__device=device,
         ray__actors=actors,
     )  # fmt: skip

@@ -1,14 +1,13 @@
 """`mctrace train`: a LensNet trained from a store alone."""
 
-from collections.abc import Mapping
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from mctrace.cli.presets import TrainPresetNames, train_presets
 from mctrace.cli.shared_options import (
     AsJson,
     Assignments,
@@ -23,16 +22,8 @@ from mctrace.cli.shared_options import (
     configure,
     console,
 )
-from mctrace.train.config import TrainConfig, small_preset_changes, specification_preset_changes
 from mctrace.train.networks.config import NetworkName
 from mctrace.train.objectives.config import ObjectiveName
-
-
-class Preset(StrEnum):
-    """Named sets of training values; anything given beside them wins."""
-
-    SMALL = "small"
-    SPECIFICATION = "specification"
 
 
 def train(
@@ -48,12 +39,7 @@ def train(
         str | None,
         typer.Option("--target", help="value, priced, literal (as the specification has it), or a .sql file"),
     ] = None,
-    preset: Annotated[
-        Preset | None,
-        typer.Option(
-            "--preset", help="small: minutes on a laptop; specification: the source documents' trainer"
-        ),
-    ] = None,
+    preset: TrainPresetNames = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="kind of LensNet")] = None,
     objective: Annotated[
         ObjectiveName | None, typer.Option("--objective", help="labels, pairs of variants, or both")
@@ -86,7 +72,7 @@ def train(
     from mctrace.train.run_files import claim_run_folder
 
     settings = configure(
-        config, store, set_, PRESETS[preset] if preset else None, train__target=target,
+        config, store, set_, train_presets(preset), train__target=target,
         train__network__name=network, train__objective__name=objective, train__where=where,
         train__device=device,
         store__mix=mix, store__skip_damaged=skip_damaged,
@@ -118,17 +104,3 @@ def train(
     if as_json and workers.is_first:
         print_json(training_answer(run, result, out))
     print_ending(result, settings.train, out, first)
-
-
-def small_preset_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Values of the small preset for the network that flags, --set, environment or file name."""
-    network = given.get("train", {}).get("network", {}).get("name", TrainConfig().network.name)
-    return {"train": small_preset_changes(network)}
-
-
-def specification_preset_of(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Values of the specification's trainer, whatever is given beside them."""
-    return {"train": specification_preset_changes()}
-
-
-PRESETS = {Preset.SMALL: small_preset_of, Preset.SPECIFICATION: specification_preset_of}

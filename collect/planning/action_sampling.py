@@ -18,6 +18,9 @@ not"""
 _EVEN_SHARE = 0.5
 """of a stratum's sample that is spread evenly whatever the weights: every action stays possible, and its
 inverse probability no more than twice what it would be"""
+_SCREENED_EVEN_SHARE = 0.1
+"""the same where gradient estimates weigh, which rank actions far better than words do: inverse probabilities
+up to ten times those of an even sample"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Screening:
 
     def sample(self, actions: Sequence[Action], size_A: FloatArray) -> list[SampledAction]:
         """The actions to measure exactly, by `size_A` = |estimate| [A]."""
-        return sample_actions(actions, self.size, generator_for("screening", *self.key), size_A)
+        generator = generator_for("screening", *self.key)
+        return sample_actions(actions, self.size, generator, size_A, even_share=_SCREENED_EVEN_SHARE)
 
 
 def sample_actions(
@@ -47,11 +51,13 @@ def sample_actions(
     max_actions: int | None,
     generator: np.random.Generator,
     weight_A: FloatArray | None = None,
+    *,
+    even_share: float = _EVEN_SHARE,
 ) -> list[SampledAction]:
     """At most `max_actions`, without replacement, as evenly as the strata (action, node_level) allow.
 
-    Small strata are taken whole and leave their share to the others. Within a stratum all are alike, or half
-    of its sample goes by `weight_A` (>= 0). The order of `actions` is kept.
+    Small strata are taken whole and leave their share to the others. Within a stratum all are alike, or
+    what `even_share` leaves of its sample goes by `weight_A` (>= 0). The order of `actions` is kept.
     """
     strata: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, action in enumerate(actions):
@@ -69,20 +75,25 @@ def sample_actions(
             picks = generator.choice(len(members), size=quotas[key], replace=False)
             chosen.update({members[pick]: quotas[key] / len(members) for pick in picks})
         else:
-            inclusion_M = inclusion_probabilities(weight_A[members], quotas[key])
+            inclusion_M = inclusion_probabilities(weight_A[members], quotas[key], even_share)
             picks = systematic_sample(inclusion_M, generator)
             chosen.update({members[pick]: float(inclusion_M[pick]) for pick in picks})
     return [SampledAction(actions[i], chosen[i]) for i in sorted(chosen)]
 
 
-def inclusion_probabilities(weight_M: FloatArray, size: int) -> FloatArray:
-    """Of a sample of `size` among M: half spread evenly, half in proportion to weights, none above 1 [M].
+def screening_probabilities(size_M: FloatArray, size: int) -> FloatArray:
+    """Probabilities [M] with which a screened sample of `size` holds each action, by |estimate| [M]."""
+    return inclusion_probabilities(size_M, size, _SCREENED_EVEN_SHARE)
+
+
+def inclusion_probabilities(weight_M: FloatArray, size: int, even_share: float = _EVEN_SHARE) -> FloatArray:
+    """Of a sample of `size` among M: `even_share` of it evenly, the rest by weights, none above 1 [M].
 
     What is cut off at 1 goes to the others in their own proportions.
     """
     even_M = np.full(len(weight_M), 1 / len(weight_M))
     total = weight_M.sum()
-    share_M = _EVEN_SHARE * even_M + (1 - _EVEN_SHARE) * (weight_M / total if total > 0 else even_M)
+    share_M = even_share * even_M + (1 - even_share) * (weight_M / total if total > 0 else even_M)
     certain_M = np.zeros(len(weight_M), dtype=bool)
     while True:
         left = size - int(certain_M.sum())

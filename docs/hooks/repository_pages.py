@@ -17,6 +17,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "LICENSE",
     "benchmarks/EVALUATOR.md",
+    "benchmarks/LABELS.md",
     "benchmarks/results/*.svg",
     "datasets/FORMAT.md",
     "experiments/CLOSED_LOOP.md",

@@ -232,7 +232,7 @@ def test_a_step_that_hangs_or_breaks_ends_no_other(kit, tmp_path):
     assert "steps/architectures.py" in (out / "log.txt").read_text(), "the log says where a step hung"
 
     piece.rename(root / "part-1" / "piece.bin")
-    run = run_kit(root, out, "--steps", "labels")
+    run = run_kit(root, out, "--steps", "labels,gradient")
     assert run.returncode == 0, run.stderr + (out / "log.txt").read_text()
     compared = results(out, "labels")
     against_naive = [r for r in compared if r["case"] == "against naive"]
@@ -241,6 +241,13 @@ def test_a_step_that_hangs_or_breaks_ends_no_other(kit, tmp_path):
     ]
     assert all(r["token_max"] < 1e-4 for r in against_naive if r["dtype"] == "float32")
     assert {r["case"] for r in compared} >= {"bfloat16 against float32", "against the CPU's float32"}
+    estimated = results(out, "gradient")
+    assert {(r["map"], r["dtype"]) for r in estimated if r["case"] == "against exact"} == {
+        (name, dtype) for name in ("level0", "recency") for dtype in ("float32", "bfloat16")
+    }
+    near = [r for r in estimated if r["case"] == "against the CPU's float32" and r["dtype"] == "float32"]
+    assert all(r["label_max"] < 1e-5 for r in near)
+    assert all(r["cost_over_exact"] > 0 for r in estimated if r["case"] == "speed")
     assert "labels" in page([("toy", list(read(out / "results.jsonl")))])
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from mctrace.cli.commands.train import small_preset_of
 from mctrace.cli.configuration import PipelineConfig, known_keys, load_config
+from mctrace.cli.presets import TrainPreset, small_preset_of, train_presets
 from mctrace.errors import ConfigError
 from mctrace.train.config import small_preset
 
@@ -90,6 +90,13 @@ def test_the_small_preset_leaves_other_keys_alone(tmp_path):
     found = load_config(file, ["train.network.name=linear"], environment={}, preset=small_preset_of).train
     assert (found.target, found.seed, found.objective.rank_weight) == ("literal", 7, 0.25)
     assert found.optimiser == small_preset("linear").optimiser
+
+
+def test_presets_add_up_and_the_later_wins():
+    both = train_presets([TrainPreset.SMALL, TrainPreset.DENSE])
+    found = load_config(None, ["train.objective.rank_weight=0.25"], environment={}, preset=both).train
+    assert found.optimiser == small_preset().optimiser
+    assert (found.objective.label_weights, found.objective.rank_weight) == ("inverse_variance", 0.25)
 
 
 def test_a_value_beside_the_preset_need_not_fit_the_defaults_it_replaces():
