@@ -4,7 +4,8 @@
 2. A step's read, forward, loss, backward and optimiser at 8,192 entries, by number of actions.
 3. A forward pass at 8,192 entries against the time its FLOPs and bytes take at the best matrix-multiply and
    copy rates found in the same run.
-4. The reader against the trainer, and samples per second end to end, from a store on disk.
+4. Scoring a context of 8,192 entries with a learned price against a searched one, alternately.
+5. The reader against the trainer, and samples per second end to end, from a store on disk.
 
 Medians over rounds; on one CPU thread (OMP_NUM_THREADS=1) in seconds of that thread. The last line printed is
 one JSON object, which is also written to benchmarks/results/.
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks.train_cases import write_store
+from benchmarks.train_price import bench_price
 from benchmarks.train_timings import (
     Clock,
     bench_forward,
@@ -103,21 +105,24 @@ def run(device_name: Any, quick: bool) -> dict[str, Any]:
     forward = [bench_forward(device, dim, False, rounds) for dim in dims]
     if device.type == "cuda":
         forward += [bench_forward(device, dim, True, 10 * rounds) for dim in dims]
+    price = bench_price(device, 576, 3 * rounds)
     reading = bench_reading(device, quick)
     seconds = time.perf_counter() - started
-    return {**summary(ranking, steps, forward, reading, device), "seconds": seconds, "quick": quick}
+    return {**summary(ranking, steps, forward, price, reading, device), "seconds": seconds, "quick": quick}
 
 
 def summary(
     ranking: list[dict[str, Any]],
     steps: list[dict[str, Any]],
     forward: list[dict[str, Any]],
+    price: dict[str, Any],
     reading: dict[str, Any],
     device: torch.device,
 ) -> dict[str, Any]:
     """All rows, and what is asked of them."""
     return {
-        "ranking": ranking, "steps": steps, "forward": forward, "reading": reading,
+        "ranking": ranking, "steps": steps, "forward": forward, "price": price,
+        "reading": reading,
         "loss_share_of_step": {
             str(row["num_actions"]): row["loss_share_of_step"] for row in steps if row["embedding_dim"] == 576
         },
@@ -129,6 +134,7 @@ def summary(
         "forward_over_floor": {
             f"{row['embedding_dim']} {row['dtype']}": row["forward_over_floor"] for row in forward
         },
+        "learned_over_searched_price": price["learned_over_searched"],
         "reader_over_trainer": reading["reader_over_trainer"],
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": _machine(device),

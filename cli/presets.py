@@ -62,7 +62,9 @@ def small_preset_of(given: Values) -> Values:
 
 
 def _specification_preset_of(given: Values) -> Values:
-    return {"train": train.specification_preset_changes()}
+    """Values of the specification's trainer for the objective that flags, --set, environment or file name."""
+    objective = given.get("train", {}).get("objective", {}).get("name", train.TrainConfig().objective.name)
+    return {"train": train.specification_preset_changes(objective)}
 
 
 def _dense_preset_of(given: Values) -> Values:

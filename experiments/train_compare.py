@@ -35,7 +35,7 @@ from mctrace.train.run_files import claim_run_folder
 RESULT = RESULTS / "train-compare.json"
 METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
 """shown on the page, and kept in the results"""
-TARGETS = ("value", "priced", "literal")
+TARGETS = ("value", "value_and_price", "priced", "literal")
 
 VARIATIONS: dict[str, dict[str, Any]] = {
     "as by default": {},

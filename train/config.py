@@ -18,7 +18,7 @@ from mctrace.ranges import (
     check_ranges,
 )
 from mctrace.train.networks.config import NetworkConfig, NetworkName
-from mctrace.train.objectives.config import ObjectiveConfig, PreferenceConfig
+from mctrace.train.objectives.config import ObjectiveConfig, ObjectiveName, PreferenceConfig
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -87,15 +87,22 @@ class TrainConfig:
     """validations in a row with a correlation of the wrong sign before an alert"""
     alert_below: Share = 0.0
     """size of a correlation below which it counts as one of the wrong sign; 0: only signs are watched"""
+    log_lens_debug: bool = False
+    """log statistics of the scores of every context of the last batch with each telemetry line"""
+    log_maps: bool = False
+    """log the LOD maps of that batch in characters, with what the scores ask for"""
     wandb: Wandb = "off"
     """off, offline or online: Weights & Biases beside the files; `offline` needs no account"""
     trackio: bool = False
     """Trackio beside the files; its own variables choose where (TRACKIO_DIR, TRACKIO_SPACE_ID)"""
     target: Annotated[str, MinLen(1)] = "value"
-    """value, priced, literal (as the specification has it), or a .sql file: the target definition, shipped in
-    `datasets/sql/targets`"""
+    """value, value_and_price, priced, literal (as the specification has it), or a .sql file: the target
+    definition, shipped in `datasets/sql/targets`"""
     where: str = ""
     """SQL condition on the rows of the target to learn from, such as "abs(delta_nll) > stderr"; empty: all"""
+    augment: str = ""
+    """recipe that makes the labels to learn from of those stored, such as spec_augmentation, or a .sql file
+    (a derived dataset that is not kept, drawn by `seed`); empty: labels as they are"""
     pairs_where: str = ""
     """SQL condition on `preference_pairs`, for the objectives that learn from them; empty: all"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -108,6 +115,11 @@ class TrainConfig:
             raise ConfigError(
                 f"{self.section}.where (--where) selects labels, but the preference objective is trained on "
                 f"pairs: select those with {self.section}.pairs_where"
+            )
+        if self.augment and not self.objective.learns_labels:
+            raise ConfigError(
+                f"{self.section}.augment makes labels, but the preference objective is trained on pairs: "
+                "leave it out"
             )
         if self.pairs_where and not self.objective.learns_pairs:
             raise ConfigError(
@@ -139,17 +151,19 @@ def small_preset(network: NetworkName = "dual_cross_attention") -> TrainConfig:
     )
 
 
-def specification_preset() -> TrainConfig:
+def specification_preset(objective: ObjectiveName = "counterfactual") -> TrainConfig:
     """The specification's trainer (docs/specification/trainer.md#preset): target, losses, settings, metrics.
 
     Its optimiser's settings, batch size and intervals of validation and checkpoints are the defaults.
     """
     return TrainConfig(
+        augment="" if objective == "preference" else "spec_augmentation",
         keep_last=25,  # all: one every 2,000 of 50,000 steps
         log_interval=100,
         target="literal",
         network=NetworkConfig(match_tail=False),
         objective=ObjectiveConfig(
+            name=objective,
             rank_pairs="exact",
             rank_scope="batch",
             budget="specification",
@@ -161,9 +175,9 @@ def specification_preset() -> TrainConfig:
     )
 
 
-def specification_preset_changes() -> dict[str, Any]:
+def specification_preset_changes(objective: ObjectiveName = "counterfactual") -> dict[str, Any]:
     """The specification preset's values that differ from the defaults, as nested sections."""
-    return _changes(asdict(specification_preset()), asdict(TrainConfig()))
+    return _changes(asdict(specification_preset(objective)), asdict(TrainConfig()))
 
 
 def dense_preset_changes() -> dict[str, Any]:

@@ -5,17 +5,19 @@ counts of the whole batch, so gradients are summed, never averaged, and a step e
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
 
-from mctrace.errors import ConfigError
+from mctrace.errors import ConfigError, MctraceError
 
 T = TypeVar("T")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,30 @@ class ProcessGroup:
     def broadcast_first(self, value: T) -> T:
         """The first worker's value."""
         return self.all_gather(value)[0]
+
+    def once_per_machine(
+        self, make: Callable[[], AbstractContextManager[Made]], use: Callable[[Made], T]
+    ) -> T:
+        """`use` in every worker of what `make` gives in the first of each machine, until all have used it.
+
+        What `make` raises in one worker is raised in all.
+        """
+        hosts = self.all_gather(socket.gethostname())
+        leader = hosts.index(hosts[self.rank])
+        with ExitStack() as made:
+            outcome: Made | MctraceError | None = None
+            if leader == self.rank:
+                try:
+                    outcome = made.enter_context(make())
+                except MctraceError as error:
+                    outcome = error
+            outcomes = self.all_gather(outcome)
+            for found in outcomes:
+                if isinstance(found, MctraceError):
+                    raise found
+            used = use(cast(Made, outcomes[leader]))
+            self.all_gather(None)  # nobody takes away what another has not opened yet
+        return used
 
 
 @contextmanager

@@ -37,7 +37,10 @@ def train(
     ),
     target: Annotated[
         str | None,
-        typer.Option("--target", help="value, priced, literal (as the specification has it), or a .sql file"),
+        typer.Option(
+            "--target",
+            help="value, value_and_price, priced, literal (as the specification has it), or a .sql file",
+        ),
     ] = None,
     preset: TrainPresetNames = None,
     network: Annotated[NetworkName | None, typer.Option("--network", help="kind of LensNet")] = None,
@@ -46,6 +49,12 @@ def train(
     ] = None,
     where: Where = None,
     device: DeviceName = None,
+    log_lens_debug: Annotated[
+        bool | None, typer.Option("--log-lens-debug", help="log the scores of every variant or snapshot")
+    ] = None,
+    log_maps: Annotated[
+        bool | None, typer.Option("--log-maps", help="log LOD maps in characters, with what scores ask for")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="resume the run in --out")] = False,
     mix: Mixture = None,
@@ -74,7 +83,7 @@ def train(
     settings = configure(
         config, store, set_, train_presets(preset), train__target=target,
         train__network__name=network, train__objective__name=objective, train__where=where,
-        train__device=device,
+        train__device=device, train__log_lens_debug=log_lens_debug, train__log_maps=log_maps,
         store__mix=mix, store__skip_damaged=skip_damaged,
     )  # fmt: skip
     with process_group() as workers:
@@ -90,7 +99,7 @@ def train(
         at = open_version(settings.store, version, dataset)
         run = TrainingRun.of(
             settings.train, at, settings.store.uri, out,
-            mix=settings.store.mix, workers=workers, stopped=stopped,
+            mix=settings.store.mix, workers=workers, stopped=stopped, limits=settings.sql,
         )  # fmt: skip
         if stopped is None and workers.is_first:
             claim_run_folder(out, settings.to_json(), overwrite=overwrite or resume)

@@ -23,6 +23,7 @@ from mctrace.collect.planning.work_units import (
     PlannedDrops,
     PlannedJoints,
     PreferenceVariant,
+    RuntimeLog,
     WorkUnit,
 )
 from mctrace.context.actions import Action, is_legal_at
@@ -86,7 +87,12 @@ def _plan_all(
 
 
 def plan_trajectory(
-    document: Document, policy: str, trajectory: Trajectory, config: CollectConfig, provenance: Provenance
+    document: Document,
+    policy: str,
+    trajectory: Trajectory,
+    config: CollectConfig,
+    provenance: Provenance,
+    log: RuntimeLog | None = None,
 ) -> Iterator[WorkUnit]:
     """A trajectory whose legal actions are measured, all or a seeded sample, then its side measurements."""
     legal = [a for a in trajectory.legal_actions(config.protected_tail) if a.kind in config.actions]
@@ -114,6 +120,7 @@ def plan_trajectory(
         estimator=estimator_of(config),
         screening=screening,
         audited=audited,
+        log=log or RuntimeLog(),
     )
     yield labelled
     if config.drop_controls and actions:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,14 @@ from mctrace.collect.corpus.placement_commits import known_placements
 from mctrace.collect.corpus.split_assigner import Placement, SplitAssigner
 from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.work_units import WorkUnit
+from mctrace.collect.planning.work_units import RuntimeLog, WorkUnit
+from mctrace.context.actions import Action, ActionKind
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
+from mctrace.context.tree import Node
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.datasets.store.schemas import TABLES
 from mctrace.datasets.store.store import Store
 from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.errors import InputError, one_line
@@ -44,6 +47,12 @@ TRACES = pa.schema(
         ("cursors", pa.list_(pa.int64())),
     ]
 )
+
+
+OPTIONAL = pa.schema(
+    [field for field in TABLES["trajectories"] if field.name in ("logged_at", "actions_taken")]
+)
+"""Columns that a trace file may have beside those."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ def plan_traces(
         try:
             found = _tokens_of(row, provenance, known)
             trajectory = _trajectory_of(row, len(found.tokens), config, provenance)
+            log = _log_of(row, trajectory)
             if source:
                 _refuse_unfit(found.tokens, trajectory, source)
         except (ValueError, TypeError, OverflowError) as error:
@@ -111,7 +121,7 @@ def plan_traces(
             found.document_id, found.source, found.tokens, provenance.tokenizer_hash, placement
         )
         documents.setdefault(document.document_id, document)
-        for one in plan_trajectory(document, "import", trajectory, config, provenance):
+        for one in plan_trajectory(document, "import", trajectory, config, provenance, log):
             planned[one.part_id] = one
     plan = RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
     return TracePlan(plan, len(table), tuple(rejected))
@@ -131,18 +141,20 @@ def _read_table(path: Path) -> pa.Table:
         raise InputError(f"trace file {path} does not exist") from None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(f"trace file {path} is not readable Parquet: {one_line(error)}") from error
-    twice = [name for name in TRACES.names if table.schema.names.count(name) > 1]
+    known = [*TRACES, *(field for field in OPTIONAL if field.name in table.schema.names)]
+    names = [field.name for field in known]
+    twice = [name for name in names if table.schema.names.count(name) > 1]
     if twice:
         raise InputError(f"trace file {path} has the columns {', '.join(twice)} more than once")
     missing = [name for name in TRACES.names if name not in table.schema.names]
     if missing:
         raise InputError(f"trace file {path} lacks the columns {', '.join(missing)} (see datasets/FORMAT.md)")
-    wrong = [f.name for f in TRACES if not _is_like(table.schema.field(f.name).type, f.type)]
+    wrong = [f.name for f in known if not _is_like(table.schema.field(f.name).type, f.type)]
     if wrong:
         raise InputError(
             f"trace file {path}: the columns {', '.join(wrong)} have another type than documented"
         )
-    return table.select(TRACES.names)
+    return table.select(names)
 
 
 def _is_like(found: pa.DataType, documented: pa.DataType) -> bool:
@@ -150,6 +162,12 @@ def _is_like(found: pa.DataType, documented: pa.DataType) -> bool:
     if pa.types.is_list(documented):
         is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
         return is_list and _is_like(found.value_type, documented.value_type)
+    if pa.types.is_struct(documented):
+        if not pa.types.is_struct(found) or {f.name for f in found} != {f.name for f in documented}:
+            return False
+        return all(_is_like(found.field(f.name).type, f.type) for f in documented)
+    if pa.types.is_timestamp(documented):
+        return bool(pa.types.is_timestamp(found) and found.tz is not None)
     if pa.types.is_integer(documented):
         return bool(pa.types.is_integer(found))
     return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_null(found))
@@ -229,6 +247,26 @@ def _trajectory_of(
             f"document's {num_tokens} tokens"
         )
     return trajectory
+
+
+def _log_of(row: Mapping[str, Any], trajectory: Trajectory) -> RuntimeLog:
+    """What the runtime noted. Raises ValueError for an action that names no node of the window."""
+    taken = row.get("actions_taken")
+    if taken is None:
+        return RuntimeLog(row.get("logged_at"))
+    tree = trajectory.head.tree
+    actions = []
+    for one in taken:
+        if one is None or None in one.values():
+            raise ValueError("actions_taken holds a null")
+        if one["action"] not in get_args(ActionKind):
+            raise ValueError(f"actions_taken has an action {one['action']!r}: one of {get_args(ActionKind)}")
+        node = Node(one["node_level"], one["node_index"])
+        first, end = tree.span(node)
+        if not 1 <= node.level <= tree.max_level or first < trajectory.head.start or end > trajectory.end:
+            raise ValueError(f"actions_taken names level {node.level} node {node.index}, outside the window")
+        actions.append(Action(one["action"], node))
+    return RuntimeLog(row.get("logged_at"), tuple(actions))
 
 
 def _refuse_unfit(tokens: npt.NDArray[np.int32], trajectory: Trajectory, source: ModelSource) -> None:

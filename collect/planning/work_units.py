@@ -9,6 +9,7 @@ content and is never given to it.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import ClassVar, NamedTuple, Self
 
@@ -154,6 +155,15 @@ class PlannedTrajectory(_Unit):
         return self.trajectory
 
 
+@dataclass(frozen=True)
+class RuntimeLog:
+    """What a live runtime noted beside a map (trace files). Labels do not depend on it, nor do part ids."""
+
+    logged_at: datetime | None = None
+    actions_taken: tuple[Action, ...] | None = None
+    """actions that the runtime took in this state, in order; None where it did not say"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledTrajectory(PlannedTrajectory):
     """A trajectory whose actions are measured, all legal ones or a sample."""
@@ -165,6 +175,7 @@ class LabelledTrajectory(PlannedTrajectory):
     """draws from `actions`, all estimated, those that are measured exactly as well"""
     audited: tuple[int, ...] = ()
     """indices of actions that are measured exactly as well"""
+    log: RuntimeLog = RuntimeLog()
 
     @cached_property
     def part_id(self) -> str:

@@ -44,6 +44,7 @@ from mctrace.collect.planning.work_units import (
     LabelledTrajectory,
     PlannedTrajectory,
     PreferenceVariant,
+    RuntimeLog,
     WorkUnit,
 )
 from mctrace.context.actions import Action
@@ -281,10 +282,25 @@ class Worker:
             "num_legal_actions": planned.num_legal_actions if isinstance(planned, LabelledTrajectory) else 0,
             "num_tokens_run": measurement.work.num_recomputed,
             "seconds": seconds,
+            **_log_columns(planned),
             **self._machine,
             "started_at": ended_at - timedelta(seconds=seconds),
             "ended_at": ended_at,
         }
+
+
+def _log_columns(planned: PlannedTrajectory) -> Mapping[str, object]:
+    """What the runtime that showed the map noted; NULL for maps of our own."""
+    log = planned.log if isinstance(planned, LabelledTrajectory) else RuntimeLog()
+    taken = log.actions_taken
+    rows = (
+        None
+        if taken is None
+        else [
+            {"action": one.kind, "node_level": one.node.level, "node_index": one.node.index} for one in taken
+        ]
+    )
+    return {"logged_at": log.logged_at, "actions_taken": rows}
 
 
 def _effect_row(unit: WorkUnit, effect: Effect) -> Mapping[str, object]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import ABSENT, TreeShape
 from mctrace.datasets.batches.context_tensors import Context, context_tensors, padded
-from mctrace.datasets.batches.label_reader import LabelledSnapshot, Labels, TrainingData
+from mctrace.datasets.batches.label_files import LabelledSnapshot, Labels
+from mctrace.datasets.batches.label_reader import TrainingData
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.datasets.sql.target_merging import Merge, merged_targets
 from mctrace.seeding import generator_for
@@ -43,6 +44,7 @@ def shuffled_order(
 
 def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Batch:
     """Padded batch of `snapshots`; utilities are divided by the data's utility scale."""
+    snapshots = list(snapshots)  # each is read once
     maps = [snapshot.lod_map for snapshot in snapshots]
     inputs = context_tensors(
         [

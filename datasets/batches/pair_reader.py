@@ -3,7 +3,7 @@
 A variant is a LOD map with its loss and no measured action.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -66,7 +66,7 @@ class PreferenceData:
         """`tree.absence` of the variants."""
         return absence_of(one.variant.head.tree for split in self.splits.values() for one in split)
 
-    def comparisons(self, split: str) -> tuple[Comparison, ...]:
+    def comparisons(self, split: str) -> Sequence[Comparison]:
         """Comparisons of a split. Raises InputError when it is unknown or empty."""
         return of_split(self.splits, split, self.version, "pair of variants")
 

@@ -3,8 +3,9 @@
 Shared by the readers of labels and of pairs.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -40,39 +41,41 @@ class StoredMap:
         return LODMap(self.tree, self.start, self.first_cursor, self.levels).extended(cursor)
 
 
-def read_maps(
-    connection: duckdb.DuckDBPyConnection, table: str, *, with_attention: bool = False
-) -> dict[str, StoredMap]:
-    """Head maps, by trajectory id, of the trajectories that `table` names.
+def maps_query(table: str, *, with_attention: bool = False) -> str:
+    """Query of the trajectories that `table` names, as `stored_map` reads them.
 
     Leaves out trajectories whose document is missing, as where a damaged one is skipped: they have no
     embeddings.
     """
-    rows = fetch_rows(
-        connection,
-        f"""
+    return f"""
         select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor, t.protected_tail,
                t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
                coalesce(t.absence, 'off') as absence,
-               {"a.attention_mass" if with_attention else "null"} as attention_mass
+               {"a.attention_mass" if with_attention else "null::float[]"} as attention_mass
         from stored_trajectories as t
         semi join {table} using (trajectory_id)
         semi join stored_documents using (document_id, model_hash, gist_hash, dtype, block_size, max_level)
         {"left join stored_attention as a using (trajectory_id)" if with_attention else ""}
-        """,
+    """
+
+
+def stored_map(row: Mapping[str, Any]) -> StoredMap:
+    """The map of a row of `maps_query`."""
+    attention = row["attention_mass"]
+    return StoredMap(
+        Provenance.of(row),
+        row["absence"],
+        row["start"],
+        row["first_cursor"],
+        np.asarray(row["levels"], dtype=np.uint8),
+        row["protected_tail"],
+        None if attention is None else np.asarray(attention, dtype=np.float32),
     )
-    return {
-        row["trajectory_id"]: StoredMap(
-            Provenance.of(row),
-            row["absence"],
-            row["start"],
-            row["first_cursor"],
-            np.asarray(row["levels"], dtype=np.uint8),
-            row["protected_tail"],
-            None if row["attention_mass"] is None else np.asarray(row["attention_mass"], dtype=np.float32),
-        )
-        for row in rows
-    }
+
+
+def read_maps(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, StoredMap]:
+    """Head maps, by trajectory id, of the trajectories that `table` names (`maps_query`)."""
+    return {row["trajectory_id"]: stored_map(row) for row in fetch_rows(connection, maps_query(table))}
 
 
 def read_provenance(

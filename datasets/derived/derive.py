@@ -73,7 +73,7 @@ def derive(store: Store, version: StoreVersion, name: str, derivation: Derivatio
         )
     folder = scratch_folder(version.location)
     try:
-        table, file = _run_recipe(version, derivation, folder)
+        table, file = recipe_rows(version, derivation, folder)
         part = _write(version, name, part_id, derivation, table, file)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,10 +110,11 @@ def _write(
     )
 
 
-def _run_recipe(version: StoreVersion, derivation: Derivation, folder: Path) -> tuple[str, Path]:
-    """Writes the recipe's rows as Parquet; returns the table to which they belong and the file.
+def recipe_rows(version: StoreVersion, derivation: Derivation, folder: Path) -> tuple[str, Path]:
+    """Writes the recipe's rows as Parquet into `folder`; returns the table to which they belong and the file.
 
-    The recipe's connection can only read, so Python writes the rows.
+    The recipe's connection can only read, so Python writes the rows. Raises InputError for a recipe that
+    fails, gives no rows or gives rows that are no labels or pairs.
     """
     recipe, file = derivation.recipe, folder / "rows.parquet"
     query = plain_query(recipe.text)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.sql.read_only_files import ROOT, ReadOnlyFiles
 from mctrace.datasets.sql.registry import define_views
 from mctrace.datasets.sql.token_scan import TokenScan
 from mctrace.datasets.store.location import Location
-from mctrace.datasets.store.schemas import TABLES
+from mctrace.datasets.store.schemas import DATASET_COMMITS, TABLES
 from mctrace.datasets.store.store import DAMAGE_REMEDY, DERIVED_TABLES, StoreVersion
 from mctrace.errors import StoreError
 
@@ -26,11 +27,14 @@ def connect(
     settings: Mapping[str, object] | None = None,
     limits: SqlLimits | None = None,
     files: Mapping[str, Path] | None = None,
+    rows: Mapping[str, Path] | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Connection with every view of the version, which reads the store's tables and writes only its scratch.
 
     SQL of other people still goes through `run_user_sql`. `settings` are DuckDB's. `files` are further local
-    files by name, which SQL reads as `file_url(name)`. Raises StoreError for damaged tables.
+    files by name, which SQL reads as `file_url(name)`. `rows` are Parquet files of a derived dataset that the
+    store does not keep, by table: what is read through them is read in place of the version's own dataset.
+    Raises StoreError for damaged tables.
     """
     connection = duckdb.connect(
         config={
@@ -43,20 +47,36 @@ def connect(
     for name, value in {**(limits or SqlLimits()).settings(), **(settings or {})}.items():
         connection.execute(f"set {name} = {sql_literal(str(value))}")
     # Before any table: creating a view opens its files.
-    tables = {table: _table_files(version, table) for table in TABLES}
+    rows = rows or {}
+    tables = {table: _table_files(version, table) for table in TABLES if table not in rows}
     named = {name: place for groups in tables.values() for group in groups for name, place in group.items()}
-    named |= {name: (Location.of(str(path)).filesystem, str(path)) for name, path in (files or {}).items()}
+    more = {**(files or {}), **{f"{table}.parquet": path for table, path in rows.items()}}
+    named |= {name: (Location.of(str(path)).filesystem, str(path)) for name, path in more.items()}
     connection.register_filesystem(ReadOnlyFiles(named))
     for table, schema in TABLES.items():
         connection.register(f"empty_{table}", schema.empty_table())
         connection.execute(f"create view stored_{table} as from empty_{table}")
     connection.register("stored_document_tokens", TokenScan(version))
-    define_views(connection, version.derived_tables)
+    connection.register("stored_dataset_commits", _dataset_commits(version))
+    define_views(connection, tuple(rows) or version.derived_tables)
     # Files come last: creating a view opens every file below it, and views build upon each other.
     for table, (todays, earlier) in tables.items():
         _read_files(connection, version, table, list(todays), list(earlier))
+    for table in rows:
+        _read_files(connection, version, table, [f"{table}.parquet"], [])
     _lock(connection)
     return connection
+
+
+def _dataset_commits(version: StoreVersion) -> pa.Table:
+    """When each derived dataset was committed; a part's bytes hold no time, so that they stay the same."""
+    found = {part.part_id: name for name, part in version.datasets.items()}
+    rows = [
+        {"name": found[c.part.part_id], "committed_at": c.committed_at}
+        for c in version.parts
+        if c.part.part_id in found
+    ]
+    return pa.Table.from_pylist(rows, schema=DATASET_COMMITS)
 
 
 def file_url(name: str) -> str:

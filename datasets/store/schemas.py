@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 4
+COLUMNS_VERSION = 5
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -47,6 +47,11 @@ PLACEMENTS = pa.schema(
     ]
 )
 
+ACTIONS_TAKEN = pa.list_(
+    pa.struct([("action", pa.string()), ("node_level", pa.uint8()), ("node_index", pa.int64())])
+)
+"""Actions of a live runtime, in the order in which it took them."""
+
 TRAJECTORIES = pa.schema(
     [
         ("trajectory_id", pa.string()),
@@ -76,6 +81,8 @@ TRAJECTORIES = pa.schema(
         ("software", pa.string()),
         ("started_at", pa.timestamp("us", tz="UTC")),
         ("ended_at", pa.timestamp("us", tz="UTC")),
+        ("logged_at", pa.timestamp("us", tz="UTC")),
+        ("actions_taken", ACTIONS_TAKEN),
     ]
 )
 
@@ -307,6 +314,9 @@ TABLES: dict[str, pa.Schema] = {
     "derived_pairs": DERIVED_PAIRS,
 }
 
+DATASET_COMMITS = pa.schema([("name", pa.string()), ("committed_at", pa.timestamp("us", tz="UTC"))])
+"""When each derived dataset was committed, of the ledger; no table of its own."""
+
 ADDED_COLUMNS = {
     "documents": {"first_rows"},
     "trajectories": {
@@ -317,6 +327,8 @@ ADDED_COLUMNS = {
         "software",
         "started_at",
         "ended_at",
+        "logged_at",
+        "actions_taken",
     },
     "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr", "gradient_stretches"},
     "runs": {

@@ -101,6 +101,22 @@ def test_terms_that_are_not_computed_are_not_logged(train, tmp_path):
         assert not line.keys() & OF_SIGNS
 
 
+def test_the_specification_preset_trains_on_augmented_snapshots_and_logs_on_request(run, train, tmp_path):
+    learnable_store(tmp_path / "traces", num_variants=2)
+    options = ["--preset", "specification", "--log-lens-debug", "--log-maps"]
+    answer = json.loads(succeeded(train(*options, "--json")))
+    # 18 measured, and changed copies of some of them; validation has its 6 as they were measured.
+    assert answer["num_snapshots"]["validation"] == 6
+    assert 18 < answer["num_snapshots"]["train"] <= 54
+    log = Path("runs/lensnet/lens_debug.log").read_text()
+    assert 1 <= log.count("LensDebug step 20 snapshot ") <= 4
+    assert "\nmap    " in log
+    assert judged(run, "runs/lensnet/best")["num_snapshots"] == 6
+    Path("pairs.sql").write_text("from preference_pairs")
+    refused(train("--set", 'train.augment="pairs.sql"', "--out", "other"), "pairs of variants", "labels")
+    assert not Path("other").exists()
+
+
 @pytest.mark.parametrize("objective", ["preference", "mixed"])
 def test_pairs_are_learned_and_judged(run, train, tmp_path, objective):
     learnable_store(tmp_path / "traces", num_variants=3)

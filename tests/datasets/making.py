@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from mctrace.datasets.sql.registry import define_views
 from mctrace.datasets.sql.token_scan import SCHEMA
-from mctrace.datasets.store.schemas import TABLES
+from mctrace.datasets.store.schemas import DATASET_COMMITS, TABLES
 from tests.datasets.synthetic import PROVENANCE
 
 
@@ -28,6 +28,7 @@ def _empty_views() -> duckdb.DuckDBPyConnection:
     for name, schema in TABLES.items():
         connection.register(f"stored_{name}", schema.empty_table())
     connection.register("stored_document_tokens", SCHEMA.empty_table())
+    connection.register("stored_dataset_commits", DATASET_COMMITS.empty_table())
     define_views(connection)
     return connection
 

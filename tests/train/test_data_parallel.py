@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from mctrace.errors import ConfigError
+from mctrace.errors import ConfigError, InputError
 from mctrace.train.data_parallel import ProcessGroup, process_group
 from tests.train.stores import learnable_store
 
@@ -79,6 +82,63 @@ def test_a_group_of_one_needs_no_communication():
     assert workers.sum_scalars({"a": torch.tensor(2.0)}) == {"a": torch.tensor(2.0)}
     assert workers.all_gather(3) == [3]
     assert workers.any(True)
+
+
+class OneOfMany(ProcessGroup):
+    """A worker among threads, on machines that have names."""
+
+    def gathering(self, host, board):
+        object.__setattr__(self, "_board", board)
+        object.__setattr__(self, "host", host)
+        return self
+
+    def all_gather(self, value):
+        values, barrier = self._board
+        values[self.rank] = value
+        barrier.wait()
+        found = list(values)
+        barrier.wait()
+        return found
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_made_once_a_machine_is_used_by_all_before_it_goes(monkeypatch, fails):
+    hosts, events = ["a", "b", "a"], []
+    board = ([None] * 3, threading.Barrier(3, timeout=20))
+    workers = [OneOfMany(rank, 3).gathering(host, board) for rank, host in enumerate(hosts)]
+    here = threading.local()
+    monkeypatch.setattr("mctrace.train.data_parallel.socket.gethostname", lambda: here.host)
+
+    def work(worker):
+        here.host = worker.host
+
+        @contextmanager
+        def make():
+            if fails and worker.rank == 1:
+                raise InputError("no labels")
+            events.append(f"made on {worker.host}")
+            yield f"folder of {worker.host}"
+            events.append(f"gone on {worker.host}")
+
+        def use(folder):
+            events.append("used")
+            return worker.rank, folder
+
+        try:
+            return worker.once_per_machine(make, use)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(work, workers))
+    if fails:
+        assert found == ["no labels"] * 3
+        assert "used" not in events
+    else:
+        assert found == [(0, "folder of a"), (1, "folder of b"), (2, "folder of a")]
+        assert sorted(events[:2]) == ["made on a", "made on b"]
+        assert events[2:5] == ["used"] * 3
+        assert sorted(events[5:]) == ["gone on a", "gone on b"]
 
 
 def test_a_world_size_without_addresses_says_to_use_torchrun(monkeypatch):

@@ -77,7 +77,7 @@ class MetricAccumulator:
             for name, statistic in metrics.items():
                 self._statistics[name].append((document, statistic))
         if self._objective.metrics_scope == "batch":
-            for name, value in batch_metrics(one_score(scores, batch), batch).items():
+            for name, value in batch_metrics(one_score(scores, batch).detach(), batch).items():
                 self._extra[name].append(value)
         self._labels.add(counterfactual_loss(scores, batch, self._objective), len(batch))
 

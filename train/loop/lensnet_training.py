@@ -18,10 +18,10 @@ from mctrace.train.device import resolve_device, uses_bfloat16
 from mctrace.train.loop.diagnostics import batch_diagnostics
 from mctrace.train.loop.optimisation_steps import Step, make_optimiser, optimisation_steps
 from mctrace.train.loop.resume_state import ResumeState
-from mctrace.train.loop.telemetry import Sink, no_progress
+from mctrace.train.loop.telemetry import Sink, Value, no_progress
 from mctrace.train.loop.training_loop import LoopState, TrainingResult, run_training_loop
 from mctrace.train.networks.lensnet import LensNet
-from mctrace.train.objectives.lensnet_gradients import Examples, LensNetGradients
+from mctrace.train.objectives.lensnet_gradients import Examples, LensNetGradients, ScoredExamples
 
 _SEEDS_PER_WORKER = 1_000_003
 """between the seeds of two workers, so that their dropout masks differ"""
@@ -64,11 +64,13 @@ class LensNetTraining:
         sinks: Sequence[Sink] = (),
         progress: Callable[[Step], None] = no_progress,
         should_stop: Callable[[], bool] = lambda: False,
+        debug: Callable[[int, ScoredExamples | None], None] | None = None,
     ) -> TrainingResult:
         """Train from the current state to the last step.
 
         `batches` yields this worker's parts of each batch, from the next step on. The first worker evaluates
-        and broadcasts the values. Every worker asks `should_stop`; one that answers True stops all. Raises
+        and broadcasts the values. Every worker asks `should_stop`; one that answers True stops all. The first
+        worker's `debug` receives the step and the last batch with its scores at each telemetry line. Raises
         what `optimisation_steps` and `run_training_loop` raise.
         """
         steps = optimisation_steps(
@@ -86,11 +88,18 @@ class LensNetTraining:
             save=save,
             sinks=sinks,
             progress=progress,
-            diagnose=lambda: batch_diagnostics(self.step.last) if self.workers.is_first else {},
+            diagnose=lambda: self._diagnose(debug),
             state=self.state.loop,
             patience=self.config.patience,
             should_stop=lambda: self.workers.any(should_stop()),
         )
+
+    def _diagnose(self, debug: Callable[[int, ScoredExamples | None], None] | None) -> Mapping[str, Value]:
+        if not self.workers.is_first:
+            return {}
+        if debug is not None:
+            debug(self.state.loop.step, self.step.last)
+        return batch_diagnostics(self.step.last)
 
     def _evaluate_on_first(self, evaluate: Callable[[LensNet], Mapping[str, float]]) -> Mapping[str, float]:
         values = dict(evaluate(self.network)) if self.workers.is_first else {}

@@ -10,6 +10,9 @@ from typing import Any, cast
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.batches.label_reader import TrainingData, open_training_data
 from mctrace.datasets.batches.pair_reader import open_preference_data
+from mctrace.datasets.derived.derive import Derivation, recipe_rows
+from mctrace.datasets.derived.recipe import find_recipe
+from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.sql.target import Target
 from mctrace.datasets.store.provenance import Mix
 from mctrace.datasets.store.store import StoreVersion
@@ -22,6 +25,7 @@ from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.evaluation.split_evaluation import evaluate_network
 from mctrace.train.loop.data_loader import TrainingSource, prefetch
 from mctrace.train.loop.divergence_dump import dump_diverged_batch
+from mctrace.train.loop.lens_debug import LensDebugLog
 from mctrace.train.loop.lensnet_training import LensNetTraining, checkpoint_writer
 from mctrace.train.loop.optimisation_steps import DivergenceError, Step
 from mctrace.train.loop.sign_alert import SignAlert
@@ -30,7 +34,8 @@ from mctrace.train.loop.telemetry import JsonlSink, Sink, TensorBoardSink, Track
 from mctrace.train.loop.training_loop import TrainingResult
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
-from mctrace.train.run_files import METRICS_FILE, TENSORBOARD_FOLDER
+from mctrace.train.objectives.lensnet_gradients import ScoredExamples
+from mctrace.train.run_files import LENS_DEBUG_FILE, METRICS_FILE, TENSORBOARD_FOLDER
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,26 @@ class TrainingRun:
         mix: Collection[Mix] = (),
         workers: ProcessGroup | None = None,
         stopped: StoppedRun | None = None,
+        limits: SqlLimits | None = None,
     ) -> "TrainingRun":
         """Open the labels and pairs that the objective learns from.
 
-        `store_uri` is recorded in the checkpoints as given. Raises InputError when the store lacks the data.
+        `store_uri` is recorded in the checkpoints as given; `limits` are of the memory and disk of SQL.
+        Raises InputError when the store lacks the data.
         """
-        source = open_source(store, config, mix)
-        info = _describe(config, store, store_uri, source, mix)
-        return cls(config, source, info, out, workers or ProcessGroup(), stopped)
+        workers = workers or ProcessGroup()
+        open_labels = partial(
+            open_training_data,
+            store,
+            config.target,
+            where=config.where,
+            mix=mix,
+            limits=limits,
+            once_per_machine=workers.once_per_machine,
+        )
+        source = open_source(store, config, mix, open_labels)
+        info = _describe(config, store, store_uri, source, open_labels)
+        return cls(config, source, info, out, workers, stopped)
 
     def train(
         self,
@@ -116,6 +133,7 @@ class TrainingRun:
                     sinks=sinks,
                     progress=partial(_show, progress),
                     should_stop=should_stop,
+                    debug=self._debug(notify),
                 )
             except DivergenceError as error:
                 if error.batch is None:
@@ -150,6 +168,12 @@ class TrainingRun:
 
         return validate
 
+    def _debug(self, show: Callable[[str], None]) -> Callable[[int, ScoredExamples | None], None] | None:
+        lines, maps = self.config.log_lens_debug, self.config.log_maps
+        if not lines and not maps:
+            return None
+        return LensDebugLog(self.out / LENS_DEBUG_FILE, show, lines=lines, maps=maps).write
+
     @contextmanager
     def _sinks(self, done: int, alert: Callable[[str], None]) -> Iterator[list[Sink]]:
         """Telemetry of the first worker; the others write none."""
@@ -171,7 +195,13 @@ class TrainingRun:
             yield sinks
 
 
-def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] = ()) -> TrainingSource:
+OpenLabels = Callable[..., TrainingData]
+"""`open_training_data` of a run's store, target and selection"""
+
+
+def open_source(
+    store: StoreVersion, config: TrainConfig, mix: Collection[Mix], open_labels: OpenLabels
+) -> TrainingSource:
     """Labels and pairs that the objective learns from, at one version of the store.
 
     Raises InputError when the store lacks them.
@@ -179,7 +209,8 @@ def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] =
     objective = config.objective
     labels = None
     if objective.learns_labels:
-        labels = open_training_data(store, config.target, where=config.where, mix=mix)
+        augmented = partial(_augmented_rows, store, config) if config.augment else None
+        labels = open_labels(make_rows=augmented)
     pairs = None
     if objective.learns_pairs:
         pairs = open_preference_data(
@@ -212,8 +243,23 @@ def open_source(store: StoreVersion, config: TrainConfig, mix: Collection[Mix] =
     return TrainingSource(labels, pairs)
 
 
+def _augmented_rows(store: StoreVersion, config: TrainConfig, folder: Path) -> dict[str, Path]:
+    """Rows of the recipe `augment`, by table. Raises InputError for one that makes no labels."""
+    table, file = recipe_rows(store, Derivation(find_recipe(config.augment), config.seed), folder)
+    if table != "derived_labels":
+        raise InputError(
+            f"train.augment: the recipe {config.augment} gives pairs of variants; one that gives labels is "
+            "needed (mctrace derive keeps pairs as a dataset)"
+        )
+    return {table: file}
+
+
 def _describe(
-    config: TrainConfig, store: StoreVersion, store_uri: str, source: TrainingSource, mix: Collection[Mix]
+    config: TrainConfig,
+    store: StoreVersion,
+    store_uri: str,
+    source: TrainingSource,
+    open_labels: OpenLabels,
 ) -> CheckpointInfo:
     arrays = _arrays(source)
     return describe(
@@ -222,7 +268,7 @@ def _describe(
         block_size=arrays.provenance.block_size,
         max_level=arrays.provenance.max_level,
         absence=source.absence,
-        utility_scale=_utility_scale(config, store, source.labels, mix),
+        utility_scale=_utility_scale(source.labels, open_labels),
         dataset={
             "uri": store_uri,
             "version": store.version,
@@ -239,9 +285,7 @@ def _arrays(source: TrainingSource) -> DocumentEmbeddings:
     return data.arrays
 
 
-def _utility_scale(
-    config: TrainConfig, store: StoreVersion, labels: TrainingData | None, mix: Collection[Mix]
-) -> float:
+def _utility_scale(labels: TrainingData | None, open_labels: OpenLabels) -> float:
     """Scale of the labels [nats per score unit], learned from or not.
 
     1 where the store has pairs only, whose scores have no unit.
@@ -249,7 +293,7 @@ def _utility_scale(
     if labels is not None:
         return labels.utility_scale
     try:
-        return open_training_data(store, config.target, where=config.where, mix=mix).utility_scale
+        return open_labels().utility_scale
     except InputError:
         return 1.0
 

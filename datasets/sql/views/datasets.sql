@@ -2,5 +2,6 @@
 -- recipe may depend on is here: its text, seed and variables, and the version and dataset it read.
 -- public: datasets
 create view datasets as
-select *
-from stored_datasets;
+select d.*, c.committed_at
+from stored_datasets as d
+left join stored_dataset_commits as c using (name);

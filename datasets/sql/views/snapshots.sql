@@ -49,6 +49,9 @@ select
     start,
     horizon,
     num_entries,
+    ended_at as measured_at,
+    logged_at,
+    actions_taken,
     list_avg(
         baseline_nll[cursor - first_cursor + 1 : cursor - first_cursor + horizon]
     ) as baseline_nll

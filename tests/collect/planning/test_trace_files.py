@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from mctrace.collect.corpus.documents import Document, document_id
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import plan_trajectory
 from mctrace.collect.planning.run_plan import RunPlan
-from mctrace.collect.planning.trace_files import TRACES, plan_traces
+from mctrace.collect.planning.trace_files import OPTIONAL, TRACES, plan_traces
 from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
+from mctrace.context.tree import Node
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, create_store
 from mctrace.errors import InputError
@@ -46,7 +48,8 @@ def good_row(**changes: object) -> dict[str, object]:
 
 def write(folder: Path, *rows: dict[str, object], types: dict[str, pa.DataType] | None = None) -> Path:
     """A trace file; `types` stands for writers whose columns are wider than the documented ones."""
-    schema = pa.schema([(f.name, (types or {}).get(f.name, f.type)) for f in TRACES])
+    noted = [f for f in OPTIONAL if any(f.name in row for row in rows)]
+    schema = pa.schema([(f.name, (types or {}).get(f.name, f.type)) for f in (*TRACES, *noted)])
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / "traces.parquet")
     return folder / "traces.parquet"
 
@@ -98,6 +101,34 @@ def rejected(path: Path, store: Store | None) -> dict[int, str]:
     """Reasons by row."""
     found = plan_traces(path, store, small_config(), CorpusConfig(), PROVENANCE).rejected
     return {row.row: row.reason for row in found}
+
+
+def taken(action: str, level: int, index: int) -> dict[str, object]:
+    return {"action": action, "node_level": level, "node_index": index}
+
+
+def test_what_a_runtime_noted_goes_with_the_unit_and_changes_no_id(tmp_path, empty_store):
+    logged_at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    noted = good_row(logged_at=logged_at, actions_taken=[taken("expand", 2, 1), taken("collapse", 1, 16)])
+    (unit,) = plan(write(tmp_path, noted), empty_store).units
+    assert unit.log.logged_at == logged_at
+    assert [(one.kind, one.node) for one in unit.log.actions_taken] == [
+        ("expand", Node(2, 1)), ("collapse", Node(1, 16)),
+    ]  # fmt: skip
+    (bare,) = plan(write(tmp_path, good_row(actions_taken=None)), empty_store).units
+    assert bare.log.actions_taken is None
+    assert bare.part_id == unit.part_id
+    assert unit.without_caches().log == unit.log
+    wrong = [
+        [taken("expand", 2, 99)],
+        [taken("grow", 1, 9)],
+        [taken("expand", 0, 30)],
+        [taken("expand", 1, 1)],
+    ]
+    reasons = rejected(write(tmp_path, *(good_row(actions_taken=one) for one in wrong)), empty_store)
+    assert len(reasons) == 4
+    assert "outside the window" in reasons[0]
+    assert "'grow'" in reasons[1]
 
 
 def test_a_valid_row_is_planned_as_its_trajectory(tmp_path, empty_store):

@@ -10,7 +10,7 @@ import pytest
 from mctrace.datasets.sql import registry
 from mctrace.datasets.sql.registry import MACROS, TARGETS, VIEWS, created, in_order, public_names, view_files
 from mctrace.datasets.sql.token_scan import SCHEMA
-from mctrace.datasets.store.schemas import TABLES
+from mctrace.datasets.store.schemas import DATASET_COMMITS, TABLES
 from mctrace.datasets.store.store import DERIVED_TABLES
 
 FOLDER = Path(registry.__file__).parent
@@ -64,6 +64,7 @@ def test_every_relation_binds_where_definitions_follow_the_order(derived):
     for name, schema in TABLES.items():
         connection.register(f"stored_{name}", schema.empty_table())
     connection.register("stored_document_tokens", SCHEMA.empty_table())
+    connection.register("stored_dataset_commits", DATASET_COMMITS.empty_table())
     registry.define_views(connection, derived)
     for view in (*VIEWS, *(f"{target}_target" for target in TARGETS)):
         assert connection.sql(f"from {view}").fetchall() == []

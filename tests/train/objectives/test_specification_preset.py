@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.config import specification_preset
 from mctrace.train.evaluation.batch_metrics import batch_metrics
+from mctrace.train.loop.telemetry import SOURCE_NAMES
 from mctrace.train.objectives.counterfactual import counterfactual_loss
 from tests.train.conftest import random_batch
 
@@ -140,7 +141,15 @@ def test_metrics_are_the_documents_for_any_batch(seed, num_snapshots, num_spans,
 
 
 def test_the_preset_is_the_documents_settings():
+    """Their tables and code: docs/specification/trainer.md#settings, data.md#augmentation, metrics.md."""
     preset = specification_preset()
+    assert preset.augment == "spec_augmentation"
+    assert preset.log_interval == 100
+    assert (preset.network.name, objective_names(preset)) == (
+        "dual_cross_attention", ("batch", "specification", "sum", "entries", "batch", "spans"),
+    )  # fmt: skip
+    assert (preset.objective.rank_margin, preset.objective.residual) == (0.1, "squares")
+    assert preset.objective.rank_pairs == "exact"
     optimiser, objective = preset.optimiser, preset.objective
     assert (optimiser.learning_rate, optimiser.betas, optimiser.eps, optimiser.weight_decay) == (
         1e-4, (0.9, 0.999), 1e-8, 0.01,
@@ -153,3 +162,27 @@ def test_the_preset_is_the_documents_settings():
     network = preset.network
     assert (network.d_lens, network.num_heads, network.num_stacks, network.dropout) == (512, 8, 2, 0.1)
     assert preset.target == "literal"
+    assert specification_preset("preference").augment == ""  # pairs are not augmented
+
+
+def objective_names(preset):
+    found = preset.objective
+    return (
+        found.rank_scope, found.budget, found.illegality, found.units, found.metrics_scope,
+        found.preference.budget,
+    )  # fmt: skip
+
+
+def test_terms_metrics_and_telemetry_have_the_documents_names():
+    batch = random_batch(0)
+    scores = scores_of(batch, 0)
+    assert counterfactual_loss(scores, batch, OBJECTIVE).scalars().keys() == {
+        "loss", "L_reg", "L_rank", "L_budget", "L_illegal",
+    }  # fmt: skip
+    assert batch_metrics(scores.detach(), batch).keys() == {
+        "mse", "ranking_accuracy", "utility_correlation", "budget_balance", "legality_compliance",
+    }  # fmt: skip
+    assert {
+        "mc/lens_loss", "mc/adv_delta_mean", "mc/adv_delta_p95", "mc/preference_corr_mean",
+        "mc/variants_total", "mc/variants_mean",
+    } <= set(SOURCE_NAMES.values())  # fmt: skip
