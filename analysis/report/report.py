@@ -141,6 +141,12 @@ def _state(run: Row, version: StoreVersion) -> str:
     return state_of(run["outcome"], sign)
 
 
+def _keeps_tokens(connection: duckdb.DuckDBPyConnection) -> bool:
+    """False where labels are gradient estimates, which are means over whole horizons."""
+    query = "select count(*) from effects where estimator = 'gradient'"
+    return not connection.execute(query).fetchall()[0][0]
+
+
 def _overview(
     connection: duckdb.DuckDBPyConnection,
     version: StoreVersion,
@@ -148,7 +154,7 @@ def _overview(
     judged: _Judged,
     facts: Sequence[KeyFigure],
 ) -> Page:
-    keeps_tokens = version.dataset is None
+    keeps_tokens = version.dataset is None and _keeps_tokens(connection)
     half = (horizons["shortest_horizon"] or 0) // 2 if keeps_tokens else 0
     trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
     with narrowed(connection, "trajectory_id", trajectories) if trajectories else nullcontext():
@@ -256,7 +262,10 @@ def _collection_pages(connection: duckdb.DuckDBPyConnection, runs: list[Row]) ->
     for number, run in enumerate(runs[-MOST_RUNS:], start=max(1, len(runs) - MOST_RUNS + 1)):
         with narrowed(connection, "run_id", [run["run_id"]]):
             (horizons,) = run_analysis(connection, "horizons")
-            sections = [collection_section(connection, run["state"]), signal_section(connection, horizons)]
+            sections = [
+                collection_section(connection, run["state"]),
+                signal_section(connection, horizons, keeps_tokens=_keeps_tokens(connection)),
+            ]
             if horizons["num_settings"]:
                 sections.append(value_section(connection))
         pages.append(Page(f"run-{number}", str(run["run_id"]), sections, group="Collection runs"))

@@ -119,7 +119,7 @@ def test_a_lensnet_goes_and_comes_back(hub, run, tmp_path):
     assert "## Training" in card
     succeeded(run("pull", "org/lens", "back"))
     assert checkpoint_hash(tmp_path / "back") == checkpoint_hash(folder)
-    load = "from mctrace import load_checkpoint; print(load_checkpoint('org/lens')[1].network.name)"
+    load = "from mctrace import Scorer; print(Scorer.from_pretrained('org/lens').info.network.name)"
     assert succeeded(run(code=load)).split() == ["linear"]
     offline = run(code=load, HF_HUB_OFFLINE="1")
     assert succeeded(offline).split() == ["linear"], "what was downloaded serves without a network"

@@ -24,9 +24,9 @@ class Scorer:
     info: CheckpointInfo
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: Device = "auto") -> "Scorer":
-        """Load a checkpoint folder; raises InputError when it is not a checkpoint or is damaged."""
-        network, info = load_checkpoint(Path(folder))
+    def from_pretrained(cls, source: Path | str, device: Device = "auto") -> "Scorer":
+        """Load a folder, or "organisation/name" on a hub; raises InputError as `load_checkpoint` does."""
+        network, info = load_checkpoint(source)
         return cls(network.to(resolve_device(device)), info)
 
     def save_pretrained(self, folder: Path | str) -> None:
