@@ -44,6 +44,10 @@ class Action:
         elif self.entry_level < 0:
             object.__setattr__(self, "entry_level", 0)
 
+    def __reduce__(self) -> tuple[type["Action"], tuple[ActionKind, Node, int]]:
+        """As fast as pickling is, like a node's."""
+        return Action, (self.kind, self.node, self.entry_level)
+
     @property
     def shows_more(self) -> bool:
         return self.kind in SHOWS_MORE

@@ -212,6 +212,8 @@ def _why_illegal(lod_map: LODMap) -> str | None:
         return "the cursor cuts its last block, which can then only be level 0"
     blocks = lod_map.first_block + np.arange(expected)
     for level in range(2, tree.max_level + 1):
+        if not (levels == level).any():
+            continue
         nodes, counts = np.unique(blocks[levels == level] // tree.blocks_per_node(level), return_counts=True)
         broken = nodes[counts != tree.blocks_per_node(level)]
         if len(broken):

@@ -38,16 +38,26 @@ def plan(
     dtype: Dtype = None,
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors to predict for")] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", min=0.001, help="say what makes the run fit so many hours")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict a run: effects, tokens, hours, GB.
 
     Plans every trajectory and times a typical one; keeps nothing.
     """
-    from mctrace.cli.display.collection import print_forecast, print_left_out, print_plan, report_rejected
+    from mctrace.cli.display.collection import (
+        print_forecast,
+        print_left_out,
+        print_plan,
+        print_within_hours,
+        report_rejected,
+    )
     from mctrace.cli.display.collection_answer import plan_answer
     from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
+    from mctrace.collect.planning.time_limit import within_hours
     from mctrace.collect.running.pool_choice import decide_dtype
     from mctrace.collect.running.prepared_run import prepare_run
     from mctrace.collect.running.timed_forecast import time_forecast
@@ -68,9 +78,17 @@ def plan(
     print_plan(prepared, known, messages)
     print_left_out(prepared.left_out, messages)
     timed = time_forecast(prepared, run, settings.ray, uri, known)
+    within = None
+    if timed is not None and hours is not None:
+        missing = {unit.document_id for unit in prepared.decided.missing(known)}
+        within = within_hours(
+            hours, timed.forecast, settings.ray.num_planned_actors, len(prepared.plan.documents), len(missing)
+        )
     if as_json:
-        print_json({"store": uri, **plan_answer(prepared, known, timed)})
+        print_json({"store": uri, **plan_answer(prepared, known, timed, within)})
     if timed is None:
         messages.print("Nothing to measure: every planned trajectory is in the store.")
     else:
         print_forecast(timed, settings.ray.num_planned_actors, messages)
+    if within is not None:
+        print_within_hours(within, messages)

@@ -7,6 +7,7 @@ from rich.console import Console
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.measuring.estimator_agreement import compare_estimators
 from mctrace.collect.planning.estimators import EXACT
+from mctrace.collect.planning.time_limit import WithinHours
 from mctrace.collect.planning.trace_files import TracePlan
 from mctrace.collect.running.driver import RunSummary
 from mctrace.collect.running.prepared_run import PreparedRun
@@ -73,6 +74,24 @@ def print_forecast(timed: TimedForecast, num_workers: int, console: Console) -> 
             f"collect.min_audit_spearman, the run is exact: {timed.exact_flops / 1e12:,.1f} TFLOP",
             highlight=False,
         )
+
+
+def print_within_hours(within: WithinHours, console: Console) -> None:
+    """Print what makes the run fit a time, if it does not."""
+    time = _duration(3600 * within.hours)
+    if within.is_met:
+        line = f"It fits {time} as it is."
+    elif within.limit:
+        line = (
+            f"To fit {time}: --actors {within.num_actors} of this speed, or --limit {within.limit}; or fewer "
+            "effects a document by collect.max_actions or collect.trajectories_per_document"
+        )
+    else:
+        line = (
+            f"To fit {time}: --actors {within.num_actors} of this speed; not one document fits now: lower "
+            "collect.max_actions or collect.trajectories_per_document"
+        )
+    console.print(line, highlight=False)
 
 
 def print_head(work: RemainingWork, console: Console) -> None:

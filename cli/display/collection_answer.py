@@ -3,14 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
+from mctrace.collect.planning.time_limit import WithinHours
 from mctrace.collect.running.driver import RunSummary
 from mctrace.collect.running.prepared_run import PreparedRun
 from mctrace.collect.running.timed_forecast import TimedForecast
 from mctrace.datasets.store.store import Store
 
 
-def plan_answer(prepared: PreparedRun, store: Store | None, timed: TimedForecast | None) -> dict[str, Any]:
-    """A plan and its forecast; `forecast` is null where nothing is left to measure."""
+def plan_answer(
+    prepared: PreparedRun, store: Store | None, timed: TimedForecast | None, within: WithinHours | None
+) -> dict[str, Any]:
+    """A plan and its forecast; `forecast` is null where nothing is left to measure, `within_hours` where no
+    time was given too."""
     plan = prepared.plan
     return {
         "num_documents": len(plan.documents),
@@ -24,6 +28,7 @@ def plan_answer(prepared: PreparedRun, store: Store | None, timed: TimedForecast
         "flops_per_second": timed and timed.flops_per_second,
         "calibration_flops": timed and timed.calibration_flops,
         "exact_flops": timed and timed.exact_flops,
+        "within_hours": within and asdict(within),
     }
 
 

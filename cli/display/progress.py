@@ -66,7 +66,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line every 15 seconds: amount done, rate, time left. A step without a count says that it begins."""
+    """A line every 15 seconds: amount done, rate, time left. One that is not counted says that it begins."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

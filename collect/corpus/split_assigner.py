@@ -21,7 +21,7 @@ BETWEEN_SPLITS = "near-duplicates of documents in two splits"
 """Reason for leaving out a document that can be on neither side of a split."""
 _SHINGLE = 8
 _SHINGLES_AT_ONCE = 4096
-_MINHASH = {"num_perm": 128, "seed": 1, "scheme": "affine32"}
+_MINHASH = {"num_perm": 128, "seed": 1, "scheme": "affine32", "hashfunc": int}
 """Part of the store's format: signatures of different schemes cannot be compared."""
 _GONE = 255
 """In place of a split: the document counts no longer."""
@@ -153,8 +153,17 @@ def placed_alone(identity: str, tokens: npt.NDArray[np.int32], config: CorpusCon
 
 def minhash_of(tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.uint32]:
     """The signature of a document's token 8-grams [128]."""
-    shingles = np.lib.stride_tricks.sliding_window_view(tokens, min(_SHINGLE, len(tokens)))
+    content = np.ascontiguousarray(tokens, dtype=np.int32).tobytes()
+    size = 4 * min(_SHINGLE, len(tokens))
     minhash = MinHash(**_MINHASH)
-    for first in range(0, len(shingles), _SHINGLES_AT_ONCE):
-        minhash.update_batch([one.tobytes() for one in shingles[first : first + _SHINGLES_AT_ONCE]])
+    for first in range(0, len(content) - size + 1, 4 * _SHINGLES_AT_ONCE):
+        end = min(first + 4 * _SHINGLES_AT_ONCE, len(content) - size + 1)
+        minhash.update_batch(_hashes([content[i : i + size] for i in range(first, end, 4)]))
     return np.asarray(minhash.hashvalues, dtype=np.uint32)
+
+
+def _hashes(shingles: Sequence[bytes]) -> list[int]:
+    """The first four bytes of each shingle's SHA-1, which is datasketch's own choice, in half of its time."""
+    starts = b"".join([hashlib.sha1(shingle, usedforsecurity=False).digest()[:4] for shingle in shingles])
+    found: list[int] = np.frombuffer(starts, dtype="<u4").tolist()
+    return found

@@ -19,7 +19,7 @@ from mctrace.collect.corpus.lazy_texts import SourceText
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import MapMaker, estimator_of, plan_document
 from mctrace.collect.planning.estimators import Estimator
-from mctrace.collect.planning.run_plan import RunPlan, no_snapshot
+from mctrace.collect.planning.run_plan import RunPlan, no_snapshot, too_many_positions
 from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ModelError
@@ -65,6 +65,8 @@ class DocumentPlanner:
     limits: "ModelLimits"
     plans: bool = True
     """whether documents are planned where they are made; the policy `lensnet` needs a model for that"""
+    counted_at: int | None = None
+    """entries of a pass for which units are counted where they are planned, so that the driver need not"""
 
     def __call__(self, texts: Sequence[SourceText]) -> PlannedBatch:
         made = self.maker(texts)
@@ -77,6 +79,9 @@ class DocumentPlanner:
         units = tuple(plan_document(document, self.config, self.provenance, lensnet))
         planned = PlannedDocument(document, units)
         self.limits.refuse_unfit(planned)
+        if self.counted_at is not None:
+            for unit in units:
+                unit.size(self.counted_at)  # kept with the unit
         return planned
 
 
@@ -99,12 +104,9 @@ class ModelLimits:
             raise ModelError(
                 f"{source} has token id {most}, the base model {self.name!r} has {self.vocabulary_size}"
             )
-        positions = max((unit.trajectory.num_positions for unit in planned.units), default=0)
-        if positions > self.max_positions:
-            raise ModelError(
-                f"a context of {source} spans {positions} positions, the base model {self.name!r} has "
-                f"{self.max_positions}: use a later start (a smaller collect.window)"
-            )
+        for unit in planned.units:
+            if unit.trajectory.num_positions > self.max_positions:
+                raise too_many_positions(source, unit.trajectory, self.name, self.max_positions)
 
 
 Planner = Callable[[Sequence[SourceText]], PlannedBatch]
@@ -126,8 +128,8 @@ class PlanStream(Protocol):
 
     def __iter__(self) -> Generator[PlannedDocument]: ...
 
-    def spread(self, stage: Stage) -> None:
-        """From the next batch on, have `stage` make them."""
+    def spread(self, stage: Stage, batch_tokens: int) -> None:
+        """From the next batch on, have `stage` make them, and count them for passes of `batch_tokens`."""
         ...
 
 
@@ -155,8 +157,9 @@ class CorpusStream:
         self._first: deque[PlannedDocument] = deque()
         self._rest = self._planned()
 
-    def spread(self, stage: Stage) -> None:
+    def spread(self, stage: Stage, batch_tokens: int) -> None:
         self._later = stage
+        self._planner = replace(self._planner, counted_at=batch_tokens)
 
     def plan_first(self, progress: Progress) -> None:
         """Plan the first documents now, so that what is wrong with them shows before a store is made.
@@ -230,7 +233,7 @@ class PlanInMemory:
         self.lensnet_identity, self.assigner = plan.lensnet_identity, assigner
         self._plan = plan
 
-    def spread(self, stage: Stage) -> None:
+    def spread(self, stage: Stage, batch_tokens: int) -> None:
         """Nothing is left to make."""
 
     def __iter__(self) -> Generator[PlannedDocument]:

@@ -11,6 +11,7 @@ from mctrace.collect.planning.document_plan import MapMaker, plan_document
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.work_units import LabelledTrajectory, PlannedTrajectory, WorkUnit
+from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
@@ -82,18 +83,30 @@ class RunPlan:
 def check_fits(plan: RunPlan, source: ModelSource) -> None:
     """Raises ModelError, before any work, when the base model cannot take the plan's contexts or tokens."""
     widest = max(plan.units, key=lambda unit: unit.trajectory.num_positions)
-    positions, has = widest.trajectory.num_positions, source.max_positions
-    if positions > has:
-        raise ModelError(
-            f"a context of {plan.documents[widest.document_id].source} spans {positions} positions, the base "
-            f"model {source.name!r} has {has}: use a later start (a smaller collect.window)"
-        )
+    if widest.trajectory.num_positions > source.max_positions:
+        text = plan.documents[widest.document_id].source
+        raise too_many_positions(text, widest.trajectory, source.name, source.max_positions)
     for document in plan.documents.values():
         if document.tokens.max() >= source.vocabulary_size:
             raise ModelError(
                 f"{document.source} has token id {document.tokens.max()}, the base model {source.name!r} has "
                 f"{source.vocabulary_size}"
             )
+
+
+def too_many_positions(text: str, widest: Trajectory, model: str, max_positions: int) -> ModelError:
+    """Error for a trajectory of the document `text` that a base model has too few positions for."""
+    block = widest.head.tree.block_size
+    window = (max_positions - (widest.end - widest.first_cursor)) // block * block
+    remedy = (
+        f"a smaller collect.window (lod0_window for the policy lod0), {window} fits"
+        if window >= block
+        else "a smaller collect.horizon or fewer collect.cursors_per_trajectory"
+    )
+    return ModelError(
+        f"a context of {text} spans {widest.num_positions} positions, the base model {model!r} has "
+        f"{max_positions}: use a later start ({remedy})"
+    )
 
 
 def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tree: TreeShape) -> Provenance:

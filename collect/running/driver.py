@@ -125,7 +125,7 @@ def run_collection(
     )
     workers = start_workers(context)
     try:
-        stream.spread(document_stage())
+        stream.spread(document_stage(), workers.batch_tokens())
         progress.start("probing the workers", None, "")
         agreement = agree_on_probe(workers.probes(), stream.provenance.dtype)
         check_earlier_runs(store, stream.provenance, agreement)

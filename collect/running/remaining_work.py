@@ -48,6 +48,8 @@ class RemainingWork:
         """whether the stream has ended"""
         self.head: list[PlannedDocument] = []
         """documents that were planned first and are not given out"""
+        self._whole_head: list[PlannedDocument] = []
+        """the same with what the store has of them, until they are given out"""
         self.num_planned = 0
         self.num_trajectories = 0
         self.num_documents = 0
@@ -75,11 +77,18 @@ class RemainingWork:
         return self.head
 
     def decide(self, *, is_exact: bool) -> None:
-        """Measure every action exactly from now on, or as planned."""
+        """Measure every action exactly from now on, or as planned; what was planned first is counted again.
+
+        Documents that the store has whole as they were planned are left to the next run.
+        """
         if is_exact and not self.is_exact:
             self.is_exact = True
-            exact = [planned.exactly() for planned in self.head]
-            self.head = [planned for planned in exact if self.missing(planned)]
+            for planned in self._whole_head:
+                self._count(planned, -1)
+                self._count(planned.exactly())
+            exact = [planned.exactly() for planned in self._whole_head or self.head]
+            self._whole_head = [planned for planned in exact if self.missing(planned)]
+            self.head = [left for planned in exact if (left := self.missing(planned))]
 
     def head_plan(self) -> RunPlan:
         """The first documents as a plan."""
@@ -121,8 +130,9 @@ class RemainingWork:
             buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
             planned = buffer.pop()
             left = planned if planned.document.document_id == self._repeated else self.missing(planned)
+            part_id = document_part_id(planned.document.document_id, self.stream.provenance)
             for unit in left.units if left else ():
-                yield WorkItem(planned.document, unit, self.lacks(planned.document))
+                yield WorkItem(planned.document, unit, part_id not in self._store.ledger.part_ids)
 
     def _placed(self, placements: PlacementCommits) -> list[PlannedDocument]:
         """The next documents, as many as come in a few times the seconds that a commit takes, with their
@@ -132,7 +142,7 @@ class RemainingWork:
             if len(self.head) >= _BUFFER:
                 break
             self._plan_one()
-        batch, self.head = self.head, []
+        batch, self.head, self._whole_head = self.head, [], []
         started = time.perf_counter()
         placed = {d.document_id: d for d in placements.commit([planned.document for planned in batch])}
         self._commit_seconds = time.perf_counter() - started
@@ -155,16 +165,17 @@ class RemainingWork:
         self._count(planned)
         if left := self.missing(planned):
             self.head.append(left)
+            self._whole_head.append(planned)
         if progress:
             progress.advance(1)
 
-    def _count(self, planned: PlannedDocument) -> None:
+    def _count(self, planned: PlannedDocument, times: int = 1) -> None:
         listed = self._store.ledger.part_ids
-        self.num_documents += 1
-        self.num_planned += len(planned.units)
-        self.num_trajectories += sum(isinstance(unit, PlannedTrajectory) for unit in planned.units)
-        self.num_done += sum(unit.part_id in listed for unit in planned.units)
-        self.num_in_quarantine += len(planned.units) - len(self._measurable(planned))
+        self.num_documents += times
+        self.num_planned += times * len(planned.units)
+        self.num_trajectories += times * sum(isinstance(unit, PlannedTrajectory) for unit in planned.units)
+        self.num_done += times * sum(unit.part_id in listed for unit in planned.units)
+        self.num_in_quarantine += times * (len(planned.units) - len(self._measurable(planned)))
 
     def _measurable(self, planned: PlannedDocument) -> tuple[WorkUnit, ...]:
         return tuple(outside_quarantine(planned.units, self._quarantined))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from mctrace.context.tree import Absence, TreeShape
@@ -32,7 +33,7 @@ class Provenance:
     absence: Absence = field(default="off", compare=False)
     """what maps and actions are planned with; gists and labels do not depend on it, so it is not compared"""
 
-    @property
+    @cached_property
     def tree(self) -> TreeShape:
         return TreeShape(self.block_size, self.max_level, self.absence)
 

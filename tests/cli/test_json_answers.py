@@ -36,7 +36,9 @@ def answer(tmp_path, monkeypatch, call_mctrace):
 def test_every_command_says_what_is_documented(answer, tiny_settings, tmp_path):
     few = [*set_flags(tiny_settings), "--limit", "8"]
     planned = answer("plan", *few)
-    assert planned["num_done"] == 0
+    assert (planned["num_done"], planned["within_hours"]) == (0, None)
+    within = answer("plan", *few, "--hours", "0.001")["within_hours"]
+    assert within["hours"] == 0.001
     collected = answer("collect", "--no-ray", *few)
     assert collected["num_trajectories"] == planned["num_trajectories"]
     assert collected["num_effects"] == planned["forecast"]["num_effects"]

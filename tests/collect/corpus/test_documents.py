@@ -274,3 +274,13 @@ def test_a_long_document_has_the_signature_it_always_had(monkeypatch):
     whole = minhash_of(tokens)
     monkeypatch.setattr("mctrace.collect.corpus.split_assigner._SHINGLES_AT_ONCE", 100)
     assert np.array_equal(minhash_of(tokens), whole)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 3, 8, 9, 5000])
+def test_a_signature_is_that_of_datasketch(num_tokens):
+    """Stores keep signatures: another way to compute them must not give other ones."""
+    tokens = random_tokens(num_tokens, 4)
+    expected = MinHash(num_perm=128, seed=1, scheme="affine32")
+    shingles = np.lib.stride_tricks.sliding_window_view(tokens, min(8, num_tokens))
+    expected.update_batch([shingle.tobytes() for shingle in shingles])
+    assert np.array_equal(minhash_of(tokens), expected.hashvalues)
