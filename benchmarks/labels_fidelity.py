@@ -13,11 +13,11 @@ from mctrace.collect.planning.action_sampling import screening_probabilities
 SCREENED_SHARE = 0.25
 TOP_SHARE = 0.1
 FloatArray = npt.NDArray[np.float64]
-Context = dict[str, Any]
+MeasuredContext = dict[str, Any]
 """labels and processor seconds of one context by estimator"""
 
 
-def rows_of(contexts: Sequence[Context]) -> list[dict[str, Any]]:
+def rows_of(contexts: Sequence[MeasuredContext]) -> list[dict[str, Any]]:
     """One row per case and estimator; correlations within each context, averaged by numbers of actions."""
     cases = defaultdict(list)
     for context in contexts:
@@ -37,7 +37,7 @@ def rows_of(contexts: Sequence[Context]) -> list[dict[str, Any]]:
     return rows
 
 
-def fidelity(contexts: Sequence[Context], estimator: str) -> dict[str, Any]:
+def fidelity(contexts: Sequence[MeasuredContext], estimator: str) -> dict[str, Any]:
     """Agreement of an estimator's labels with exact ones, within documents and (`pooled_`) over all of them.
 
     `spearman_range` holds the lowest and the highest of the documents'. `top_tenth_recall` of screening is

@@ -13,7 +13,7 @@ from benchmarks.gpu_kit.weights import unpacked_model
 
 
 @dataclass(frozen=True)
-class Sizes:
+class KitSizes:
     """How large everything is that a step measures."""
 
     context: int
@@ -36,12 +36,12 @@ class Sizes:
     batch_tokens: tuple[int, ...]
 
 
-FULL = Sizes(
+FULL = KitSizes(
     context=8192, cursors=(8, 32, 1), recency_tokens=7072, label_context=1024, num_labels=40,
     lensnet_entries=8192, lensnet_dims=(576, 2048, 4096), loss_actions=(512, 1024, 2048, 4096, 8192),
     rows=16, rounds=20, matmul=8192, batch_tokens=(16384, 32768, 65536, 131072),
 )  # fmt: skip
-TOY = Sizes(
+TOY = KitSizes(
     context=512, cursors=(2, 1), recency_tokens=1024, label_context=256, num_labels=4,
     lensnet_entries=256, lensnet_dims=(64,), loss_actions=(64, 128), rows=2, rounds=2, matmul=256,
     batch_tokens=(1024, 4096),
@@ -49,7 +49,7 @@ TOY = Sizes(
 
 
 @dataclass(frozen=True)
-class Context:
+class StepContext:
     """Of one step in one process."""
 
     step: str
@@ -61,7 +61,7 @@ class Context:
     toy: bool
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> KitSizes:
         return TOY if self.toy else FULL
 
     @property

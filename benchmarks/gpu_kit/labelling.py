@@ -24,7 +24,7 @@ from mctrace.context.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
-class Labels:
+class TrajectoryLabels:
     """Per-token delta_nll of some actions over the horizon of the first cursor: [A, H] nats, float32, CPU."""
 
     delta_AH: Tensor
@@ -53,7 +53,7 @@ def fast_labels(
     trajectory: Trajectory,
     actions: Sequence[Action],
     batch_tokens: int | None = None,
-) -> Labels:
+) -> TrajectoryLabels:
     """By the evaluator."""
     edits = [action_edit(trajectory, action) for action in actions]
     baseline = measure_baseline(model, document, trajectory)
@@ -61,7 +61,7 @@ def fast_labels(
     deltas = measure_edits(model, document, trajectory, edits, baseline, batching).deltas
     firsts = [trajectory.first_cursor - edit.first_token for edit in edits]
     horizon = trajectory.horizon
-    return Labels(
+    return TrajectoryLabels(
         torch.stack(
             [delta_H[first : first + horizon] for delta_H, first in zip(deltas, firsts, strict=True)]
         ).cpu()
@@ -70,12 +70,12 @@ def fast_labels(
 
 def naive_labels(
     model: FrozenCausalLM, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
-) -> Labels:
+) -> TrajectoryLabels:
     """By a whole pass per action, with the architecture's own attention."""
     snapshot, horizon = trajectory.head, trajectory.horizon
     before_H = naive_nll(model, document, snapshot, horizon)
     after = [naive_nll(model, document, apply_action(snapshot, action), horizon) for action in actions]
-    return Labels((torch.stack(after) - before_H).cpu())
+    return TrajectoryLabels((torch.stack(after) - before_H).cpu())
 
 
 def noise_floor(
@@ -92,7 +92,7 @@ def noise_floor(
     }
 
 
-def difference(found: Labels, expected: Labels) -> dict[str, Any]:
+def difference(found: TrajectoryLabels, expected: TrajectoryLabels) -> dict[str, Any]:
     """Of labels and of single tokens, in nats; rank correlation and agreement in sign over the labels."""
     by_token = (found.delta_AH - expected.delta_AH).abs()
     by_label = (found.label_A - expected.label_A).abs()

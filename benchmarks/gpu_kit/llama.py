@@ -4,13 +4,13 @@ import torch
 
 from benchmarks.evaluator_cases import RANDOM_1B, TREE, Case, make_model
 from benchmarks.evaluator_methods import Bench
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 
 
-def make_bench(context: Context) -> Bench:
+def make_bench(context: StepContext) -> Bench:
     """The model in bfloat16, and the best matrix rate of its own layers' shapes."""
     bench = Bench(_toy(context.device) if context.toy else _model(context.device))
     for num_rows in (256,) if context.toy else (8192, 32768):
@@ -34,6 +34,6 @@ def _toy(device: torch.device) -> FrozenCausalLM:
     return FrozenCausalLM(network.requires_grad_(False).eval())
 
 
-def make_document(context: Context, model: FrozenCausalLM, case: Case) -> DocumentTree:
+def make_document(context: StepContext, model: FrozenCausalLM, case: Case) -> DocumentTree:
     tokens_T = context.tokens(case.trajectory().end)
     return DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))

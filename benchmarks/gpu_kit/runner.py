@@ -20,7 +20,7 @@ from typing import IO
 
 from benchmarks.gpu_kit.machine_facts import ClockLog, machine_facts
 from benchmarks.gpu_kit.records import append, read
-from benchmarks.gpu_kit.registry import Step
+from benchmarks.gpu_kit.registry import KitStep
 from benchmarks.gpu_kit.weights import missing_pieces
 
 STARTUP_S = 150
@@ -33,7 +33,7 @@ _TOY_PATIENCE = 4
 
 
 @dataclass
-class Worker:
+class StepProcess:
     """A process that has imported, or is about to have, and waits for a step."""
 
     process: subprocess.Popen[bytes]
@@ -77,7 +77,7 @@ class Runner:
     log: IO[bytes]
     scratch: Path
     num_started: int = 0
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[StepProcess] = field(default_factory=list)
     clocks: ClockLog | None = None
 
     @property
@@ -88,7 +88,7 @@ class Runner:
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def run(self, steps: Sequence[Step]) -> bool:
+    def run(self, steps: Sequence[KitStep]) -> bool:
         """All of them that there is time for; whether none failed. Outcomes are kept beside results."""
         append(self.results, {"kind": "machine", "toy": self.toy, **machine_facts()})
         spare = self._start()
@@ -104,7 +104,9 @@ class Runner:
             spare.retire()
         return fine
 
-    def _run_step(self, step: Step, worker: Worker, is_last: bool) -> tuple[dict[str, object], Worker | None]:
+    def _run_step(
+        self, step: KitStep, worker: StepProcess, is_last: bool
+    ) -> tuple[dict[str, object], StepProcess | None]:
         """The step's outcome, and the next worker where this one was used up."""
         missing = missing_pieces(self.root) if step.needs_smollm2 else []
         if missing:
@@ -129,7 +131,7 @@ class Runner:
             outcome["why"] = self._why(step)
         return outcome, following
 
-    def _status(self, worker: Worker, order: str, limit_s: float) -> str:
+    def _status(self, worker: StepProcess, order: str, limit_s: float) -> str:
         assert worker.process.stdin is not None
         with suppress(BrokenPipeError):  # its exit code says more
             worker.process.stdin.write(order.encode())
@@ -144,17 +146,17 @@ class Runner:
         worker.end()
         return f"ended after {limit_s:.0f} s"
 
-    def _wait_until_ready(self, worker: Worker) -> bool:
+    def _wait_until_ready(self, worker: StepProcess) -> bool:
         ends = time.monotonic() + min(STARTUP_S, self.seconds_left)
         while not worker.is_ready and time.monotonic() < ends and worker.process.poll() is None:
             time.sleep(_POLL_S)
         return worker.is_ready
 
-    def _why(self, step: Step) -> str | None:
+    def _why(self, step: KitStep) -> str | None:
         errors = [r for r in read(self.results) if r["kind"] == "error" and r["step"] == step.name]
         return errors[-1]["error"] if errors else None
 
-    def _start(self) -> Worker:
+    def _start(self) -> StepProcess:
         """A process of its own session, so that its children can be ended with it."""
         self.num_started += 1
         ready = self.scratch / f"ready-{self.num_started}"
@@ -174,7 +176,7 @@ class Runner:
             cwd=Path(__file__).parents[2],
             env=_environment(self.root),
         )
-        worker = Worker(process, ready)
+        worker = StepProcess(process, ready)
         self.workers.append(worker)
         return worker
 

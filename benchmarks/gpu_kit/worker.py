@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.records import append
 
 PR_SET_PDEATHSIG = 1
@@ -49,7 +49,7 @@ def _run(step: str, root: Path, results: Path, toy: bool) -> None:
     # float32 means float32: labels are compared to 1e-4 nats.
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)
-    import_module(f"benchmarks.gpu_kit.steps.{step}").run(Context(step, root, results, device, toy))
+    import_module(f"benchmarks.gpu_kit.steps.{step}").run(StepContext(step, root, results, device, toy))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ _SLACK = 1e-6
 
 
 @dataclass(frozen=True)
-class Node:
+class ClusterNode:
     """A node that is alive."""
 
     node_id: str
@@ -42,12 +42,12 @@ class Needs:
         return " and ".join(f"{each:g} {name}" for name, each in reversed(self.items))
 
 
-def num_fitting(nodes: Collection[Node], needs: Needs) -> int:
+def num_fitting(nodes: Collection[ClusterNode], needs: Needs) -> int:
     """Actors that the nodes hold when nothing else runs on them."""
     return sum(needs.fit(node.total) for node in nodes)
 
 
-def too_large(nodes: Collection[Node], needs: Needs) -> str | None:
+def too_large(nodes: Collection[ClusterNode], needs: Needs) -> str | None:
     """Why no node can hold one actor, whatever is free; None where one can."""
     if any(needs.fit(node.total) for node in nodes):
         return None
@@ -58,7 +58,7 @@ def too_large(nodes: Collection[Node], needs: Needs) -> str | None:
     return f"no node of {len(nodes)} has {needs} for one actor ({how} {have})"
 
 
-def free(nodes: Collection[Node], needs: Needs) -> str:
+def free(nodes: Collection[ClusterNode], needs: Needs) -> str:
     """What the cluster has free of what an actor needs."""
     sums = {name: sum(node.free.get(name, 0.0) for node in nodes) for name, _ in needs.items}
     return "the cluster has " + " and ".join(f"{sums[name]:g} {name}" for name in reversed(sums)) + " free"

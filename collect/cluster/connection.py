@@ -21,7 +21,7 @@ import ray
 from ray._private import worker as ray_driver
 from ray._private.state import available_resources_per_node
 
-from mctrace.collect.cluster.capacity import Needs, Node
+from mctrace.collect.cluster.capacity import ClusterNode, Needs
 from mctrace.collect.config import RayConfig
 from mctrace.errors import CollectError, brief
 
@@ -40,11 +40,11 @@ def connect(config: RayConfig) -> None:
         signal.signal(signal.SIGTERM, terminate)  # Ray's own would end us without a last commit
 
 
-def nodes_alive() -> list[Node]:
+def nodes_alive() -> list[ClusterNode]:
     """Nodes of the connected cluster with what they have and what of it is free."""
     available = available_resources_per_node()
     return [
-        Node(
+        ClusterNode(
             node["NodeID"], node["NodeManagerHostname"], node["Resources"], available.get(node["NodeID"], {})
         )
         for node in ray.nodes()

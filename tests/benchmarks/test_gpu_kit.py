@@ -109,7 +109,7 @@ def replace_step(root: Path, name: str, body: str, limit_s: float) -> None:
     folder = root / "part-0" / "benchmarks" / "gpu_kit"
     (folder / "steps" / f"{name}.py").write_text(f"import os, time\n\ndef run(context):\n    {body}\n")
     registry = (folder / "registry.py").read_text()
-    changed, number = re.subn(rf'Step\("{name}", \d+', f'Step("{name}", {limit_s}', registry)
+    changed, number = re.subn(rf'KitStep\("{name}", \d+', f'KitStep("{name}", {limit_s}', registry)
     assert number == 1
     (folder / "registry.py").write_text(changed)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.labelling import (
     difference,
     fast_labels,
@@ -28,7 +28,7 @@ _TREE = TreeShape(block_size=4, max_level=2)
 _TAIL, _HORIZON = 8, 16
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     trajectory = Trajectory(recency_map(_TREE, 0, 160, (64, 48)), (160, 164), _HORIZON)
     actions = spread_actions(trajectory, context.sizes.num_labels, _TAIL)
     tokens_T = torch.randint(0, VOCABULARY, (trajectory.end,), generator=torch.Generator().manual_seed(1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.timing import seconds
 from mctrace.base_model.attention_kernels import (
     Kernel,
@@ -98,7 +98,7 @@ def _causal_mask(length: int, device: str) -> Any:
     return _masks[length, device]
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     """Right and fast, the private ones first; flex last, since its compiler takes its time."""
     private: dict[torch.dtype, list[Kernel]] = {
         torch.bfloat16: [flash_cuda, cudnn_cuda, varlen_cuda, matmul_attention],
@@ -116,7 +116,7 @@ def run(context: Context) -> None:
             _try(context, _time, flash_cuda, shape, torch.bfloat16, shape.k, "grouped")
 
 
-def _measure(context: Context, kernel: Kernel, dtype: torch.dtype) -> None:
+def _measure(context: StepContext, kernel: Kernel, dtype: torch.dtype) -> None:
     for shape in (Shape("own", 2, 4, 4, 353, 353, True), Shape("shared", 1, 2, 2, 353, 97, False)):
         _try(context, _check, kernel, shape, dtype, shape.k, "right")
     if kernel is matmul_attention and not context.toy and dtype == torch.float32:
@@ -125,7 +125,7 @@ def _measure(context: Context, kernel: Kernel, dtype: torch.dtype) -> None:
         _try(context, _time, kernel, shape, dtype, shape.h, "speed")
 
 
-def _shapes(context: Context) -> list[Shape]:
+def _shapes(context: StepContext) -> list[Shape]:
     """Own entries of a batch in the middle of a context, and all of them over the prefix before."""
     rows, length = context.sizes.rows, context.sizes.context // 2
     heads, groups = (32, 4) if not context.toy else (2, 2)
@@ -136,7 +136,9 @@ def _shapes(context: Context) -> list[Shape]:
     ]
 
 
-def _try(context: Context, measure: Callable[..., dict[str, Any]], kernel: Kernel, *arguments: Any) -> None:
+def _try(
+    context: StepContext, measure: Callable[..., dict[str, Any]], kernel: Kernel, *arguments: Any
+) -> None:
     """One kernel's failure is a result, too, and none of the others'."""
     shape, dtype, heads, case = arguments
     about = {"kernel": kernel.__name__, "dtype": str(dtype), "shape": shape.name}
@@ -149,7 +151,9 @@ def _try(context: Context, measure: Callable[..., dict[str, Any]], kernel: Kerne
     context.say(case, **about, **values)
 
 
-def _check(context: Context, kernel: Kernel, shape: Shape, dtype: torch.dtype, heads: int) -> dict[str, Any]:
+def _check(
+    context: StepContext, kernel: Kernel, shape: Shape, dtype: torch.dtype, heads: int
+) -> dict[str, Any]:
     query, key, value = shape.inputs(context.device, dtype, heads)
     out, lse = kernel(query, key, value, shape.causal, _SCALE)
     expected, expected_lse = _definition(query, key, value, shape.causal)
@@ -169,7 +173,9 @@ def _definition(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tupl
     return torch.softmax(scores, -1) @ value, torch.logsumexp(scores, -1)
 
 
-def _time(context: Context, kernel: Kernel, shape: Shape, dtype: torch.dtype, heads: int) -> dict[str, Any]:
+def _time(
+    context: StepContext, kernel: Kernel, shape: Shape, dtype: torch.dtype, heads: int
+) -> dict[str, Any]:
     query, key, value = shape.inputs(context.device, dtype, heads)
     rounds = min(10, context.sizes.rounds) if kernel is not matmul_attention else 2
     took = seconds(context.device, partial(kernel, query, key, value, shape.causal, _SCALE), rounds)

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.evaluator_cases import PROTECTED_TAIL, Case
 from benchmarks.evaluator_methods import Bench, flops_of, naive_label, snapshots_of, work_of
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.labelling import (
     difference,
     fast_labels,
@@ -25,7 +25,7 @@ from mctrace.collect.planning.edits import action_edit
 from mctrace.collect.planning.forward_passes import plan_passes
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     bench = make_bench(context)
     context.say(
         "model", parameters=sum(p.numel() for p in bench.model.network.parameters()),
@@ -50,7 +50,7 @@ def run(context: Context) -> None:
     )  # fmt: skip
 
 
-def _speed(context: Context, bench: Bench, case: Case) -> dict[str, Any]:
+def _speed(context: StepContext, bench: Bench, case: Case) -> dict[str, Any]:
     """Every label of the trajectory once, after a warm-up, and some of them the naive way."""
     model, trajectory = bench.model, case.trajectory()
     document = make_document(context, model, case)

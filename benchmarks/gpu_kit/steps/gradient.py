@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from benchmarks.evaluator_cases import HORIZON, PROTECTED_TAIL, Case
-from benchmarks.gpu_kit.context import Context
-from benchmarks.gpu_kit.labelling import Labels, difference, fast_labels, spread_actions
+from benchmarks.gpu_kit.context import StepContext
+from benchmarks.gpu_kit.labelling import TrajectoryLabels, difference, fast_labels, spread_actions
 from benchmarks.gpu_kit.llama import make_bench, make_document
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, wall_seconds
 from mctrace.base_model.causal_lm import FrozenCausalLM
@@ -24,7 +24,7 @@ from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     _fidelity(context)
     model = make_bench(context).model
     for num_cursors in sorted(context.sizes.cursors):
@@ -32,10 +32,10 @@ def run(context: Context) -> None:
         context.say("speed", map=case.map, N=case.num_tokens, R=num_cursors, **_speed(context, model, case))
 
 
-def _fidelity(context: Context) -> None:
+def _fidelity(context: StepContext) -> None:
     sizes = context.sizes
     cases = (Case("level0", sizes.label_context, 1), Case("recency", sizes.recency_tokens, 1))
-    on_cpu: dict[str, Labels] = {}
+    on_cpu: dict[str, TrajectoryLabels] = {}
     for dtype, device in (
         ("float32", torch.device("cpu")), ("float32", context.device), ("bfloat16", context.device),
     ):  # fmt: skip
@@ -55,9 +55,9 @@ def _fidelity(context: Context) -> None:
 
 def _labels(
     model: FrozenCausalLM, document: DocumentTree, trajectory: Trajectory, actions: Sequence[Action]
-) -> Labels:
+) -> TrajectoryLabels:
     deltas = _estimate(model, document, trajectory, actions).deltas
-    return Labels(torch.stack([delta_H[:HORIZON] for delta_H in deltas]).cpu())
+    return TrajectoryLabels(torch.stack([delta_H[:HORIZON] for delta_H in deltas]).cpu())
 
 
 def _estimate(
@@ -67,7 +67,7 @@ def _estimate(
     return estimate_edits(model, document, trajectory, edits, Batching(model.batch_tokens))
 
 
-def _speed(context: Context, model: FrozenCausalLM, case: Case) -> dict[str, Any]:
+def _speed(context: StepContext, model: FrozenCausalLM, case: Case) -> dict[str, Any]:
     """All actions of a trajectory by gradient, a few of them exactly; both after a warm-up."""
     trajectory, document = case.trajectory(), make_document(context, model, case)
     legal = trajectory.legal_actions(PROTECTED_TAIL)

@@ -3,9 +3,9 @@
 import torch
 
 from benchmarks.evaluator_cases import TREE, Case
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.labelling import (
-    Labels,
+    TrajectoryLabels,
     difference,
     fast_labels,
     naive_labels,
@@ -20,10 +20,10 @@ from mctrace.base_model.model_source import ModelSource
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     sizes = context.sizes
     cases = (Case("level0", sizes.label_context, 2), Case("recency", sizes.recency_tokens, 2))
-    found: dict[tuple[str, str], Labels] = {}
+    found: dict[tuple[str, str], TrajectoryLabels] = {}
     for dtype in ("float32", "bfloat16"):
         model = _model(context, dtype, context.device)
         for case in cases:
@@ -41,7 +41,7 @@ def run(context: Context) -> None:
             context.say("against the CPU's float32", map=case.map, dtype=dtype, **compared)
 
 
-def _on_device(context: Context, model: FrozenCausalLM, case: Case, dtype: str) -> Labels:
+def _on_device(context: StepContext, model: FrozenCausalLM, case: Case, dtype: str) -> TrajectoryLabels:
     trajectory, document = case.trajectory(), _document(context, model, case)
     actions = spread_actions(trajectory, context.sizes.num_labels // 2)
     with watched_kernels() as attention:
@@ -55,10 +55,10 @@ def _on_device(context: Context, model: FrozenCausalLM, case: Case, dtype: str) 
     return fast
 
 
-def _model(context: Context, dtype: str, device: torch.device) -> FrozenCausalLM:
+def _model(context: StepContext, dtype: str, device: torch.device) -> FrozenCausalLM:
     return load_base_model(ModelSource("smollm2-135m", None, context.smollm2()), dtype, str(device))
 
 
-def _document(context: Context, model: FrozenCausalLM, case: Case) -> DocumentTree:
+def _document(context: StepContext, model: FrozenCausalLM, case: Case) -> DocumentTree:
     tokens_T = context.tokens(case.trajectory().end)
     return DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.timing import seconds
 from benchmarks.train_batches import Sizes, random_batch
 from mctrace.train.networks.config import NetworkConfig
@@ -18,7 +18,7 @@ from mctrace.train.serving.torch_export import INPUTS, TensorLensNet
 _PRECISIONS = ("bfloat16", "tf32", "float32")
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     """What needs no compiler first, for every width."""
     made = [_make(context, dim) for dim in context.sizes.lensnet_dims]
     references = {}
@@ -43,7 +43,7 @@ def run(context: Context) -> None:
                 context.say("forward", way="compiled", embedding_dim=dim, precision=precision, error=why)
 
 
-def _make(context: Context, dim: int) -> tuple[int, nn.Module, tuple[Tensor, ...]]:
+def _make(context: StepContext, dim: int) -> tuple[int, nn.Module, tuple[Tensor, ...]]:
     batch = random_batch(Sizes(1, context.sizes.lensnet_entries, 512 if not context.toy else 32, dim))
     batch = batch.to(context.device)
     network = build_network(NetworkConfig(), dim).eval().requires_grad_(False)
@@ -52,7 +52,7 @@ def _make(context: Context, dim: int) -> tuple[int, nn.Module, tuple[Tensor, ...
 
 
 def _compiled(
-    context: Context,
+    context: StepContext,
     dim: int,
     precision: str,
     network: nn.Module,
@@ -74,7 +74,7 @@ def _compiled(
 
 
 def _say(
-    context: Context,
+    context: StepContext,
     way: str,
     dim: int,
     precision: str,
@@ -93,7 +93,7 @@ def _say(
 
 
 @contextmanager
-def _precision(context: Context, name: str) -> Iterator[None]:
+def _precision(context: StepContext, name: str) -> Iterator[None]:
     """Inference in one of the three ways a GPU can compute it. Inside, weights are cast in every pass: a
     graph must not depend on casts that were kept from an earlier one."""
     before = torch.get_float32_matmul_precision()

@@ -2,11 +2,11 @@
 
 import torch
 
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.timing import matmul_flops, seconds, wall_seconds
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     device, size = context.device, context.sizes.matmul
     if context.on_cuda:
         about = torch.cuda.get_device_properties(device)

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.evaluator_cases import PROTECTED_TAIL, Case
 from benchmarks.evaluator_methods import Bench
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.labelling import fast_labels, spread_actions
 from benchmarks.gpu_kit.llama import make_bench, make_document
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, wall_seconds
@@ -18,7 +18,7 @@ from mctrace.context.trajectory import Trajectory
 from mctrace.errors import ModelError
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     bench = make_bench(context)
     case = Case("level0", context.sizes.context, context.sizes.cursors[0])
     trajectory, document = case.trajectory(), make_document(context, bench.model, case)
@@ -47,7 +47,7 @@ def run(context: Context) -> None:
 
 
 def _timed(
-    context: Context,
+    context: StepContext,
     bench: Bench,
     document: DocumentTree,
     trajectory: Trajectory,
@@ -69,7 +69,7 @@ def _timed(
     }  # fmt: skip
 
 
-def _run_out(context: Context, bench: Bench) -> None:
+def _run_out(context: StepContext, bench: Bench) -> None:
     """Labels with less and less of the memory that their batch wants: smaller batches, the same labels."""
     case = Case("level0", context.sizes.label_context, 2)
     trajectory, document = case.trajectory(), make_document(context, bench.model, case)

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.evaluator_cases import PROTECTED_TAIL, Case
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.labelling import fast_labels
 from benchmarks.gpu_kit.llama import make_bench, make_document
 from mctrace.base_model.causal_lm import FrozenCausalLM
@@ -28,7 +28,7 @@ _KINDS = (
 """kinds of kernels by what their names have in common, the first that fits"""
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     bench, case = make_bench(context), Case("level0", context.sizes.context, context.sizes.cursors[0])
     model, trajectory = bench.model, case.trajectory()
     document = make_document(context, model, case)

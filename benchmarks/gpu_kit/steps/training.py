@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.gpu_kit.context import Context
+from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, seconds
 from benchmarks.train_batches import Sizes, random_batch
 from benchmarks.train_timings import bench_ranking, bench_step
@@ -15,7 +15,7 @@ from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.lensnet_gradients import Examples, LensNetGradients
 
 
-def run(context: Context) -> None:
+def run(context: StepContext) -> None:
     sizes, device = context.sizes, context.device
     for dim in sizes.lensnet_dims[:2]:
         rows = bench_step(
@@ -30,7 +30,7 @@ def run(context: Context) -> None:
         _whole_step(context, num_rows)
 
 
-def _whole_step(context: Context, num_rows: int) -> None:
+def _whole_step(context: StepContext, num_rows: int) -> None:
     """As the trainer runs it, in bfloat16; how often it waits for the device tells what could overlap."""
     dim, device = context.sizes.lensnet_dims[0], context.device
     network = build_network(NetworkConfig(), dim).to(device).train()
@@ -53,7 +53,7 @@ def _whole_step(context: Context, num_rows: int) -> None:
     )  # fmt: skip
 
 
-def _waits(context: Context, work: Callable[[], None]) -> int | None:
+def _waits(context: StepContext, work: Callable[[], None]) -> int | None:
     """How often one call of `work` waits for the device; None where there is nothing to wait for."""
     if not context.on_cuda:
         return None

@@ -2,15 +2,15 @@
 
 import pytest
 
-from mctrace.collect.cluster.capacity import Needs, Node, free, num_fitting, too_large
+from mctrace.collect.cluster.capacity import ClusterNode, Needs, free, num_fitting, too_large
 
 
 def node(
     cpus: float, gpus: float = 0, free_cpus: float | None = None, free_gpus: float | None = None
-) -> Node:
+) -> ClusterNode:
     total = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
     has = {"CPU": cpus if free_cpus is None else free_cpus, "GPU": gpus if free_gpus is None else free_gpus}
-    return Node("0123456789abcdef", "host", total, has)
+    return ClusterNode("0123456789abcdef", "host", total, has)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from mctrace.base_model.flop_counts import ModelSize
 from mctrace.collect.cluster import connection
-from mctrace.collect.cluster.capacity import Needs, Node
+from mctrace.collect.cluster.capacity import ClusterNode, Needs
 from mctrace.collect.cluster.connection import connect, needs_of
 from mctrace.collect.config import RayConfig
 from mctrace.collect.measuring.worker_probe import Probe
@@ -23,7 +23,7 @@ def group_of(num_gpus: float, *gpus: str) -> ActorGroup:
     """A group whose members hold models on these GPUs, one each."""
     group = object.__new__(ActorGroup)
     group.needs = Needs(1, num_gpus)
-    group._nodes = [Node("0123456789abcdef", "host", {"GPU": 8}, {})]
+    group._nodes = [ClusterNode("0123456789abcdef", "host", {"GPU": 8}, {})]
     group.members = {
         slot: Member(
             slot, None, None, joined=Joined(group._nodes[0].node_id, ModelSize(1, 1, 1), 1, PROBE, (gpu,))
@@ -60,7 +60,7 @@ def test_a_node_that_cannot_load_the_model_is_left_out_and_the_last_one_ends_the
     killed = []
     monkeypatch.setattr(actor_group.ray, "kill", killed.append)
     group = group_of(0)
-    group._nodes = [Node(f"{i}" * 20, f"host{i}", {"CPU": 1}, {}) for i in range(2)]
+    group._nodes = [ClusterNode(f"{i}" * 20, f"host{i}", {"CPU": 1}, {}) for i in range(2)]
     group.left_out = {}
     failed = Member(0, "actor 0", None, node_id="0" * 20)
     group.members = {1: Member(1, "actor 1", None), 2: Member(2, "actor 2", None, node_id="1" * 20)}
@@ -84,9 +84,9 @@ def test_a_node_that_cannot_load_the_model_is_left_out_and_the_last_one_ends_the
     ],
 )
 def test_an_actor_has_one_gpu_where_nodes_have_any(monkeypatch, num_gpus, device, expected):
-    monkeypatch.setattr(connection, "nodes_alive", lambda: [Node("n", "h", {"CPU": 8, "GPU": 4}, {})])
+    monkeypatch.setattr(connection, "nodes_alive", lambda: [ClusterNode("n", "h", {"CPU": 8, "GPU": 4}, {})])
     assert needs_of(RayConfig(num_gpus=num_gpus), device).num_gpus == expected
-    monkeypatch.setattr(connection, "nodes_alive", lambda: [Node("n", "h", {"CPU": 8}, {})])
+    monkeypatch.setattr(connection, "nodes_alive", lambda: [ClusterNode("n", "h", {"CPU": 8}, {})])
     assert needs_of(RayConfig(num_gpus=num_gpus), device).num_gpus == (num_gpus or 0)
 
 
