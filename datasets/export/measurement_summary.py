@@ -38,7 +38,7 @@ def measurement_lines(about: Mapping[str, Any]) -> list[str]:
         texts = ", ".join((run.get("config") or {}).get("corpus", {}).get("paths", ()))
         cells = [
             str(run["run_id"])[:12], run["model_name"], run["gist_source"], run["dtype"], texts,
-            _figure(run["noise_floor"]), _agreement(run["calibration"]),
+            _noise_floor(run["noise_floor"]), _agreement(run["calibration"]),
         ]  # fmt: skip
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return [
@@ -54,6 +54,11 @@ def _agreement(found: Mapping[str, Any] | None) -> str:
         return "none needed"
     figures = [f"{name} {_figure(found[name])}" for name in _FIGURES if found.get(name) is not None]
     return f"{found['num_actions']} actions: {', '.join(figures)}"
+
+
+def _noise_floor(found: Mapping[str, float | None] | None) -> str:
+    """The largest difference that the order of arithmetic alone made, nats per token."""
+    return _figure(max((value for value in (found or {}).values() if value is not None), default=None))
 
 
 def _figure(value: float | None) -> str:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.documents import DocumentMaker
-from mctrace.collect.corpus.splits import SplitAssigner
+from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import estimator_of, plan_document
 from mctrace.collect.planning.plan_stream import DocumentPlanner, ModelLimits, PlanInMemory
 from mctrace.collect.planning.run_plan import RunPlan
