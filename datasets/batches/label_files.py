@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -91,11 +91,9 @@ class Snapshots(Sequence[LabelledSnapshot]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, at: int) -> LabelledSnapshot: ...
-    @overload
-    def __getitem__(self, at: slice) -> "Snapshots": ...
-    def __getitem__(self, at: int | slice) -> "LabelledSnapshot | Snapshots":
+    # Not overloaded: typing keeps overloads until exit, and with them this module's DuckDB, which then
+    # complains of leaks.
+    def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return Snapshots(self._tables, self._rows[at])
         return self._tables.snapshot(self._rows[at])
