@@ -175,7 +175,7 @@ def test_items_that_raise_or_kill_are_quarantined_with_their_reason_and_the_run_
         def _start_actor(self):
             return poisoned_actor(*two).remote(self._context, 1)
 
-    summary = run.measure(lambda context: Pool(context, RayConfig(actors=2, max_attempts=2)))
+    summary = run.measure(lambda context: Pool(context, RayConfig(actors=2, max_attempts=4)))
     assert summary.num_quarantined == len(poisoned)
     assert {unit.part_id for unit in run.plan.missing(run.store)} == {unit.part_id for unit in poisoned}
     rows = fetch_rows(connect(run.store.at()), "from quarantined")
