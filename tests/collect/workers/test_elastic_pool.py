@@ -183,7 +183,7 @@ def test_items_that_raise_or_kill_are_quarantined_with_their_reason_and_the_run_
     by_source = {row["source"]: row for row in rows}
     assert "ValueError: a token that no model reads" in by_source[two[0]]["reason"]
     assert "its actor died" in by_source[two[1]]["reason"]
-    assert {row["num_attempts"] for row in rows} == {2}
+    assert {row["num_attempts"] for row in rows} == {4}
 
     version = run.store.at().version
     again = run.measure()
