@@ -34,6 +34,11 @@ class Attempt(Generic[Item]):
     def lost(self) -> "Attempt[Item]":
         return replace(self, num_losses=self.num_losses + 1)
 
+    @property
+    def is_suspect(self) -> bool:
+        """True for an item that failed before: to be tried alone, so that the next failure is its own."""
+        return self.num_failures > 0
+
 
 class WorkQueue(Generic[Item]):
     """Items to give out."""
@@ -44,9 +49,14 @@ class WorkQueue(Generic[Item]):
         self._retries: list[tuple[float, int, Attempt[Item]]] = []
         self._order = count()
 
-    def take(self) -> Attempt[Item] | None:
-        """The next item that is due; None where there is none now."""
+    def take(self, *, is_idle: bool) -> Attempt[Item] | None:
+        """The next item that is due for a worker that `is_idle` or has one already; None if there is none now.
+
+        While a suspect is due, a worker that is busy gets nothing, so that one is idle soon and takes it.
+        """
         if self._retries and self._retries[0][0] <= monotonic():
+            if self._retries[0][2].is_suspect and not is_idle:
+                return None
             return heappop(self._retries)[2]
         if self._all_drawn:
             return None

@@ -1,7 +1,8 @@
 """Elastic pool on Ray: items go to the actors that are ready, and elsewhere when one is lost.
 
 Work begins with the first actor. One that is lost costs what it had in flight, which goes to others at once.
-Only an item that raises, or that was being measured when its actor's process died, is charged with it.
+Only an item that raises, or that was being measured when its actor's process died, is charged with it; from
+then on it is measured alone, so that it answers for itself.
 """
 
 import logging
@@ -130,11 +131,12 @@ class RayPool:
         ).remote(self._context, max(1, math.floor(needs.num_cpus)))
 
     def _fill(self, queue: WorkQueue[WorkItem]) -> None:
-        """Hand work to actors that are ready, the least busy first."""
+        """Hand work to actors that are ready, the least busy first; nothing waits beside a suspect."""
         for depth in range(QUEUE_DEPTH):
             for member in self._group.ready():
-                if len(member.in_flight) <= depth:
-                    attempt = queue.take()
+                is_alone = any(attempt.is_suspect for attempt in member.in_flight.values())
+                if len(member.in_flight) <= depth and not is_alone:
+                    attempt = queue.take(is_idle=not member.in_flight)
                     if attempt is None:
                         return
                     member.in_flight[member.actor.measure.remote(attempt.item)] = attempt
@@ -198,7 +200,9 @@ class RayPool:
         member.in_flight.clear()
         self._group.say_lost(member, error, len(unfinished))
         for place, attempt in enumerate(unfinished):
-            # The first was being measured, the others waited behind it.
+            # The first was being measured, the others waited behind it. Or it was done, and its answer was
+            # lost with the actor that the next one killed: then it is innocent, and shows that when it is
+            # measured alone.
             if place == 0 and (not lost_its_node(error) or attempt.num_losses >= _MOST_LOSSES):
                 reason = f"its actor died: {cause_of_death(error)} ({member.named()})"
                 yield from self._charge(attempt, reason, queue)
