@@ -44,8 +44,9 @@ from mctrace.collect.corpus.documents import (
 from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, whole_text
 from mctrace.collect.corpus.split_assigner import SplitAssigner, placed_alone
 from mctrace.collect.measuring.worker_probe import Probe
+from mctrace.collect.planning.model_limits import ModelLimits
 from mctrace.collect.planning.part_ids import vocabulary_part_id
-from mctrace.collect.planning.plan_stream import CorpusStream, DocumentPlanner, ModelLimits
+from mctrace.collect.planning.plan_stream import CorpusStream, DocumentPlanner
 from mctrace.collect.running.document_tasks import DocumentTasks
 from mctrace.collect.running.driver import run_collection
 from mctrace.collect.workers.worker import Finished, WorkItem

@@ -50,7 +50,7 @@ class WorkQueue(Generic[Item]):
         self._order = count()
 
     def take(self, *, is_idle: bool) -> Attempt[Item] | None:
-        """The next item that is due for a worker that `is_idle` or has one already; None if there is none now.
+        """The next due item, for a worker that `is_idle` or has one already; None where there is none now.
 
         While a suspect is due, a worker that is busy gets nothing, so that one is idle soon and takes it.
         """

@@ -7,19 +7,18 @@ placements for near-duplicates of its own documents, and moves those of its own 
 Documents come in batches, as they are planned.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, Placement, SplitAssigner
 from mctrace.datasets.sql.connection import connect
+from mctrace.datasets.store.parquet_bytes import read_parquet
 from mctrace.datasets.store.parts import Part, part_digest, write_part
 from mctrace.datasets.store.store import Store, StoreVersion
 from mctrace.errors import StoreError
@@ -110,7 +109,7 @@ class PlacementCommits:
         others: dict[str, Placement] = {}
         for part in self._store.ledger.parts_named(new) if new else ():
             content = self._store.location.read_bytes(f"{part.folder}/{KIND}.parquet")
-            others |= _placements_of(pq.read_table(io.BytesIO(content)))
+            others |= _placements_of(read_parquet(content))
         if not all(self._assigner.is_settled(identity) for identity in others):
             self._assigner.rebase(others)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document, DocumentChoice, DocumentMaker
@@ -19,10 +18,10 @@ from mctrace.collect.corpus.lazy_texts import SourceText
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import MapMaker, estimator_of, plan_document
 from mctrace.collect.planning.estimators import Estimator
-from mctrace.collect.planning.run_plan import RunPlan, no_snapshot, too_many_positions
+from mctrace.collect.planning.model_limits import ModelLimits
+from mctrace.collect.planning.run_plan import RunPlan, no_snapshot
 from mctrace.collect.planning.work_units import WorkUnit
 from mctrace.datasets.store.provenance import Provenance
-from mctrace.errors import ModelError
 from mctrace.progress import Progress
 
 MOST_AT_FIRST = 64
@@ -62,7 +61,7 @@ class DocumentPlanner:
     maker: DocumentMaker
     config: CollectConfig
     provenance: Provenance
-    limits: "ModelLimits"
+    limits: ModelLimits
     plans: bool = True
     """whether documents are planned where they are made; the policy `lensnet` needs a model for that"""
     counted_at: int | None = None
@@ -78,35 +77,11 @@ class DocumentPlanner:
         """A document's units. Raises ModelError when they do not fit the base model."""
         units = tuple(plan_document(document, self.config, self.provenance, lensnet))
         planned = PlannedDocument(document, units)
-        self.limits.refuse_unfit(planned)
+        self.limits.refuse_unfit(document, units)
         if self.counted_at is not None:
             for unit in units:
                 unit.size(self.counted_at)  # kept with the unit
         return planned
-
-
-@dataclass(frozen=True)
-class ModelLimits:
-    """Positions and token ids of a base model."""
-
-    name: str
-    max_positions: int
-    vocabulary_size: int
-
-    @classmethod
-    def of(cls, source: ModelSource) -> "ModelLimits":
-        return cls(source.name, source.max_positions, source.vocabulary_size)
-
-    def refuse_unfit(self, planned: PlannedDocument) -> None:
-        """Raises ModelError when the base model cannot take a document's contexts or tokens."""
-        source, most = planned.document.source, planned.document.tokens.max()
-        if planned.units and most >= self.vocabulary_size:
-            raise ModelError(
-                f"{source} has token id {most}, the base model {self.name!r} has {self.vocabulary_size}"
-            )
-        for unit in planned.units:
-            if unit.trajectory.num_positions > self.max_positions:
-                raise too_many_positions(source, unit.trajectory, self.name, self.max_positions)
 
 
 Planner = Callable[[Sequence[SourceText]], PlannedBatch]

@@ -1,5 +1,6 @@
 """Plan of a whole run: the work units of all documents, and which of them the store lacks."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,13 @@ from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.document_plan import MapMaker, plan_document
 from mctrace.collect.planning.estimators import EXACT, Estimator
+from mctrace.collect.planning.model_limits import ModelLimits
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.work_units import LabelledTrajectory, PlannedTrajectory, WorkUnit
-from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
-from mctrace.errors import InputError, ModelError
+from mctrace.errors import InputError
 from mctrace.gists.network.loading import load_gistnet
 
 
@@ -44,11 +45,6 @@ class RunPlan:
     @property
     def num_trajectories(self) -> int:
         return sum(isinstance(unit, PlannedTrajectory) for unit in self.units)
-
-    def of_documents(self, documents: dict[str, Document]) -> "RunPlan":
-        """The plan restricted to `documents`, with their present placements."""
-        kept = tuple(unit for unit in self.units if unit.document_id in documents)
-        return replace(self, documents=documents, units=kept)
 
     def exactly(self) -> "RunPlan":
         """The plan with every action measured exactly, and so under other part ids."""
@@ -82,31 +78,11 @@ class RunPlan:
 
 def check_fits(plan: RunPlan, source: ModelSource) -> None:
     """Raises ModelError, before any work, when the base model cannot take the plan's contexts or tokens."""
-    widest = max(plan.units, key=lambda unit: unit.trajectory.num_positions)
-    if widest.trajectory.num_positions > source.max_positions:
-        text = plan.documents[widest.document_id].source
-        raise too_many_positions(text, widest.trajectory, source.name, source.max_positions)
-    for document in plan.documents.values():
-        if document.tokens.max() >= source.vocabulary_size:
-            raise ModelError(
-                f"{document.source} has token id {document.tokens.max()}, the base model {source.name!r} has "
-                f"{source.vocabulary_size}"
-            )
-
-
-def too_many_positions(text: str, widest: Trajectory, model: str, max_positions: int) -> ModelError:
-    """Error for a trajectory of the document `text` that a base model has too few positions for."""
-    block = widest.head.tree.block_size
-    window = (max_positions - (widest.end - widest.first_cursor)) // block * block
-    remedy = (
-        f"a smaller collect.window (lod0_window for the policy lod0), {window} fits"
-        if window >= block
-        else "a smaller collect.horizon or fewer collect.cursors_per_trajectory"
-    )
-    return ModelError(
-        f"a context of {text} spans {widest.num_positions} positions, the base model {model!r} has "
-        f"{max_positions}: use a later start ({remedy})"
-    )
+    limits, units = ModelLimits.of(source), defaultdict[str, list[WorkUnit]](list)
+    for unit in plan.units:
+        units[unit.document_id].append(unit)
+    for identity, document in plan.documents.items():
+        limits.refuse_unfit(document, units[identity])
 
 
 def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tree: TreeShape) -> Provenance:

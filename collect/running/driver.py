@@ -78,7 +78,7 @@ class RunSummary:
     num_bytes: int = 0
     seconds: float = 0.0
     pairs: tuple[LabelPair, ...] = ()
-    """audited actions, both ways"""
+    """audited actions, both ways; of a finished run"""
 
 
 def run_collection(
@@ -167,17 +167,17 @@ def _recorded(
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
-    summary = RunSummary(work.num_planned, str(row["run_id"]), checks)
+    summary, pairs = RunSummary(work.num_planned, str(row["run_id"]), checks), list[LabelPair]()
 
     def record_end(outcome: str) -> None:
-        agreement = compare_estimators(summary.pairs)
+        agreement = compare_estimators(pairs)
         store.commit([write_run_event(store.location, row, "end", outcome, agreement)])
 
     try:
         store.commit([write_run_event(store.location, row, "start")])
         _commit_embeddings(store, work.stream.provenance, workers)
         _commit_vocabulary(store, source, summary)
-        measured = _measure(store, work, placements, workers, summary, source.embedding_dim, progress)
+        measured = _measure(store, work, placements, workers, summary, pairs, source.embedding_dim, progress)
         for so_far in measured:
             summary = so_far
         if summary.num_not_finite == summary.num_trajectories > 0:
@@ -188,7 +188,7 @@ def _recorded(
             record_end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     record_end("finished")
-    return summary
+    return replace(summary, pairs=tuple(pairs))
 
 
 def _has_losses(store: Store, provenance: Provenance) -> bool:
@@ -254,10 +254,14 @@ def _measure(
     placements: PlacementCommits,
     workers: WorkerPool,
     summary: RunSummary,
+    pairs: list[LabelPair],
     embedding_dim: int,
     progress: Progress,
 ) -> Iterator[RunSummary]:
-    """The summary so far, after every measured trajectory; all are committed however this ends."""
+    """The summary so far, after every measured trajectory; all are committed however this ends.
+
+    Audited actions join `pairs`.
+    """
     started, run_id, commits = time.perf_counter(), str(summary.run_id), _Commits(store)
     size, batch_tokens = workers.model_size(), workers.batch_tokens()
     known = work.head_plan() if work.is_whole else None
@@ -273,6 +277,7 @@ def _measure(
                 yield replace(summary, num_planned=work.num_planned)
                 continue
             num_bytes = commits.add(finished.parts)
+            pairs += finished.pairs
             flops = size.flops(finished.item.unit.work(batch_tokens))
             if known:
                 rate = flops / finished.seconds
@@ -352,5 +357,4 @@ def _with_finished(summary: RunSummary, finished: Finished, num_bytes: int, seco
         num_tokens_run=summary.num_tokens_run + finished.num_tokens_run,
         num_bytes=summary.num_bytes + num_bytes,
         seconds=seconds,
-        pairs=summary.pairs + finished.pairs,
     )

@@ -18,10 +18,10 @@ from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
 from mctrace.collect.planning.document_plan import MapMaker
 from mctrace.collect.planning.lensnet_policy import OnPolicyConfig, OnPolicyMaps, load_scorer
+from mctrace.collect.planning.model_limits import ModelLimits
 from mctrace.collect.planning.plan_stream import (
     CorpusStream,
     DocumentPlanner,
-    ModelLimits,
     PlanInMemory,
     PlanStream,
 )

@@ -1,13 +1,12 @@
 """Token ids of a version's documents as a table that DuckDB scans; nothing is read before a scan."""
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mctrace.datasets.store.file_verification import known_to_match, matches_ledger
+from mctrace.datasets.store.parquet_bytes import read_parquet
 from mctrace.datasets.store.parts import Part
 from mctrace.datasets.store.store import StoreVersion, damaged_file
 from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_tokens
@@ -40,7 +39,7 @@ class TokenScan:
         for part in (committed.part for committed in self._version.parts):
             if not part.num_rows.get("documents"):
                 continue
-            rows = pq.read_table(io.BytesIO(_table(self._version, part))).to_pylist()
+            rows = read_parquet(_table(self._version, part)).to_pylist()
             # A document may be there once per GistNet.
             rows = [row for row in rows if row["document_id"] not in seen and row["arrays"] is not None]
             if not rows:

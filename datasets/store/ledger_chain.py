@@ -14,7 +14,6 @@ is behind: harmless, since only a head AHEAD of the log says that entries are go
 an entry saw says that heads are gone.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +22,9 @@ from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mctrace.datasets.store.location import Location
+from mctrace.datasets.store.parquet_bytes import read_parquet
 from mctrace.errors import StoreError
 
 FOLDER = "ledger"
@@ -223,7 +222,7 @@ def _pointer_problems(location: Location, *, expected: bool) -> Iterator[tuple[s
     try:
         said = json.loads(location.read_bytes(place))
         content = location.read_bytes(checkpoint(said["version"]))
-        adds = pq.read_table(io.BytesIO(content))["add"].to_pylist()
+        adds = read_parquet(content)["add"].to_pylist()
         num_adds = sum(row is not None and row["path"] is not None for row in adds)
         right = {"size": len(adds), "sizeInBytes": len(content), "numOfAddFiles": num_adds}
         wrong = set(said) - _POINTER_KEYS | {key for key in right if said.get(key, right[key]) != right[key]}

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mctrace.datasets.store.parquet_bytes import read_parquet
 from mctrace.datasets.store.parts import Part, PartFile
 from mctrace.datasets.store.schemas import LEDGER
 
@@ -39,7 +40,7 @@ def to_parquet(rows: Sequence[CommittedPart] | pa.Table) -> bytes:
 
 def as_table(content: bytes, columns: Sequence[str] = tuple(LEDGER.names)) -> pa.Table:
     """Rows of a ledger file as Arrow, whoever wrote it."""
-    table = pq.read_table(io.BytesIO(content), columns=list(columns))
+    table = read_parquet(content, columns)
     return table.select(list(columns)).cast(pa.schema([LEDGER.field(name) for name in columns]))
 
 
@@ -63,7 +64,7 @@ def _to_row(committed: CommittedPart) -> dict[str, object]:
 
 def from_parquet(content: bytes) -> list[CommittedPart]:
     """Rows of a ledger file, read by column: ten thousand parts take a fraction of a second."""
-    table = pq.read_table(io.BytesIO(content))
+    table = read_parquet(content)
     parts = zip(
         *(table[name].to_pylist() for name in ("part_id", "kind", "run_id", "folder")),
         _structs(table["files"], PartFile, ("path", "size", "sha256")),

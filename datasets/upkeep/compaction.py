@@ -6,7 +6,6 @@ name them.
 """
 
 import hashlib
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.parquet_bytes import read_parquet
 from mctrace.datasets.store.parts import ARRAYS, Part, PartFile, write_part
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.schemas import TABLES
@@ -126,7 +125,7 @@ def _concatenate(
 def _read(version: StoreVersion, part: Part, name: str) -> pa.Table:
     """A part's table with every current column."""
     (file,) = (file for file in part.files if file.path == f"{name}.parquet")
-    table, schema = pq.read_table(io.BytesIO(_content(version, part, file))), TABLES[name]
+    table, schema = read_parquet(_content(version, part, file)), TABLES[name]
     columns = [
         table[field.name] if field.name in table.schema.names else pa.nulls(len(table), field.type)
         for field in schema

@@ -125,7 +125,30 @@ class TensorBoardSink:
         self._writer.close()
 
 
-class WandbSink:
+class _RunSink:
+    """Writes each value as `<split>/<name>` of a run of `package`, which has W&B's interface."""
+
+    def __init__(self, package: Any, run: Any) -> None:
+        self._package, self._run = package, run
+
+    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
+        shown = {
+            name: self._package.Histogram(np_histogram=(value.counts, value.edges))
+            if isinstance(value, Histogram)
+            else value
+            for ours, value in values.items()
+            for name in shown_names(split, ours)
+        }
+        self._run.log(shown, step=step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run.finish()
+
+
+class WandbSink(_RunSink):
     """Writes each value as `<split>/<name>` of a Weights & Biases run; `offline` leaves it in `folder`.
 
     Raises ConfigError when the package is not installed.
@@ -141,8 +164,7 @@ class WandbSink:
                 f'train.wandb is "{mode}", but wandb is not installed: pip install "mctrace[wandb]"'
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
-        self._wandb = wandb
-        self._run = wandb.init(
+        run = wandb.init(
             project="mctrace",
             name=folder.resolve().name,
             id=_run_id(folder),
@@ -151,25 +173,10 @@ class WandbSink:
             config=dict(config),
             resume="allow" if resume else None,
         )
-
-    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
-        shown = {
-            name: self._wandb.Histogram(np_histogram=(value.counts, value.edges))
-            if isinstance(value, Histogram)
-            else value
-            for ours, value in values.items()
-            for name in shown_names(split, ours)
-        }
-        self._run.log(shown, step=step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._run.finish()
+        super().__init__(wandb, run)
 
 
-class TrackioSink:
+class TrackioSink(_RunSink):
     """Writes each value as `<split>/<name>` of a Trackio run named like `folder`; resumed runs go on with it.
 
     Raises ConfigError when the package is not installed.
@@ -183,30 +190,14 @@ class TrackioSink:
                 f'train.trackio is on, but {error.name} is not installed: pip install "mctrace[trackio]"'
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
-        self._trackio = trackio
-        self._run = trackio.init(
+        run = trackio.init(
             project="mctrace",
             name=f"{folder.resolve().name}-{_run_id(folder)}",
             config=dict(config),
             resume="allow",
             embed=False,
         )
-
-    def write(self, step: int, split: str, values: Mapping[str, Value]) -> None:
-        shown = {
-            name: self._trackio.Histogram(np_histogram=(value.counts, value.edges))
-            if isinstance(value, Histogram)
-            else value
-            for ours, value in values.items()
-            for name in shown_names(split, ours)
-        }
-        self._run.log(shown, step=step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._run.finish()
+        super().__init__(trackio, run)
 
 
 def no_progress(step: Step) -> None:

@@ -40,10 +40,6 @@ class Focus:
         """The same, with gradients through the price only."""
         return replace(self, expand_BN=self.expand_BN.detach(), collapse_BN=self.collapse_BN.detach())
 
-    def price_detached(self) -> "Focus":
-        """The same, with gradients through the values only."""
-        return replace(self, price_BR=self.price_BR.detach())
-
 
 Scores = Tensor | Focus
 """what a network gives: scores [B, N], or values with a price"""

@@ -8,7 +8,8 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.documents import DocumentMaker
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import estimator_of, plan_document
-from mctrace.collect.planning.plan_stream import DocumentPlanner, ModelLimits, PlanInMemory
+from mctrace.collect.planning.model_limits import ModelLimits
+from mctrace.collect.planning.plan_stream import DocumentPlanner, PlanInMemory
 from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.collect.running.remaining_work import RemainingWork
 from mctrace.progress import Silent
