@@ -24,7 +24,8 @@ export RAY_AUTH_TOKEN
 # A Ray node per machine; srun ends them with the job. The first has the head.
 srun --export=ALL bash -c "
   if [ \"\$SLURM_PROCID\" = 0 ]; then exec ray start --head --port=$PORT --block
-  else sleep 20; exec ray start --address=$head:$PORT --block; fi" &
+  else until ray status --address=$head:$PORT > /dev/null 2>&1; do sleep 2; done
+    exec ray start --address=$head:$PORT --block; fi" &
 until ray status --address="$head:$PORT" > /dev/null 2>&1; do sleep 2; done
 
 mctrace collect --store "$STORE" --corpus "$CORPUS" --model "$MODEL" \
