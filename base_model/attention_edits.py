@@ -18,6 +18,7 @@ width, c queries of a chunk, n keys, E edits.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_CHUNK_SCORES = {"cpu": 2**21, "cuda": 2**27}
+_CHUNK_SCORES = {"cpu": 2**20, "cuda": 2**27}
 """scores in float32 at once; on a CPU what stays near the processor"""
 _LARGEST_EXPONENT = 60.0
 """of an entry that the baseline cannot see, against what it sees: beyond it nothing else has any weight"""
@@ -157,13 +158,10 @@ def _folded(tensor_hNe: Tensor, first: int, end: int, num_kv_heads: int) -> Tens
 def _chunks(
     layer: LayerTensors, settings: AttentionSettings, edits: ObservedEdits, first_query: int, end_query: int
 ) -> Iterator[_Chunk]:
-    num_heads, num_kv_heads = len(layer.query), len(layer.key)
-    room = _CHUNK_SCORES.get(layer.query.device.type, _CHUNK_SCORES["cpu"])
-    window, first = settings.window, first_query
+    num_kv_heads, window, first = len(layer.key), settings.window, first_query
     while first < end_query:
         low = 0 if window is None else max(0, first - window + 1 - edits.slack)
-        # Of a chunk with c queries the last has first + c keys.
-        end = min(end_query, first + max(16, room // (num_heads * (first - low + 64))))
+        end = min(end_query, first + _chunk_length(layer.query, first - low))
         query = _folded(layer.query, first, end, num_kv_heads)
         lse = _folded(layer.lse, first, end, num_kv_heads)[..., None]
         scores, cap_slope = _scores(query, layer.key[:, low:end], settings)
@@ -198,6 +196,12 @@ def _chunks(
             observer_weights,
         )
         first = end
+
+
+def _chunk_length(query_hNe: Tensor, num_before: int) -> int:
+    """Queries c of a chunk whose c * (num_before + c) scores per head fit in the device's room."""
+    room = _CHUNK_SCORES.get(query_hNe.device.type, _CHUNK_SCORES["cpu"]) // len(query_hNe)
+    return max(16, (math.isqrt(num_before**2 + 4 * room) - num_before) // 2)
 
 
 def _scores(query: Tensor, key: Tensor, settings: AttentionSettings) -> tuple[Tensor, Tensor | None]:
@@ -378,11 +382,10 @@ def causal_attention(
 ) -> tuple[Tensor, Tensor]:
     """Attention [h, N, e] of a context and its log-sum-exp [h, N], with local windows and soft caps."""
     num_heads, num_kv_heads, N = len(query_hNe), len(key_kNe), query_hNe.shape[1]
-    room = _CHUNK_SCORES.get(query_hNe.device.type, _CHUNK_SCORES["cpu"])
     outs, lses, first = [], [], 0
     while first < N:
         low = 0 if settings.window is None else max(0, first - settings.window + 1)
-        end = min(N, first + max(16, room // (num_heads * (first - low + 64))))
+        end = min(N, first + _chunk_length(query_hNe, first - low))
         scores, _ = _scores(_folded(query_hNe, first, end, num_kv_heads), key_kNe[:, low:end], settings)
         index_n = torch.arange(low, end, device=scores.device)
         index_c1 = torch.arange(first, end, device=scores.device)[:, None]
