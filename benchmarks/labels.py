@@ -5,6 +5,9 @@ the gradient estimator and screening (all actions by gradient, a quarter exactly
 seeded sample of each context's actions. Costs are processor seconds, scaled from the sample to all actions by
 planned FLOPs. Each context is measured once and kept in `--kept`, so that a run goes on where it stopped.
 
+Then the same LensNet is trained on what each estimator buys at equal compute (`equal_compute.py`; alone with
+`--equal-compute`, not at all with `--case`), at the prices just measured, in stores kept in `--folder`.
+
 Results go to `--out`, from which `benchmarks.labels_page` makes a page; the last line printed is one JSON
 object. Every row says on how many actions of how many documents it rests.
 """
@@ -19,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.equal_compute import ARMS, Prices, Setting, equal_compute
 from benchmarks.evaluator_cases import HORIZON, PROTECTED_TAIL, TREE, Case, make_documents, make_model
 from benchmarks.exact_floor import exact_floor
 from benchmarks.labels_fidelity import SCREENED_SHARE, rows_of
@@ -39,6 +43,8 @@ MODEL = "smollm2-135m"
 WINDOWS = (0, 128)
 FULL = [Case("level0", tokens, cursors) for tokens in (1024, 4096, 8192) for cursors in (1, 8, 32)]
 QUICK = [Case("level0", 512, 1)]
+PRICED, QUICK_PRICED = Case("level0", 1024, 1), QUICK[0]
+"""the case in which equal compute is compared"""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -142,23 +148,52 @@ def kept_contexts(kept: Path | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
 
 
+def priced(contexts: Sequence[dict[str, Any]], case: Case) -> Prices:
+    """Prices in that case. Ends the program where it was not measured."""
+    found = [
+        c for c in contexts if (c["map"], c["N"], c["R"]) == (case.map, case.num_tokens, case.num_cursors)
+    ]
+    if not found:
+        raise SystemExit(f"equal compute is compared at {case}, which is not measured: run with --case "
+                         f"{case.num_tokens} {case.num_cursors} first")  # fmt: skip
+    return Prices.of(found)
+
+
 def main() -> None:
     asked = _arguments()
     kept = asked.kept or (None if asked.quick else RESULTS / "labels.jsonl")
     out = asked.out or (None if asked.quick else RESULTS / "labels.json")
-    before: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {}
-    cases = [Case("level0", *asked.case)] if asked.case else QUICK if asked.quick else FULL
-    number, sampled = (2, 12) if asked.quick else (6, 50)
-    contexts, floors = measure(cases, kept, asked.documents or number, asked.actions or sampled)
-    result = {
-        "benchmark": "labels",
-        "machine": {
-            "device": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        },
-        "estimators": merged(before.get("estimators", []), rows_of(contexts)),
-        "exact_floor": merged(before.get("exact_floor", []), floors),
+    result: dict[str, Any] = json.loads(out.read_text()) if out and out.exists() else {"benchmark": "labels"}
+    result["machine"] = {
+        "device": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
-    write(result, out)
+    cases = [Case("level0", *asked.case)] if asked.case else QUICK if asked.quick else FULL
+    case, arms = (QUICK_PRICED, ("exact", "dense")) if asked.quick else (PRICED, tuple(ARMS))
+    contexts = kept_contexts(kept)
+    if not asked.equal_compute:
+        number, sampled = (
+            asked.documents or (2 if asked.quick else 6),
+            asked.actions or (12 if asked.quick else 50),
+        )
+        contexts, floors = measure(cases, kept, number, sampled)
+        result |= {
+            "estimators": merged(result.get("estimators", []), rows_of(contexts)),
+            "exact_floor": merged(result.get("exact_floor", []), floors),
+        }
+        write(result, out)
+    if not asked.case:
+        num_exact, num_held_out, seeds, steps = (14, 3, 1, 10) if asked.quick else (60, 40, 3, 400)
+        setting = Setting(
+            case.num_tokens,
+            asked.exact_documents or num_exact,
+            asked.held_out or num_held_out,
+            asked.seeds or seeds,
+            steps,
+            tuple(asked.arm or arms),
+        )
+        folder = asked.folder or Path("runs/labels-quick" if asked.quick else "runs/labels")
+        result |= equal_compute(setting, priced(contexts, case), folder)
+        write(result, out)
     print(json.dumps(result))
 
 
@@ -186,6 +221,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, help="contexts of each case [6, quick 2]")
     parser.add_argument("--actions", type=int, help="actions measured exactly in each [50, quick 12]")
     parser.add_argument("--case", nargs=2, type=int, metavar=("N", "R"), help="this level-0 case alone")
+    parser.add_argument("--equal-compute", action="store_true", help="equal compute alone, at kept prices")
+    parser.add_argument("--folder", type=Path, help="stores and runs of equal compute [runs/labels]")
+    parser.add_argument("--arm", action="append", choices=tuple(ARMS), help="an arm of it (repeatable) [all]")
+    parser.add_argument("--exact-documents", type=int, help="its budget in exact documents [60, quick 14]")
+    parser.add_argument("--held-out", type=int, help="its held-out documents [40, quick 3]")
+    parser.add_argument("--seeds", type=int, help="its runs of each arm [3, quick 1]")
     return parser.parse_args()
 
 

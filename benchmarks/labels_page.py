@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 RESULT, PLOT = HERE / "results" / "labels.json", "results/labels.svg"
 Row = dict[str, Any]
-_INTRO = """# What estimators of labels cost and find
+_INTRO = """# What a label-hour buys
 
 Written by `python -m benchmarks.labels_page` from `results/labels.json`, which `make bench-labels` writes;
 do not edit.
@@ -25,6 +25,12 @@ _FIDELITY = """## Cost and fidelity
 Against exact labels of a seeded sample of each context's actions: within each document, averaged by numbers
 of actions, and pooled. "Top tenth" is the share of the exact top tenth that is in the estimate's own; for
 `screened`, which measures a quarter exactly, the share that its sample holds in expectation.
+"""
+_EQUAL = """## At equal compute
+
+The same LensNet on what each estimator buys for {budget:,.0f} processor seconds, actions for calibration
+included: ranking accuracy on held-out documents by exact labels, mean over {seeds} seeds, with 95%
+intervals over documents.
 """
 _FLOOR = """## What is left for exact labels at one cursor
 
@@ -46,6 +52,15 @@ def page(result: Row | None) -> str:
     parts = [f"{_INTRO}\n{machine['device']}, {machine['threads']} threads, torch {machine['torch']}.\n"]
     if rows := result.get("estimators"):
         parts += [_FIDELITY, f"![fidelity against cost]({PLOT})\n", _table(_estimators(rows))]
+    if rows := result.get("equal_compute"):
+        about = {"budget": result["budget_seconds"], "seeds": result["setting"]["seeds"]}
+        parts += [_EQUAL.format(**about), _table(_equal(rows))]
+        if result["differences"]:
+            parts += [
+                "Better than exact labels by, paired by document:\n",
+                _table(_gaps(result["differences"])),
+            ]
+        parts += [f"Left out, since the budget does not pay for it: {name}.\n" for name in result["left_out"]]
     if rows := result.get("exact_floor"):
         parts += [_FLOOR, _table(_floors(rows))]
     return "\n".join(parts)
@@ -68,6 +83,21 @@ def _estimators(rows: Sequence[Row]) -> Iterator[list[str]]:
             )),
             str(row["num_actions"]), str(row["num_documents"]),
         ]  # fmt: skip
+
+
+def _equal(rows: Sequence[Row]) -> Iterator[list[str]]:
+    yield ["labels", "ranking accuracy", "documents bought", "labels", "held-out documents"]
+    for row in rows:
+        yield [
+            row["estimator"], f"{row['ranking_accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            f"{row['num_documents']:,}", f"{row['num_labels']:,}", str(row["num_held_out"]),
+        ]  # fmt: skip
+
+
+def _gaps(rows: Sequence[Row]) -> Iterator[list[str]]:
+    yield ["labels", "ranking accuracy"]
+    for row in rows:
+        yield [row["estimator"], f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"]
 
 
 def _floors(rows: Sequence[Row]) -> Iterator[list[str]]:

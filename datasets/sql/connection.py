@@ -59,7 +59,7 @@ def connect(
     connection.register("stored_document_tokens", TokenScan(version))
     connection.register("stored_dataset_commits", _dataset_commits(version))
     define_views(connection, tuple(rows) or version.derived_tables)
-    # Files come last: creating a view opens every file below it, and views build upon each other.
+    # Files come last: creating a macro opens every file below it.
     for table, (todays, earlier) in tables.items():
         _read_files(connection, version, table, list(todays), list(earlier))
     for table in rows:

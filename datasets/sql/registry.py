@@ -17,6 +17,8 @@ from mctrace.errors import InputError
 
 _FOLDER = Path(__file__).parent
 _CREATED = re.compile(r"^create (view|macro) (\w+)", re.MULTILINE)
+_DEFINES_VIEW = re.compile(r"^create view (\w+) as", re.MULTILINE)
+"""Views are bound when they are asked: bound one after another, each binds all below it again."""
 _ROW = re.compile(r"one row per ([^:.;]+)")
 _PUBLIC = re.compile(r"^-- public: (.*)$", re.MULTILINE)
 
@@ -116,11 +118,12 @@ def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] =
 
     `derived` are the tables of which a derived dataset holds rows.
     """
-    for text in _in_order_of_views(view_files(derived)) if derived else _DEFINITIONS:
-        connection.execute(text)
+    texts = [*(_in_order_of_views(view_files(derived)) if derived else _DEFINITIONS)]
     for target in TARGETS:
-        connection.execute(f"create view {target}_target as {read_sql('targets', f'{target}.sql')}")
-    connection.execute(f"create view utility_scale as {read_sql('utility_scale.sql')}")
+        texts.append(f"create view {target}_target as {read_sql('targets', f'{target}.sql')}")
+    texts.append(f"create view utility_scale as {read_sql('utility_scale.sql')}")
+    for text in texts:
+        connection.execute(_DEFINES_VIEW.sub(r"create view \1 with (defer_binding) as", text))
 
 
 def target_sql(target: str) -> str:

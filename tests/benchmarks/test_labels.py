@@ -1,8 +1,9 @@
-"""The labels benchmark: its figures against their definitions."""
+"""The labels benchmark: its figures against their definitions, and equal compute at toy size."""
 
 import numpy as np
 import pytest
 
+from benchmarks.equal_compute import ARMS, Prices, Setting, equal_compute
 from benchmarks.evaluator_cases import TREE, Case
 from benchmarks.exact_floor import exact_floor, policies_share, shared_by
 from benchmarks.labels_fidelity import SCREENED_SHARE, rows_of, screening_recall, top_recall, top_tenth
@@ -10,6 +11,8 @@ from benchmarks.labels_page import page
 from mctrace.collect.planning.action_sampling import screening_probabilities, systematic_sample
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
+
+SECONDS = {"gradient": 1.0, "exact": 10.0, "windowed 128": 4.0, "screened": 3.5, "naive": 20.0}
 
 
 def test_screening_finds_in_expectation_what_seeded_samples_find():
@@ -64,3 +67,40 @@ def test_the_baseline_matters_less_the_more_actions_there_are():
     assert long["baseline_share"] < short["baseline_share"] < 0.2
     assert 1.0 < short["naive_over_exact_work"] < long["naive_over_exact_work"] < 2.0
     assert 0.0 <= long["padding_share"] < 0.1
+
+
+def test_no_arm_buys_more_than_the_budget():
+    prices = Prices(SECONDS, 28)
+    for arm in ARMS:
+        number = prices.num_documents(arm, 100)
+        spent = prices.of_calibration(arm) + number * prices.of_document(arm)
+        assert spent <= 1000.0 < spent + 2 * prices.of_document(arm)
+    assert prices.num_documents("dense", 100) > prices.num_documents("exact", 100) == 100
+    assert prices.num_documents("naive", 100) == 50
+
+
+@pytest.mark.slow
+def test_equal_compute_at_toy_size(tiny_settings, tmp_path, call_mctrace):
+    def mctrace(*arguments: str) -> None:
+        code, _, errors = call_mctrace(*arguments)
+        assert code == 0, errors
+
+    further = {key: value for key, value in tiny_settings.items() if key.startswith("tree.")}
+    further |= {"collect.protected_tail": 8, "corpus.validation_fraction": 0.3, "corpus.test_fraction": 0.3}
+    setting = Setting(
+        num_tokens=96, num_exact=4, num_held_out=8, seeds=2, steps=4, arms=("naive", "exact", "dense"),
+        model=tiny_settings["model.name"], corpus=tiny_settings["corpus.paths"], horizon=16, further=further,
+    )  # fmt: skip
+    prices = Prices({"gradient": 0.2, "exact": 1.0, "naive": 3.0}, 1000)
+    found = equal_compute(setting, prices, tmp_path / "labels", mctrace)
+    rows = {row["estimator"]: row for row in found["equal_compute"]}
+    assert rows.keys() == {"exact", "dense"}
+    assert found["left_out"] == {"naive": 1}
+    assert all(0.0 <= row["low"] <= row["ranking_accuracy"] <= row["high"] <= 1.0 for row in rows.values())
+    assert {row["num_held_out"] for row in rows.values()} == {8}
+    (gap,) = found["differences"]
+    assert gap["mean"] == pytest.approx(rows["dense"]["ranking_accuracy"] - rows["exact"]["ranking_accuracy"])
+    again = equal_compute(setting, prices, tmp_path / "labels", mctrace)
+    assert again["equal_compute"] == found["equal_compute"], "finished stores and runs stay"
+    about = {"machine": {"device": "x", "threads": 1, "torch": "y"}}
+    assert "| dense |" in page(about | found)
