@@ -1,5 +1,7 @@
 """Absence from a plan to batches: labels of inserts and drops, controls, and targets of scored nodes."""
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 import torch
@@ -84,15 +86,13 @@ def test_an_insert_or_a_drop_is_its_own_control(version):
 )
 def test_targets_of_scored_nodes_are_those_of_the_batches(version, target, column):
     data = open_training_data(version, target, utility_scale=1.0)
-    connection = connect(version)
+    rows_of = defaultdict(list)
+    for row in fetch_rows(connect(version), f"from entry_targets('{target}') order by first_token"):
+        rows_of[row["snapshot_id"]].append(row)
     num_absent = 0
     for snapshot in data.snapshots("train"):
         batch = make_batch(data, [snapshot])
-        rows = fetch_rows(
-            connection,
-            f"from entry_targets('{target}') where snapshot_id = ? order by first_token",
-            snapshot.snapshot_id,
-        )
+        rows = rows_of[snapshot.snapshot_id]
         nodes = snapshot.lod_map.nodes
         assert [row["entry_level"] for row in rows] == nodes.level_N.tolist()
         assert [row["distance_to_cursor"] for row in rows] == batch.distance_to_cursor[0].tolist()
