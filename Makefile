@@ -148,6 +148,7 @@ closed-loop: $(STAMP)
 
 absent: $(STAMP)
 	$(BIN)/python -m experiments.absent $(ABSENT)
+	$(BIN)/python -m experiments.absent_page
 
 # KIT='--part-mib 60' where nothing but the parts has to be sent.
 gpu-kit: $(STAMP)

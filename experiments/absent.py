@@ -27,6 +27,8 @@ from mctrace.datasets.store.store import open_store
 CONFIG = Path(__file__).with_suffix(".toml")
 RESULT = RESULTS / "absent.json"
 TRUNCATION = "lod0"
+BUDGET = 512
+"""entries of a working context, at which labels were collected"""
 NETWORKS = {"linear": "linear", "lensnet": "dual_cross_attention"}
 GROUPS = {"recall": "all recall", "ordinary": "all other"}
 """kinds of documents, and the groups of a closed loop's answer that hold them"""
@@ -49,12 +51,14 @@ class Scale:
     """actions that hindsight measures exactly at a refocus"""
     policies: tuple[str, ...] = ()
     """policies beside the checkpoints; those of absent.toml unless given"""
+    other_budgets: tuple[int, ...] = (256, 1024)
+    """budgets of a working context at which the loop runs again, with the same checkpoints"""
 
 
 _CHEAP = ("lod0", "recency", "words", "bm25", "influence", "told")
 SCALES = {
     # Ten minutes of one core, to see that everything runs; an hour and a half; a night.
-    "quick": Scale((6, 4), 4, 60, 4, 2, 8, _CHEAP),
+    "quick": Scale((6, 4), 4, 60, 4, 2, 8, _CHEAP, (256,)),
     "small": Scale((30, 12), 12, 300, 12, 4, 8),
     "full": Scale((180, 60), 16, 800, 24, 8, 16),
 }
@@ -82,19 +86,21 @@ def train(scale: Scale, folder: Path, name: str) -> Path:
     return run / "best"
 
 
-def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path]) -> Mapping[str, Any]:
-    """The closed loop of all policies and checkpoints; rows that are there stay."""
+def evaluate(scale: Scale, folder: Path, checkpoints: Sequence[Path], budget: int) -> Mapping[str, Any]:
+    """The closed loop of all policies and checkpoints at a budget; rows that are there stay."""
     settings: dict[str, int | str] = {
         "documents": scale.documents, "refocuses": scale.refocuses, "max_candidates": scale.candidates,
+        "w_max": budget,
     }  # fmt: skip
     if scale.policies:
         settings["policies"] = json.dumps(scale.policies)
     flags = [part for key, value in settings.items() for part in ("--set", f"closed_loop.{key}={value}")]
+    out = folder / f"loop-{budget}"
     mctrace(
         "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
-        *corpora(CORPORA), "--out", str(folder / "loop"), *flags, *map(str, checkpoints),
+        *corpora(CORPORA), "--out", str(out), *flags, *map(str, checkpoints),
     )  # fmt: skip
-    answer: Mapping[str, Any] = json.loads((folder / "loop" / "closed_loop.json").read_text())
+    answer: Mapping[str, Any] = json.loads((out / "closed_loop.json").read_text())
     return answer
 
 
@@ -140,10 +146,13 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     collect(scale, folder)
     checkpoints = [train(scale, folder, network) for network in NETWORKS]
-    answer = evaluate(scale, folder, checkpoints)
+    answer = evaluate(scale, folder, checkpoints, BUDGET)
+    others = {budget: evaluate(scale, folder, checkpoints, budget) for budget in sorted(scale.other_budgets)}
     return {
         "command": f"python -m experiments.absent --scale {name}",
+        "budget": BUDGET,
         "against_truncation": against_truncation(answer),
+        "other_budgets": {str(budget): against_truncation(found) for budget, found in others.items()},
         "documents": {
             kind: answer["groups"][group][TRUNCATION]["nll"]["num_documents"]
             for kind, group in GROUPS.items()
