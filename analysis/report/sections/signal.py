@@ -30,9 +30,9 @@ _SCOPES = {
 _FIRST_HORIZON = 16
 _NO_STDERR = (
     "No label here has a standard error: gradient estimates are one number per stretch of a horizon, and a "
-    "horizon of one token has no spread. What an estimate is off by is what its run's calibration against exact "
-    "labels says, on the run's own page; labels that are measured exactly as well (collect.audit_fraction) "
-    "appear here."
+    "horizon of one token has no spread. What an estimate is off by is what its run's calibration against "
+    "exact labels says, on the run's own page; labels that are measured exactly as well "
+    "(collect.audit_fraction) appear here."
 )
 
 
