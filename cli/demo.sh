@@ -18,7 +18,8 @@ echo "(after $SECONDS s; the first use of a model converts it, once)"
 
 echo
 echo "Now many labels: sources with facts planted in them that are asked for thousands of tokens later. A context is"
-echo "the newest text; every older block is absent, and its label says what showing it again would save."
+echo "the newest text, or blocks at random; others are absent, and a label says what showing one again would save, or"
+echo "what leaving one out would cost."
 step collect --config $config
 step log --config $config
 step verify --config $config --quick
@@ -45,7 +46,7 @@ echo "On documents that no network has seen, does a score agree with the labels?
 step evaluate demo/lensnet/best demo/linear/best --config $config
 echo
 echo "And does it make better contexts? Each policy shows blocks within a budget while the questions stream by; the"
-echo "loss of the base model on what follows, against truncation (lod0) and knowing the facts that are asked for (told):"
+echo "loss of the base model on what follows, against truncation (recency) and knowing the facts that are asked for (told):"
 step evaluate demo/lensnet/best --config $config --closed-loop
 step report --config $config --run demo/lensnet --run demo/linear --out demo/report.html
 
@@ -62,4 +63,7 @@ Try next:
   $bin/mctrace collect --config $config --limit 60     (more labels; measures nothing twice)
   $bin/mctrace train --store demo/store --preset small --target value --out demo/value
   $bin/mctrace init                                    (a pipeline.toml for your own corpus and model)
+
+What these $((SECONDS / 60)) minutes showed:
 END
+"$bin/python" -m mctrace.cli.demo_findings demo/lensnet

@@ -69,6 +69,9 @@ class CorpusConfig:
     any of them plants facts in its texts, as in recall:stdlib"""
     text_column: Annotated[str, MinLen(1)] = "text"
     """column of a row's text; without one, input_ids are ready token ids and messages a chat"""
+    metadata_columns: tuple[Annotated[str, MinLen(1)], ...] = ()
+    """further columns of a row that are kept with its document, e.g. ["language", "license"]; in SQL
+    metadata->>'language' of the view documents"""
     limit: Annotated[int, Ge(3)] | None = None
     """maximum number of documents, e.g. 1000; every split gets at least one"""
     min_tokens: PositiveInt = 1024

@@ -131,7 +131,7 @@ def _swaps(swaps: Mapping[str, Any]) -> str:
 
 def _signed(interval: Sequence[float]) -> str:
     mean, low, high = interval
-    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"{mean:+z.4f} [{low:+z.4f}, {high:+z.4f}]"
 
 
 def _share(interval: Sequence[float] | None) -> str:

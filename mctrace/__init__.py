@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mctrace.errors import MctraceError
     from mctrace.gists.network.gistnet import GistNet, build_tree
     from mctrace.gists.network.loading import load_gistnet
+    from mctrace.sharing.push import push_to_hub
     from mctrace.train.checkpoints.lensnet_checkpoint import load_checkpoint
     from mctrace.train.config import TrainConfig
     from mctrace.train.serving.scorer import Scorer
@@ -54,6 +55,7 @@ __all__ = [
     "load_gistnet",
     "open_store",
     "open_traces",
+    "push_to_hub",
 ]
 
 try:
@@ -76,6 +78,7 @@ _MODULES = {
     "mctrace.errors": ["MctraceError"],
     "mctrace.gists.network.gistnet": ["GistNet", "build_tree"],
     "mctrace.gists.network.loading": ["load_gistnet"],
+    "mctrace.sharing.push": ["push_to_hub"],
     "mctrace.train.checkpoints.lensnet_checkpoint": ["load_checkpoint"],
     "mctrace.train.config": ["TrainConfig"],
     "mctrace.train.serving.scorer": ["Scorer"],

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from mctrace.datasets.export.export import ExportRequest, export
 from mctrace.datasets.store.store import StoreVersion
@@ -39,6 +40,29 @@ def push_folder(source: Path, repo: str, *, licence: str | None = None, private:
         return push_files(
             folder, names, repo, shared.repo_kind, message=f"{shared.kind}, by mctrace", private=private
         )
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A network that writes its own folder: a `Scorer`, a trained GistNet."""
+
+    def save_pretrained(self, folder: Path, /) -> None: ...
+
+
+def push_to_hub(
+    what: Pretrained | Path | str, repo: str, *, licence: str | None = None, private: bool = False
+) -> Pushed:
+    """Upload a network, or a folder as `push_folder` does, to the repository "organisation/name".
+
+    `Scorer.from_pretrained(repo)` and `load_gistnet(repo)` load it again. A network in memory has no run
+    beside it, so its card lacks the evaluation that a run's folder has. Raises as `push_folder`.
+    """
+    if not isinstance(what, Pretrained):
+        return push_folder(Path(what), repo, licence=licence, private=private)
+    with tempfile.TemporaryDirectory(prefix="mctrace-push-") as scratch:
+        folder = Path(scratch) / repo.rpartition("/")[2]
+        what.save_pretrained(folder)
+        return push_folder(folder, repo, licence=licence, private=private)
 
 
 def push_store(

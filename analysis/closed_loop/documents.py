@@ -10,6 +10,7 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import Document, read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.row_files import Columns
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.document_plan import window_start
 from mctrace.context.tree import TreeShape
@@ -69,7 +70,7 @@ def held_out_documents(
         to_leave_out = config.skip * (number + 1) // num_paths - num_left_out
         wanted = config.documents * (number + 1) // num_paths - len(found)
         documents = read_documents(
-            read_corpus([path], skipped, corpus.text_column), tokenizer, source.tokenizer_hash,
+            read_corpus([path], skipped, Columns.of(corpus)), tokenizer, source.tokenizer_hash,
             replace(corpus, limit=None), assigner, skipped, needs=(split,),
         )  # fmt: skip
         of_split = (document for document in documents if document.placement.split == split)

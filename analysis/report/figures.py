@@ -12,7 +12,7 @@ from typing import Any
 from mctrace.analysis.report.page import Figure
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#3f86cf", "#d9742b", "#2f9c70", "#a169cf", "#868e99"
-ACTION_COLORS = {"expand": BLUE, "collapse": ORANGE}
+ACTION_COLORS = {"expand": BLUE, "collapse": ORANGE, "insert": GREEN, "drop": PURPLE}
 _SYMBOLS = ("circle", "square", "diamond", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 

@@ -21,14 +21,14 @@ def nats(value: float | None) -> str:
     """Nats per token, signed, with four decimals."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return _minus(f"{value:+.4f}") if value else "0"
+    return _minus(f"{value:+z.4f}") if value else "0"
 
 
 def total_nats(value: float | None) -> str:
     """Nats over many tokens, signed: two decimals, four below one nat."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return _minus(f"{value:+.{2 if abs(value) >= 1 else 4}f}")
+    return _minus(f"{value:+z.{2 if abs(value) >= 1 else 4}f}")
 
 
 def number(value: float | None) -> str:

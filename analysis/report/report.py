@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
+from mctrace.analysis.report.chosen_labels import connected, effects_of_labels
 from mctrace.analysis.report.formatting import counted
 from mctrace.analysis.report.page import KeyFigure, Page, Section, render_pages
 from mctrace.analysis.report.sections.checkpoint_comparison import checkpoint_section
@@ -34,7 +35,6 @@ from mctrace.analysis.snapshots.scoring import (
     scorer_agreement,
 )
 from mctrace.analysis.snapshots.view import SnapshotView, find_snapshots, read_snapshots
-from mctrace.datasets.sql.connection import connect
 from mctrace.datasets.store.heartbeat import last_sign
 from mctrace.datasets.store.provenance import Provenance, mixture_in
 from mctrace.datasets.store.store import StoreVersion
@@ -63,6 +63,8 @@ class ReportParts:
     """another version of the same store"""
     snapshots: Sequence[str] = ()
     """snapshots to show, by id or its beginning; none: the report picks"""
+    where: str = ""
+    """SQL condition on the labels that it is about; empty: all"""
 
 
 @dataclass(frozen=True)
@@ -78,34 +80,22 @@ class _Judged:
 def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
     """Every page in its order: signal against noise first.
 
-    Raises InputError when a checkpoint is none, or was trained on another base model than the labels, or a
-    snapshot is not in this version.
+    Raises InputError when a checkpoint is none, or was trained on another base model than the labels, a
+    snapshot is not in this version, or no label meets the condition.
     """
-    connection = connect(version)
-    try:
+    with connected(version, parts.where) as connection:
         (horizons,) = run_analysis(connection, "horizons")
         judged = _judge(connection, version, parts)
+        keeps_tokens = not (version.dataset or parts.where) and _keeps_tokens(connection)
         runs, splits = _runs(connection, version), run_analysis(connection, "splits")
         return [
-            _overview(connection, version, horizons, judged, store_facts(runs, splits, horizons)),
-            Page(
-                "values",
-                "Value of detail",
-                [
-                    value_section(connection),
-                    distance_section(connection),
-                    horizon_section(connection),
-                    origin_section(connection),
-                    *gist_sections(connection),
-                    *control_sections(connection),
-                    top_section(connection),
-                ],
-            ),
+            _overview(connection, keeps_tokens, horizons, judged, store_facts(runs, splits, horizons)),
+            _values(connection, parts),
             Page("targets", "Targets", [target_section(connection)]),
             Page("snapshots", "Snapshots", [_snapshot_section(connection, version, parts, judged.scorers)]),
             *_comparisons(connection, version, parts, judged),
             Page("store", "Store", [store_section(runs, splits, horizons)]),
-            *([] if version.dataset else _collection_pages(connection, runs)),
+            *([] if version.dataset or parts.where else _collection_pages(connection, runs)),
             *(
                 Page(
                     f"training-{number}",
@@ -116,13 +106,12 @@ def report_pages(version: StoreVersion, parts: ReportParts) -> list[Page]:
                 for number, run in enumerate(parts.runs, start=1)
             ),
         ]
-    finally:
-        connection.close()
 
 
 def build_report(version: StoreVersion, parts: ReportParts, written_at: datetime) -> str:
     """The report as the text of an HTML file; raises as `report_pages` does."""
     through = f", dataset {version.dataset}" if version.dataset else ""
+    through += f", labels where {parts.where}" if parts.where else ""
     subtitle = (
         f"{version.location.uri} at version {version.version}{through}, "
         f"written {written_at:%Y-%m-%d %H:%M %Z}"
@@ -149,12 +138,11 @@ def _keeps_tokens(connection: duckdb.DuckDBPyConnection) -> bool:
 
 def _overview(
     connection: duckdb.DuckDBPyConnection,
-    version: StoreVersion,
+    keeps_tokens: bool,
     horizons: Row,
     judged: _Judged,
     facts: Sequence[KeyFigure],
 ) -> Page:
-    keeps_tokens = version.dataset is None and _keeps_tokens(connection)
     half = (horizons["shortest_horizon"] or 0) // 2 if keeps_tokens else 0
     trajectories = sorted({one.snapshot_id.partition(":")[0] for one in judged.snapshots})
     with narrowed(connection, "trajectory_id", trajectories) if trajectories else nullcontext():
@@ -165,6 +153,20 @@ def _overview(
         calibration = run_analysis(connection, "scorer_calibration")
         sections.append(scorer_section(judged.agreement, ceilings, judged.judged_on, calibration, scales))
     return Page("signal", "Signal and noise", sections)
+
+
+def _values(connection: duckdb.DuckDBPyConnection, parts: ReportParts) -> Page:
+    with effects_of_labels(connection) if parts.where else nullcontext():
+        sections = [
+            value_section(connection),
+            distance_section(connection),
+            horizon_section(connection),
+            origin_section(connection),
+            *gist_sections(connection),
+            *control_sections(connection),
+            top_section(connection),
+        ]
+    return Page("values", "Value of detail", sections)
 
 
 def _judge(connection: duckdb.DuckDBPyConnection, version: StoreVersion, parts: ReportParts) -> _Judged:
@@ -246,7 +248,7 @@ def _comparisons(
     sections = []
     if parts.compared is not None:
         both = sorted((version, parts.compared), key=lambda one: one.version)
-        with connect(parts.compared) as other:
+        with connected(parts.compared, parts.where) as other:
             connections = [connection if one is version else other for one in both]
             names = f"version {both[0].version}", f"version {both[1].version}"
             sections.append(version_section(connections[0], connections[1], names))

@@ -36,6 +36,9 @@ def report(
         list[str] | None,
         typer.Option("--snapshot", help="snapshot id or a prefix (repeatable) [picked]"),
     ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", help="SQL condition on the labels, e.g. \"action = 'expand'\"")
+    ] = None,
     skip_damaged: SkipDamaged = None,
 ) -> None:
     """Write one self-contained HTML report.
@@ -55,6 +58,7 @@ def report(
         checkpoints=checkpoints or (),
         compared=None if compare is None else open_version(settings.store, compare),
         snapshots=snapshots or (),
+        where=where or "",
     )
     write_report(out, at, parts)
     console.print(

@@ -48,7 +48,8 @@ def print_closed_loop(
 
 
 def _signed(interval: Interval) -> str:
-    return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+    # z: what rounds to nothing is +0.0000 whatever its sign.
+    return f"{interval.mean:+z.4f} [{interval.low:+z.4f}, {interval.high:+z.4f}]"
 
 
 def _share(interval: Interval | None) -> str:

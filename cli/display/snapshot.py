@@ -193,6 +193,6 @@ def _cells(action: ActionView, plan: Mapping[Action, str]) -> list[str]:
         *numbers,
         f"{'+' if kind in SHOWS_MORE else '−'}{action.positions}",
         nats(measured.priced) if measured else MISSING,
-        *(f"{score:+.3f}".replace("-", "−") for score in action.scores.values()),
+        *(f"{score:+z.3f}".replace("-", "−") for score in action.scores.values()),
         plan[action.action],
     ]

@@ -15,4 +15,4 @@ def interval_cell(interval: Interval | None, digits: int = 3) -> str:
     """Mean and bounds of an interval; empty for None."""
     if interval is None:
         return ""
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    return f"{interval.mean:z.{digits}f} [{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"

@@ -5,6 +5,7 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import Document, read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.row_files import Columns
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.datasets.store.store import Store
 from mctrace.progress import Progress
@@ -19,7 +20,7 @@ def read_configured_corpus(
     """
     assigner = SplitAssigner(corpus, known_placements(store))
     tokenizer = source.load_tokenizer()
-    texts = read_corpus(corpus.paths, skipped, corpus.text_column)
+    texts = read_corpus(corpus.paths, skipped, Columns.of(corpus))
     documents: list[Document] = []
     progress.start("reading documents", corpus.limit, "documents")
     try:

@@ -28,11 +28,13 @@ from mctrace.collect.corpus.recall_documents import recall_texts
 from mctrace.collect.corpus.row_files import (
     COMPRESSIONS,
     PARQUET,
+    Columns,
     RowFile,
     RowOfFile,
     document_of_row,
     documents_at,
     has_nothing,
+    metadata_of,
     num_row_groups,
     row_of_line,
 )
@@ -50,6 +52,7 @@ RECALL = "recall:"
 STDIN = "-"
 _SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET)) + f", or {' '.join(COMPRESSIONS)} of them"
 _NUM_EXAMPLES = 3
+_DEFAULT = Columns()
 
 
 @dataclass
@@ -88,8 +91,8 @@ class Skipped:
         )
 
 
-def read_corpus(paths: Sequence[str], skipped: Skipped, column: str = "text") -> Iterator[SourceText]:
-    """Places of the texts of every path, in path order; rows have theirs under `column`.
+def read_corpus(paths: Sequence[str], skipped: Skipped, columns: Columns = _DEFAULT) -> Iterator[SourceText]:
+    """Places of the texts of every path, in path order; of rows what `columns` name.
 
     Raises InputError for a path that is missing or not text.
     """
@@ -100,18 +103,18 @@ def read_corpus(paths: Sequence[str], skipped: Skipped, column: str = "text") ->
         )
     for path in paths:
         if path.startswith(RECALL):
-            yield from _recall(path.removeprefix(RECALL), skipped, column)
+            yield from _recall(path.removeprefix(RECALL), skipped, columns)
         elif path == PYDOC_TOPICS:
             yield from _pydoc_topics()
         elif path == STDLIB:
             folder = Path(sysconfig.get_path("stdlib"))
-            yield from _read_folder(folder, STDLIB, skipped, column, is_stdlib=True)
+            yield from _read_folder(folder, STDLIB, skipped, columns, is_stdlib=True)
         elif path == STDIN:
-            yield from _read_stdin(skipped, column)
+            yield from _read_stdin(skipped, columns)
         elif "://" in path:
-            yield from _read_uri(path, skipped, column)
+            yield from _read_uri(path, skipped, columns)
         else:
-            yield from _read_path(path, skipped, column)
+            yield from _read_path(path, skipped, columns)
 
 
 def printable(name: str | Path) -> str:
@@ -120,7 +123,7 @@ def printable(name: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _read_path(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _read_path(path: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     try:
         root = Path(path).expanduser() if path else None
         mode = root.stat().st_mode if root else 0
@@ -136,7 +139,7 @@ def _read_path(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]
             os.scandir(root).close()
         except OSError as error:
             raise InputError(f"corpus path {path!r} cannot be read: {error.strerror}") from None
-        yield from _read_folder(root, root.resolve().name, skipped, column)
+        yield from _read_folder(root, root.resolve().name, skipped, columns)
     elif not stat.S_ISREG(mode):
         raise InputError(f"corpus path {path!r} is neither a file nor a folder")
     elif not _is_readable(root.name):
@@ -144,7 +147,7 @@ def _read_path(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]
     elif not os.access(root, os.R_OK):
         raise InputError(f"corpus path {path!r} cannot be read: Permission denied")
     else:
-        yield from _read_file(root, printable(root.name), skipped, column)
+        yield from _read_file(root, printable(root.name), skipped, columns)
 
 
 def _shortened(path: str) -> str:
@@ -161,7 +164,7 @@ def _suffix_within(name: str) -> str:
     return PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
-def _read_stdin(skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _read_stdin(skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     """JSON lines where the first line is an object, else one text."""
     content = sys.stdin.buffer.read()
     try:
@@ -182,12 +185,12 @@ def _read_stdin(skipped: Skipped, column: str) -> Iterator[SourceText]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             try:
-                yield document_of_row(f"{STDIN}:{number}", row_of_line(line), column)
+                yield document_of_row(f"{STDIN}:{number}", row_of_line(line), columns)
             except UnreadableTextError as error:
                 skipped.add_unreadable(str(error), f"{STDIN}:{number}")
 
 
-def _read_uri(uri: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _read_uri(uri: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     """Files below a prefix of object storage, or of whatever fsspec opens, in the order of their paths."""
     try:
         filesystem, root = fsspec.core.url_to_fs(uri)
@@ -199,16 +202,16 @@ def _read_uri(uri: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
     for place in found:
         source = printable(filesystem.unstrip_protocol(place))
         if _is_readable(place):
-            yield from _rows_of(source, filesystem.unstrip_protocol(place), skipped, column)
+            yield from _rows_of(source, filesystem.unstrip_protocol(place), skipped, columns)
         else:
             skipped.add(f"not {_SUFFIXES}", source)
 
 
-def _rows_of(source: str, uri: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _rows_of(source: str, uri: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     """Places of a file whose documents are read where they are made."""
     suffix = _suffix_within(uri)
     if suffix != PARQUET:
-        yield RowFile(source, uri, suffix, column)
+        yield RowFile(source, uri, suffix, columns)
         return
     try:
         num_groups = num_row_groups(uri)
@@ -216,11 +219,11 @@ def _rows_of(source: str, uri: str, skipped: Skipped, column: str) -> Iterator[S
         skipped.add_unreadable(f"unreadable ({one_line(error)})", source)
         return
     for group in range(num_groups):
-        yield RowFile(source, uri, suffix, column, group)
+        yield RowFile(source, uri, suffix, columns, group)
 
 
 def _read_folder(
-    root: Path, name: str, skipped: Skipped, column: str, *, is_stdlib: bool = False
+    root: Path, name: str, skipped: Skipped, columns: Columns, *, is_stdlib: bool = False
 ) -> Iterator[SourceText]:
     """Its text files at any depth, in the order of their paths."""
 
@@ -240,7 +243,7 @@ def _read_folder(
             skipped.add_unreadable(f"unreadable ({error.strerror})", source_of(file))
             continue
         if is_file:
-            yield from _read_file(file, source_of(file), skipped, column)
+            yield from _read_file(file, source_of(file), skipped, columns)
         else:
             skipped.add_unreadable("neither file nor folder", source_of(file))
 
@@ -260,12 +263,12 @@ def _files_below(root: Path, name: str, skipped: Skipped) -> list[Path]:
     return sorted(found)
 
 
-def _read_file(file: Path, source: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _read_file(file: Path, source: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     if file.suffix == ROWS_SUFFIX:
-        yield from _read_rows(file, source, skipped, column)
+        yield from _read_rows(file, source, skipped, columns)
         return
     if file.suffix not in TEXT_SUFFIXES:
-        yield from _rows_of(source, str(file), skipped, column)
+        yield from _rows_of(source, str(file), skipped, columns)
         return
     text = TextFile(source, file)
     try:
@@ -284,7 +287,7 @@ def _read_file(file: Path, source: str, skipped: Skipped, column: str) -> Iterat
         yield text
 
 
-def _read_rows(file: Path, source: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _read_rows(file: Path, source: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     """One document per line (`document_of_row`)."""
     try:
         with file.open("rb") as lines:
@@ -295,10 +298,10 @@ def _read_rows(file: Path, source: str, skipped: Skipped, column: str) -> Iterat
                     continue
                 is_blank, place = False, f"{source}:{number}"
                 try:
-                    if has_nothing(document_of_row(place, row_of_line(line), column)):
+                    if has_nothing(document_of_row(place, row_of_line(line), columns)):
                         skipped.add("empty", place)
                     else:
-                        yield RowOfFile(place, file, here, column)
+                        yield RowOfFile(place, file, here, columns)
                 except UnreadableTextError as error:
                     skipped.add_unreadable(str(error), place)
             if is_blank:
@@ -314,15 +317,15 @@ def _pydoc_topics() -> Iterator[SourceText]:
         yield TextInMemory(f"{PYDOC_TOPICS}/{name}", topics[name])
 
 
-def _recall(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _recall(path: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     if not path:
         raise InputError(
             f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
         )
-    places = read_corpus([path], skipped, column)
+    places = read_corpus([path], skipped, columns)
     for carrier in (document for place in places for document in documents_at(place, skipped)):
         number = 0
         for number, made in enumerate(recall_texts(carrier.source, whole_text(carrier)), start=1):
-            yield TextInMemory(f"{RECALL}{carrier.source}#{number}", made.text)
+            yield TextInMemory(f"{RECALL}{carrier.source}#{number}", made.text, metadata_of(carrier))
         if not number:
             skipped.add("too short to plant facts in", carrier.source)

@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
-from mctrace.collect.corpus.row_files import ChatRow, RowOfFile, TokenRow, documents_at
+from mctrace.collect.corpus.row_files import ChatRow, RowOfFile, TokenRow, documents_at, metadata_of
 from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, Placement, SplitAssigner, placed_alone
 from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.datasets.store.schemas import SPLITS
@@ -29,6 +29,8 @@ class Document:
     tokens: npt.NDArray[np.int32]
     tokenizer_hash: str
     placement: Placement
+    metadata: str | None = None
+    """columns of its row that the corpus keeps, a JSON object"""
 
     @property
     def num_tokens(self) -> int:
@@ -67,7 +69,8 @@ class DocumentMaker:
 
     def _make(self, text: SourceText, skipped: Skipped) -> Document | None:
         try:
-            tokens = self._tokens(text.document() if isinstance(text, RowOfFile) else text)
+            read = text.document() if isinstance(text, RowOfFile) else text
+            tokens = self._tokens(read)
         except UnreadableTextError as error:  # it could be read a moment ago
             skipped.add_unreadable(str(error), text.source)
             return None
@@ -76,7 +79,7 @@ class DocumentMaker:
             return None
         identity = document_id(tokens, self.tokenizer_hash)
         placement = placed_alone(identity, tokens, self.config)
-        return Document(identity, text.source, tokens, self.tokenizer_hash, placement)
+        return Document(identity, text.source, tokens, self.tokenizer_hash, placement, metadata_of(read))
 
     def _tokens(self, text: SourceText) -> npt.NDArray[np.int32]:
         most = self.config.max_tokens

@@ -39,6 +39,8 @@ class TextInMemory:
 
     source: str
     text: str
+    metadata: str | None = None
+    """what its row says of it besides, a JSON object"""
 
     def pieces(self) -> Iterator[str]:
         for first in range(0, len(self.text), _PIECE_CHARACTERS):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
 from mctrace.errors import one_line
 
@@ -37,11 +38,29 @@ class _Notes(Protocol):
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Columns of a row that are read besides ready token ids and chats."""
+
+    text: str = "text"
+    metadata: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: CorpusConfig) -> "Columns":
+        return cls(config.text_column, config.metadata_columns)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """All that is read of a file, each once."""
+        return tuple(dict.fromkeys((self.text, TOKENS, CHAT, *self.metadata)))
+
+
+@dataclass(frozen=True)
 class TokenRow:
     """Ready token ids."""
 
     source: str
     tokens: Tokens
+    metadata: str | None = None
 
     def pieces(self) -> Iterator[str]:
         raise UnreadableTextError("token ids without text")
@@ -53,6 +72,7 @@ class ChatRow:
 
     source: str
     messages: Chat
+    metadata: str | None = None
 
     def pieces(self) -> Iterator[str]:
         raise UnreadableTextError("a chat without a tokenizer's template")
@@ -65,7 +85,7 @@ class RowFile:
     source: str
     uri: str
     suffix: str
-    column: str
+    columns: Columns
     row_group: int | None = None
 
     def pieces(self) -> Iterator[str]:
@@ -86,12 +106,12 @@ class RowFile:
     def _rows_of_table(self, skipped: _Notes) -> Iterator[SourceText]:
         with fsspec.open(self.uri, "rb") as file:
             table = pq.ParquetFile(file)
-            columns = [c for c in (self.column, TOKENS, CHAT) if c in table.schema_arrow.names]
+            columns = [c for c in self.columns.wanted if c in table.schema_arrow.names]
             number = sum(table.metadata.row_group(i).num_rows for i in range(self.row_group or 0))
             for batch in table.iter_batches(64, row_groups=[self.row_group or 0], columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield from _document(f"{self.source}:{number}", row, self.column, skipped)
+                    yield from _document(f"{self.source}:{number}", row, self.columns, skipped)
 
     def _rows_of_lines(self, skipped: _Notes) -> Iterator[SourceText]:
         with _opened(self.uri) as lines:
@@ -103,7 +123,7 @@ class RowFile:
                     except UnreadableTextError as error:
                         skipped.add_unreadable(str(error), place)
                     else:
-                        yield from _document(place, row, self.column, skipped)
+                        yield from _document(place, row, self.columns, skipped)
 
     def _whole(self, skipped: _Notes) -> Iterator[SourceText]:
         with _opened(self.uri) as file:
@@ -127,14 +147,14 @@ class RowOfFile:
     source: str
     path: Path
     first_byte: int
-    column: str
+    columns: Columns
 
     def document(self) -> SourceText:
         """The row's document. Raises UnreadableTextError."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self.first_byte)
-                return document_of_row(self.source, row_of_line(file.readline()), self.column)
+                return document_of_row(self.source, row_of_line(file.readline()), self.columns)
         except OSError as error:
             raise UnreadableTextError(f"unreadable ({error.strerror})") from error
 
@@ -167,20 +187,21 @@ def row_of_line(line: bytes) -> Mapping[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def document_of_row(place: str, row: Mapping[str, Any], column: str) -> SourceText:
+def document_of_row(place: str, row: Mapping[str, Any], columns: Columns) -> SourceText:
     """The document of a row. Raises UnreadableTextError where it has no text, token ids or chat."""
-    text, tokens, chat = row.get(column), row.get(TOKENS), row.get(CHAT)
+    text, tokens, chat = row.get(columns.text), row.get(TOKENS), row.get(CHAT)
+    metadata = _metadata(row, columns.metadata)
     if isinstance(text, str):
         try:
             text.encode()
         except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no tokenizer takes
             raise UnreadableTextError("not UTF-8 text") from None
-        return TextInMemory(place, text)
+        return TextInMemory(place, text, metadata)
     if isinstance(tokens, list):
-        return TokenRow(place, _checked_tokens(tokens))
+        return TokenRow(place, _checked_tokens(tokens), metadata)
     if isinstance(chat, list) and all(isinstance(one, dict) and "role" in one for one in chat):
-        return ChatRow(place, chat)
-    raise UnreadableTextError(f'without a string under "{column}"')
+        return ChatRow(place, chat, metadata)
+    raise UnreadableTextError(f'without a string under "{columns.text}"')
 
 
 def has_nothing(document: SourceText) -> bool:
@@ -192,9 +213,9 @@ def has_nothing(document: SourceText) -> bool:
     return isinstance(document, TextInMemory) and not document.text.strip()
 
 
-def _document(place: str, row: Mapping[str, Any], column: str, skipped: _Notes) -> Iterator[SourceText]:
+def _document(place: str, row: Mapping[str, Any], columns: Columns, skipped: _Notes) -> Iterator[SourceText]:
     try:
-        found = document_of_row(place, row, column)
+        found = document_of_row(place, row, columns)
     except UnreadableTextError as error:
         skipped.add_unreadable(str(error), place)
         return
@@ -202,6 +223,20 @@ def _document(place: str, row: Mapping[str, Any], column: str, skipped: _Notes) 
         skipped.add("empty", place)
     else:
         yield found
+
+
+def metadata_of(document: SourceText) -> str | None:
+    """What a document's row says of it besides its text, a JSON object."""
+    return document.metadata if isinstance(document, TextInMemory | TokenRow | ChatRow) else None
+
+
+def _metadata(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    """The columns' values as a JSON object, without NaN and halves of surrogate pairs; None for no value."""
+    kept = {column: row[column] for column in columns if row.get(column) is not None}
+    kept = {column: value for column, value in kept.items() if value == value}
+    if not kept:
+        return None
+    return json.dumps(kept, ensure_ascii=False, default=str).encode(errors="replace").decode()
 
 
 def _checked_tokens(tokens: Sequence[Any]) -> Tokens:

@@ -13,6 +13,7 @@ from mctrace.collect.corpus.configured_corpus import read_configured_corpus
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import DocumentMaker, in_seeded_order
 from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.row_files import Columns
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.measuring.estimator_agreement import EstimatorAgreement
@@ -109,7 +110,7 @@ def prepare_stream(
         assigner = SplitAssigner(settings.corpus, known_placements(store))
         return PreparedStream(source, PlanInMemory(found.plan, assigner), skipped)
     texts = in_seeded_order(
-        read_corpus(settings.corpus.paths, skipped, settings.corpus.text_column), settings.corpus.seed
+        read_corpus(settings.corpus.paths, skipped, Columns.of(settings.corpus)), settings.corpus.seed
     )
     planner = DocumentPlanner(
         DocumentMaker(source.load_tokenizer(), source.tokenizer_hash, settings.corpus),

@@ -227,6 +227,7 @@ class Worker:
             "split_group": document.placement.split_group,
             "split": document.placement.split,
             "minhash": document.placement.minhash.tolist(),
+            "metadata": document.metadata,
         }
         return write_part(
             self._location,

@@ -15,6 +15,7 @@ _COLUMNS = {
     "source": "where the text came from: data, not a path to follow",
     "split": "train, validation or test, by near-duplicate group of documents",
     "split_group": "document_id of the first of a group of near-duplicates",
+    "metadata": "columns of the source's row, a JSON object; null without any",
     "policy": "who chose the LOD map",
     "cursor": "token at which prediction starts",
     "cursor_offset": "tokens since the LOD map was current",

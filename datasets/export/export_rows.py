@@ -165,6 +165,7 @@ def document_rows(
                 "model_hash", "tokenizer_hash", "gist_hash", "dtype",
             )
         }  # fmt: skip
+        columns["metadata"] = pa.array([row["metadata"]], pa.string())
         columns["tokens"] = pa.array([tokens_T], pa.list_(pa.int32()))
         if texts is not None:
             columns["text"] = pa.array([texts.text(row["tokenizer_hash"], tokens_T.tolist())])

@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 5
+COLUMNS_VERSION = 6
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -31,6 +31,7 @@ DOCUMENTS = pa.schema(
         ("minhash", pa.list_(pa.uint32())),
         ("arrays", pa.string()),
         ("first_rows", pa.list_(pa.int64())),
+        ("metadata", pa.string()),
     ]
 )
 
@@ -318,7 +319,7 @@ DATASET_COMMITS = pa.schema([("name", pa.string()), ("committed_at", pa.timestam
 """When each derived dataset was committed, of the ledger; no table of its own."""
 
 ADDED_COLUMNS = {
-    "documents": {"first_rows"},
+    "documents": {"first_rows", "metadata"},
     "trajectories": {
         "baseline_status",
         "absence",

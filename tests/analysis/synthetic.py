@@ -63,6 +63,7 @@ class Trajectory:
     source: str | None = None
     text: str = "The quick brown fox jumps over the lazy dog, and over again. "
     """repeated until it fills the document"""
+    metadata: str | None = None
 
 
 BY_HAND = (
@@ -82,6 +83,7 @@ BY_HAND = (
         ],
         source=SCRIPT_SOURCE,
         text=SCRIPT_TEXT,
+        metadata='{"language": "<b>en</b>", "year": 2024, "tags": ["x"]}',
     ),
     Trajectory(
         "b",
@@ -89,6 +91,7 @@ BY_HAND = (
         [Measured("expand", 1, 4, 1.0), Measured("expand", 1, 5, 0.0)],
         cursors=(FIRST_CURSOR, FIRST_CURSOR + 4),
         source=ODD_SOURCE,
+        metadata='{"language": "<b>en</b>", "tags": ["x"]}',
     ),
     Trajectory("c", "validation", []),
 )
@@ -196,6 +199,7 @@ def _document(trajectory: Trajectory) -> Row:
         "split_group": trajectory.name,
         "split": trajectory.split,
         "minhash": [],
+        "metadata": trajectory.metadata,
     }
 
 

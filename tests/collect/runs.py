@@ -9,6 +9,7 @@ from mctrace.collect.config import GistConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
+from mctrace.collect.corpus.row_files import Columns
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.plan_stream import PlanInMemory
 from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
@@ -62,7 +63,7 @@ def tiny_run(settings: dict[str, object], folder: Path, **changes: object) -> Ti
     source = resolve_model(config.model.name)
     documents = list(
         read_documents(
-            read_corpus(config.corpus.paths, Skipped()),
+            read_corpus(config.corpus.paths, Skipped(), Columns.of(config.corpus)),
             source.load_tokenizer(),
             source.tokenizer_hash,
             config.corpus,

@@ -137,6 +137,34 @@ def test_a_gistnet_goes_and_comes_back(hub, run, tmp_path):
     assert succeeded(run(code=load)).split() == [made.content_hash]
 
 
+PUSH_AND_LOAD = """
+import sys
+from pathlib import Path
+from mctrace import Scorer, load_checkpoint, load_gistnet, push_to_hub
+
+scorer = Scorer.from_pretrained("best")
+print(push_to_hub(scorer, "org/lens", licence="apache-2.0").url)
+push_to_hub(load_gistnet("gists"), "org/gists", private=True)
+push_to_hub("best", "org/folder")
+for name in ("org/lens", "org/folder"):
+    again = Scorer.from_pretrained(name)
+    assert again.info == scorer.info
+    for one, other in zip(again.network.parameters(), scorer.network.parameters(), strict=True):
+        assert one.equal(other)
+assert load_gistnet("org/gists").content_hash == load_gistnet("gists").content_hash
+"""
+
+
+def test_networks_go_from_python_and_are_loaded_by_name(hub, run, tmp_path):
+    lensnet(tmp_path / "best")
+    tiny_gistnet(is_trained=True).save_pretrained(tmp_path / "gists")
+    assert "org/lens" in succeeded(run(code=PUSH_AND_LOAD))
+    card = hub.files("model", "org/lens")["README.md"].decode()
+    assert "license: apache-2.0" in card
+    assert 'load_checkpoint("org/lens")' in card
+    assert set(hub.files("model", "org/gists")) >= {*files_of(tmp_path / "gists"), "README.md"}
+
+
 def test_only_data_comes(hub, run, tmp_path):
     lensnet(tmp_path / "best")
     succeeded(run("push", "best", "org/lens"))

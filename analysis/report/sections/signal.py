@@ -28,6 +28,12 @@ _SCOPES = {
     "all": ("all labels pooled", GREEN),
 }
 _FIRST_HORIZON = 16
+_NO_STDERR = (
+    "No label here has a standard error: gradient estimates are one number per stretch of a horizon, and a "
+    "horizon of one token has no spread. What an estimate is off by is what its run's calibration against "
+    "exact labels says, on the run's own page; labels that are measured exactly as well "
+    "(collect.audit_fraction) appear here."
+)
 
 
 def signal_section(
@@ -41,7 +47,8 @@ def signal_section(
     measured = doubling(longest) if keeps_tokens else doubling(longest)[-1:]
     by_horizon = [row for horizon in measured for row in run_analysis(connection, "signal", horizon=horizon)]
     if not by_horizon:
-        return Section("signal", "Signal against noise", [NO_LABELS])
+        found = _NO_STDERR if horizons["num_settings"] else NO_LABELS
+        return Section("signal", "Signal against noise", [found])
     stability = [
         row
         for half in (doubling(longest // 2) if keeps_tokens else [])

@@ -1,19 +1,21 @@
-"""Section on the origin of value: by document source, and by class of the predicted token."""
+"""Section on the origin of value: by source, by the corpus' metadata, and by class of the predicted token."""
 
 import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, bars, figure
+from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, bars, figure, intervals, plain
 from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
 
 _UNKNOWN = "unknown"
 _MOST_SOURCES = 25
+_MOST_CHARACTERS = 24
+"""of a metadata value beside a plot"""
 
 
 def origin_section(connection: duckdb.DuckDBPyConnection) -> Section:
-    """Value by source and by token class."""
+    """Value by source, by metadata and by token class."""
     title = "Origin of value"
     sources = run_analysis(connection, "value_by_source")
     if not sources:
@@ -32,10 +34,61 @@ def origin_section(connection: duckdb.DuckDBPyConnection) -> Section:
             "Sources are ordered by the spread of their values: most documents have little to gain or lose "
             "from detail, and a few have much."
         ],
-        plots=_class_plots(known),
+        plots=[*_metadata_plots(run_analysis(connection, "value_by_metadata")), *_class_plots(known)],
         tables=[_source_table(sources[:_MOST_SOURCES], len(sources))],
         notes=notes,
     )
+
+
+def _metadata_plots(rows: list[Row]) -> list[Plot]:
+    columns: dict[str, list[Row]] = {}
+    for row in rows:
+        columns.setdefault(row["metadata_column"], []).append(row)
+    return [_metadata_plot(column, found) for column, found in columns.items()]
+
+
+def _metadata_plot(column: str, rows: list[Row]) -> Plot:
+    half = [2 * row["mean_stderr"] if row["mean_stderr"] is not None else None for row in rows]
+    ends = (
+        [None if h is None else row["mean"] - h for row, h in zip(rows, half, strict=True)],
+        [None if h is None else row["mean"] + h for row, h in zip(rows, half, strict=True)],
+    )
+    hover = [
+        f"{plain(row['value'])}<br>{group_name(row)}<br>mean {nats(row['mean'])} ± {number(h)}, mean size "
+        f"{number(row['mean_abs'])}<br>{counted(row['num_labels'], 'label')}, "
+        f"{counted(row['num_documents'], 'document')}"
+        for row, h in zip(rows, half, strict=True)
+    ]
+    names = dict.fromkeys(row["value"] for row in rows)
+    made = figure(
+        [
+            intervals(
+                "mean",
+                [f"{_shortened(row['value'])}: {group_name(row)}" for row in rows],
+                [row["mean"] for row in rows],
+                ends,
+                hover,
+                colors=[ACTION_COLORS.get(row["action"], GREY) for row in rows],
+            )
+        ],
+        Axis("mean value of detail, nats per token"),
+        Axis("", top_down=True),
+        height=130 + 38 * len(rows),
+        legend=False,
+    )
+    by_value = {value: max(r["num_documents"] for r in rows if r["value"] == value) for value in names}
+    sizes = ", ".join(f"{_shortened(value)} {counted(n, 'document')}" for value, n in by_value.items())
+    return Plot(
+        f"By {column}",
+        made,
+        "Means over the documents with that value, with 95% intervals over documents; where intervals "
+        "overlap, the difference may be chance.",
+        f"{counted(sum(row['num_labels'] for row in rows), 'label')}; {sizes}",
+    )
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _MOST_CHARACTERS else f"{value[: _MOST_CHARACTERS - 1]}…"
 
 
 def _class_plots(rows: list[Row]) -> list[Plot]:

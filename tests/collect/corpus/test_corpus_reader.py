@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import sys
+from datetime import date
 from pathlib import Path
 
 import fsspec
@@ -17,7 +18,7 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import PYDOC_TOPICS, STDLIB, Skipped, read_corpus
 from mctrace.collect.corpus.documents import DocumentMaker
 from mctrace.collect.corpus.lazy_texts import TextInMemory, UnreadableTextError, whole_text
-from mctrace.collect.corpus.row_files import documents_at
+from mctrace.collect.corpus.row_files import Columns, document_of_row, documents_at, metadata_of
 from mctrace.errors import InputError
 
 OTHERS = "not .txt .md .py .jsonl .parquet, or .gz .xz .zst of them"
@@ -292,7 +293,7 @@ ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text
 def documents(*paths: object, column: str = "text") -> tuple[list[tuple[str, str]], Skipped]:
     """Source and text of every document, files of rows read as well."""
     skipped = Skipped()
-    places = read_corpus([str(path) for path in paths], skipped, column)
+    places = read_corpus([str(path) for path in paths], skipped, Columns(column))
     found = [one for place in places for one in documents_at(place, skipped)]
     return [(one.source, whole_text(one)) for one in found], skipped
 
@@ -332,6 +333,32 @@ def test_a_parquet_file_is_read_by_row_groups_under_the_column_asked_for(folder)
     assert found == [("texts/rows.parquet:1", "eins"), ("texts/rows.parquet:2", "zwei")]
     assert skipped.examples['without a string under "body"'] == ["texts/rows.parquet:3"]
     assert any("texts/damaged.parquet" in examples for examples in skipped.examples.values())
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def test_columns_asked_for_stay_with_their_documents(folder, kind):
+    rows = [
+        {"text": "one", "language": "de", "stars": 3, "author": {"name": "A\u2028"}},
+        {"text": "two", "language": None, "stars": 4, "author": None},
+        {"text": "three", "language": None, "stars": None, "author": None},
+    ]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    else:
+        content = lines(rows)
+        (folder / f"rows.{kind}").write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
+    asked = Columns(metadata=("language", "author", "absent"))
+    places = read_corpus([str(folder)], Skipped(), asked)
+    maker = DocumentMaker(Template(), "template", CorpusConfig(min_tokens=1))
+    first, second, third = maker(list(places)).documents
+    assert json.loads(first.metadata) == {"language": "de", "author": {"name": "A\u2028"}}
+    assert (second.metadata, third.metadata) == (None, None)
+
+
+def test_metadata_is_json_whatever_the_row_holds():
+    row = {"text": "t", "nan": float("nan"), "half": "\ud83e", "when": date(2026, 1, 2)}
+    found = document_of_row("a", row, Columns(metadata=("nan", "half", "when")))
+    assert json.loads(metadata_of(found)) == {"half": "?", "when": "2026-01-02"}
 
 
 def test_a_uri_is_read_by_whatever_opens_it_and_other_kinds_are_named():
