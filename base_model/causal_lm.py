@@ -21,7 +21,7 @@ from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, s
 AttentionInterface.register(ATTENTION_NAME, shared_attention)
 
 _CPU_BATCH_TOKENS = 2048
-_GPU_BATCH_TOKENS = 65536
+GPU_BATCH_TOKENS = 65536
 """no larger batch is faster"""
 _LOGITS_PER_CHUNK = 2**24
 """logits in float32 at once (64 MiB), whatever the vocabulary"""
@@ -69,7 +69,7 @@ class FrozenCausalLM:
         devices = {parameter.device for parameter in self.network.parameters()}
         num_free = min(_free_bytes(device) for device in devices if device.type == "cuda")
         fitting: int = num_free // 2 // bytes_per_token
-        return max(1024, min(_GPU_BATCH_TOKENS, fitting))
+        return max(1024, min(GPU_BATCH_TOKENS, fitting))
 
     def embed(self, tokens_T: Tensor) -> Tensor:
         with torch.inference_mode():

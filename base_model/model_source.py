@@ -63,8 +63,12 @@ class ModelSource:
         """sha256 over the configuration's content and every safetensors file, in name order."""
         check_weight_files(self.folder)
         weights = sorted(self.folder.glob("*.safetensors"))
-        config_hash = _hash_config(self.folder / "config.json")
-        return hashlib.sha256(f"{config_hash} {_hash_files(weights)}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.config_hash} {_hash_files(weights)}".encode()).hexdigest()
+
+    @property
+    def config_hash(self) -> str:
+        """sha256 of the configuration's content: enough to plan for a model whose weights are elsewhere."""
+        return _hash_config(self.folder / "config.json")
 
     @cached_property
     def tokenizer_hash(self) -> str:

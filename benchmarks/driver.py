@@ -9,6 +9,7 @@ The last line printed is one JSON object, which is also written to benchmarks/re
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -93,6 +95,39 @@ class SyntheticMaker(DocumentMaker):
         )
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What had been done and used at a moment of a run. Processor seconds, unlike the clock, hardly depend on
+    what else the machine does."""
+
+    num_done: int
+    clock: float
+    driver_seconds: float
+    other_seconds: float
+    """of Ray and its tasks"""
+    private_bytes: int
+
+    @classmethod
+    def now(cls, num_done: int) -> "Moment":
+        others = 0.0
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                others += sum(process.cpu_times()[:2])
+        return cls(num_done, time.perf_counter(), time.process_time(), others, private_bytes())
+
+    def until(self, later: "Moment") -> dict[str, float]:
+        """Rates between two moments."""
+        num_done = later.num_done - self.num_done
+        driver, others = later.driver_seconds - self.driver_seconds, later.other_seconds - self.other_seconds
+        return {
+            "items_per_s_once_settled": round(num_done / (later.clock - self.clock), 1),
+            "driver_cpu_ms_per_item": round(1e3 * driver / num_done, 3),
+            "other_cpu_ms_per_item": round(1e3 * others / num_done, 3),
+            "items_per_s_of_2_free_cores": round(2 * num_done / (driver + others), 1),
+            "driver_bytes_per_trajectory": round((later.private_bytes - self.private_bytes) / num_done),
+        }
+
+
 class StubPool:
     """Finishes every item at once, as parts whose files are one file of the store."""
 
@@ -104,8 +139,8 @@ class StubPool:
         )
         self._location, self._num_items = store.location, num_items
         self.num_done = 0
-        self.started = self.first_done = self.ended = 0.0
-        self.at_settled: tuple[int, int] = (0, 0)
+        self.first_done = 0.0
+        self.settled = Moment.now(0)
 
     def model_size(self) -> ModelSize:
         return ModelSize(1, 1, 1)
@@ -130,10 +165,9 @@ class StubPool:
             self.num_done += 1
             self.first_done = self.first_done or time.perf_counter()
             if self.num_done == int(_SETTLED * self._num_items):
-                self.at_settled = (self.num_done, private_bytes())
+                self.settled = Moment.now(self.num_done)
             part = replace(self._file, part_id=item.unit.part_id, kind=item.unit.kind, run_id="bench")
             yield Finished(item, (part,), seconds=1e-3)
-        self.ended = time.perf_counter()
 
     def note(self) -> str:
         return ""
@@ -178,20 +212,17 @@ def drive(folder: Path, num_documents: int) -> dict[str, Any]:
     source = SimpleNamespace(
         name="stub", revision=None, tokenizer_hash=PROVENANCE.tokenizer_hash, embedding_dim=64
     )
-    started, busy = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     summary = run_collection(
         store, Watched(), lambda _: pool, config=COLLECT, model=ModelConfig(), gists=GistConfig(),
         source=source, resolved_config="{}", corpus=CORPUS, left_out=Skipped(), progress=Silent(),
     )  # type: ignore[arg-type]  # fmt: skip
-    seconds, after = time.perf_counter() - started, private_bytes()
-    busy = time.process_time() - busy
-    settled, bytes_then = pool.at_settled
+    seconds, ended = time.perf_counter() - started, Moment.now(pool.num_done)
     return {
         "num_documents": num_documents,
         "num_items": summary.num_trajectories,
         "items_per_s": round(summary.num_trajectories / seconds, 1),
-        "items_per_driver_cpu_s": round(summary.num_trajectories / busy, 1),
-        "driver_bytes_per_trajectory": round((after - bytes_then) / (pool.num_done - settled)),
+        **pool.settled.until(ended),
         "driver_bytes_before": before,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "seconds_to_first_measured": round(pool.first_done - started, 2),

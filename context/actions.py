@@ -195,9 +195,10 @@ def _joined(groups: Iterator[_LevelNodes]) -> tuple[IntArray, IntArray]:
 def _expands(lod_map: LODMap) -> Iterator[_LevelNodes]:
     tree, levels = lod_map.tree, lod_map.levels
     for level in range(1, tree.max_level + 1):
-        blocks = lod_map.first_block + np.flatnonzero(levels == level)
+        (blocks,) = (levels == level).nonzero()
+        blocks += lod_map.first_block
         per_node = tree.blocks_per_node(level)
-        yield level, blocks[blocks % per_node == 0] // per_node
+        yield level, blocks if per_node == 1 else blocks[blocks % per_node == 0] // per_node
 
 
 def _inserts(lod_map: LODMap) -> ActionArrays:
@@ -225,13 +226,15 @@ def _collapses(lod_map: LODMap, last_end: int) -> Iterator[_LevelNodes]:
     tree, levels = lod_map.tree, lod_map.levels
     for level in range(1, tree.max_level + 1):
         per_node = tree.blocks_per_node(level)
-        nodes = (lod_map.first_block + np.flatnonzero(levels == level - 1)) // per_node
-        # Sorted, so a node's blocks are adjacent; it is complete where the last of K positions is still its
-        # own.
-        first = np.flatnonzero(np.diff(nodes, prepend=-1))
-        first = first[first + per_node <= len(nodes)]
-        index_a = nodes[first]
-        whole = (nodes[first + per_node - 1] == index_a) & (
-            (index_a + 1) * tree.span_width(level) <= last_end
-        )
-        yield level, index_a[whole]
+        (nodes,) = (levels == level - 1).nonzero()
+        nodes += lod_map.first_block
+        if per_node > 1:
+            nodes //= per_node
+            # Sorted, so a node's blocks are adjacent; it is complete where the last of K positions is still
+            # its own.
+            is_first = np.ones(len(nodes), dtype=bool)
+            np.not_equal(nodes[1:], nodes[:-1], out=is_first[1:])
+            (first,) = is_first.nonzero()
+            first = first[first + per_node <= len(nodes)]
+            nodes = nodes[first[nodes[first + per_node - 1] == nodes[first]]]
+        yield level, nodes[(nodes + 1) * tree.span_width(level) <= last_end]

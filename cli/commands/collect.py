@@ -98,6 +98,7 @@ def collect(
             config=settings.collect, model=settings.model, gists=settings.gists, source=prepared.source,
             resolved_config=settings.to_json(), corpus=settings.corpus, left_out=prepared.left_out,
             progress=progress, retry_quarantined=retry_quarantined,
+            compact_every=settings.store.compact_every,
             on_planned=partial(display.print_head, console=console),
         )  # fmt: skip
     except KeyboardInterrupt:

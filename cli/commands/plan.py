@@ -38,6 +38,14 @@ def plan(
     dtype: Dtype = None,
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors to predict for")] = None,
+    gpu_tflops: Annotated[
+        float | None,
+        typer.Option("--gpu-tflops", help="predict for GPUs of this peak, without the model's weights"),
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", help="nodes of such GPUs")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", help="GPUs of a node")] = 1,
+    gpus_per_actor: Annotated[float, typer.Option("--gpus-per-actor", help="GPUs of an actor")] = 1,
+    mfu: Annotated[float, typer.Option("--mfu", help="share of the peak that a GPU reaches")] = 0.4,
     hours: Annotated[
         float | None, typer.Option("--hours", min=0.001, help="say what makes the run fit so many hours")
     ] = None,
@@ -45,7 +53,8 @@ def plan(
 ) -> None:
     """Predict a run: effects, tokens, hours, GB.
 
-    Plans every trajectory and times a typical one; keeps nothing.
+    Plans a sample of the documents and times a typical trajectory, or counts for GPUs that are not here.
+    Keeps nothing.
     """
     from mctrace.cli.display.collection import (
         print_forecast,
@@ -57,10 +66,11 @@ def plan(
     from mctrace.cli.display.collection_answer import plan_answer
     from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
+    from mctrace.collect.planning.hardware import Hardware
     from mctrace.collect.planning.time_limit import within_hours
     from mctrace.collect.running.pool_choice import decide_dtype
     from mctrace.collect.running.prepared_run import prepare_run
-    from mctrace.collect.running.timed_forecast import time_forecast
+    from mctrace.collect.running.timed_forecast import forecast_elsewhere, time_forecast
     from mctrace.datasets.store.store import find_store
 
     settings = configure(
@@ -71,24 +81,32 @@ def plan(
     )  # fmt: skip
     messages = messages_console(console, as_json=as_json)
     settings = with_decided_dtype(settings, decide_dtype(settings.model, None), messages)
+    hardware = Hardware(gpu_tflops, nodes, gpus, gpus_per_actor, mfu) if gpu_tflops is not None else None
     run, uri = settings.run_settings(), settings.store.uri
     known = find_store(uri)
     rejected = partial(report_rejected, console=messages)
-    prepared = prepare_run(run, traces, known, make_progress(messages), rejected)
+    prepared = prepare_run(
+        run, traces, known, make_progress(messages), rejected, needs_weights=hardware is None
+    )
     print_plan(prepared, known, messages)
     print_left_out(prepared.left_out, messages)
-    timed = time_forecast(prepared, run, settings.ray, uri, known)
+    timed = (
+        forecast_elsewhere(prepared, run, hardware, known)
+        if hardware
+        else time_forecast(prepared, run, settings.ray, uri, known)
+    )
     within = None
     if timed is not None and hours is not None:
         missing = {unit.document_id for unit in prepared.decided.missing(known)}
-        within = within_hours(
-            hours, timed.forecast, settings.ray.num_planned_actors, len(prepared.plan.documents), len(missing)
+        num_documents, num_missing = (
+            round(n / prepared.share) for n in (len(prepared.plan.documents), len(missing))
         )
+        within = within_hours(hours, timed.forecast, timed.num_workers, num_documents, num_missing)
     if as_json:
         print_json({"store": uri, **plan_answer(prepared, known, timed, within)})
     if timed is None:
         messages.print("Nothing to measure: every planned trajectory is in the store.")
     else:
-        print_forecast(timed, settings.ray.num_planned_actors, messages)
+        print_forecast(timed, hardware, messages)
     if within is not None:
         print_within_hours(within, messages)

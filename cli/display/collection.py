@@ -7,6 +7,7 @@ from rich.console import Console
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.measuring.estimator_agreement import compare_estimators
 from mctrace.collect.planning.estimators import EXACT
+from mctrace.collect.planning.hardware import Hardware
 from mctrace.collect.planning.time_limit import WithinHours
 from mctrace.collect.planning.trace_files import TracePlan
 from mctrace.collect.running.driver import RunSummary
@@ -44,8 +45,15 @@ def print_plan(prepared: PreparedRun, store: Store | None, console: Console) -> 
         f"Plan: {plan.num_trajectories} trajectories of {len(plan.documents)} documents"
         + (f" and {num_beside} side measurements" if num_beside else "")
         + (f", {done} of them in the store already" if done else "")
-        + (f"; {plan.num_too_short} documents too short for a snapshot" if plan.num_too_short else "")
+        + ("" if prepared.share == 1 else f", about {prepared.share:.1%} of the corpus"),
+        highlight=False,
     )
+    if prepared.window is not None:
+        console.print(
+            f"Planned with collect.window = {prepared.window}, the widest that the base model's "
+            f"{prepared.source.max_positions} positions allow: mctrace collect wants it set",
+            highlight=False,
+        )
 
 
 def print_left_out(skipped: Skipped, console: Console) -> None:
@@ -55,16 +63,20 @@ def print_left_out(skipped: Skipped, console: Console) -> None:
         console.print(f"{total} left out of the corpus: {skipped}", markup=False, highlight=False)
 
 
-def print_forecast(timed: TimedForecast, num_workers: int, console: Console) -> None:
-    """Print the work, time and bytes that a run is predicted to take."""
+def print_forecast(timed: TimedForecast, hardware: Hardware | None, console: Console) -> None:
+    """Print the work, time and bytes that a run is predicted to take, here or on `hardware`."""
     prediction = timed.forecast
+    speed = (
+        f"{timed.flops_per_second / 1e9:.1f} GFLOP/s measured on one trajectory"
+        if hardware is None
+        else f"{timed.flops_per_second / 1e12:.1f} TFLOP/s an actor, {hardware.utilisation:.0%} of the peak"
+    )
     console.print(
         f"{prediction.num_trajectories} trajectories, {prediction.num_snapshots} snapshots, "
         f"{prediction.num_effects} effects\n"
         f"{prediction.work.num_recomputed:,} tokens through the layers, "
         f"{prediction.work.num_read:,} through the head, {prediction.flops / 1e12:,.1f} TFLOP\n"
-        f"{timed.flops_per_second / 1e9:.1f} GFLOP/s measured on one trajectory: "
-        f"{_duration(prediction.seconds)} on {num_workers} worker(s), "
+        f"{speed}: {_duration(prediction.seconds)} on {timed.num_workers} worker(s), "
         f"{prediction.num_bytes / 1e9:.3f} GB in the store",
         highlight=False,
     )

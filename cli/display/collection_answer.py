@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from mctrace.collect.planning.plan_stream import TOO_SHORT
 from mctrace.collect.planning.time_limit import WithinHours
 from mctrace.collect.running.driver import RunSummary
 from mctrace.collect.running.prepared_run import PreparedRun
@@ -15,17 +16,20 @@ def plan_answer(
 ) -> dict[str, Any]:
     """A plan and its forecast; `forecast` is null where nothing is left to measure, `within_hours` where no
     time was given too."""
-    plan = prepared.plan
+    plan, share = prepared.plan, prepared.share
     return {
-        "num_documents": len(plan.documents),
-        "num_trajectories": plan.num_trajectories,
-        "num_side_measurements": len(plan.units) - plan.num_trajectories,
+        "num_documents": round(len(plan.documents) / share),
+        "num_trajectories": round(plan.num_trajectories / share),
+        "num_side_measurements": round((len(plan.units) - plan.num_trajectories) / share),
+        "share_planned": share,
+        "window": prepared.window,
         "num_done": prepared.decided.num_done(store),
-        "num_too_short": plan.num_too_short,
+        "num_too_short": prepared.left_out.counts[TOO_SHORT],
         "left_out": dict(prepared.left_out.counts),
         "is_windowed": prepared.decided.is_windowed,
         "forecast": timed and asdict(timed.forecast),
         "flops_per_second": timed and timed.flops_per_second,
+        "num_workers": timed and timed.num_workers,
         "calibration_flops": timed and timed.calibration_flops,
         "exact_flops": timed and timed.exact_flops,
         "within_hours": within and asdict(within),

@@ -4,11 +4,18 @@ An item's fault is tried again and then quarantined. Infrastructure recovers, so
 waiting mends (a full disk, missing keys) ends the run at once.
 """
 
+import logging
 import re
+import time
+from collections.abc import Callable
 from enum import Enum
+from typing import TypeVar
 
 from mctrace.context.shortage import shortage
 from mctrace.errors import StoreError
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Fault(Enum):
@@ -72,6 +79,24 @@ def missing_keys(error: BaseException) -> str | None:
 def pause_after(num_faults: int) -> float:
     """Seconds to wait after so many faults of the infrastructure in a row: 1, 2, 4 and so on."""
     return min(_LONGEST_PAUSE, 2.0 ** (num_faults - 1))
+
+
+def patiently(step: Callable[[], T]) -> T:
+    """The result of a step that may be taken again: after a pause where infrastructure fails.
+
+    Raises what the step raises for the `MOST_FAULTS`th time in a row, or at once where no waiting mends it.
+    """
+    num_faults = 0
+    while True:
+        try:
+            return step()
+        except Exception as error:
+            num_faults += 1
+            if classify(error) is not Fault.INFRASTRUCTURE or num_faults > MOST_FAULTS:
+                raise
+            pause = pause_after(num_faults)
+            _log.warning("%s; tried again in %.0f s", reason_of(error), pause)
+            time.sleep(pause)
 
 
 def reason_of(error: BaseException) -> str:

@@ -26,9 +26,12 @@ from mctrace.collect.corpus.lazy_texts import (
 )
 from mctrace.collect.corpus.recall_documents import recall_texts
 from mctrace.collect.corpus.row_files import (
+    ARROW,
     COMPRESSIONS,
     PARQUET,
     Columns,
+    TAR,
+    TEXT_SUFFIXES,
     RowFile,
     RowOfFile,
     document_of_row,
@@ -40,7 +43,6 @@ from mctrace.collect.corpus.row_files import (
 )
 from mctrace.errors import InputError, one_line
 
-TEXT_SUFFIXES = (".txt", ".md", ".py")
 ROWS_SUFFIX = ".jsonl"
 STDLIB = "stdlib"
 _STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
@@ -50,7 +52,8 @@ RECALL = "recall:"
 """Before any other path or name: documents that plant facts in its texts and ask for them
 (`recall_documents.py`)."""
 STDIN = "-"
-_SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET)) + f", or {' '.join(COMPRESSIONS)} of them"
+_READABLE = (*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET, ARROW, TAR)
+_SUFFIXES = " ".join(_READABLE) + f", or {' '.join(COMPRESSIONS)} of them"
 _NUM_EXAMPLES = 3
 _DEFAULT = Columns()
 
@@ -155,7 +158,7 @@ def _shortened(path: str) -> str:
 
 
 def _is_readable(name: str) -> bool:
-    return _suffix_within(name) in (*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET)
+    return _suffix_within(name) in _READABLE
 
 
 def _suffix_within(name: str) -> str:

@@ -1,14 +1,18 @@
-"""Files of rows: JSON lines and Parquet, compressed or not, on a disk or behind any URI that fsspec opens.
+"""Files of rows, compressed or not, on a disk or behind any URI that fsspec opens: JSON lines, Parquet, the
+Arrow files of Hugging Face datasets, and the tar files of WebDataset.
 
 A place in the corpus is then a whole file or a row group, and its documents are read where they are made. A
-row is a text under the text column, ready token ids under "input_ids", or a chat under "messages".
+row is a text under the text column, ready token ids under "input_ids", or a chat under "messages". A sample
+of a tar file, its neighbouring members of one name, is the text of a member, else the row of its .json.
 """
 
 import json
 import lzma
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import fsspec
@@ -23,6 +27,9 @@ from mctrace.errors import one_line
 
 JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
+ARROW = ".arrow"
+TAR = ".tar"
+TEXT_SUFFIXES = (".txt", ".md", ".py")
 COMPRESSIONS = (".gz", ".xz", ".zst")
 TOKENS, CHAT = "input_ids", "messages"
 """Columns of ready token ids and of chats, {"role", "content"} in turn."""
@@ -96,11 +103,15 @@ class RowFile:
         try:
             if self.suffix == PARQUET:
                 yield from self._rows_of_table(skipped)
+            elif self.suffix == ARROW:
+                yield from self._rows_of_stream(skipped)
+            elif self.suffix == TAR:
+                yield from self._samples(skipped)
             elif self.suffix in JSON_LINES:
                 yield from self._rows_of_lines(skipped)
             else:
                 yield from self._whole(skipped)
-        except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
+        except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, pa.ArrowException) as error:
             skipped.add_unreadable(f"unreadable ({one_line(error)})", self.source)
 
     def _rows_of_table(self, skipped: _Notes) -> Iterator[SourceText]:
@@ -112,6 +123,41 @@ class RowFile:
                 for row in batch.to_pylist():
                     number += 1
                     yield from _document(f"{self.source}:{number}", row, self.columns, skipped)
+
+    def _rows_of_stream(self, skipped: _Notes) -> Iterator[SourceText]:
+        number = 0
+        with _opened(self.uri) as file, pa.ipc.open_stream(file) as batches:
+            for batch in batches:
+                wanted = batch.select([c for c in (self.column, TOKENS, CHAT) if c in batch.schema.names])
+                for first in range(0, len(wanted), 64):
+                    for row in wanted.slice(first, 64).to_pylist():
+                        number += 1
+                        yield from _document(f"{self.source}:{number}", row, self.column, skipped)
+
+    def _samples(self, skipped: _Notes) -> Iterator[SourceText]:
+        with _opened(self.uri) as file, tarfile.open(fileobj=file, mode="r|") as members:
+            files = (member for member in members if member.isfile())
+            for key, sample in groupby(files, lambda member: _sample_and_suffix(member.name)[0]):
+                # Read in passing: the file is a stream.
+                content = {
+                    _sample_and_suffix(member.name)[1]: _content(members, member)
+                    for member in sample
+                    if _sample_and_suffix(member.name)[1] in (*TEXT_SUFFIXES, ".json")
+                }
+                yield from self._sample(f"{self.source}/{key}", content, skipped)
+
+    def _sample(self, place: str, content: Mapping[str, bytes], skipped: _Notes) -> Iterator[SourceText]:
+        row: Mapping[str, Any] = {}
+        try:
+            if texts := [content[suffix] for suffix in TEXT_SUFFIXES if suffix in content]:
+                row = {self.column: texts[0].decode("utf-8-sig")}
+            elif ".json" in content:
+                row = row_of_line(content[".json"])
+        except (UnreadableTextError, UnicodeDecodeError) as error:
+            why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            skipped.add_unreadable(why, place)
+        else:
+            yield from _document(place, row, self.column, skipped)
 
     def _rows_of_lines(self, skipped: _Notes) -> Iterator[SourceText]:
         with _opened(self.uri) as lines:
@@ -243,6 +289,19 @@ def _checked_tokens(tokens: Sequence[Any]) -> Tokens:
     if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
         raise UnreadableTextError(f'with something else than token ids under "{TOKENS}"')
     return np.asarray(tokens, dtype=np.int32)
+
+
+def _sample_and_suffix(name: str) -> tuple[str, str]:
+    """The sample a member belongs to, and its ending: all from the first dot of its name on."""
+    path = PurePosixPath(name)
+    stem, dot, ending = path.name.partition(".")
+    return str(path.with_name(stem or path.name)), dot + ending
+
+
+def _content(members: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = members.extractfile(member)
+    assert file is not None, "it is a file"
+    return file.read()
 
 
 def _opened(uri: str) -> Any:

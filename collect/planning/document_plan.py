@@ -125,7 +125,7 @@ def plan_trajectory(
     yield labelled
     if config.drop_controls and actions:
         yield PlannedDrops(labelled)
-    if joints := _joints(labelled, config, generator_for("joint", *key)):
+    if config.joint_edits and (joints := _joints(labelled, config, generator_for("joint", *key))):
         yield PlannedJoints(labelled, joints)
     if config.attention_mass:
         yield PlannedAttention(labelled)

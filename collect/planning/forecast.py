@@ -4,11 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mctrace.base_model.flop_counts import ModelSize, Work
-from mctrace.collect.planning.work_units import PlannedTrajectory, WorkUnit
+from mctrace.collect.planning.work_units import PlannedTrajectory, UnitSize, WorkUnit
+from mctrace.context.tree import TreeShape
 
-_BYTES_PER_VALUE = 4
-_BYTES_PER_PART = 16_000
-"""Parquet footers and ledger row of one small part."""
+# Sizes of small compressed files, as parts of tiny and real models have them; within a tenth of each other.
+_TRAJECTORY_BYTES = 4_400
+"""the table of one trajectory without its losses"""
+_EFFECTS_BYTES = 2_000
+_EFFECT_BYTES = 90
+_VALUE_BYTES = 3.5
+"""per-token delta_nll, of 4 bytes: 3.8 in a real model's files, 2.5 in a tiny one's"""
+_LOSS_BYTES = 3.6
+_SIDE_TABLE_BYTES = 1_300
+_DOCUMENT_BYTES = 4_300
+"""its row and the descriptions of its arrays"""
+_LEVEL_BYTES = 750
+_TOKEN_BYTES = 1.3
+_GIST_BYTES = 3.4
+"""one number of a gist"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,19 @@ class Forecast:
     flops: float
     seconds: float
     num_bytes: int
+
+    def scaled(self, factor: float) -> "Forecast":
+        """The forecast of a plan `factor` times as large."""
+        work = self.work
+        return Forecast(
+            round(factor * self.num_trajectories),
+            round(factor * self.num_snapshots),
+            round(factor * self.num_effects),
+            Work(*(round(factor * n) for n in (work.num_recomputed, work.num_read, work.num_pairs))),
+            factor * self.flops,
+            factor * self.seconds,
+            round(factor * self.num_bytes),
+        )
 
 
 def forecast(
@@ -62,8 +88,21 @@ def _num_bytes(
     embedding_dim: int,
     document_tokens: Mapping[str, int],
 ) -> int:
-    values = sum(unit.size(batch_tokens).num_effect_values for unit in plan)
-    block = plan[0].trajectory.head.tree.block_size if plan else 1
-    arrays = sum(tokens + tokens // block * embedding_dim for tokens in document_tokens.values())
-    num_parts = len(plan) + len(document_tokens)
-    return _BYTES_PER_VALUE * (values + arrays) + _BYTES_PER_PART * num_parts
+    units = sum(_unit_bytes(unit, unit.size(batch_tokens)) for unit in plan)
+    tree = plan[0].trajectory.head.tree if plan else TreeShape()
+    documents = sum(_document_bytes(tree, num, embedding_dim) for num in document_tokens.values())
+    return round(units + documents)
+
+
+def _unit_bytes(unit: WorkUnit, size: UnitSize) -> float:
+    effects = _EFFECTS_BYTES + _EFFECT_BYTES * size.num_effects + _VALUE_BYTES * size.num_effect_values
+    if not isinstance(unit, PlannedTrajectory):
+        return effects + (_SIDE_TABLE_BYTES if unit.kind != "drops" else 0)
+    num_losses = unit.trajectory.end - unit.trajectory.first_cursor
+    return effects + _TRAJECTORY_BYTES + _LOSS_BYTES * num_losses
+
+
+def _document_bytes(tree: TreeShape, num_tokens: int, embedding_dim: int) -> float:
+    num_gists = sum(tree.num_complete_nodes(level, num_tokens) for level in range(1, tree.max_level + 1))
+    described = _DOCUMENT_BYTES + _LEVEL_BYTES * tree.max_level
+    return described + _TOKEN_BYTES * num_tokens + _GIST_BYTES * num_gists * embedding_dim

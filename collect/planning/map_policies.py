@@ -9,7 +9,13 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from mctrace.context.actions import ACTION_KINDS, Action, apply_action, legal_actions
+from mctrace.context.actions import (
+    ACTION_KINDS,
+    Action,
+    ActionArrays,
+    apply_actions,
+    legal_action_arrays,
+)
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import ABSENT, Node, TreeShape
 from mctrace.errors import LegalityError
@@ -124,26 +130,39 @@ def _collapse_to(
     kinds: Collection[str],
 ) -> LODMap:
     while (excess := lod_map.num_entries - target_length) > 0:
-        legal = legal_actions(lod_map, protected_tail)
-        collapses = [a for a in legal if not a.shows_more and a.kind in kinds]
-        if not collapses:
+        collapses = _legal_of_kinds(lod_map, protected_tail, kinds, shows_more=False)
+        if not len(collapses):
             break
         # Several at once: each is legal alone, and none may replace an entry that another one has.
         replaced: set[Node] = set()
+        chosen: list[Action] = []
         for i in generator.permutation(len(collapses)):
-            entries = collapses[i].entries(lod_map.tree)
-            if excess > 0 and replaced.isdisjoint(entries):
-                lod_map = apply_action(lod_map, collapses[i])
-                excess -= collapses[i].positions(lod_map.tree)
+            if excess <= 0:
+                break
+            collapse = collapses.action(i)
+            entries = collapse.entries(lod_map.tree)
+            if replaced.isdisjoint(entries):
+                chosen.append(collapse)
+                excess -= collapse.positions(lod_map.tree)
                 replaced.update(entries)
+        lod_map = apply_actions(lod_map, chosen)
     return lod_map
 
 
 def _expand_some(lod_map: LODMap, generator: np.random.Generator, kinds: Collection[str]) -> LODMap:
     """Makes a random quarter of the expands and inserts, at least one."""
-    expands: list[Action] = [a for a in legal_actions(lod_map, 0) if a.shows_more and a.kind in kinds]
-    if not expands:
+    expands = _legal_of_kinds(lod_map, 0, kinds, shows_more=True)
+    if not len(expands):
         return lod_map
-    for i in generator.permutation(len(expands))[: max(1, len(expands) // 4)]:
-        lod_map = apply_action(lod_map, expands[i])
-    return lod_map
+    chosen = generator.permutation(len(expands))[: max(1, len(expands) // 4)]
+    return apply_actions(lod_map, [expands.action(i) for i in chosen])
+
+
+def _legal_of_kinds(
+    lod_map: LODMap, protected_tail: int, kinds: Collection[str], *, shows_more: bool
+) -> ActionArrays:
+    """Legal actions of `kinds` that show more, or of those that show less."""
+    legal = legal_action_arrays(lod_map, protected_tail)
+    between, absence = ("expand", "insert") if shows_more else ("collapse", "drop")
+    is_wanted_A = np.where(legal.absent_level_A < 0, between in kinds, absence in kinds)
+    return legal.at((is_wanted_A & (legal.is_expand_A == shows_more)).nonzero()[0])

@@ -52,6 +52,8 @@ class PlannedBatch:
 
     documents: tuple[PlannedDocument, ...]
     skipped: Skipped
+    num_texts: int
+    """places in the corpus that they were made from"""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ class DocumentPlanner:
     def __call__(self, texts: Sequence[SourceText]) -> PlannedBatch:
         made = self.maker(texts)
         if not self.plans:
-            return PlannedBatch(tuple(PlannedDocument(d, ()) for d in made.documents), made.skipped)
-        return PlannedBatch(tuple(map(self.plan, made.documents)), made.skipped)
+            planned = tuple(PlannedDocument(document, ()) for document in made.documents)
+        else:
+            planned = tuple(map(self.plan, made.documents))
+        return PlannedBatch(planned, made.skipped, len(texts))
 
     def plan(self, document: Document, lensnet: MapMaker | None = None) -> PlannedDocument:
         """A document's units. Raises ModelError when they do not fit the base model."""
@@ -101,6 +105,11 @@ class PlanStream(Protocol):
     lensnet_identity: str | None
     assigner: SplitAssigner
 
+    @property
+    def share_planned(self) -> float:
+        """Share of the corpus that was yielded, about."""
+        ...
+
     def __iter__(self) -> Generator[PlannedDocument]: ...
 
     def spread(self, stage: Stage, batch_tokens: int) -> None:
@@ -129,8 +138,17 @@ class CorpusStream:
         self._later: Stage | None = None
         # The first ones alone, so that there is something to measure soon.
         self._batches = _batches(texts)
+        self._num_texts, self._num_read = len(texts), 0
+        self._num_planned = self._num_yielded = 0
         self._first: deque[PlannedDocument] = deque()
         self._rest = self._planned()
+
+    @property
+    def share_planned(self) -> float:
+        limit = self._planner.maker.config.limit
+        of_limit = self._num_planned / limit if limit else 0.0
+        planned = max(of_limit, self._num_read / max(1, self._num_texts))
+        return planned * self._num_yielded / max(1, self._num_planned)
 
     def spread(self, stage: Stage, batch_tokens: int) -> None:
         self._later = stage
@@ -156,23 +174,26 @@ class CorpusStream:
         """Every document that is long enough. Raises InputError when there is none, or a split is empty."""
         try:
             while self._first:
+                self._num_yielded += 1
                 yield self._first.popleft()
-            yield from self._rest
+            for planned in self._rest:
+                self._num_yielded += 1
+                yield planned
         finally:
             self._rest.close()
 
     def _planned(self) -> Generator[PlannedDocument]:
         choice = DocumentChoice(self._planner.maker.config, self.assigner, self._skipped)
         longest: Document | None = None
-        num_planned = 0
         for batch in self._made():
             self._skipped.take_in(batch.skipped)
+            self._num_read += batch.num_texts
             for planned in batch.documents:
                 document = None if choice.is_complete else choice.take(planned.document)
                 if document and self._lensnet:
                     planned = self._planner.plan(document, self._lensnet)
                 if document and planned.units:
-                    num_planned += 1
+                    self._num_planned += 1
                     yield PlannedDocument(document, planned.units)
                 elif document:
                     self._skipped.add(TOO_SHORT, document.source)
@@ -180,7 +201,7 @@ class CorpusStream:
             if choice.is_complete:
                 break
         choice.refuse_empty()
-        if not num_planned and longest:
+        if not self._num_planned and longest:
             raise no_snapshot(longest)
 
     def _made(self) -> Iterator[PlannedBatch]:
@@ -207,6 +228,10 @@ class PlanInMemory:
         self.provenance, self.estimator = plan.provenance, plan.estimator
         self.lensnet_identity, self.assigner = plan.lensnet_identity, assigner
         self._plan = plan
+
+    @property
+    def share_planned(self) -> float:
+        return 1.0
 
     def spread(self, stage: Stage, batch_tokens: int) -> None:
         """Nothing is left to make."""

@@ -1,14 +1,12 @@
 """Plan of a whole run: the work units of all documents, and which of them the store lacks."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mctrace.base_model.loading import resolve_dtype
 from mctrace.base_model.model_source import ModelSource
-from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
+from mctrace.collect.config import GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
-from mctrace.collect.planning.document_plan import MapMaker, plan_document
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.model_limits import ModelLimits
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
@@ -28,7 +26,6 @@ class RunPlan:
     units: tuple[WorkUnit, ...]
     """each trajectory before its side measurements"""
     provenance: Provenance
-    num_too_short: int
     lensnet_identity: str | None = None
     """hash of what made the maps of the policy `lensnet`; None for a plan without it"""
 
@@ -85,12 +82,22 @@ def check_fits(plan: RunPlan, source: ModelSource) -> None:
         limits.refuse_unfit(document, units[identity])
 
 
-def provenance_of(source: ModelSource, model: ModelConfig, gists: GistConfig, tree: TreeShape) -> Provenance:
-    """Hashes of everything labels depend on. Raises ModelError when model and gists do not fit."""
+def provenance_of(
+    source: ModelSource,
+    model: ModelConfig,
+    gists: GistConfig,
+    tree: TreeShape,
+    *,
+    needs_weights: bool = True,
+) -> Provenance:
+    """Hashes of everything labels depend on; where weights are not needed, those of the configuration alone.
+
+    Raises ModelError when model and gists do not fit.
+    """
     gistnet = load_gistnet(gists.source)
     gistnet.check_fits(tree.block_size, source.embedding_dim)
     return Provenance(
-        source.model_hash,
+        source.model_hash if needs_weights else source.config_hash,
         source.tokenizer_hash,
         gistnet.content_hash,
         resolve_dtype(model.dtype, model.device, model.device_map),
@@ -106,27 +113,4 @@ def no_snapshot(longest: Document) -> InputError:
         f"no document is long enough for a snapshot: the longest, {longest.source}, has "
         f"{longest.num_tokens} tokens; lower collect.horizon, collect.cursors_per_trajectory or "
         "collect.protected_tail, or give longer documents"
-    )
-
-
-def make_plan(
-    documents: Sequence[Document],
-    config: CollectConfig,
-    provenance: Provenance,
-    lensnet: MapMaker | None = None,
-) -> RunPlan:
-    """The trajectories of every document; `lensnet` makes the maps of the policy of that name.
-
-    Raises InputError when no document is long enough for a snapshot.
-    """
-    planned = {d.document_id: tuple(plan_document(d, config, provenance, lensnet)) for d in documents}
-    too_short = [d for d in documents if not planned[d.document_id]]
-    if len(too_short) == len(documents):
-        raise no_snapshot(max(documents, key=lambda d: d.num_tokens))
-    return RunPlan(
-        {d.document_id: d for d in documents if planned[d.document_id]},
-        tuple(unit for units in planned.values() for unit in units),
-        provenance,
-        len(too_short),
-        lensnet.identity if lensnet else None,
     )

@@ -123,7 +123,7 @@ def plan_traces(
         documents.setdefault(document.document_id, document)
         for one in plan_trajectory(document, "import", trajectory, config, provenance, log):
             planned[one.part_id] = one
-    plan = RunPlan(documents, tuple(planned.values()), provenance, num_too_short=0)
+    plan = RunPlan(documents, tuple(planned.values()), provenance)
     return TracePlan(plan, len(table), tuple(rejected))
 
 

@@ -5,6 +5,7 @@ from there.
 """
 
 import contextlib
+import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from mctrace.base_model.model_source import ModelSource
+from mctrace.collect.cluster.faults import patiently
 from mctrace.collect.cluster.metrics import observe
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
@@ -22,6 +24,7 @@ from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
 from mctrace.collect.planning.plan_stream import PlanStream
 from mctrace.collect.planning.work_units import PlannedTrajectory, SideMeasurement
+from mctrace.collect.running.background_compaction import BackgroundCompaction
 from mctrace.collect.running.calibration import (
     RunChecks,
     calibrate,
@@ -96,6 +99,7 @@ def run_collection(
     progress: Progress,
     on_planned: Callable[[RemainingWork], None] = lambda _: None,
     retry_quarantined: bool = False,
+    compact_every: int | None = None,
 ) -> RunSummary:
     """Measure what is missing of a stream of planned documents and commit it part by part.
 
@@ -105,6 +109,8 @@ def run_collection(
 
     Before anything is measured every worker takes the same probe. Raises CollectError where they disagree
     with each other or with an earlier run of the same model.
+
+    Small parts are compacted whenever `compact_every` of them were committed.
 
     An item that its workers cannot measure is quarantined, and left out from then on unless
     `retry_quarantined`. What ends the run (`faults.py`), or KeyboardInterrupt, does so after its end is
@@ -147,8 +153,14 @@ def run_collection(
         progress.stop()
         row = run_row(context, source, resolved_config, checks)
         placements = PlacementCommits(store, stream.assigner, corpus, context.run_id, left_out)
-        with heartbeat(store.location, context.run_id):
-            summary = _recorded(store, work, placements, workers, row, checks, source, progress)
+        with heartbeat(store.location, context.run_id), _libraries_kept():
+            compaction = BackgroundCompaction(store, compact_every)
+            try:
+                summary = _recorded(
+                    store, work, placements, workers, row, checks, source, compaction, progress
+                )
+            finally:
+                compaction.close()
         return replace(summary, num_in_quarantine=work.num_in_quarantine)
     finally:
         progress.stop()
@@ -164,6 +176,7 @@ def _recorded(
     row: Mapping[str, object],
     checks: RunChecks,
     source: ModelSource,
+    compaction: BackgroundCompaction,
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
@@ -177,7 +190,10 @@ def _recorded(
         store.commit([write_run_event(store.location, row, "start")])
         _commit_embeddings(store, work.stream.provenance, workers)
         _commit_vocabulary(store, source, summary)
-        measured = _measure(store, work, placements, workers, summary, pairs, source.embedding_dim, progress)
+        commits = _Commits(store, compaction)
+        measured = _measure(
+            store, work, placements, workers, summary, pairs, source.embedding_dim, commits, progress
+        )
         for so_far in measured:
             summary = so_far
         if summary.num_not_finite == summary.num_trajectories > 0:
@@ -189,6 +205,17 @@ def _recorded(
         raise
     record_end("finished")
     return replace(summary, pairs=tuple(pairs))
+
+
+@contextlib.contextmanager
+def _libraries_kept() -> Iterator[None]:
+    """The garbage collector leaves alone what is there now: to look through the libraries' million objects
+    again and again takes a fifth of the driver's time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _has_losses(store: Store, provenance: Provenance) -> bool:
@@ -211,8 +238,8 @@ def _no_losses(dtype: str) -> CollectError:
 class _Commits:
     """Commit parts as they come, several at once where they come faster than commits should be made."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, compaction: BackgroundCompaction) -> None:
+        self._store, self._compaction = store, compaction
         self._waiting: list[Part] = []
         self._seconds, self._ended = 0.0, 0.0
 
@@ -221,7 +248,8 @@ class _Commits:
         self._waiting += parts
         pause = time.perf_counter() - self._ended
         is_due = pause >= _COMMIT_PAUSE * self._seconds
-        return self.flush() if is_due or (len(self._waiting) >= MOST_WAITING and pause >= 1) else 0
+        is_due = is_due or (len(self._waiting) >= MOST_WAITING and pause >= 1)
+        return patiently(self.flush) if is_due else 0
 
     def flush(self) -> int:
         """Commits what waits; returns its bytes."""
@@ -233,6 +261,7 @@ class _Commits:
         self._ended = time.perf_counter()
         self._seconds = self._ended - started
         observe("commit_seconds", self._seconds)
+        self._compaction.committed(len(new))
         return sum(part.size for part in new)
 
 
@@ -256,13 +285,14 @@ def _measure(
     summary: RunSummary,
     pairs: list[LabelPair],
     embedding_dim: int,
+    commits: _Commits,
     progress: Progress,
 ) -> Iterator[RunSummary]:
     """The summary so far, after every measured trajectory; all are committed however this ends.
 
     Audited actions join `pairs`.
     """
-    started, run_id, commits = time.perf_counter(), str(summary.run_id), _Commits(store)
+    started, run_id = time.perf_counter(), str(summary.run_id)
     size, batch_tokens = workers.model_size(), workers.batch_tokens()
     known = work.head_plan() if work.is_whole else None
     total = size.flops(total_work(known.units, batch_tokens)) / 1e12 if known else None
@@ -291,8 +321,10 @@ def _measure(
             note = f"{summary.num_effects} effects, {rate:.2f}/s" + (f" ({nodes})" if nodes else "")
             progress.advance(flops / 1e12, note)
             yield replace(summary, num_planned=work.num_planned)
-    finally:
-        num_bytes = commits.flush()
+        num_bytes = patiently(commits.flush)
+    except BaseException:
+        commits.flush()
+        raise
     yield replace(
         summary,
         num_planned=work.num_planned,
@@ -309,7 +341,7 @@ def _after_their_trajectories(
 
     `committed` grows with every commit; only what was given to the next one is remembered here.
     """
-    waiting, given_up = set[str](), set[str]()
+    waiting, given_up, most = set[str](), set[str](), 2 * MOST_WAITING
     held = defaultdict[str, list[Finished | Quarantined]](list)
     for outcome in measured:
         unit = outcome.item.unit
@@ -328,8 +360,9 @@ def _after_their_trajectories(
             continue
         waiting.add(unit.part_id)
         yield from beside
-        if len(waiting) > 2 * MOST_WAITING:
+        if len(waiting) > most:
             waiting = {part_id for part_id in waiting if part_id not in committed}
+            most = 2 * (len(waiting) + MOST_WAITING)
 
 
 def _with_quarantined(summary: RunSummary, given_up: Quarantined, num_bytes: int) -> RunSummary:

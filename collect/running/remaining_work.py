@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Iterator
 
+from mctrace.collect.cluster.faults import patiently
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.corpus.placement_commits import PlacementCommits
 from mctrace.collect.planning.part_ids import document_part_id, embeddings_part_id, vocabulary_part_id
@@ -96,7 +97,6 @@ class RemainingWork:
             {planned.document.document_id: planned.document for planned in self.head},
             tuple(unit for planned in self.head for unit in planned.units),
             self.stream.provenance,
-            num_too_short=0,
             lensnet_identity=self.stream.lensnet_identity,
         )
 
@@ -144,7 +144,8 @@ class RemainingWork:
             self._plan_one()
         batch, self.head, self._whole_head = self.head, [], []
         started = time.perf_counter()
-        placed = {d.document_id: d for d in placements.commit([planned.document for planned in batch])}
+        documents = [planned.document for planned in batch]
+        placed = {d.document_id: d for d in patiently(lambda: placements.commit(documents))}
         self._commit_seconds = time.perf_counter() - started
         return [
             PlannedDocument(placed[planned.document.document_id], planned.units)

@@ -1,10 +1,14 @@
 """Small inputs for the tests of planning: documents, configurations and provenances, K = 4."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.corpus.documents import Document, document_id
 from mctrace.collect.corpus.split_assigner import Placement
+from mctrace.collect.planning.document_plan import MapMaker, plan_document
+from mctrace.collect.planning.run_plan import RunPlan
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 
@@ -36,3 +40,19 @@ def small_config(**changes: object) -> CollectConfig:
         "protected_tail": 8,
     }
     return CollectConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def make_plan(
+    documents: Sequence[Document],
+    config: CollectConfig,
+    provenance: Provenance,
+    lensnet: MapMaker | None = None,
+) -> RunPlan:
+    """The trajectories of every document that is long enough for one."""
+    planned = {d.document_id: tuple(plan_document(d, config, provenance, lensnet)) for d in documents}
+    return RunPlan(
+        {d.document_id: d for d in documents if planned[d.document_id]},
+        tuple(unit for units in planned.values() for unit in units),
+        provenance,
+        lensnet.identity if lensnet else None,
+    )

@@ -12,12 +12,13 @@ from mctrace.collect.corpus.placement_commits import known_placements
 from mctrace.collect.corpus.row_files import Columns
 from mctrace.collect.corpus.split_assigner import SplitAssigner
 from mctrace.collect.planning.plan_stream import PlanInMemory
-from mctrace.collect.planning.run_plan import RunPlan, make_plan, provenance_of
+from mctrace.collect.planning.run_plan import RunPlan, provenance_of
 from mctrace.collect.running.driver import RunSummary, run_collection
 from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store
 from mctrace.progress import Progress, Silent
+from tests.collect.making import make_plan
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class TinyRun:
         return PlanInMemory(self.plan, SplitAssigner(self.config.corpus, known_placements(self.store)))
 
     def measure(
-        self, start_workers=InProcessPool, progress: Progress | None = None, retry_quarantined: bool = False
+        self,
+        start_workers=InProcessPool,
+        progress: Progress | None = None,
+        retry_quarantined: bool = False,
+        compact_every: int | None = None,
     ) -> RunSummary:
         return run_collection(
             self.store,
@@ -49,6 +54,7 @@ class TinyRun:
             left_out=Skipped(),
             progress=progress or Silent(),
             retry_quarantined=retry_quarantined,
+            compact_every=compact_every,
         )
 
     def labels(self) -> dict[tuple[object, ...], float]:

@@ -25,7 +25,7 @@ _LIMIT = 60
 @contextmanager
 def s3_server(folder: Path) -> Iterator[dict[str, str]]:
     """Runs a server with the bucket `traces`; gives the environment that reaches it."""
-    port, *others = _free_ports(8)
+    port, *others = free_ports(8)
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": "tests", "secretKey": SECRET}],
@@ -66,7 +66,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
         server.wait(_LIMIT)
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:

@@ -1,5 +1,6 @@
 """The store on object storage: the same promises, kept against a real S3 server on loopback."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,8 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import mkdtemp
 
+import fsspec
 import pytest
 
+from mctrace.collect.workers.worker_pool import InProcessPool
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
@@ -24,6 +27,7 @@ from mctrace.datasets.upkeep.verify import leave_out_damaged, verify
 from mctrace.errors import InputError, StoreError
 from mctrace.progress import Silent
 from tests.collect.runs import tiny_run
+from tests.datasets.faulty_proxy import faulty_proxy
 from tests.datasets.s3_server import PROGRAM, SECRET, s3_server
 from tests.datasets.synthetic import synthetic_store
 
@@ -202,6 +206,35 @@ def test_a_collection_run_commits_to_it(environment, tiny_settings, tmp_path):
     run.measure()
     assert run.plan.missing(run.store) == []
     assert problems(run.store) == []
+
+
+def test_a_run_waits_for_a_store_that_is_out_of_reach_and_loses_nothing(
+    environment, tiny_settings, tmp_path, monkeypatch, caplog
+):
+    few = {**tiny_settings, "corpus.limit": 4, "collect.max_actions": 2}
+    alone = tiny_run(few, tmp_path)
+    alone.measure()
+    # Retries of the libraries' own would hide it for a minute.
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with faulty_proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        run = tiny_run(few, tmp_path, **{"store.uri": "s3://traces/outage"})
+
+        class Interrupted(InProcessPool):
+            def measure(self, items):
+                for number, outcome in enumerate(super().measure(items)):
+                    if number == 2:
+                        proxy.fail_for(4)
+                    yield outcome
+
+        summary = run.measure(Interrupted)
+        assert proxy.num_refused
+        assert "tried again in 1 s" in caplog.text
+        assert summary.num_quarantined == 0
+        assert run.labels() == pytest.approx(alone.labels(), abs=1e-6)
+        assert problems(run.store) == []
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_refused_key_is_one_clear_line_without_it(environment, monkeypatch):

@@ -7,6 +7,7 @@ import lzma
 import os
 import sys
 from datetime import date
+import tarfile
 from pathlib import Path
 
 import fsspec
@@ -21,7 +22,7 @@ from mctrace.collect.corpus.lazy_texts import TextInMemory, UnreadableTextError,
 from mctrace.collect.corpus.row_files import Columns, document_of_row, documents_at, metadata_of
 from mctrace.errors import InputError
 
-OTHERS = "not .txt .md .py .jsonl .parquet, or .gz .xz .zst of them"
+OTHERS = "not .txt .md .py .jsonl .parquet .arrow .tar, or .gz .xz .zst of them"
 
 
 def read(*paths: Path | str, strict: bool = False) -> tuple[list[TextInMemory], Skipped]:
@@ -375,6 +376,37 @@ def test_a_uri_is_read_by_whatever_opens_it_and_other_kinds_are_named():
             documents("nonsense://x")
     finally:
         files.rm("/bucket", recursive=True)
+
+
+def test_a_hugging_face_dataset_in_a_folder_is_read_as_it_was_saved(folder):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(folder / "saved"))
+    found, skipped = documents(folder)
+    assert [text for _, text in found] == ["one", "two"]
+    assert [source.partition("/data-")[0] for source, _ in found] == ["texts/saved", "texts/saved"]
+    assert {Path(one).name for one in skipped.examples[OTHERS]} == {"dataset_info.json", "state.json"}
+
+
+@pytest.mark.parametrize(("ending", "compress"), [("", bytes), (".gz", gzip.compress)])
+def test_samples_of_a_webdataset_shard_are_documents(folder, ending, compress):
+    files = {
+        "a/0001.txt": b"one", "a/0001.json": b'{"text": "metadata"}', "a/0001.seg.png": b"\x89",
+        "a/0002.json": b'{"text": "two"}', "a/0003.jpg": b"", "a/0004.txt": b"\xff",
+    }  # fmt: skip
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    (folder / f"shard-0.tar{ending}").write_bytes(compress(content.getvalue()))
+    (folder / f"shard-1.tar{ending}").write_bytes(b"no archive")
+    found, skipped = documents(folder)
+    place = f"texts/shard-0.tar{ending}/a"
+    assert found == [(f"{place}/0001", "one"), (f"{place}/0002", "two")]
+    assert skipped.examples['without a string under "text"'] == [f"{place}/0003"]
+    assert skipped.examples["not UTF-8 text"] == [f"{place}/0004"]
+    assert any(f"shard-1.tar{ending}" in one for named in skipped.examples.values() for one in named)
 
 
 @pytest.mark.parametrize(

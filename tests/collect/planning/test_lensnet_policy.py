@@ -15,7 +15,6 @@ from mctrace.collect.planning.lensnet_policy import (
     load_scorer,
 )
 from mctrace.collect.planning.map_policies import recency_map_within
-from mctrace.collect.planning.run_plan import make_plan
 from mctrace.collect.running.calibration import calibration_id
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import candidates_of
@@ -29,7 +28,7 @@ from mctrace.gists.network.gistnet import MeanGistNet
 from mctrace.seeding import generator_for
 from mctrace.train.inference import score
 from tests.collect.lensnets import save_random_lensnet
-from tests.collect.making import PROVENANCE, TREE, make_document, small_config
+from tests.collect.making import PROVENANCE, TREE, make_document, make_plan, small_config
 from tests.collect.runs import tiny_run
 from tests.models import WIDTH, tiny_model
 

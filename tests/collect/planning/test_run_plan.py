@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 from mctrace.collect.corpus.placement_commits import known_placements
-from mctrace.collect.planning.document_plan import plan_document
 from mctrace.collect.planning.part_ids import document_part_id
-from mctrace.collect.planning.run_plan import make_plan
 from mctrace.datasets.store.parts import write_part
 from mctrace.datasets.store.store import Store, create_store
-from mctrace.errors import InputError
-from tests.collect.making import PROVENANCE, make_document, small_config
+from tests.collect.making import PROVENANCE, make_document, make_plan, small_config
 
 
 @pytest.fixture
@@ -23,24 +20,6 @@ def store(tmp_path: Path) -> Store:
 
 def commit(store: Store, part_id: str, kind: str, **tables: list[dict[str, object]]) -> None:
     store.commit([write_part(store.location, part_id=part_id, kind=kind, run_id="run", tables=tables)])
-
-
-def test_a_run_plans_every_document_and_counts_those_that_are_too_short():
-    documents = [make_document(400, seed=1), make_document(20, seed=2), make_document(300, seed=3)]
-    config = small_config(num_random_variants=1)
-    plan = make_plan(documents, config, PROVENANCE)
-    expected = [p for document in documents for p in plan_document(document, config, PROVENANCE)]
-    assert list(plan.units) == expected
-    assert set(plan.documents) == {documents[0].document_id, documents[2].document_id}
-    assert (plan.provenance, plan.num_too_short) == (PROVENANCE, 1)
-
-
-def test_a_run_without_a_document_that_is_long_enough_is_refused_with_what_to_change():
-    documents = [make_document(20, seed=1), make_document(30, seed=2)]
-    with pytest.raises(
-        InputError, match=r"the longest, folder/2\.txt, has 30 tokens; lower collect\.horizon"
-    ):
-        make_plan(documents, small_config(), PROVENANCE)
 
 
 def test_units_that_the_ledger_does_not_list_are_missing(store):

@@ -140,7 +140,7 @@ def test_a_valid_row_is_planned_as_its_trajectory(tmp_path, empty_store):
     )
     assert found.units == (expected,)
     assert isinstance(found.units[0], PlannedTrajectory)
-    assert (found.provenance, found.num_too_short) == (PROVENANCE, 0)
+    assert found.provenance == PROVENANCE
     assert (document.source, document.tokens.tolist()) == ("runtime/session-7", TOKENS)
     assert document.tokens.dtype == np.int32
     assert document.placement.split in ("train", "validation", "test")

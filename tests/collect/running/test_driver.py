@@ -148,3 +148,16 @@ def test_a_store_from_before_the_vocabulary_gains_it(tiny_settings, tmp_path, mo
         run.measure()
     assert fetch_rows(connect(run.store.at()), counted) == [{"n": 256}]
     assert [c.part.kind for c in run.store.at().parts].count("vocabulary") == 1
+
+
+def test_small_parts_are_compacted_while_a_run_goes_on(tiny_settings, tmp_path):
+    few = {**tiny_settings, "corpus.limit": 6}
+    whole, run = tiny_run(few, tmp_path / "whole"), tiny_run(few, tmp_path / "compacted")
+    whole.measure()
+    run.measure(compact_every=4)
+    kinds = {c.part.kind for c in run.store.at().parts if c.part.lineage}
+    assert "trajectory" in kinds
+    assert run.labels() == pytest.approx(whole.labels(), abs=1e-6)
+    assert run.plan.missing(run.store) == []
+    assert run.measure(compact_every=4).run_id is None
+    assert list(verify(run.store.at(), quick=False, progress=Silent())) == []

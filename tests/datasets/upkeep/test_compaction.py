@@ -1,5 +1,7 @@
 """Compacting makes a version with the same rows in fewer files, and leaves every earlier version alone."""
 
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from mctrace.errors import StoreError
 from mctrace.progress import Silent
 from tests.datasets.synthetic import EFFECTS, add_document, add_trajectory, effect
 
+ROOT = Path(__file__).parents[3]
 TABLES = ("stored_trajectories", "stored_effects", "stored_joint_effects")
 
 
@@ -118,3 +121,43 @@ def unpacked_store(tmp_path) -> Store:
     with tarfile.open(Path(__file__).parents[2] / "stores/v1/store.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     return open_store(str(tmp_path / "store"))
+
+
+DRIVER = """
+import sys
+from mctrace.datasets.store.store import open_store
+from tests.datasets.synthetic import EFFECTS, add_trajectory
+store, name = open_store(sys.argv[1]), sys.argv[2]
+for number in range(int(sys.argv[3])):
+    add_trajectory(store, f"{name}-{number}", "a", EFFECTS)
+"""
+
+
+@pytest.mark.slow
+def test_four_drivers_and_a_compaction_lose_and_repeat_nothing(store):
+    uri, num_drivers, each = store.location.uri, 4, 6
+    before = len(fetch_rows(connect(store.at()), "from stored_effects"))
+    drivers = [
+        subprocess.Popen([sys.executable, "-c", DRIVER, uri, f"driver{i}", str(each)], cwd=ROOT)
+        for i in range(num_drivers)
+    ]
+    num_compactions = 0
+    while any(driver.poll() is None for driver in drivers):
+        num_compactions += bool(compact(open_store(uri), Silent()))
+    assert [driver.wait() for driver in drivers] == [0] * num_drivers
+    assert num_compactions
+    compact(store, Silent())
+    version = store.at()
+    assert len(version.table_files("effects")) < num_drivers * each
+    counts = fetch_rows(
+        connect(version),
+        "select trajectory_id, count(*) as num from stored_effects "
+        "where trajectory_id like 'driver%' group by all",
+    )
+    assert {row["trajectory_id"] for row in counts} == {
+        f"driver{i}-{number}" for i in range(num_drivers) for number in range(each)
+    }
+    assert {row["num"] for row in counts} == {len(EFFECTS)}
+    total = before + num_drivers * each * len(EFFECTS)
+    assert len(fetch_rows(connect(version), "from stored_effects")) == total
+    assert list(verify(version, quick=False, progress=Silent())) == []
