@@ -2,12 +2,11 @@
 
 Protocol, written before the first run.
 
-*Labels*: all actions of two thirds recall documents, one third sources and prose, by gradient
-(learned_price.toml), since an hour of one core has no time for as many exact ones; a few exact ones say how
-far estimates can be trusted. Documents of the test split are never trained on.
+*Labels*: those of `make absent` at the scale `small`: exact ones of inserts and drops, on truncated contexts
+and on random ones, of recall documents and plain ones. Documents of the test split are never trained on.
 
-*Runs*: the default network under the small preset with each target of TARGETS and each seed of SEEDS, the
-same labels, steps and order of batches.
+*Runs*: the default network under the small preset with the regularisation of the closed loop, with each
+target of TARGETS and each seed of SEEDS, the same labels, steps and order of batches.
 
 *Compared*, always paired by document, a document's value being the mean over seeds, with 95% bootstrap
 intervals over documents:
@@ -15,18 +14,21 @@ intervals over documents:
 1. agreement with held-out values of detail (`utility_correlation`, `ranking_accuracy`, `kendall_tau`, and
    `mse` where a network learned values), all networks judged on the same labels;
 2. the gain of one refocus by those labels: the allocator, at its defaults and at a context's own size, edits
-   each held-out context by a network's scores; the gain is the sum of the labels of its edits, nats per
-   token. `value_and_price` both with its own price and with a searched one;
-3. the closed loop: nats per token of the base model on the next K tokens.
+   each held-out context by a network's scores of the measured actions; the gain is the sum of the labels of
+   its edits, nats per token. `value_and_price` both with its own price and with a searched one;
+3. the closed loop: nats per token of the base model on the next K tokens, on a few held-out documents.
 
-*Decision*: `value_and_price` becomes the default if all three hold for it less `value`: the intervals of
+*Decision*: `value_and_price` becomes the default if all of this holds for it less `value`: the intervals of
 `utility_correlation` and of `ranking_accuracy` lie above -0.02, that of the closed loop over all documents
 above -0.02 nats per token (better is positive), and its mean gain of one refocus is not below that of `value`
 by more than a tenth. Then all four losses are at work at no loss that this experiment could see. Otherwise
 `value` stays. `priced` and `literal` are shown beside them and decide nothing.
 
-Besides, one checkpoint each of the preference objective, of `mixed` and of the transformer goes through the
-same loop, trained on the same store with pairs of some of its documents.
+Besides:
+
+- `value` with the residuals `huber` and `clipped`, same seeds. Squares stay the default unless the interval
+  of `utility_correlation` or of `ranking_accuracy` of one of them less squares lies above 0.
+- One checkpoint of the transformer on `value` goes through the same loop.
 
 Every step runs through the console script or resumes as it does; results/learned-price.json keeps what
 `learned_price_page` shows.
@@ -46,7 +48,8 @@ from typing import Any
 
 import torch
 
-from experiments.closed_loop import CORPORA, PLAIN, RECALL, corpora, mctrace
+from experiments import absent
+from experiments.closed_loop import CORPORA, corpora, mctrace
 from experiments.result_files import RESULTS, interval, write_results
 from experiments.train_compare import TARGETS, Combination, train_one
 from mctrace.context.actions import Action
@@ -69,13 +72,18 @@ from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.lensnet_gradients import Examples
 from mctrace.train.serving.scorer import Scorer
 
-CONFIG = Path(__file__).with_suffix(".toml")
 RESULT = RESULTS / "learned-price.json"
 SEEDS = (0, 1, 2)
 METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
 LEARNED, SEARCHED = "value_and_price", "value"
 GROUPS = {"all": "all documents", "recall": "recall documents", "other": "sources and prose"}
-BASELINES = ("lod0", "recency", "words", "told")
+DROPOUT, WEIGHT_DECAY = 0.3, 1.0
+"""those of the closed loop, for fewer than two hundred documents"""
+RESIDUALS = ("huber", "clipped")
+BASELINES = ("lod0", "recency")
+
+_OTHER_SCALE = ("priced", "literal")
+"""targets whose scores are no values of detail, so that their distance from values says nothing"""
 
 PerDocument = Mapping[str, float]
 
@@ -84,10 +92,8 @@ PerDocument = Mapping[str, float]
 class Scale:
     """Sizes of the experiment's steps."""
 
-    collected: tuple[int, int]
-    """documents with labels: recall documents, plain ones"""
-    paired: int
-    """recall documents with pairs of variants"""
+    labels: str
+    """scale of `make absent` whose labels are learned from"""
     steps: int
     documents: int
     """held-out documents in the loop"""
@@ -95,36 +101,27 @@ class Scale:
 
 
 SCALES = {
-    # That it runs at all, in minutes; an hour of one core; a night.
-    "smoke": Scale((12, 12), 12, 20, 4, 2),
-    "small": Scale((60, 36), 18, 400, 12, 4),
-    "full": Scale((600, 300), 200, 2000, 48, 8),
+    # That it runs at all, in minutes; an hour of one core, once labels are there; a night.
+    "smoke": Scale("quick", 20, 2, 2),
+    "small": Scale("small", 300, 6, 3),
+    "full": Scale("full", 800, 24, 8),
 }
-
-
-def collect(scale: Scale, folder: Path) -> None:
-    """Labels by gradient of recall documents and of plain ones, then pairs of some of the former."""
-    for paths, documents, variants in (
-        (RECALL, scale.collected[0], 0),
-        (PLAIN, scale.collected[1], 0),
-        (RECALL, scale.paired, 3),
-    ):
-        mctrace(
-            "collect", "--no-ray", "--config", str(CONFIG), "--store", str(folder / "store"),
-            *corpora(paths), "--limit", str(documents),
-            "--set", f"collect.num_random_variants={variants}",
-        )  # fmt: skip
 
 
 def planned_runs(scale: Scale) -> dict[str, list[Combination]]:
     """The targets' runs, one for each seed, and the other objectives' and network's, by name."""
     runs = {target: [_run(scale, target, target, seed) for seed in SEEDS] for target in TARGETS}
     runs |= {
-        objective: [_run(scale, objective, LEARNED, 0, objective=ObjectiveConfig(objective))]
-        for objective in ("preference", "mixed")
+        f"{SEARCHED}, {residual}": [
+            _run(
+                scale, f"{SEARCHED}, {residual}", SEARCHED, seed, objective=ObjectiveConfig(residual=residual)
+            )
+            for seed in SEEDS
+        ]
+        for residual in RESIDUALS
     }
-    transformer = small_preset("transformer")
-    return runs | {"transformer": [_run(scale, "transformer", SEARCHED, 0, network=transformer.network)]}
+    transformer = small_preset("transformer").network
+    return runs | {"transformer": [_run(scale, "transformer", SEARCHED, 0, network=transformer)]}
 
 
 def _run(scale: Scale, name: str, target: str, seed: int, **changes: Any) -> Combination:
@@ -133,17 +130,19 @@ def _run(scale: Scale, name: str, target: str, seed: int, **changes: Any) -> Com
         preset.optimiser,
         total_steps=scale.steps,
         warmup_steps=min(preset.optimiser.warmup_steps, scale.steps),
+        weight_decay=WEIGHT_DECAY,
     )
     train = replace(preset, target=target, seed=seed, device="cpu", optimiser=optimiser, **changes)
+    train = replace(train, network=replace(train.network, dropout=DROPOUT))
     return Combination(target, name, train)
 
 
-def train(folder: Path, runs: Mapping[str, Sequence[Combination]]) -> dict[str, list[Path]]:
+def train(labels: Path, folder: Path, runs: Mapping[str, Sequence[Combination]]) -> dict[str, list[Path]]:
     """Train what is not trained yet; the best checkpoints by name."""
     found: dict[str, list[Path]] = {}
     for name, some in runs.items():
         for one in some:
-            why = train_one(str(folder / "store"), folder, one)
+            why = train_one(str(labels / "store"), folder, one)
             if why:
                 raise SystemExit(f"{name}: {why}")
             found.setdefault(name, []).append(folder / one.target / one.run_name / "best")
@@ -166,7 +165,7 @@ def agreement(data: TrainingData, checkpoints: Mapping[str, Sequence[Path]]) -> 
                 [results[f"{name} {number}"].per_document[metric] for number in range(len(folders))]
             )
             for name, folders in checkpoints.items()
-            if metric != "mse" or name in (LEARNED, SEARCHED)
+            if metric != "mse" or name not in _OTHER_SCALE
         }
         for metric in METRICS
     }
@@ -217,30 +216,32 @@ def _gains(data: TrainingData, choice: Choice) -> PerDocument:
         document = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
         context = Context(snapshot.lod_map, document, snapshot.head.protected_tail)
         values = _values(snapshot)
-        edits = allocate(
-            context.lod_map, choice(snapshot, context, values), context.lod_map.num_entries, AllocatorConfig()
-        ).edits
-        gain = sum(values.get(edit, 0.0) * (1 if edit.shows_more else -1) for edit in edits)
+        scored = choice(snapshot, context, values)
+        of_action = {scored.actions.action(i): float(score) for i, score in enumerate(scored.score_A)}
+        measured = scored.rescored({one: of_action[one] for one in values if one in of_action})
+        edits = allocate(context.lod_map, measured, context.lod_map.num_entries, AllocatorConfig()).edits
+        gain = sum(values[edit] * (1 if edit.shows_more else -1) for edit in edits)
         found[snapshot.document_id].append(gain)
     return {document: fmean(some) for document, some in found.items()}
 
 
 def _values(snapshot: LabelledSnapshot) -> dict[Action, float]:
     """Measured value of detail of each action, nats per token."""
-    labels = snapshot.labels
-    return {
-        Action("expand" if labels.is_expand[i] else "collapse", Node(int(level), int(index))): float(value)
-        for i, (level, index, value) in enumerate(
-            zip(labels.node_level, labels.node_index, labels.utility, strict=True)
-        )
-    }
+    found, labels = {}, snapshot.labels
+    for i, value in enumerate(labels.utility):
+        more, less = ("insert", "drop") if labels.is_absence[i] else ("expand", "collapse")
+        node = Node(int(labels.node_level[i]), int(labels.node_index[i]))
+        action = Action(more if labels.is_expand[i] else less, node, int(labels.entry_level[i]))
+        found[action] = float(value)
+    return found
 
 
-def loop(scale: Scale, folder: Path, checkpoints: Iterable[Path]) -> Mapping[str, Any]:
+def loop(scale: Scale, labels: Path, folder: Path, checkpoints: Iterable[Path]) -> Mapping[str, Any]:
     """The closed loop of the baselines and the checkpoints; rows that are there stay."""
     mctrace(
-        "evaluate", "--closed-loop", "--config", str(CONFIG), "--store", str(folder / "store"),
+        "evaluate", "--closed-loop", "--config", str(absent.CONFIG), "--store", str(labels / "store"),
         *corpora(CORPORA), "--out", str(folder / "loop"),
+        "--set", f"closed_loop.policies={json.dumps(BASELINES)}",
         "--set", f"closed_loop.documents={scale.documents}",
         "--set", f"closed_loop.refocuses={scale.refocuses}", *map(str, checkpoints),
     )  # fmt: skip
@@ -305,6 +306,11 @@ def judged(
         "gain of one refocus": mean_gain[LEARNED] >= mean_gain[SEARCHED] - 0.1 * abs(mean_gain[SEARCHED]),
         "closed loop": _low(differences[f"closed loop, {GROUPS['all']}"]) > -0.02,
     }
+    residuals = {
+        f"{residual}, {metric}": less(held_out[metric][f"{SEARCHED}, {residual}"], held_out[metric][SEARCHED])
+        for residual in RESIDUALS
+        for metric in ("utility_correlation", "ranking_accuracy")
+    }
     return {
         "held_out": {
             metric: {name: _interval(values) for name, values in found.items()}
@@ -314,6 +320,7 @@ def judged(
         "loop": of_loop,
         "loop_documents": {group: len(found["recency"]) for group, found in losses.items()},
         "differences": differences,
+        "residuals_less_squares": residuals,
         "checks": checks,
         "decision": LEARNED if all(checks.values()) else SEARCHED,
     }
@@ -323,37 +330,34 @@ def _low(found: list[float] | None) -> float:
     return found[1] if found else float("-inf")
 
 
-def count_labels(folder: Path) -> dict[str, Any]:
-    """What was measured, and how estimates agree with the exact labels beside them."""
-    connection = connect(open_store(str(folder / "store")).at())
-    splits = fetch_rows(
-        connection,
+def count_labels(labels: Path) -> list[dict[str, Any]]:
+    """Labels of each split."""
+    return fetch_rows(
+        connect(open_store(str(labels / "store")).at()),
         """select split, count(distinct document_id) as documents, count(distinct snapshot_id) as contexts,
             count(*) as labels from labels group by split order by split""",
     )
-    agreed = fetch_rows(
-        connection, "select calibration from runs where event = 'end' and calibration is not null"
-    )
-    return {"splits": splits, "calibrations": [row["calibration"] for row in agreed]}
 
 
-def run(name: str, folder: Path) -> dict[str, Any]:
+def run(name: str, labels: Path, folder: Path) -> dict[str, Any]:
     """Run every step that an earlier run has not finished, and return the results."""
     scale = SCALES[name]
     folder.mkdir(parents=True, exist_ok=True)
-    collect(scale, folder)
+    absent.collect(absent.SCALES[scale.labels], labels)
     runs = planned_runs(scale)
-    checkpoints = train(folder, runs)
-    of_targets = {target: checkpoints[target] for target in TARGETS}
-    data = open_training_data(open_store(str(folder / "store")).at(), SEARCHED)
-    held_out, gains = agreement(data, of_targets), refocus_gains(data, of_targets)
-    answer = loop(scale, folder, [folder for some in checkpoints.values() for folder in some])
+    checkpoints = train(labels, folder, runs)
+    of_residuals = {f"{SEARCHED}, {residual}" for residual in RESIDUALS}
+    of_labels = {name: checkpoints[name] for name in (*TARGETS, *sorted(of_residuals))}
+    in_loop = {name: found for name, found in checkpoints.items() if name not in of_residuals}
+    data = open_training_data(open_store(str(labels / "store")).at(), SEARCHED)
+    held_out, gains = agreement(data, of_labels), refocus_gains(data, of_labels)
+    answer = loop(scale, labels, folder, [checkpoint for some in in_loop.values() for checkpoint in some])
     return {
         "scale": {"name": name, **asdict(scale)},
         "seeds": len(SEEDS),
         "utility_scale": data.utility_scale,
         **judged(held_out, gains, loop_losses(folder, runs)),
-        "measured": count_labels(folder),
+        "measured": count_labels(labels),
         "model": answer["model"],
         "gists": answer["gists"],
         "closed_loop": answer["closed_loop"],
@@ -367,9 +371,10 @@ def main() -> None:
     )
     parser.add_argument("--scale", choices=sorted(SCALES), default="small")
     parser.add_argument("--folder", type=Path, default=Path("runs/learned-price"))
+    parser.add_argument("--labels", type=Path, default=Path("runs/absent"), help="folder of make absent")
     arguments = parser.parse_args()
     started = time.perf_counter()
-    result = run(arguments.scale, arguments.folder)
+    result = run(arguments.scale, arguments.labels, arguments.folder)
     write_results(RESULT, {**result, "processor_seconds": sum(os.times()[:4])})
     print(json.dumps({"differences": result["differences"], "decision": result["decision"]}, indent=1))
     print(f"{time.perf_counter() - started:.0f} s")
