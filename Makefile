@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	absent clean
+	learned-price absent clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -40,6 +40,8 @@ help:
 	@echo "make compare           networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
 	@echo "make closed-loop       whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
+	@echo "make learned-price     a learned price against a searched one, on the same labels (an hour of one core; goes on)"
+	@echo "                       PRICE='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
 	@echo
@@ -145,6 +147,10 @@ bench-driver: $(STAMP)
 closed-loop: $(STAMP)
 	$(BIN)/python -m experiments.closed_loop $(LOOP)
 	$(BIN)/python -m experiments.closed_loop_page
+
+learned-price: $(STAMP)
+	$(BIN)/python -m experiments.learned_price $(PRICE)
+	$(BIN)/python -m experiments.learned_price_page
 
 absent: $(STAMP)
 	$(BIN)/python -m experiments.absent $(ABSENT)

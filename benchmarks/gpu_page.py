@@ -217,7 +217,8 @@ _TABLES: dict[str, list[tuple[str, Callable[[Record], bool], Sequence[Column]]]]
             ("extra memory", _number("peak_extra_bytes", scale=2**-20, unit=" MiB")),
         )),
         ("A whole step in bfloat16", _case("step"), (
-            ("snapshots", _text("rows")), _SECONDS, ("snapshots/s", _number("samples_per_s")),
+            ("way", _text("way")), ("snapshots", _text("rows")), _SECONDS,
+            ("snapshots/s", _number("samples_per_s")),
             ("peak", _number("peak_bytes", scale=2**-30, unit=" GiB")), ("waits", _text("waits")),
         )),
     ],

@@ -79,6 +79,9 @@ class TrainConfig:
     precision: Precision = "auto"
     """float32, bfloat16 or auto: bfloat16 on a CUDA device that has it, else float32. Losses are always
     float32"""
+    compile: bool = False
+    """compile the network with torch.compile; batches are padded to one of four lengths an octave, so that it
+    is compiled once for each"""
     accumulation: PositiveInt = 1
     """parts into which a step's batch is divided to save memory; the step stays the same"""
     patience: NonNegativeInt = 0

@@ -34,10 +34,7 @@ def print_objective(run: TrainingRun, console: Console) -> None:
         )
     if run.source.pairs:
         pairs = run.source.pairs
-        words += [
-            f"{sum(len(c.others) for c in pairs.comparisons(split))} {split} pairs"
-            for split in ("train", "validation")
-        ]
+        words += [f"{pairs.comparisons(split).num_pairs} {split} pairs" for split in ("train", "validation")]
     console.print("; ".join(words), highlight=False)
 
 

@@ -4,7 +4,7 @@ Expands and collapses, and levels, differ in size and sign, so agreement is take
 and pooled by their numbers: a ranking that only separates levels scores nothing.
 """
 
-from collections import defaultdict
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +24,26 @@ class LabelPair:
     node_level: int
     exact: float
     estimated: float
+
+
+class LabelPairs:
+    """Many pairs at 16 bytes each: a run of 10⁸ labels audits millions of them, which its driver holds."""
+
+    def __init__(self, pairs: Iterable[LabelPair] = ()) -> None:
+        self.strata: dict[tuple[str, int], tuple[array[float], array[float]]] = {}
+        """exact and estimated labels by action and level, in the order in which these came"""
+        self.add(pairs)
+
+    def add(self, pairs: Iterable[LabelPair]) -> None:
+        for pair in pairs:
+            exact, estimated = self.strata.setdefault(
+                (pair.action, pair.node_level), (array("d"), array("d"))
+            )
+            exact.append(pair.exact)
+            estimated.append(pair.estimated)
+
+    def __len__(self) -> int:
+        return sum(len(exact) for exact, _ in self.strata.values())
 
 
 @dataclass(frozen=True)
@@ -58,12 +78,10 @@ class EstimatorAgreement:
     """by action and level; not known of an audit"""
 
 
-def compare_estimators(pairs: Iterable[LabelPair]) -> EstimatorAgreement:
+def compare_estimators(pairs: LabelPairs | Iterable[LabelPair]) -> EstimatorAgreement:
     """EstimatorAgreement of the estimated labels, pooled within (action, node_level)."""
-    strata: dict[tuple[str, int], list[LabelPair]] = defaultdict(list)
-    for pair in pairs:
-        strata[pair.action, pair.node_level].append(pair)
-    groups = [np.array([(p.exact, p.estimated) for p in members]).T for members in strata.values()]
+    strata = (pairs if isinstance(pairs, LabelPairs) else LabelPairs(pairs)).strata
+    groups = [np.stack([np.array(labels) for labels in members]) for members in strata.values()]
     return EstimatorAgreement(
         sum(group.shape[1] for group in groups),
         _pooled([group for group in groups if group.shape[1] >= _FEWEST], _spearman),

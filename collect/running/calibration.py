@@ -14,7 +14,7 @@ from mctrace.base_model.flop_counts import Work
 from mctrace.collect.config import CollectConfig
 from mctrace.collect.measuring.estimator_agreement import (
     EstimatorAgreement,
-    LabelPair,
+    LabelPairs,
     StratumAgreement,
     compare_estimators,
 )
@@ -109,10 +109,10 @@ def calibration_work(plan: RunPlan, num_actions: int, batch_tokens: int) -> Work
 
 def calibrate(workers: WorkerPool, plan: RunPlan, num_actions: int, progress: Progress) -> EstimatorAgreement:
     """The plan's estimator against the exact one on a seeded sample of its actions."""
-    pairs: list[LabelPair] = []
+    pairs = LabelPairs()
     for finished in workers.measure(_calibration_items(plan, num_actions)):
         if isinstance(finished, Finished):
-            pairs += finished.pairs
+            pairs.add(finished.pairs)
             progress.advance(len(finished.pairs))
     return compare_estimators(pairs)
 

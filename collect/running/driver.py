@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.cluster.faults import patiently
@@ -18,7 +18,7 @@ from mctrace.collect.cluster.metrics import observe
 from mctrace.collect.config import CollectConfig, CorpusConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.placement_commits import PlacementCommits
-from mctrace.collect.measuring.estimator_agreement import LabelPair, compare_estimators
+from mctrace.collect.measuring.estimator_agreement import LabelPairs, compare_estimators
 from mctrace.collect.planning.estimators import EXACT
 from mctrace.collect.planning.forecast import Forecast, forecast, total_work
 from mctrace.collect.planning.part_ids import embeddings_part_id, vocabulary_part_id
@@ -80,7 +80,7 @@ class RunSummary:
     num_tokens_run: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
-    pairs: tuple[LabelPair, ...] = ()
+    pairs: LabelPairs = field(default_factory=LabelPairs)
     """audited actions, both ways; of a finished run"""
 
 
@@ -180,7 +180,7 @@ def _recorded(
     progress: Progress,
 ) -> RunSummary:
     """The run between its start row and its end row."""
-    summary, pairs = RunSummary(work.num_planned, str(row["run_id"]), checks), list[LabelPair]()
+    summary, pairs = RunSummary(work.num_planned, str(row["run_id"]), checks), LabelPairs()
 
     def record_end(outcome: str) -> None:
         agreement = compare_estimators(pairs)
@@ -204,7 +204,7 @@ def _recorded(
             record_end("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     record_end("finished")
-    return replace(summary, pairs=tuple(pairs))
+    return replace(summary, pairs=pairs)
 
 
 @contextlib.contextmanager
@@ -283,7 +283,7 @@ def _measure(
     placements: PlacementCommits,
     workers: WorkerPool,
     summary: RunSummary,
-    pairs: list[LabelPair],
+    pairs: LabelPairs,
     embedding_dim: int,
     commits: _Commits,
     progress: Progress,
@@ -307,7 +307,7 @@ def _measure(
                 yield replace(summary, num_planned=work.num_planned)
                 continue
             num_bytes = commits.add(finished.parts)
-            pairs += finished.pairs
+            pairs.add(finished.pairs)
             flops = size.flops(finished.item.unit.work(batch_tokens))
             if known:
                 rate = flops / finished.seconds

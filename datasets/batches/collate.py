@@ -10,7 +10,13 @@ from torch import Tensor
 
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import ABSENT, TreeShape
-from mctrace.datasets.batches.context_tensors import Context, context_tensors, padded
+from mctrace.datasets.batches.context_tensors import (
+    Context,
+    LengthRule,
+    context_tensors,
+    exact_length,
+    padded,
+)
 from mctrace.datasets.batches.label_files import LabelledSnapshot, Labels
 from mctrace.datasets.batches.label_reader import TrainingData
 from mctrace.datasets.batches.padded_batch import Batch
@@ -42,7 +48,9 @@ def shuffled_order(
     return [order[first : first + batch_size] for first in range(0, num_items, batch_size)]
 
 
-def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Batch:
+def make_batch(
+    data: TrainingData, snapshots: Sequence[LabelledSnapshot], length_rule: LengthRule = exact_length
+) -> Batch:
     """Padded batch of `snapshots`; utilities are divided by the data's utility scale."""
     snapshots = list(snapshots)  # each is read once
     maps = [snapshot.lod_map for snapshot in snapshots]
@@ -56,6 +64,7 @@ def make_batch(data: TrainingData, snapshots: Sequence[LabelledSnapshot]) -> Bat
             for lod_map, snapshot in zip(maps, snapshots, strict=True)
         ],
         data.absence,
+        length_rule,
     )
     rows = [
         _Row.of(snapshot.labels, lod_map.nodes, lod_map.tree, data.merge)

@@ -10,13 +10,23 @@ import numpy.typing as npt
 import torch
 
 from mctrace.context.lod_map import LODMap
-from mctrace.datasets.batches.context_tensors import Context, padded, unlabelled_batch
+from mctrace.datasets.batches.context_tensors import (
+    Context,
+    LengthRule,
+    exact_length,
+    padded,
+    unlabelled_batch,
+)
 from mctrace.datasets.batches.padded_batch import PairBatch
-from mctrace.datasets.batches.pair_reader import Comparison, PreferenceData, Variant
+from mctrace.datasets.batches.pair_files import Comparison, Variant
+from mctrace.datasets.batches.pair_reader import PreferenceData
 
 
-def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> PairBatch:
+def make_pair_batch(
+    data: PreferenceData, comparisons: Sequence[Comparison], length_rule: LengthRule = exact_length
+) -> PairBatch:
     """Padded batch: a context per comparison, a move per variant it is compared with."""
+    comparisons = list(comparisons)  # each is read once
     variants = [comparison.variant for comparison in comparisons]
     maps = [variant.lod_map for variant in variants]
     contexts = unlabelled_batch(
@@ -30,8 +40,9 @@ def make_pair_batch(data: PreferenceData, comparisons: Sequence[Comparison]) -> 
         ],
         [variant.snapshot_id for variant in variants],
         [variant.document_id for variant in variants],
+        length_rule,
     )
-    groups = {variant.group_id: data.groups[variant.group_id] for variant in variants}
+    groups = {comparison.variant.group_id: comparison.group for comparison in comparisons}
     evaluated = {name: {one.snapshot_id: one.adv_delta for one in group} for name, group in groups.items()}
 
     def batch_of(moves: Sequence[tuple[int, Variant]], every_move: PairBatch | None) -> PairBatch:

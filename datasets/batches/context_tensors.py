@@ -5,7 +5,7 @@ Needs torch and numpy only, so that a runtime can score its contexts without a s
 Shapes: B contexts, N entries (padded), A actions (padded), d embedding width, G tail gists.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,13 +59,34 @@ class Context:
     """tokens before the cursor that never collapse"""
 
 
+LengthRule = Callable[[int], int]
+"""padded length of a batch by the length of its longest context"""
+
+
+def exact_length(longest: int) -> int:
+    """No padding beyond the longest context."""
+    return longest
+
+
+def bucketed_length(longest: int) -> int:
+    """The next of four lengths an octave (256, 320, 384, 448, 512, …): at most a quarter is padding.
+
+    A compiled network is compiled once for each length, so these must be few.
+    """
+    step: int = max(2 ** ((longest - 1).bit_length() - 3), 1)
+    return -(-longest // step) * step
+
+
 def unlabelled_batch(
-    contexts: Sequence[Context], snapshot_ids: Sequence[str] = (), document_ids: Sequence[str] = ()
+    contexts: Sequence[Context],
+    snapshot_ids: Sequence[str] = (),
+    document_ids: Sequence[str] = (),
+    length_rule: LengthRule = exact_length,
 ) -> Batch:
     """Batch of contexts without labels; all of one tree shape."""
     tree = contexts[0].lod_map.tree
     absence = absence_of(context.lod_map.tree for context in contexts)
-    inputs = context_tensors(contexts, absence)
+    inputs = context_tensors(contexts, absence, length_rule)
     num_rows, num_entries = inputs["levels"].shape
     names = tuple(str(row) for row in range(num_rows))
     return Batch(
@@ -98,14 +119,17 @@ def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
     }
 
 
-def context_tensors(contexts: Sequence[Context], absence: Absence) -> dict[str, Any]:
-    """Input fields of a `Batch`, padded to the longest context; absent blocks stand among the entries.
+def context_tensors(
+    contexts: Sequence[Context], absence: Absence, length_rule: LengthRule = exact_length
+) -> dict[str, Any]:
+    """Input fields of a `Batch`, padded to the longest context or beyond it; absent blocks stand among the
+    entries.
 
     `absence` is that of the batch: unless it is off, drops are among the legal directions.
     """
     entries = [context.lod_map.nodes for context in contexts]
     cursors = [context.lod_map.cursor for context in contexts]
-    longest = max(map(len, entries))
+    longest = length_rule(max(map(len, entries)))
     tails = [_tail_gists(context) for context in contexts]
     legal = [legal_entries(context.lod_map, context.protected_tail) for context in contexts]
     width = tails[0][0].shape[1]

@@ -1,7 +1,6 @@
 """Labels of a training run on disk: Arrow files that every process of a machine maps into memory.
 
-What a process holds does not grow with the number of labels: a snapshot is read when a batch asks for it, and
-the operating system may drop pages that were read. 44 bytes a label (docs/training.md#many-labels).
+A snapshot is read when a batch asks for it. 44 bytes a label (docs/training.md#many-labels).
 
     labels.arrow      one row per label, the labels of a snapshot together
     snapshots.arrow   one row per snapshot, by split and snapshot_id
@@ -10,19 +9,17 @@ the operating system may drop pages that were read. 44 bytes a label (docs/train
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from mctrace.context.lod_map import LODMap
-from mctrace.datasets.batches.stored_maps import StoredMap, maps_query, stored_map
-from mctrace.datasets.sql.connection import error_text, fetch_rows
-from mctrace.errors import StoreError
+from mctrace.datasets.batches.arrow_files import MappedMaps, create_maps, damaged, mapped, write_arrow_files
+from mctrace.datasets.batches.stored_maps import StoredMap
+from mctrace.datasets.sql.connection import fetch_rows
 
 
 @dataclass(frozen=True)
@@ -106,8 +103,8 @@ class _LabelTables:
     """The three files, mapped."""
 
     def __init__(self, folder: Path) -> None:
-        self._labels, self._snapshots, self._maps = (_mapped(folder, name) for name in _FILES)
-        self._map = lru_cache(maxsize=4096)(self._read_map)
+        self._labels, self._snapshots = mapped(folder, "labels"), mapped(folder, "snapshots")
+        self._maps = MappedMaps(folder)
 
     def snapshot(self, number: int) -> LabelledSnapshot:
         (row,) = self._snapshots.slice(number, 1).to_pylist()
@@ -115,14 +112,10 @@ class _LabelTables:
         labels = Labels(
             **{name: np.array(found[name], dtype=_TYPES.get(name, np.float64)) for name in _NAMES}
         )
-        head = self._map(row["map_number"])
+        head = self._maps.map(row["map_number"])
         return LabelledSnapshot(
             row["snapshot_id"], row["document_id"], row["cursor"], row["start"], head, labels
         )
-
-    def _read_map(self, number: int) -> StoredMap:
-        (row,) = self._maps.slice(number, 1).to_pylist()
-        return stored_map(row)
 
 
 def write_label_files(
@@ -134,20 +127,12 @@ def write_label_files(
     as where a damaged one is skipped, are left out. Raises StoreError when a file cannot be read or written.
     """
     try:
-        connection.execute(
-            "create temp table chosen_maps as select *, row_number() over (order by trajectory_id) - 1 "
-            f"as map_number from ({maps_query('chosen_labels', with_attention=with_attention)})"
-        )
+        create_maps(connection, "chosen_labels", with_attention=with_attention)
         connection.execute(_SNAPSHOTS)
-        _write(connection, folder, "maps", "from chosen_maps order by map_number")
-        _write(connection, folder, "snapshots", "from chosen_snapshots order by number")
-        _write(connection, folder, "labels", _LABELS)
     except duckdb.Error as error:
-        raise StoreError(f"{error_text(error)}\n(mctrace verify finds damaged files)") from error
-    except OSError as error:
-        raise StoreError(
-            f"labels cannot be written to {folder}: {error.strerror or error} (TMPDIR names another folder)"
-        ) from error
+        raise damaged(error) from error
+    queries = {"snapshots": "from chosen_snapshots order by number", "labels": _LABELS}
+    write_arrow_files(connection, folder, queries, "labels")
     ranges = (
         "select split, min(number) as first, max(number) + 1 as after from chosen_snapshots group by split"
     )
@@ -160,7 +145,6 @@ def open_label_files(folder: Path, ranges: Mapping[str, tuple[int, int]]) -> dic
     return {split: Snapshots(tables, range(*rows)) for split, rows in ranges.items()}
 
 
-_FILES = ("labels", "snapshots", "maps")
 _NAMES = tuple(Labels.__dataclass_fields__)
 _TYPES = {
     "is_expand": np.bool_,
@@ -200,16 +184,3 @@ _LABELS = """
     where utility is not null and trajectory_id in (select trajectory_id from chosen_maps)
     order by split, snapshot_id, action desc, node_level, node_index
 """
-
-_BATCH_ROWS = 122_880
-
-
-def _write(connection: duckdb.DuckDBPyConnection, folder: Path, name: str, query: str) -> None:
-    rows = connection.sql(query).to_arrow_reader(_BATCH_ROWS)
-    with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
-        for batch in rows:
-            writer.write_batch(batch)
-
-
-def _mapped(folder: Path, name: str) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(folder / f"{name}.arrow"))).read_all()

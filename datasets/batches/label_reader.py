@@ -5,7 +5,6 @@ from Zarr; `collate` gathers a snapshot's embeddings when it assembles a batch, 
 can be looked up.
 """
 
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 
 from mctrace.context.tree import Absence
+from mctrace.datasets.batches.arrow_files import arrow_folder
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.batches.label_files import (
     LabelledSnapshot,
@@ -32,7 +32,7 @@ from mctrace.datasets.sql.target_merging import Merge
 from mctrace.datasets.store.provenance import Mix, Provenance
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import StoreVersion
-from mctrace.errors import InputError, StoreError
+from mctrace.errors import InputError
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -133,7 +133,7 @@ def open_training_data(
     @contextmanager
     def written() -> Iterator[_Written]:
         version.refuse_damaged(hash_tables=True)
-        with _label_folder() as folder:
+        with arrow_folder("labels") as folder:
             rows = make_rows(folder) if make_rows else None
             with connect(version, rows=rows, limits=limits) as connection:
                 files = _write_labels(
@@ -174,18 +174,6 @@ class _Written:
     utility_scale: float
     absence: Absence
     num_without_target: int
-
-
-@contextmanager
-def _label_folder() -> Iterator[Path]:
-    try:
-        made = tempfile.TemporaryDirectory(prefix="mctrace-labels-")
-    except OSError as error:
-        raise StoreError(
-            f"no temporary folder for labels can be made: {error.strerror} (TMPDIR names another)"
-        ) from error
-    with made as folder:
-        yield Path(folder)
 
 
 def _write_labels(

@@ -3,51 +3,33 @@
 A variant is a LOD map with its loss and no measured action.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import groupby, permutations
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import Absence
-from mctrace.datasets.batches.context_tensors import absence_of
+from mctrace.datasets.batches.arrow_files import arrow_folder
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
-from mctrace.datasets.batches.label_reader import of_split
-from mctrace.datasets.batches.stored_maps import StoredMap, read_maps, read_provenance
+from mctrace.datasets.batches.label_reader import OncePerMachine, alone, of_split
+from mctrace.datasets.batches.pair_files import (
+    Comparison,
+    Comparisons,
+    SplitRows,
+    Variant,
+    open_pair_files,
+    write_pair_files,
+)
+from mctrace.datasets.batches.stored_maps import read_provenance
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.sql.sandbox import check_condition
-from mctrace.datasets.store.provenance import Mix
-from mctrace.datasets.store.schemas import SPLITS
+from mctrace.datasets.store.provenance import Mix, Provenance
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Working context of a group whose members all show the same window of a document."""
-
-    snapshot_id: str
-    document_id: str
-    group_id: str
-    cursor: int
-    head: StoredMap
-    adv_delta: float
-    """its loss less the level-0 baseline's, nats per token"""
-
-    @property
-    def lod_map(self) -> LODMap:
-        return self.head.at(self.cursor)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A variant and the other variants of its group that it is compared with."""
-
-    variant: Variant
-    others: tuple[Variant, ...]
 
 
 @dataclass(frozen=True)
@@ -56,19 +38,17 @@ class PreferenceData:
 
     version: StoreVersion
     arrays: DocumentEmbeddings
-    splits: Mapping[str, tuple[Comparison, ...]]
+    splits: Mapping[str, Comparisons]
     """one item per worse variant, with the better ones to learn from"""
-    groups: Mapping[str, tuple[Variant, ...]]
-    """all variants of each group, also those that no pair names"""
+    rows: Mapping[str, SplitRows]
+    """what SQL says of all comparisons of each split"""
+    absence: Absence
+    """`tree.absence` of the variants; off where no trajectory's blocks may be absent"""
 
-    @property
-    def absence(self) -> Absence:
-        """`tree.absence` of the variants."""
-        return absence_of(one.variant.head.tree for split in self.splits.values() for one in split)
-
-    def comparisons(self, split: str) -> Sequence[Comparison]:
+    def comparisons(self, split: str) -> Comparisons:
         """Comparisons of a split. Raises InputError when it is unknown or empty."""
-        return of_split(self.splits, split, self.version, "pair of variants")
+        of_split(self.splits, split, self.version, "pair of variants")
+        return self.splits[split]
 
 
 def open_preference_data(
@@ -78,42 +58,57 @@ def open_preference_data(
     hard_negative_share: float,
     where: str = "",
     mix: Collection[Mix] = (),
+    limits: SqlLimits | None = None,
+    once_per_machine: OncePerMachine = alone,
 ) -> PreferenceData:
-    """Reads the pairs of `version` that `preference_selection.sql` selects.
+    """Opens the pairs of `version` that `preference_selection.sql` selects.
+
+    They are written to a temporary folder, by one process of each machine, and mapped into memory from there.
+    `limits` are of the memory and disk of SQL.
 
     Raises InputError when there is none (the collector makes variants on request), or when pairs of different
     base models, GistNets or trees are mixed.
     """
-    version.refuse_damaged(hash_tables=True)
-    connection = connect(version)
-    _choose_pairs(connection, max_pairs, hard_negative_share, where)
-    if not fetch_rows(connection, "select 1 from chosen_pairs limit 1"):
-        which = f" that meets the condition {where!r}" if where else ""
-        raise InputError(
-            f"{version.location.uri} at version {version.version} has no pair of variants{which}: the "
-            "preference objective needs 'mctrace collect --set collect.num_random_variants=4'"
-        )
-    kinds = read_provenance(connection, "chosen_variants", version, where, mix)
-    maps = read_maps(connection, "chosen_variants")
-    variants = {row["snapshot_id"]: _variant(row, maps) for row in fetch_rows(connection, _VARIANTS)}
-    better: dict[str, list[Variant]] = {}
-    split_of: dict[str, str] = {}
-    for row in fetch_rows(connection, "from chosen_pairs"):
-        better.setdefault(row["worse_snapshot_id"], []).append(variants[row["better_snapshot_id"]])
-        split_of[row["worse_snapshot_id"]] = row["split"]
-    splits: dict[str, list[Comparison]] = {split: [] for split in SPLITS}
-    for worse, others in better.items():
-        splits[split_of[worse]].append(Comparison(variants[worse], tuple(others)))
-    groups: dict[str, list[Variant]] = {}
-    for variant in variants.values():
-        groups.setdefault(variant.group_id, []).append(variant)
-    return PreferenceData(
-        version,
-        DocumentEmbeddings(version, kinds),
-        {split: tuple(found) for split, found in splits.items()},
-        {name: tuple(found) for name, found in groups.items()},
+
+    @contextmanager
+    def written() -> Iterator[_Written]:
+        version.refuse_damaged(hash_tables=True)
+        with arrow_folder("pairs") as folder, connect(version, limits=limits) as connection:
+            _choose_pairs(connection, max_pairs, hard_negative_share, where)
+            if not fetch_rows(connection, "select 1 from chosen_pairs limit 1"):
+                raise _no_pair(version, where)
+            kinds = read_provenance(connection, "chosen_variants", version, where, mix)
+            rows = write_pair_files(connection, folder)
+            absences = fetch_rows(connection, _ABSENCES)
+            yield _Written(folder, rows, kinds, absences[0]["absence"] if absences else "off")
+
+    def opened(files: _Written) -> PreferenceData:
+        comparisons = open_pair_files(files.folder, files.rows)
+        arrays = DocumentEmbeddings(version, files.kinds)
+        return PreferenceData(version, arrays, comparisons, files.rows, files.absence)
+
+    return once_per_machine(written, opened)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Pair files, and what SQL says of all of them."""
+
+    folder: Path
+    rows: Mapping[str, SplitRows]
+    kinds: tuple[Provenance, ...]
+    absence: Absence
+
+
+def _no_pair(version: StoreVersion, where: str) -> InputError:
+    which = f" that meets the condition {where!r}" if where else ""
+    return InputError(
+        f"{version.location.uri} at version {version.version} has no pair of variants{which}: the "
+        "preference objective needs 'mctrace collect --set collect.num_random_variants=4'"
     )
 
+
+_ABSENCES = "select absence from chosen_maps where absence <> 'off' order by absence limit 1"
 
 _VARIANTS = """
     select v.snapshot_id, v.document_id, v.variant_group_id, v.cursor, v.adv_delta, s.trajectory_id
@@ -121,7 +116,6 @@ _VARIANTS = """
     join snapshots as s using (snapshot_id)
     semi join chosen_pairs using (variant_group_id)
     where v.adv_delta is not null
-    order by v.variant_group_id, v.snapshot_id
 """
 
 
@@ -147,25 +141,16 @@ def _choose_pairs(
         raise InputError(f"the pairs cannot be chosen ({where or 'all'}): {str(error).strip()}") from error
 
 
-def _variant(row: Mapping[str, Any], maps: Mapping[str, StoredMap]) -> Variant:
-    return Variant(
-        row["snapshot_id"],
-        row["document_id"],
-        row["variant_group_id"],
-        row["cursor"],
-        maps[row["trajectory_id"]],
-        row["adv_delta"],
-    )
-
-
 def all_moves(data: PreferenceData, split: str) -> Iterator[tuple[Comparison, ...]]:
     """Every variant compared with every other of its group, group by group, for evaluation."""
-    groups: dict[str, dict[str, Variant]] = {}
-    for comparison in data.comparisons(split):
-        for variant in (comparison.variant, *comparison.others):
-            groups.setdefault(variant.group_id, {})[variant.snapshot_id] = variant
-    for found in groups.values():
+    for _, comparisons in groupby(data.comparisons(split), lambda one: one.variant.group_id):
+        found: dict[str, Variant] = {}
+        group: tuple[Variant, ...] = ()
+        for comparison in comparisons:
+            group = comparison.group
+            for variant in (comparison.variant, *comparison.others):
+                found[variant.snapshot_id] = variant
         moves: dict[str, list[Variant]] = {}
         for source, other in permutations(found.values(), 2):
             moves.setdefault(source.snapshot_id, []).append(other)
-        yield tuple(Comparison(found[name], tuple(others)) for name, others in moves.items())
+        yield tuple(Comparison(found[name], tuple(others), group) for name, others in moves.items())

@@ -73,11 +73,6 @@ def stored_map(row: Mapping[str, Any]) -> StoredMap:
     )
 
 
-def read_maps(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, StoredMap]:
-    """Head maps, by trajectory id, of the trajectories that `table` names (`maps_query`)."""
-    return {row["trajectory_id"]: stored_map(row) for row in fetch_rows(connection, maps_query(table))}
-
-
 def read_provenance(
     connection: duckdb.DuckDBPyConnection,
     table: str,

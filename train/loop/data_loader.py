@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mctrace.context.tree import Absence
 from mctrace.datasets.batches.collate import make_batch, ordered_batches, shuffled_order
 from mctrace.datasets.batches.collate_pairs import make_pair_batch
+from mctrace.datasets.batches.context_tensors import bucketed_length, exact_length
 from mctrace.datasets.batches.label_reader import TrainingData
 from mctrace.datasets.batches.pair_reader import PreferenceData, all_moves
 from mctrace.train.config import TrainConfig
@@ -47,18 +48,19 @@ class TrainingSource:
     def steps(self, config: TrainConfig, workers: ProcessGroup, done: int = 0) -> Iterator[list[Examples]]:
         """This worker's parts of the batch of each step after the first `done`; endless."""
         seed, size = config.seed, config.batch_size
+        length_rule = bucketed_length if config.compile else exact_length
         labels = self.labels.snapshots("train") if self.labels else ()
         pairs = self.pairs.comparisons("train") if self.pairs else ()
         of_labels = endless_order(len(labels), size, "train", seed, done)
         of_pairs = endless_order(len(pairs), size, "train pairs", seed, done)
         while True:
             label_parts = [
-                make_batch(self.labels, [labels[i] for i in part])
+                make_batch(self.labels, [labels[i] for i in part], length_rule)
                 for part in _share(of_labels, config.accumulation, workers)
                 if self.labels is not None
             ]
             pair_parts = [
-                make_pair_batch(self.pairs, [pairs[i] for i in part])
+                make_pair_batch(self.pairs, [pairs[i] for i in part], length_rule)
                 for part in _share(of_pairs, config.accumulation, workers)
                 if self.pairs is not None
             ]
@@ -68,12 +70,9 @@ class TrainingSource:
         """Preference state to evaluate a split with: the split's own advantages, the same at every step."""
         state = PreferenceState(objective)
         if self.pairs is not None:
-            found = {
-                variant.snapshot_id: variant.adv_delta
-                for comparison in self.pairs.comparisons(split)
-                for variant in (comparison.variant, *comparison.others)
-            }
-            state.observe_advantages(list(found.values()))
+            self.pairs.comparisons(split)  # an unknown or empty one is refused
+            rows = self.pairs.rows[split]
+            state.set_advantages(rows.adv_mean, rows.adv_variance)
         return state
 
     def validation(self, split: str, batch_size: int) -> Iterator[Examples]:

@@ -20,6 +20,7 @@ from mctrace.train.loop.optimisation_steps import Step, make_optimiser, optimisa
 from mctrace.train.loop.resume_state import ResumeState
 from mctrace.train.loop.telemetry import Sink, Value, no_progress
 from mctrace.train.loop.training_loop import LoopState, TrainingResult, run_training_loop
+from mctrace.train.networks.compiled import compiled_network
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.lensnet_gradients import Examples, LensNetGradients, ScoredExamples
 
@@ -50,6 +51,7 @@ class LensNetTraining:
             network,
             config.objective,
             bfloat16=uses_bfloat16(config.precision, device),
+            compiled=compiled_network(network) if config.compile else None,
             workers=workers,
         )
         state = ResumeState(network, make_optimiser(network, config.optimiser), step.state, LoopState())

@@ -31,6 +31,9 @@ class Histogram:
 
 Value = float | Histogram
 
+WANDB_PROJECT = "mctrace"
+"""project of the runs; `wandb_panels` lays their values out"""
+
 SOURCE_NAMES = {
     "L_pref": "mc/lens_loss",
     "adv_delta_mean": "mc/adv_delta_mean",
@@ -43,6 +46,15 @@ SOURCE_NAMES = {
 }
 """ours -> the sources' (docs/specification/metrics.md#telemetry); dashboards show training values under
 both"""
+
+
+_BEST = {
+    "loss": "min",
+    "utility_correlation": "max",
+    "ranking_accuracy": "max",
+    "preference_corr_mean": "min",
+}
+"""what a run's summary keeps of its validations, beside the last value"""
 
 
 def shown_names(split: str, name: str) -> tuple[str, ...]:
@@ -165,7 +177,7 @@ class WandbSink(_RunSink):
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
-            project="mctrace",
+            project=WANDB_PROJECT,
             name=folder.resolve().name,
             id=_run_id(folder),
             dir=str(folder),
@@ -173,6 +185,8 @@ class WandbSink(_RunSink):
             config=dict(config),
             resume="allow" if resume else None,
         )
+        for name, best in _BEST.items():
+            run.define_metric(f"validation/{name}", summary=best)
         super().__init__(wandb, run)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.batches.label_reader import TrainingData, open_training_data
-from mctrace.datasets.batches.pair_reader import open_preference_data
+from mctrace.datasets.batches.pair_reader import PreferenceData, open_preference_data
 from mctrace.datasets.derived.derive import Derivation, recipe_rows
 from mctrace.datasets.derived.recipe import find_recipe
 from mctrace.datasets.sql.limits import SqlLimits
@@ -92,7 +92,17 @@ class TrainingRun:
             limits=limits,
             once_per_machine=workers.once_per_machine,
         )
-        source = open_source(store, config, mix, open_labels)
+        open_pairs = partial(
+            open_preference_data,
+            store,
+            max_pairs=config.objective.preference.max_pairs,
+            hard_negative_share=config.objective.preference.hard_negative_share,
+            where=config.pairs_where,
+            mix=mix,
+            limits=limits,
+            once_per_machine=workers.once_per_machine,
+        )
+        source = open_source(store, config, open_labels, open_pairs)
         info = _describe(config, store, store_uri, source, open_labels)
         return cls(config, source, info, out, workers, stopped)
 
@@ -200,7 +210,10 @@ OpenLabels = Callable[..., TrainingData]
 
 
 def open_source(
-    store: StoreVersion, config: TrainConfig, mix: Collection[Mix], open_labels: OpenLabels
+    store: StoreVersion,
+    config: TrainConfig,
+    open_labels: OpenLabels,
+    open_pairs: Callable[[], PreferenceData],
 ) -> TrainingSource:
     """Labels and pairs that the objective learns from, at one version of the store.
 
@@ -211,15 +224,7 @@ def open_source(
     if objective.learns_labels:
         augmented = partial(_augmented_rows, store, config) if config.augment else None
         labels = open_labels(make_rows=augmented)
-    pairs = None
-    if objective.learns_pairs:
-        pairs = open_preference_data(
-            store,
-            max_pairs=objective.preference.max_pairs,
-            hard_negative_share=objective.preference.hard_negative_share,
-            where=config.pairs_where,
-            mix=mix,
-        )
+    pairs = open_pairs() if objective.learns_pairs else None
     if labels and pairs and labels.provenance != pairs.arrays.provenance:
         raise InputError(
             f"labels and pairs of {store.location.uri} are of different base models, GistNets or trees: "

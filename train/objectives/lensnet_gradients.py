@@ -4,7 +4,7 @@ The divisors of the terms are first summed over all parts of all workers. Losses
 then add up to those of the whole batch, however it is divided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,9 +59,12 @@ class LensNetGradients:
         objective: ObjectiveConfig,
         *,
         bfloat16: bool = False,
+        compiled: Callable[..., Scores] | None = None,
         workers: ProcessGroup | None = None,
     ) -> None:
+        """`compiled` is the network in a faster form (`compiled_network`)."""
         self.network = network
+        self._forward = network if compiled is None else compiled
         self.objective = objective
         self.state = PreferenceState(objective.preference)
         self.last: ScoredExamples | None = None
@@ -101,7 +104,7 @@ class LensNetGradients:
 
     def _scores(self, batch: Batch) -> Scores:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.bfloat16):
-            scores: Scores = self.network(batch, asked_rooms(batch))
+            scores: Scores = self._forward(batch, asked_rooms(batch))
             return scores
 
     def _pair_scores(self, batch: Batch) -> Tensor:

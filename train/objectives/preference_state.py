@@ -53,6 +53,10 @@ class PreferenceState:
         spread = float(((values - self._adv_mean) ** 2).mean())
         self._adv_variance = beta * (self._adv_variance or 0.0) + (1 - beta) * spread
 
+    def set_advantages(self, mean: float, variance: float) -> None:
+        """Set the moments to those of known advantages."""
+        self._adv_mean, self._adv_variance = mean, variance
+
     def observe_scores(self, scores: Mapping[str, Tensor], net_masses: Sequence[float]) -> None:
         """Store a step's scores [N] by snapshot, and update the running net mass."""
         if self._objective.kl_weight:

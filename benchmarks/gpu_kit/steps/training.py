@@ -1,4 +1,4 @@
-"""A LensNet training step by phase, the whole step as the trainer takes it, the loss by number of actions."""
+"""A LensNet training step by phase, a whole one as the trainer takes it and compiled, the loss by actions."""
 
 import warnings
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from benchmarks.gpu_kit.context import StepContext
 from benchmarks.gpu_kit.timing import peak_bytes, reset_peak, seconds
 from benchmarks.train_batches import Sizes, random_batch
 from benchmarks.train_timings import bench_ranking, bench_step
+from mctrace.train.networks.compiled import compiled_network
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.registry import build_network
 from mctrace.train.objectives.config import ObjectiveConfig
@@ -28,13 +29,22 @@ def run(context: StepContext) -> None:
         context.say("ranking", **row)
     for num_rows in (1, 4):
         _whole_step(context, num_rows)
+    try:
+        _whole_step(context, 4, compiled=True)
+    except torch.AcceleratorError:
+        raise  # nothing on this device works any more
+    except Exception as error:  # a compiler that does not work here is a result, too
+        context.say("step", way="compiled", rows=4, error=f"{type(error).__name__}: {error}"[:500])
 
 
-def _whole_step(context: StepContext, num_rows: int) -> None:
+def _whole_step(context: StepContext, num_rows: int, *, compiled: bool = False) -> None:
     """As the trainer runs it, in bfloat16; how often it waits for the device tells what could overlap."""
     dim, device = context.sizes.lensnet_dims[0], context.device
     network = build_network(NetworkConfig(), dim).to(device).train()
-    step = LensNetGradients(network, ObjectiveConfig(), bfloat16=True)
+    # A rehearsal on a CPU traces; making C++ of it would take minutes.
+    backend = "inductor" if context.on_cuda else "aot_eager"
+    forward = compiled_network(network, backend) if compiled else None
+    step = LensNetGradients(network, ObjectiveConfig(), bfloat16=True, compiled=forward)
     num_actions = context.sizes.loss_actions[0]
     batch = random_batch(Sizes(num_rows, context.sizes.lensnet_entries, num_actions, dim)).to(device)
     optimiser = torch.optim.AdamW(network.parameters())
@@ -48,8 +58,9 @@ def _whole_step(context: StepContext, num_rows: int) -> None:
     reset_peak(device)
     took = seconds(device, work, 2 if context.toy else 10)
     context.say(
-        "step", embedding_dim=dim, rows=num_rows, num_actions=num_actions, seconds=took,
-        samples_per_s=num_rows / took, peak_bytes=peak_bytes(device), waits=_waits(context, work),
+        "step", way="compiled" if compiled else "eager", embedding_dim=dim, rows=num_rows,
+        num_actions=num_actions, seconds=took, samples_per_s=num_rows / took,
+        peak_bytes=peak_bytes(device), waits=_waits(context, work),
     )  # fmt: skip
 
 

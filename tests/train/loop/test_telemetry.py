@@ -61,7 +61,10 @@ def test_tensorboard_gets_histograms(tmp_path):
 
 class FakeRun:
     def __init__(self):
-        self.logged, self.finished = [], False
+        self.logged, self.finished, self.summaries = [], False, {}
+
+    def define_metric(self, name, summary):
+        self.summaries[name] = summary
 
     def log(self, values, step):
         self.logged.append((step, values))
@@ -87,6 +90,7 @@ def test_weights_and_biases_gets_everything_under_one_id(tmp_path, monkeypatch):
     assert [one["mode"] for one in asked] == ["offline", "offline"]
     assert asked[0]["id"] == asked[1]["id"]
     assert [one["resume"] for one in asked] == [None, "allow"]
+    assert run.summaries["validation/preference_corr_mean"] == "min"
 
 
 def test_weights_and_biases_without_its_package_says_what_to_install(tmp_path, monkeypatch):
