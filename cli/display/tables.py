@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from mctrace.train.evaluation.statistics import Interval
+from mctrace.train.evaluation.statistics import Centre, Interval
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -16,3 +16,8 @@ def interval_cell(interval: Interval | None, digits: int = 3) -> str:
     if interval is None:
         return ""
     return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def centre_cell(centre: Centre, digits: int = 3) -> str:
+    """Value and bounds of a robust centre."""
+    return f"{centre.value:.{digits}f} [{centre.low:.{digits}f}, {centre.high:.{digits}f}]"
