@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	learned-price absent clean
+	learned-price absent gists clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -44,6 +44,8 @@ help:
 	@echo "                       PRICE='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
+	@echo "make gists             what gists of every kind tell, against deletion (an hour and a half of one core; goes on)"
+	@echo "                       GISTS='--scale quick': that it runs at all; or --scale full"
 	@echo
 	@echo "make clean       remove the environment, the demo and what was built"
 
@@ -155,6 +157,9 @@ learned-price: $(STAMP)
 absent: $(STAMP)
 	$(BIN)/python -m experiments.absent $(ABSENT)
 	$(BIN)/python -m experiments.absent_page
+
+gists: $(STAMP)
+	$(BIN)/python -m experiments.gists $(GISTS)
 
 # KIT='--part-mib 60' where nothing but the parts has to be sent.
 gpu-kit: $(STAMP)

@@ -19,14 +19,13 @@ from mctrace.attribution.text_model import TextModel
 from mctrace.attribution.text_units import UNIT_KINDS, TokenisedText, leading_tokens, tokenise, unit_ends
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.corpus.tokenising import encode_pieces
-from mctrace.collect.measuring.bring_up import place_gistnet
 from mctrace.collect.planning.edits import Edit, span_drop_edit, span_gist_edit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node, TreeShape
 from mctrace.errors import ConfigError, InputError, ModelError
 from mctrace.gists.network.gistnet import build_tree
-from mctrace.gists.network.loading import load_gistnet
+from mctrace.gists.network.loading import load_gistnet, place_gistnet
 from mctrace.progress import Progress, Silent
 
 AGAINST = ("drop", "gist")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mctrace.collect import config as collect
+from mctrace.gists import config as gists
 from mctrace.train import config as train
 
 Values = Mapping[str, Any]
@@ -28,6 +29,22 @@ class TrainPreset(StrEnum):
     DENSE = "dense"
 
 
+class KeyValuePreset(StrEnum):
+    """Presets of the training of key-value gists, by what they take."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    LONG = "long"
+
+
+KeyValuePresetName = Annotated[
+    KeyValuePreset | None,
+    typer.Option(
+        "--preset",
+        help="of --kind key_value: cpu, 20 minutes of one core (the default); gpu, eight minutes of one GPU; "
+        "long, ten times that",
+    ),
+]
 CollectPresetName = Annotated[
     CollectPreset | None,
     typer.Option(
@@ -47,6 +64,11 @@ TrainPresetNames = Annotated[
 def collect_preset(name: CollectPreset | None) -> Callable[[Values], Values] | None:
     """Values of a preset of collection, whatever is given beside them."""
     return None if name is None else lambda given: {"collect": collect.dense_preset_changes()}
+
+
+def key_value_preset(name: KeyValuePreset | None) -> Callable[[Values], Values] | None:
+    """Values of a preset of the training of key-value gists, whatever is given beside them."""
+    return None if name is None else lambda given: {"key_value_train": gists.key_value_preset_changes(name)}
 
 
 def train_presets(names: Iterable[TrainPreset] | None) -> Callable[[Values], Values]:

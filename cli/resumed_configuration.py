@@ -1,6 +1,6 @@
 """The configuration of a training run that resumes: its own, kept in the run folder since it started."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from mctrace.errors import InputError
 from mctrace.train.run_files import CONFIG_FILE
 
 
-def resumed_configuration(out: Path, given: PipelineConfig, console: Console) -> PipelineConfig:
-    """Read the configuration of the run in `out`, and print the values of `given` that it overrules.
+def resumed_configuration(
+    out: Path, given: PipelineConfig, console: Console, sections: Sequence[str] = ("store", "train")
+) -> PipelineConfig:
+    """Read the configuration of the run in `out`, and print the values of `given` that it overrules in the
+    named sections.
 
     Raises InputError when the file is missing or damaged.
     """
@@ -24,15 +27,15 @@ def resumed_configuration(out: Path, given: PipelineConfig, console: Console) ->
         config = TypeAdapter(PipelineConfig).validate_json(content)
     except (OSError, ValidationError) as error:
         raise InputError(f"{file} is not the configuration of a run to go on with: {error}") from error
-    differing = _differences(asdict(config), asdict(given))
+    differing = _differences(asdict(config), asdict(given), sections)
     if differing:
         console.print(f"The run's own configuration stands: {'; '.join(differing)}", highlight=False)
     return config
 
 
-def _differences(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+def _differences(own: Mapping[str, Any], given: Mapping[str, Any], sections: Sequence[str]) -> list[str]:
     found = []
-    for section in ("store", "train"):
+    for section in sections:
         theirs = _flat(own[section], f"{section}.")
         ours = _flat(given[section], f"{section}.")
         found += [

@@ -1,9 +1,11 @@
-"""Configuration of GistNet training and evaluation: `gist_train` and `gist_evaluate` of pipeline.toml."""
+"""Configuration of GistNet training and evaluation: `gist_train`, `key_value_train` and `gist_evaluate` of
+pipeline.toml.
+"""
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from mctrace.context.tree import TreeShape
 from mctrace.errors import ConfigError
@@ -19,6 +21,7 @@ from mctrace.train.config import Decay, OptimiserConfig
 
 Pooling = Literal["mean", "query", "cls"]
 Match = Literal["kl", "nll"]
+Placement = Literal["oldest", "random"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,81 @@ class GistTrainConfig:
 
 
 @dataclass(frozen=True)
+class KeyValueOptimiserConfig(OptimiserConfig):
+    """AdamW with a linear warm-up and a cosine decay, with a key-value GistNet's defaults."""
+
+    section: ClassVar[str] = "key_value_train.optimiser"
+
+    learning_rate: PositiveFloat = 5e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    warmup_steps: NonNegativeInt = 20
+    total_steps: PositiveInt = 340
+
+
+@dataclass(frozen=True)
+class KeyValueTrainConfig:
+    """Training of a key-value GistNet (`mctrace gist train --kind key_value`); the defaults are its `cpu`
+    preset, some 20 minutes of one core in bfloat16 with SmolLM2-135M."""
+
+    section: ClassVar[str] = "key_value_train"
+
+    rank: PositiveInt = 8
+    """rank of the change of each linear layer at anchors"""
+    anchors: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1, 1, 2, 4, 8)
+    """positions that a collapsed block keeps; each block's number is drawn from these"""
+    window_tokens: PositiveInt = 512
+    """tokens of a window without its copies, until `late_after`"""
+    late_window_tokens: PositiveInt = 768
+    """tokens of a window without its copies, after `late_after` steps; at most the document's"""
+    windows_per_step: PositiveInt = 1
+    """windows whose gradients are averaged for a step, until `late_after`"""
+    late_windows_per_step: PositiveInt = 4
+    """windows whose gradients are averaged for a step, after `late_after` steps"""
+    late_after: NonNegativeInt = 300
+    """steps with small batches, which find the direction; the others are less noisy"""
+    curriculum_steps: NonNegativeInt = 150
+    """steps over which the collapsed blocks of a window grow from 2 to 4 to their full share"""
+    min_replaced: Share = 0.4
+    """smallest share of a window's blocks that are collapsed, once the curriculum has ended"""
+    max_replaced: Share = 0.7
+    """largest share of a window's blocks that are collapsed, once the curriculum has ended"""
+    num_copies: PositiveInt = 2
+    """collapsed blocks that are repeated at a window's end"""
+    copy_skip: NonNegativeInt = 5
+    """first tokens of a copy that are not scored, because they say which block it is; its last always is"""
+    eval_interval: PositiveInt = 50
+    """steps between validations; the last step is always validated"""
+    num_validation_windows: PositiveInt = 8
+    """windows of the validation split that each validation averages over"""
+    save_interval: PositiveInt = 50
+    """steps between checkpoints, from which --resume goes on; the best validation is kept as `best`"""
+    keep_last: PositiveInt = 1
+    """step checkpoints that stay on disk; older ones are deleted"""
+    log_interval: PositiveInt = 10
+    """steps that one line of telemetry averages over"""
+    seed: NonNegativeInt = 0
+    """seed of the initial weights and of the windows"""
+    optimiser: KeyValueOptimiserConfig = field(default_factory=KeyValueOptimiserConfig)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        for smaller, larger in (("min_replaced", "max_replaced"), ("window_tokens", "late_window_tokens")):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ConfigError(
+                    f"{self.section}.{smaller} must be at most {larger} ({getattr(self, larger)}), "
+                    f"got {getattr(self, smaller)}"
+                )
+
+    def windows_of_step(self, step: int) -> int:
+        """Windows whose gradients step `step` (from 1) averages."""
+        return self.windows_per_step if step <= self.late_after else self.late_windows_per_step
+
+    def window_tokens_of_step(self, step: int) -> int:
+        """Tokens of a window of step `step` (from 1), without its copies."""
+        return self.window_tokens if step <= self.late_after else self.late_window_tokens
+
+
+@dataclass(frozen=True)
 class GistEvaluationConfig:
     """Evaluation of a GistNet (`mctrace gist evaluate`)."""
 
@@ -169,6 +247,16 @@ class GistEvaluationConfig:
     """tokens after the context over which the loss is averaged"""
     shares: Annotated[tuple[Annotated[float, Gt(0), Le(1)], ...], MinLen(1)] = (0.25, 0.5, 0.75)
     """shares of the context's nodes that are replaced by gists"""
+    placements: Annotated[tuple[Placement, ...], MinLen(1)] = ("oldest", "random")
+    """which nodes are replaced: oldest, random"""
+    levels: Annotated[tuple[Annotated[int, Ge(1), Le(2)], ...], MinLen(1)] = (1, 2)
+    """levels of the nodes that are replaced, one level at a time"""
+    anchors: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1, 4)
+    """positions a node at which a key-value GistNet is judged"""
+    num_copies: PositiveInt = 2
+    """collapsed blocks that are repeated after the horizon: the copy test"""
+    copy_skip: NonNegativeInt = 5
+    """first tokens of a copy that are not read, because they say which block it is; its last always is"""
     protected_tail: NonNegativeInt = 128
     """most recent tokens that are never replaced, as when labels are collected"""
     windows_per_document: PositiveInt = 1
@@ -184,3 +272,14 @@ class GistEvaluationConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+
+def key_value_preset_changes(name: str) -> dict[str, Any]:
+    """Values of the preset `cpu`, `gpu` or `long` that differ from the defaults, in nested sections."""
+    late = {"late_windows_per_step": 16, "late_window_tokens": 2048, "window_tokens": 1024}
+    steps = {"num_validation_windows": 32, "eval_interval": 100, "save_interval": 100}
+    return {
+        "cpu": {},
+        "gpu": {**late, **steps, "optimiser": {"total_steps": 900}},
+        "long": {**late, **steps, "rank": 16, "optimiser": {"total_steps": 6000}},
+    }[name]

@@ -1,5 +1,6 @@
 """`mctrace gist evaluate`: a GistNet judged on held-out documents."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +24,13 @@ from mctrace.ranges import check_choice
 
 
 def gist_evaluate(
-    gistnet: Annotated[str, typer.Argument(help="a folder, a shipped name or package.module:attribute")],
+    gistnet: Annotated[
+        str,
+        typer.Argument(
+            help="a folder, a shipped name, package.module:attribute, extract-M (the M tokens in a row that "
+            "tell most) or kept-M (the model's own keys and values at M places)"
+        ),
+    ],
     config: Config = None,
     store: StoreUri = None,
     set_: Assignments = None,
@@ -34,35 +41,49 @@ def gist_evaluate(
     split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the table as one JSON object")] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", help="other gists to judge on the same windows, such as mean (repeatable)"),
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            "--rows", help="JSONL file that keeps each document, from which an interrupted run goes on"
+        ),
+    ] = None,
     card: Annotated[
         bool, typer.Option("--card", help="write evaluation.json and MODEL_CARD.md into the GistNet's folder")
     ] = False,
 ) -> None:
-    """Judge a GistNet on held-out documents.
+    """Judge gists on held-out documents.
 
-    The frozen model's loss with its gists, with mean-pooled ones and with the same spans deleted, each less
+    The frozen model's loss with the gists, with others beside them and with the same spans deleted, each less
     the loss in full context: by corpus, level, share and horizon, with bootstrap intervals over documents.
+    The copy test repeats collapsed blocks after the text.
     """
     from mctrace.cli.display.gist_evaluation_tables import print_evaluation
     from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.gist_inputs import load_gist_inputs
-    from mctrace.collect.measuring.bring_up import place_gistnet
     from mctrace.datasets.store.schemas import SPLITS
     from mctrace.gists.evaluation.gistnet_evaluation import evaluate_gistnet
     from mctrace.gists.evaluation.loss_changes import HeldOutDocument
-    from mctrace.gists.network.loading import gistnet_folder, load_gistnet
+    from mctrace.gists.evaluation.variants import load_judged
+    from mctrace.gists.network.loading import gistnet_folder
 
     settings = configure(
         config, store, set_, corpus__paths=paths_of(corpus), model__name=model,
         model__dtype=dtype, model__device=device,
     )  # fmt: skip
     check_choice("--split", split, SPLITS)
-    loaded, folder = load_gistnet(gistnet), gistnet_folder(gistnet)
+    folder = gistnet_folder(gistnet)
     if card and folder is None:
         raise InputError(f"--card: {gistnet} is no folder to write a card into")
     inputs = load_gist_inputs(settings, threads)
-    place_gistnet(loaded, inputs.model, settings.tree.block_size)
+    anchors = settings.gist_evaluate.anchors
+    judged, *others = (
+        load_judged(name, inputs.model, settings.tree, anchors) for name in (gistnet, *(beside or ()))
+    )
     messages = Console(stderr=True)  # the result alone goes to standard output
     documents = [
         HeldOutDocument(document.document_id, document.source.split("/")[0], document.tokens)
@@ -70,8 +91,9 @@ def gist_evaluate(
         if document.placement.split == split
     ]
     evaluation = evaluate_gistnet(
-        loaded, gistnet, inputs.source, inputs.model, documents, split, dtype=inputs.dtype,
+        judged, gistnet, inputs.source, inputs.model, documents, split, dtype=inputs.dtype,
         tree=settings.tree, config=settings.gist_evaluate, progress=make_progress(messages),
+        beside=others, rows=rows,
     )  # fmt: skip
     if card and folder is not None:
         evaluation.write_card(folder)

@@ -1,11 +1,14 @@
 """`mctrace gist train`: a GistNet trained against the frozen base model."""
 
 from dataclasses import asdict
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mctrace.cli.presets import KeyValuePresetName, key_value_preset
 from mctrace.cli.shared_options import (
     Assignments,
     Config,
@@ -19,7 +22,20 @@ from mctrace.cli.shared_options import (
     configure,
     console,
     paths_of,
+    refuse_given,
 )
+
+if TYPE_CHECKING:
+    from mctrace.cli.configuration import PipelineConfig
+    from mctrace.cli.gist_inputs import GistInputs
+    from mctrace.gists.training.gistnet_run import GistNetCorpus
+
+
+class GistKind(StrEnum):
+    """What stands for a span."""
+
+    EMBEDDING = "embedding"
+    KEY_VALUE = "key_value"
 
 
 def gist_train(
@@ -31,6 +47,15 @@ def gist_train(
     limit: Limit = None,
     dtype: Dtype = None,
     device: DeviceName = None,
+    kind: Annotated[
+        GistKind,
+        typer.Option(
+            "--kind",
+            help="embedding: an input of the base model; key_value: its own keys and values at a few anchors "
+            "of the span, adapted",
+        ),
+    ] = GistKind.EMBEDDING,
+    preset: KeyValuePresetName = None,
     init: Annotated[
         str | None, typer.Option("--init", help="GistNet to continue from, a folder or a shipped name")
     ] = None,
@@ -40,30 +65,80 @@ def gist_train(
         "runs/gistnet"
     ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run of --kind key_value in --out")
+    ] = False,
 ) -> None:
     """Train a GistNet against the frozen base model.
 
-    Spans of the training documents are replaced by gists; the base model's predictions behind them are held
-    to those it makes in full context. The base model itself never changes.
+    Spans of the training documents give way to gists; the base model's predictions behind them are held to
+    those it makes in full context. The base model itself never changes.
     """
+    section = "key_value_train" if kind is GistKind.KEY_VALUE else "gist_train"
+    settings = configure(
+        config, store, set_, key_value_preset(preset),
+        corpus__paths=paths_of(corpus), corpus__limit=limit, model__name=model, model__dtype=dtype,
+        model__device=device, **{f"{section}__optimiser__total_steps": steps},
+    )  # fmt: skip
+    if kind is GistKind.KEY_VALUE:
+        refuse_given({"--init": init}, "a key-value GistNet starts from the base model itself")
+        _train_key_value(settings, threads, out, overwrite=overwrite, resume=resume)
+    else:
+        refuse_given({"--preset": preset, "--resume": resume or None}, "they go with --kind key_value")
+        _train_embedding(settings, threads, out, init, overwrite=overwrite)
+
+
+def _train_embedding(
+    settings: "PipelineConfig", threads: int | None, out: Path, init: str | None, *, overwrite: bool
+) -> None:
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.display.training import print_gistnet_ending
     from mctrace.cli.gist_inputs import load_gist_inputs
-    from mctrace.datasets.store.schemas import SPLITS
-    from mctrace.gists.training.gistnet_run import GistNetCorpus, GistNetRun
+    from mctrace.gists.training.gistnet_run import GistNetRun
     from mctrace.train.run_files import claim_run_folder
 
-    settings = configure(
-        config, store, set_, corpus__paths=paths_of(corpus), corpus__limit=limit,
-        model__name=model, model__dtype=dtype, model__device=device, gist_train__optimiser__total_steps=steps,
-    )  # fmt: skip
     inputs = load_gist_inputs(settings, threads)
-    documents = inputs.read_documents(console)
-    tokens = {split: [d.tokens for d in documents if d.placement.split == split] for split in SPLITS}
     run = GistNetRun.of(
-        settings.gist_train, settings.tree, inputs.source, inputs.model,
-        GistNetCorpus(tokens, asdict(settings.corpus)), dtype=inputs.dtype, init=init,
+        settings.gist_train, settings.tree, inputs.source, inputs.model, _corpus(inputs), dtype=inputs.dtype,
+        init=init,
     )  # fmt: skip
     claim_run_folder(out, settings.to_json(), overwrite=overwrite)
     result = run.train(out, make_progress(console))
     print_gistnet_ending(result, out, settings.gist_train.objective.match, console)
+
+
+def _train_key_value(
+    settings: "PipelineConfig", threads: int | None, out: Path, *, overwrite: bool, resume: bool
+) -> None:
+    from mctrace.cli.display.progress import make_progress
+    from mctrace.cli.display.training import print_gistnet_ending
+    from mctrace.cli.gist_inputs import load_gist_inputs
+    from mctrace.cli.resumed_configuration import resumed_configuration
+    from mctrace.gists.training.key_value_run import KeyValueRun
+    from mctrace.train.checkpoints.atomic_folder import tidy_folders
+    from mctrace.train.checkpoints.retention import step_folders
+    from mctrace.train.run_files import claim_run_folder
+
+    if resume:
+        tidy_folders(out)
+    stopped = step_folders(out)[-1:] if resume else []
+    if stopped:
+        settings = resumed_configuration(out, settings, console, ("store", "key_value_train"))
+    inputs = load_gist_inputs(settings, threads)
+    run = KeyValueRun.of(
+        settings.key_value_train, settings.tree, inputs.source, inputs.model, _corpus(inputs),
+        dtype=inputs.dtype, stopped=stopped[0] if stopped else None,
+    )  # fmt: skip
+    if not stopped:
+        claim_run_folder(out, settings.to_json(), overwrite=overwrite or resume)
+    result = run.train(out, make_progress(console), partial(console.print, highlight=False))
+    print_gistnet_ending(result, out, "kl", console)
+
+
+def _corpus(inputs: "GistInputs") -> "GistNetCorpus":
+    from mctrace.datasets.store.schemas import SPLITS
+    from mctrace.gists.training.gistnet_run import GistNetCorpus
+
+    documents = inputs.read_documents(console)
+    tokens = {split: [d.tokens for d in documents if d.placement.split == split] for split in SPLITS}
+    return GistNetCorpus(tokens, asdict(inputs.config.corpus))

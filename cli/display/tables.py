@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from mctrace.train.evaluation.statistics import Interval
+from mctrace.train.evaluation.statistics import Centre, Interval
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -16,3 +16,8 @@ def interval_cell(interval: Interval | None, digits: int = 3) -> str:
     if interval is None:
         return ""
     return f"{interval.mean:z.{digits}f} [{interval.low:z.{digits}f}, {interval.high:z.{digits}f}]"
+
+
+def centre_cell(centre: Centre, digits: int = 3) -> str:
+    """Value and bounds of a robust centre."""
+    return f"{centre.value:z.{digits}f} [{centre.low:z.{digits}f}, {centre.high:z.{digits}f}]"

@@ -19,7 +19,7 @@ from mctrace.collect.measuring.evaluator import Batching
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import GistNet
-from mctrace.gists.network.loading import load_gistnet
+from mctrace.gists.network.loading import load_gistnet, place_gistnet
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,3 @@ def load_configured_model(source: ModelSource, config: ModelConfig) -> FrozenCau
     """Weights of `source` in the configured dtype, on the configured device or devices."""
     dtype = resolve_dtype(config.dtype, config.device, config.device_map)
     return load_base_model(source, dtype, config.device, config.device_map)
-
-
-def place_gistnet(gistnet: GistNet, model: FrozenCausalLM, block_size: int) -> None:
-    """Move `gistnet` to the device of `model`. Raises ModelError when its width or block size is another."""
-    gistnet.check_fits(block_size, model.embedding_dim)
-    if isinstance(gistnet, torch.nn.Module):
-        gistnet.to(model.device)

@@ -1,7 +1,9 @@
 """Summary of a GistNet evaluation: loss changes by corpus, setting and variant, with bootstrap intervals.
 
 Intervals are bootstraps over documents, after averaging the windows of each document. `versus_deleted` is
-paired by document: an upper end below zero means better than deletion.
+paired by document: an upper end below zero means better than deletion. Medians and trimmed means stand beside
+means, because single documents can carry most of a mean. Several corpora are also summarised together, as
+`all`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,8 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mctrace.gists.config import GistEvaluationConfig
-from mctrace.gists.evaluation.loss_changes import DELETED, Diversity, GistSetting, LossChange
-from mctrace.train.evaluation.statistics import Interval, bootstrap_interval
+from mctrace.gists.evaluation.loss_changes import Diversity, GistSetting, LossChange
+from mctrace.gists.evaluation.variants import DELETED
+from mctrace.train.evaluation.statistics import Interval, RobustCentres, bootstrap_interval, robust_centres
+
+ALL = "all"
+"""name of all corpora together"""
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,26 @@ class LossRow:
     setting: GistSetting
     variant: str
     horizon: int
+    full_nll: float
+    """mean loss in full text"""
     delta_nll: Interval
     versus_deleted: Interval | None
     """delta_nll minus that of deletion, paired by document; None for deletion itself"""
+    robust: RobustCentres | None
+    """of the same differences to deletion"""
+
+
+@dataclass(frozen=True)
+class CopyRow:
+    """The copy test of one corpus, setting and variant: loss of repeated collapsed blocks, nats per token."""
+
+    corpus: str
+    setting: GistSetting
+    variant: str
+    full_nll: float
+    delta_nll: Interval
+    versus_deleted: Interval | None
+    robust: RobustCentres | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +76,7 @@ class EvaluationSummary:
     """The result of `mctrace gist evaluate`."""
 
     rows: tuple[LossRow, ...]
+    copies: tuple[CopyRow, ...]
     spans: tuple[SpanRow, ...]
     diversity: tuple[DiversityRow, ...]
 
@@ -70,28 +94,65 @@ def summarise_evaluation(
         (measured if isinstance(item, LossChange) else diversity).append(item)  # type: ignore[arg-type]
     return EvaluationSummary(
         tuple(_rows(measured, config)),
+        tuple(_copy_rows(measured, config)),
         tuple(_span_rows(measured, config)),
         tuple(_diversity(diversity, config)),
     )
 
 
 def _rows(measured: list[LossChange], config: GistEvaluationConfig) -> Iterable[LossRow]:
+    for (corpus, setting, variant), items, deleted in _groups(measured):
+        for horizon in config.horizons:
+            full = _by_document((item.document.document_id, item.full_nll[horizon]) for item in items)
+            own, less = (
+                _by_document((item.document.document_id, item.delta_nll[horizon]) for item in of)
+                for of in (items, deleted)
+            )
+            full_nll = sum(full.values()) / len(full)
+            yield LossRow(
+                corpus, setting, variant, horizon, full_nll, *_compared(own, less, variant, config.seed)
+            )
+
+
+def _copy_rows(measured: list[LossChange], config: GistEvaluationConfig) -> Iterable[CopyRow]:
+    for (corpus, setting, variant), items, deleted in _groups(measured):
+        tests, deleted_tests = (
+            [(item.document.document_id, item.copies) for item in of if item.copies]
+            for of in (items, deleted)
+        )
+        if not tests:
+            continue
+        full = _by_document((document, test.full_nll) for document, test in tests)
+        own, less = (
+            _by_document((document, test.delta_nll) for document, test in of) for of in (tests, deleted_tests)
+        )
+        full_nll = sum(full.values()) / len(full)
+        yield CopyRow(corpus, setting, variant, full_nll, *_compared(own, less, variant, config.seed))
+
+
+def _groups(
+    measured: list[LossChange],
+) -> Iterable[tuple[tuple[str, GistSetting, str], list[LossChange], list[LossChange]]]:
+    """Each corpus, setting and variant with its results and those of deletion."""
     groups: dict[tuple[str, GistSetting, str], list[LossChange]] = {}
+    several = len({item.document.corpus for item in measured}) > 1
     for item in measured:
         if item.setting is not None:
-            groups.setdefault((item.document.corpus, item.setting, item.variant), []).append(item)
-    for (corpus, setting, variant), items in sorted(groups.items(), key=_order):
-        for horizon in config.horizons:
-            own = _by_document((item.document.document_id, item.delta_nll[horizon]) for item in items)
-            versus = None
-            if variant != DELETED:
-                deleted = _by_document(
-                    (item.document.document_id, item.delta_nll[horizon])
-                    for item in groups[corpus, setting, DELETED]
-                )
-                paired = {document: own[document] - deleted[document] for document in own}
-                versus = bootstrap_interval(paired, config.seed)
-            yield LossRow(corpus, setting, variant, horizon, bootstrap_interval(own, config.seed), versus)
+            for corpus in (item.document.corpus, *((ALL,) if several else ())):
+                groups.setdefault((corpus, item.setting, item.variant), []).append(item)
+    for group, items in sorted(groups.items(), key=_order):
+        yield group, items, groups[group[0], group[1], DELETED]
+
+
+def _compared(
+    own: Mapping[str, float], deleted: Mapping[str, float], variant: str, seed: int
+) -> tuple[Interval, Interval | None, RobustCentres | None]:
+    """The variant's change, and what it differs from deletion's by, paired by document."""
+    change = bootstrap_interval(own, seed)
+    if variant == DELETED:
+        return change, None, None
+    paired = {document: own[document] - deleted[document] for document in own}
+    return change, bootstrap_interval(paired, seed), robust_centres(paired, seed)
 
 
 def _span_rows(measured: list[LossChange], config: GistEvaluationConfig) -> Iterable[SpanRow]:
@@ -133,4 +194,4 @@ def _by_document(values: Iterable[tuple[str, float]]) -> Mapping[str, float]:
 
 def _order(group: tuple[tuple[str, GistSetting, str], list[LossChange]]) -> tuple[Any, ...]:
     (corpus, setting, variant), _ = group
-    return corpus, setting.level, setting.placement, setting.share, variant != DELETED, variant
+    return corpus == ALL, corpus, setting.level, setting.placement, setting.share, variant != DELETED, variant

@@ -1,5 +1,6 @@
-"""Evaluation of a GistNet on held-out documents, beside mean pooling and deletion."""
+"""Evaluation of gists on held-out documents, beside deletion and whatever else is asked for."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +15,14 @@ from mctrace.gists.config import GistEvaluationConfig
 from mctrace.gists.evaluation.evaluation_summary import EvaluationSummary, summarise_evaluation
 from mctrace.gists.evaluation.loss_changes import Diversity, HeldOutDocument, LossChange, evaluate_document
 from mctrace.gists.evaluation.model_card import EVALUATION, write_card
-from mctrace.gists.network.gistnet import GistNet, MeanGistNet
+from mctrace.gists.evaluation.rows_file import append_document, read_documents_done, results_of
+from mctrace.gists.evaluation.variants import JudgedGists, Variant
 from mctrace.progress import Progress
 
 
 @dataclass(frozen=True)
 class GistNetEvaluation:
-    """Losses with a GistNet's gists, with mean-pooled ones and without the spans, over held-out documents."""
+    """Losses with gists, with the variants beside them and without the spans, over held-out documents."""
 
     summary: EvaluationSummary
     answer: Mapping[str, Any]
@@ -54,7 +56,7 @@ def choose_held_out(
 
 
 def evaluate_gistnet(
-    gistnet: GistNet,
+    judged: JudgedGists,
     name: str,
     source: ModelSource,
     model: FrozenCausalLM,
@@ -65,17 +67,27 @@ def evaluate_gistnet(
     tree: TreeShape,
     config: GistEvaluationConfig,
     progress: Progress,
+    beside: Sequence[JudgedGists] = (),
+    rows: Path | None = None,
 ) -> GistNetEvaluation:
-    """Measure `gistnet`, called `name` in the answer, on the documents of `split`.
+    """Measure `judged`, called `name` in the answer, on the documents of `split`, and the gists `beside`.
 
-    `gistnet` is on the device of `model` already. Raises InputError when no document is long enough.
+    With `rows` each document is kept in that JSONL file as soon as it is measured, and those that the file
+    holds already, of the same conditions, are taken from there. Raises InputError when no document is long
+    enough, or the file cannot be read.
     """
     held_out = choose_held_out(documents, split, config)
-    summary = summarise_evaluation(_measure(gistnet, model, held_out, tree, config, progress), config)
+    together = JudgedGists(
+        {name: variant for gists in (*beside, judged) for name, variant in gists.variants.items()},
+        " ".join(gists.content_hash for gists in (*beside, judged)),
+    )
+    key = _conditions(together, source, dtype, tree, config)
+    found = _measure(together.variants, model, held_out, tree, config, progress, rows, key)
+    summary = summarise_evaluation(found, config)
     corpora = sorted({document.corpus for document in held_out})
     answer = {
         "gistnet": name,
-        "gist_hash": gistnet.content_hash,
+        "gist_hash": judged.content_hash,
         "model": source.name,
         "model_hash": source.model_hash,
         "dtype": dtype,
@@ -88,19 +100,34 @@ def evaluate_gistnet(
     return GistNetEvaluation(summary, answer)
 
 
+def _conditions(
+    judged: JudgedGists, source: ModelSource, dtype: str, tree: TreeShape, config: GistEvaluationConfig
+) -> str:
+    """Hash of everything that decides a document's results, besides the document."""
+    settings = {key: value for key, value in asdict(config).items() if key != "documents_per_corpus"}
+    parts = [judged.content_hash, list(judged.variants), source.model_hash, dtype, asdict(tree), settings]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _measure(
-    gistnet: GistNet,
+    variants: Mapping[str, Variant],
     model: FrozenCausalLM,
     held_out: Sequence[HeldOutDocument],
     tree: TreeShape,
     config: GistEvaluationConfig,
     progress: Progress,
+    rows: Path | None,
+    key: str,
 ) -> Iterator[LossChange | Diversity]:
-    gistnets: dict[str, GistNet] = {"mean": MeanGistNet()}
-    if gistnet.content_hash != "mean":
-        gistnets["trained"] = gistnet
+    done = read_documents_done(rows, key) if rows else {}
     progress.start("evaluating", len(held_out), "documents")
     for document in held_out:
-        yield from evaluate_document(model, gistnets, document, tree, config)
+        if document.document_id in done:
+            yield from results_of(done[document.document_id], document)
+        else:
+            found = list(evaluate_document(model, variants, document, tree, config))
+            if rows:
+                append_document(rows, key, document, found)
+            yield from found
         progress.advance(1)
     progress.stop()

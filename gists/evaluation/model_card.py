@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mctrace.errors import ModelError
-from mctrace.gists.evaluation.evaluation_summary import EvaluationSummary, LossRow
-from mctrace.gists.network.transformer_gistnet import WEIGHTS
+from mctrace.gists.evaluation.evaluation_summary import CopyRow, EvaluationSummary, LossRow
+from mctrace.gists.network.network_folder import WEIGHTS
 from mctrace.gists.training.gistnet_run import TRAINING
 from mctrace.train.evaluation.statistics import Interval
 
@@ -40,14 +40,22 @@ def read_training(folder: Path) -> Mapping[str, Any] | None:
 
 def _training(folder: Path, answer: Mapping[str, Any]) -> list[str]:
     size = (folder / WEIGHTS).stat().st_size / 1e6
+    record = read_training(folder)
+    is_key_value = record is not None and record.get("kind") == "key_value"
+    what = (
+        f"Adapters of {answer['model']} at the places that stay of {answer['block_size']} tokens and whose "
+        "keys and values stand for all of them"
+        if is_key_value
+        else f"Stands for {answer['block_size']} children with one embedding of {answer['model']}"
+    )
     lines = [
         f"# GistNet {folder.name}",
-        f"Stands for {answer['block_size']} children with one embedding of {answer['model']} (weights "
-        f"`{answer['model_hash'][:16]}`). Gist hash `{answer['gist_hash']}`, {size:.1f} MB.",
+        f"{what} (weights `{answer['model_hash'][:16]}`). Gist hash `{answer['gist_hash']}`, {size:.1f} MB.",
     ]
-    record = read_training(folder)
     if record is None:
         return lines
+    if record.get("kind") == "key_value":
+        return [*lines, "## Training", _key_value_training(record)]
     training, objective = record["training"], record["training"]["objective"]
     corpus = record["corpus"]
     started = f", going on from `{record['init']}` (`{record['init_hash'][:16]}`)" if record["init"] else ""
@@ -63,6 +71,22 @@ def _training(folder: Path, answer: Mapping[str, Any]) -> list[str]:
         f"Objective {objective['match']}, peak learning rate {training['optimiser']['learning_rate']:g}.",
         *_curve(record.get("curve", [])),
     ]
+
+
+def _key_value_training(record: Mapping[str, Any]) -> str:
+    training, corpus, found = record["training"], record["corpus"], record["validation"]
+    return (
+        f"`mctrace gist train --kind key_value` on {', '.join(corpus['paths'])}: {record['num_documents']} "
+        f"documents of the train split, {record['num_tokens']:,} tokens (validation_fraction "
+        f"{corpus['validation_fraction']}, test_fraction {corpus['test_fraction']}, max_tokens "
+        f"{corpus['max_tokens']}). Step {record['step']} of {training['optimiser']['total_steps']}, windows "
+        f"of {training['window_tokens']} tokens, rank {training['rank']}, {record['seconds'] / 60:.0f} "
+        f"minutes on {record['machine']}, {record['dtype']}; peak learning rate "
+        f"{training['optimiser']['learning_rate']:g}. "
+        f"On validation windows KL to the full context is {found['loss']:.4f} nats per token, "
+        f"{found['less_deleted']:.4f} ± {found['less_deleted_error']:.4f} against deletion; the copies "
+        f"{found['copy_less_deleted']:.4f} ± {found['copy_less_deleted_error']:.4f}."
+    )
 
 
 def _curve(curve: Sequence[Mapping[str, float]]) -> list[str]:
@@ -82,6 +106,8 @@ def _table(summary: EvaluationSummary, answer: Mapping[str, Any]) -> list[str]:
         "variant",
         *(f"@{h}" for h in horizons),
         f"less deleted @{horizons[-1]}",
+        "median",
+        "trimmed mean",
     ]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     groups: dict[tuple[str, ...], list[LossRow]] = {}
@@ -90,17 +116,49 @@ def _table(summary: EvaluationSummary, answer: Mapping[str, Any]) -> list[str]:
         share = f"{setting.share:.0%} {setting.placement} of {setting.context_tokens:,}"
         groups.setdefault((row.corpus, str(setting.level), share, row.variant), []).append(row)
     for key, rows in groups.items():
-        cells = [*key, *(_cell(row.delta_nll) for row in rows), _cell(rows[-1].versus_deleted)]
+        cells = [*key, *(_cell(row.delta_nll) for row in rows), *_against_deletion(rows[-1])]
         lines.append("| " + " | ".join(cells) + " |")
     return [
         "## What it is worth",
         f"Nats per token above the full text, on documents of the {answer['split']} split ({counts}); mean "
-        f"and 95% bootstrap interval over documents, paired in the last column. The most recent "
-        f"{settings['protected_tail']} tokens always stand in full. In {answer['dtype']}.",
+        f"and 95% bootstrap interval over documents, paired in the last three columns: the difference to "
+        f"deletion, its median, and its mean over the middle 80% of the documents. The most recent "
+        f"{settings['protected_tail']} tokens always stand in full, and so does the first. "
+        f"In {answer['dtype']}.",
         "\n".join(lines),
-        *_spans(summary, settings["tolerance"]),
-        *_diversity(summary),
+        *_copies(summary, settings),
+        *(_spans(summary, settings["tolerance"]) if summary.spans else []),
+        *(_diversity(summary) if summary.diversity else []),
     ]
+
+
+def _copies(summary: EvaluationSummary, settings: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| corpus | level | collapsed | variant | full text | above it | less deleted | median | "
+        "trimmed mean |",
+        "|" + " --- |" * 9,
+    ]
+    for row in summary.copies:
+        setting = row.setting
+        share = f"{setting.share:.0%} {setting.placement} of {setting.context_tokens:,}"
+        key = [row.corpus, str(setting.level), share, row.variant, f"{row.full_nll:.3f}"]
+        lines.append("| " + " | ".join([*key, _cell(row.delta_nll), *_against_deletion(row)]) + " |")
+    return [
+        f"Copy test: {settings['num_copies']} collapsed blocks repeated after the text, read without their "
+        f"first {settings['copy_skip']} tokens:",
+        "\n".join(lines),
+    ]
+
+
+def _against_deletion(row: LossRow | CopyRow) -> tuple[str, str, str]:
+    """Cells of what differs from deletion: the mean, the median, the trimmed mean."""
+    if row.robust is None:
+        return "", "", ""
+    median, trimmed = (
+        f"{centre.value:.3f} [{centre.low:.3f}, {centre.high:.3f}]"
+        for centre in (row.robust.median, row.robust.trimmed_mean)
+    )
+    return _cell(row.versus_deleted), median, trimmed
 
 
 def _spans(summary: EvaluationSummary, tolerance: float) -> list[str]:

@@ -9,9 +9,13 @@ import importlib
 from pathlib import Path
 from types import FunctionType
 
+import torch
+
+from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.errors import InputError, ModelError
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
-from mctrace.gists.network.transformer_gistnet import CONFIG, WEIGHTS, TransformerGistNet
+from mctrace.gists.network.network_folder import CONFIG, WEIGHTS
+from mctrace.gists.network.transformer_gistnet import TransformerGistNet
 from mctrace.hub import is_repo_name, pretrained_folder
 from mctrace.train.checkpoints.manifest import MANIFEST
 
@@ -47,6 +51,13 @@ def load_gistnet(source: str) -> GistNet:
         "with config.json and model.safetensors, nor organisation/name on a hub, nor an entry point "
         "'package.module:attribute'"
     )
+
+
+def place_gistnet(gistnet: GistNet, model: FrozenCausalLM, block_size: int) -> None:
+    """Move `gistnet` to the device of `model`. Raises ModelError when its width or block size is another."""
+    gistnet.check_fits(block_size, model.embedding_dim)
+    if isinstance(gistnet, torch.nn.Module):
+        gistnet.to(model.device)
 
 
 def _from_hub(repo: str) -> Path:

@@ -8,27 +8,21 @@ Shapes: M nodes, K children per node, S = K positions, or K + 1 with a slot, d e
 model, w inner width.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mctrace.errors import ModelError
 from mctrace.gists.config import Pooling
 from mctrace.gists.network.llama_layer import LLAMA_NAMES, GistLayer, LayerSizes
-from mctrace.train.checkpoints.manifest import check_manifest, warn_if_unchecked, write_manifest
-from mctrace.train.checkpoints.weights import read_weights
+from mctrace.gists.network.network_folder import hash_of_network, load_network, save_network
 
 _MAX_LEVELS = 4
 _PICK_FEATURES = 64
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -180,11 +174,7 @@ class TransformerGistNet(nn.Module):
     @property
     def content_hash(self) -> str:
         """sha256 over the configuration and the weights in name order."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_of_network(asdict(self.config), self.state_dict())
 
     def check_fits(self, block_size: int, embedding_dim: int) -> None:
         made_for = (self.config.block_size, self.config.embedding_dim)
@@ -234,22 +224,9 @@ class TransformerGistNet(nn.Module):
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json, model.safetensors with the weights in `dtype`, and a manifest of both."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()
-        }
-        save_file(weights, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        write_manifest(folder, (CONFIG, WEIGHTS))
+        save_network(folder, asdict(self.config), self, dtype)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "TransformerGistNet":
         """Load a folder; raises ModelError when it does not hold a complete, undamaged GistNet."""
-        try:
-            check_manifest(folder, (CONFIG, WEIGHTS))
-            network = cls(GistNetConfig(**json.loads((folder / CONFIG).read_text())))
-            network.load_state_dict(read_weights(folder / WEIGHTS, network.state_dict()))
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{folder} does not hold a GistNet: {error}") from error
-        warn_if_unchecked(folder)
-        return network.requires_grad_(False).eval()
+        return load_network(folder, lambda values: cls(GistNetConfig(**values)), "a GistNet")

@@ -3,15 +3,12 @@
 A window is a section of a document that is treated as a document of its own, starting at token 0.
 """
 
-from typing import Literal
-
 import numpy as np
 
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.errors import InputError
-
-Placement = Literal["oldest", "random"]
+from mctrace.gists.config import Placement
 
 
 def collapse_share(

@@ -19,6 +19,13 @@ TRAINING = {
     "gist_train.optimiser.total_steps": 4,
     "gist_train.num_validation_windows": 2,
     "gist_train.eval_interval": 2,
+    "key_value_train.rank": 2,
+    "key_value_train.window_tokens": 64,
+    "key_value_train.late_window_tokens": 64,
+    "key_value_train.optimiser.warmup_steps": 1,
+    "key_value_train.optimiser.total_steps": 3,
+    "key_value_train.num_validation_windows": 2,
+    "key_value_train.save_interval": 1,
 }
 EVALUATION = {
     "gist_evaluate.context_tokens": 64,
@@ -87,7 +94,9 @@ def test_training_goes_on_from_an_earlier_gistnet(run, trained):
 
 
 def test_json_is_one_object_and_the_card_is_made_from_the_same(run, trained):
-    code, out, err = run(trained.parent, "gist", "evaluate", "gistnet/best", "--json", "--card")
+    code, out, err = run(
+        trained.parent, "gist", "evaluate", "gistnet/best", "--beside", "mean", "--json", "--card"
+    )
     assert code == 0, err
     answer = json.loads(out)
     variants = {(row["variant"], row["setting"]["level"]) for row in answer["rows"]}
@@ -102,6 +111,38 @@ def test_json_is_one_object_and_the_card_is_made_from_the_same(run, trained):
     assert curve == [{"step": line["step"], "loss": line["loss"]} for line in judged]
     assert f"{judged[0]['loss']:.4f} at step {judged[0]['step']}" in card
     assert card.count("| trained |") > len({row["horizon"] for row in answer["rows"]})
+
+
+def test_gists_of_keys_and_values_are_trained_judged_beside_others_and_go_on(run, trained):
+    folder = trained.parent
+    code, _, err = run(folder, "gist", "train", "--kind", "key_value", "--steps", "2", "--out", "keys")
+    assert code == 0, err
+    refused(run(folder, "gist", "train", "--kind", "key_value", "--out", "keys"), "holds an earlier run")
+    code, out, err = run(folder, "gist", "train", "--kind", "key_value", "--out", "keys", "--resume")
+    assert code == 0, err
+    assert "Going on after step 2" in out
+    others = ("--beside", "extract-4", "--beside", "kept-2", "--rows", "rows.jsonl")
+    command = ("gist", "evaluate", "keys/best", *others, "--json", "--card")
+    code, out, err = run(folder, *command)
+    assert code == 0, err
+    answer = json.loads(out)
+    expected = {"deleted", "extract-4", "kept-2", "trained-1", "trained-4"}
+    assert (
+        {row["variant"] for row in answer["rows"]} == {row["variant"] for row in answer["copies"]} == expected
+    )
+    assert answer["gist_hash"] in (folder / "keys/best/MODEL_CARD.md").read_text()
+    rows = (folder / "rows.jsonl").read_text()
+    assert json.loads(run(folder, *command)[1]) == answer
+    assert (folder / "rows.jsonl").read_text() == rows
+
+
+def test_options_of_another_kind_of_gist_are_refused(run, trained):
+    folder = trained.parent
+    refused(run(folder, "gist", "train", "--resume", "--out", "x"), "--resume", "--kind key_value")
+    refused(run(folder, "gist", "train", "--preset", "gpu", "--out", "x"), "--preset", "--kind key_value")
+    key_value = ("gist", "train", "--kind", "key_value")
+    refused(run(folder, *key_value, "--init", "mean", "--out", "x"), "--init")
+    refused(run(folder, "gist", "evaluate", "extract-0"), "extract-0", "from 1 to 1024")
 
 
 def test_the_table_is_printed_for_people(run, trained):

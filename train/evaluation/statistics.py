@@ -98,6 +98,27 @@ class Interval:
     num_documents: int
 
 
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """A robust centre of the documents' values with the central 95% of its bootstrap distribution."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class RobustCentres:
+    """Centres that a few extreme documents cannot move: the median, and the mean of the middle 80%."""
+
+    median: Centre
+    trimmed_mean: Centre
+
+
+_TRIMMED = 0.1
+"""share of the documents that the trimmed mean leaves out on either side"""
+
+
 def bootstrap_interval(
     values_by_document: Mapping[str, float], seed: int, num_resamples: int = 1000
 ) -> Interval:
@@ -105,9 +126,43 @@ def bootstrap_interval(
 
     Independent of the order of the documents. Raises InputError when there is none.
     """
+    values, drawn = _resampled(values_by_document, seed, num_resamples)
+    low, high = np.quantile(drawn.mean(axis=1), [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high), len(values))
+
+
+def robust_centres(
+    values_by_document: Mapping[str, float], seed: int, num_resamples: int = 1000
+) -> RobustCentres:
+    """Median and trimmed mean, each with its 95% percentile interval over resampled documents.
+
+    The same draws as `bootstrap_interval`. Raises InputError when there is no document.
+    """
+    values, drawn = _resampled(values_by_document, seed, num_resamples)
+    return RobustCentres(
+        _centre(float(np.median(values)), np.median(drawn, axis=1)),
+        _centre(float(_trimmed_mean(values[None])[0]), _trimmed_mean(drawn)),
+    )
+
+
+def _resampled(
+    values_by_document: Mapping[str, float], seed: int, num_resamples: int
+) -> tuple[FloatArray, FloatArray]:
+    """The documents' values [D], and resampled ones [num_resamples, D]."""
     if not values_by_document:
         raise InputError("no document has a value for this metric: there is nothing to resample")
     values = np.array([values_by_document[document] for document in sorted(values_by_document)])
-    drawn = np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high), len(values))
+    places = np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))
+    return values, values[places]
+
+
+def _trimmed_mean(values_RD: FloatArray) -> FloatArray:
+    num_left_out = int(_TRIMMED * values_RD.shape[1])
+    ordered = np.sort(values_RD, axis=1)
+    kept: FloatArray = ordered[:, num_left_out : values_RD.shape[1] - num_left_out].mean(axis=1)
+    return kept
+
+
+def _centre(value: float, resampled: FloatArray) -> Centre:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Centre(value, float(low), float(high))

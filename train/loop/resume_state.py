@@ -30,7 +30,8 @@ class ResumeState:
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
-    preference: PreferenceState
+    preference: PreferenceState | None
+    """None where the network has no preference objective"""
     loop: LoopState
 
     def tensors(self, workers: ProcessGroup) -> dict[str, Tensor]:
@@ -41,7 +42,8 @@ class ResumeState:
                 found[f"optimiser/{name}/{key}"] = torch.as_tensor(value).detach().cpu()
         for rank, states in enumerate(workers.all_gather(_generator_states())):
             found |= {f"chance/{rank}/{device}": state for device, state in states.items()}
-        found |= {f"preference/{name}": value for name, value in self.preference.tensors().items()}
+        if self.preference is not None:
+            found |= {f"preference/{name}": value for name, value in self.preference.tensors().items()}
         return {name: value.contiguous() for name, value in found.items()}
 
     def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -59,7 +61,8 @@ class ResumeState:
         tensors, numbers = _read(folder)
         try:
             self._restore_optimiser(tensors)
-            self.preference.restore(_below(tensors, "preference/"))
+            if self.preference is not None:
+                self.preference.restore(_below(tensors, "preference/"))
             for name, value in numbers.items():
                 setattr(self.loop, name, value)
             self.loop.window = [Step(**step) for step in numbers["window"]]

@@ -1,0 +1,111 @@
+"""Pass of a whole context in which a mask says who sees whom and some entries run through changed layers.
+
+Gists of keys and values come from such a pass: one run of a document gives all of them and everything that
+reads them, forwards and backwards. The changes are of low rank (LoRA, Hu et al. 2021) and act at the named
+entries alone, so the frozen model is unchanged everywhere else.
+
+Shapes: N entries, d embedding width, A changed entries, r rank, S kept positions, V vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mctrace.errors import ModelError
+
+
+@dataclass(frozen=True)
+class LowRankChange:
+    """Added to a linear layer's output: up [out, r] @ down [r, in] @ input, in float32."""
+
+    down: Tensor
+    up: Tensor
+
+
+@dataclass(frozen=True)
+class EntryChanges:
+    """Changes of linear layers, by their names in the model, that act at the entries `entry_A` alone."""
+
+    entry_A: Tensor
+    by_layer: Mapping[str, LowRankChange] = field(default_factory=dict)
+
+
+def linear_layers(network: PreTrainedModel) -> dict[str, tuple[int, int]]:
+    """(input width, output width) of every linear layer below the output head, by name, in order.
+
+    Raises ModelError for a model that has none.
+    """
+    found = {
+        name: (module.in_features, module.out_features)
+        for name, module in network.base_model.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    if not found:
+        raise ModelError(
+            f"a {network.config.model_type} model has no linear layers that could be changed at single "
+            "entries: use a model of the Llama, Qwen or GPT-NeoX families"
+        )
+    return found
+
+
+def check_whole_attention(network: PreTrainedModel) -> None:
+    """Raises ModelError for a model with local attention, whose windows a given mask would replace."""
+    config = network.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    is_local = set(kinds) != {"full_attention"} if kinds else getattr(config, "sliding_window", None)
+    if is_local:
+        raise ModelError(
+            f"a {config.model_type} model has local attention, and gists of keys and values are read through "
+            "a mask over the whole context: use a model whose layers all attend to everything"
+        )
+
+
+def masked_logits(
+    network: PreTrainedModel,
+    embeddings_Nd: Tensor,
+    position_N: Tensor,
+    visible_NN: Tensor,
+    keep_S: Tensor,
+    changes: EntryChanges | None = None,
+) -> Tensor:
+    """Next-token logits [S, V] after the entries `keep_S`; entry i sees entry j where `visible_NN[i, j]`.
+
+    Every entry must see itself. Differentiable in the embeddings and the changes.
+    """
+    dtype = embeddings_Nd.dtype
+    mask_NN = torch.zeros(visible_NN.shape, dtype=dtype, device=visible_NN.device)
+    mask_NN = mask_NN.masked_fill_(~visible_NN, torch.finfo(dtype).min)
+    with _changed(network, changes):
+        output = network(
+            inputs_embeds=embeddings_Nd[None],
+            position_ids=position_N[None],
+            attention_mask=mask_NN[None, None],
+            use_cache=False,
+            logits_to_keep=keep_S,
+        )
+    logits_SV: Tensor = output.logits[0]
+    return logits_SV
+
+
+@contextmanager
+def _changed(network: PreTrainedModel, changes: EntryChanges | None) -> Iterator[None]:
+    with ExitStack() as hooks:
+        if changes is not None and len(changes.entry_A):
+            for name, change in changes.by_layer.items():
+                layer = network.base_model.get_submodule(name)
+                hook = partial(_add_change, changes.entry_A, change)
+                hooks.callback(layer.register_forward_hook(hook).remove)
+        yield
+
+
+def _add_change(
+    entry_A: Tensor, change: LowRankChange, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> Tensor:
+    rows_1Ai = inputs[0].index_select(1, entry_A).float()
+    added_1Ao = (rows_1Ai @ change.down.T) @ change.up.T
+    return output.index_add(1, entry_A, added_1Ao.to(output.dtype))

@@ -1,0 +1,206 @@
+"""`make gists`: what gists tell, against deletion, on held-out sources and prose.
+
+A key-value GistNet is trained on part of the documents; then it, the same anchors untrained, and extractive
+gists are judged on the others: a random half of 768 tokens collapsed (K = 32), the newest 128 whole, the next
+64 tokens and the copy test; at level 2 the oldest 1,024 of 2,048. The context's first token always stays.
+Every step runs through the console script and goes on where it stopped.
+
+results/gists.json holds `against_deletion`: for each gist the change of the loss on the next tokens less
+deletion's, nats per token, with 95% bootstrap intervals paired by document; negative is better than deletion.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.closed_loop import mctrace
+from experiments.result_files import RESULTS, write_results
+
+RESULT = RESULTS / "gists.json"
+CORPORA = ("stdlib", "pydoc-topics")
+GISTS = ("extract-4", "extract-8", "kept-1", "kept-4")
+"""untrained gists, beside the trained ones"""
+TRAINED = "trained"
+HORIZON = 64
+_BOUNDS = ("mean", "low", "high")
+_SPLITS = {
+    "corpus.min_tokens": 512, "corpus.max_tokens": 16384, "corpus.validation_fraction": 0.06,
+    "corpus.test_fraction": 0.45,
+}  # fmt: skip
+"""nearly half of the documents are held out, or there would be too few of prose"""
+_LEVELS = {
+    1: {"placements": ["random"], "levels": [1]},
+    2: {"placements": ["oldest"], "levels": [2]},
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of the experiment's steps."""
+
+    steps: int
+    """optimisation steps"""
+    window_tokens: int
+    """tokens of a training window"""
+    curriculum_steps: int
+    documents: Mapping[int, int]
+    """most held-out documents of each corpus, by level"""
+
+
+SCALES = {
+    # Minutes, to see that everything runs; an hour and a half of one core; a night.
+    "quick": Scale(4, 128, 2, {1: 2, 2: 1}),
+    "small": Scale(240, 416, 80, {1: 24, 2: 8}),
+    "full": Scale(1200, 512, 150, {1: 160, 2: 80}),
+}
+
+
+def train(scale: Scale, folder: Path) -> Path:
+    """The key-value GistNet with the lowest validation loss; an interrupted run goes on."""
+    run = folder / "keys"
+    if not (run / f"step_{scale.steps:07d}").is_dir():
+        settings = {
+            "window_tokens": scale.window_tokens, "late_window_tokens": scale.window_tokens,
+            "late_after": scale.steps, "curriculum_steps": scale.curriculum_steps, "eval_interval": 60,
+            "save_interval": 20, "num_validation_windows": 6,
+        }  # fmt: skip
+        mctrace(
+            "gist", "train", "--kind", "key_value", *_shared(folder), "--steps", str(scale.steps),
+            *_flags({f"key_value_train.{key}": value for key, value in settings.items()}),
+            "--out", str(run), "--resume" if any(run.glob("step_*")) else "--overwrite",
+        )  # fmt: skip
+    return run / "best"
+
+
+def evaluate(scale: Scale, folder: Path, gists: Sequence[str], name: str, level: int) -> Mapping[str, Any]:
+    """The judgement of `gists`, kept in the folder under `name`; documents that are done stay."""
+    file = folder / f"{name}-level{level}.json"
+    settings = {
+        "horizons": [HORIZON], "shares": [0.5], "spans_per_document": 0,
+        "documents_per_corpus": scale.documents[level], **_LEVELS[level],
+    }  # fmt: skip
+    if name == TRAINED:
+        settings["anchors"] = [1]
+    beside = [part for gist in gists[1:] for part in ("--beside", gist)]
+    answer = _answer(
+        "gist", "evaluate", gists[0], *beside, *_shared(folder), "--json",
+        "--rows", str(file.with_suffix(".jsonl")),
+        *_flags({f"gist_evaluate.{key}": value for key, value in settings.items()}),
+    )  # fmt: skip
+    file.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    return answer
+
+
+def _answer(*arguments: str) -> Mapping[str, Any]:
+    """What a command prints with --json; its progress goes where this process's does."""
+    command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
+    print("$ mctrace", *arguments, flush=True)
+    found: Mapping[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return found
+
+
+def _shared(folder: Path) -> list[str]:
+    corpora = [part for corpus in CORPORA for part in ("--corpus", corpus)]
+    return [
+        *corpora, "--store", str(folder / "store"), "--dtype", "bfloat16", "--threads", "1", *_flags(_SPLITS)
+    ]  # fmt: skip
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def against_deletion(
+    answers: Sequence[Mapping[str, Any]], rows: str = "rows", corpus: str = "all"
+) -> dict[str, dict[str, float]]:
+    """Gist -> what its loss differs from deletion's: mean, bounds, median and trimmed mean, documents."""
+    found: dict[str, dict[str, float]] = {}
+    for answer in answers:
+        for row in answer[rows]:
+            if row["corpus"] == corpus and row["versus_deleted"]:
+                less, robust = row["versus_deleted"], row["robust"]
+                found[row["variant"]] = {
+                    **{bound: less[bound] for bound in _BOUNDS},
+                    "median": robust["median"]["value"],
+                    "trimmed_mean": robust["trimmed_mean"]["value"],
+                    "documents": less["num_documents"],
+                }
+    return found
+
+
+def above_full(answer: Mapping[str, Any], rows: str = "rows") -> dict[str, dict[str, float]]:
+    """Corpus -> loss of the full text, and what deletion costs; nats per token."""
+    return {
+        row["corpus"]: {"full": row["full_nll"], **{f"deleted_{b}": row["delta_nll"][b] for b in _BOUNDS}}
+        for row in answer[rows]
+        if row["variant"] == "deleted"
+    }
+
+
+def results_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The part of `results/gists.json` that one level's answers give."""
+    return {
+        "against_deletion": against_deletion(answers),
+        "copy_against_deletion": against_deletion(answers, "copies"),
+        "by_corpus": {
+            corpus: {
+                "against_deletion": against_deletion(answers, corpus=corpus),
+                "copy_against_deletion": against_deletion(answers, "copies", corpus),
+            }
+            for corpus in CORPORA
+        },
+        "deletion": above_full(answers[0]),
+        "copy_deletion": above_full(answers[0], "copies"),
+    }
+
+
+def run(name: str, folder: Path) -> dict[str, Any]:
+    """Run every step that an earlier run has not finished, and return the results."""
+    scale, started = SCALES[name], time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    best = train(scale, folder)
+    found = {
+        level: [
+            evaluate(scale, folder, GISTS, "untrained", level),
+            evaluate(scale, folder, [str(best)], TRAINED, level),
+        ]
+        for level in _LEVELS
+    }
+    training = json.loads((best / "training.json").read_text(encoding="utf-8"))
+    return {
+        "command": f"python -m experiments.gists --scale {name}",
+        **results_of(found[1]),
+        "level_2": results_of(found[2]),
+        "gist_hash": found[1][1]["gist_hash"],
+        "training": {key: training[key] for key in ("step", "seconds", "validation", "num_documents")},
+        "model": found[1][0]["model"],
+        "settings": found[1][0]["settings"],
+        "scale": {"name": name, **asdict(scale)},
+        "machine": {
+            "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        },
+        "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=sorted(SCALES), default="small")
+    parser.add_argument("--folder", type=Path, default=Path("runs/gists"))
+    arguments = parser.parse_args()
+    result = run(arguments.scale, arguments.folder)
+    write_results(RESULT, result)
+    print(json.dumps(result["against_deletion"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
