@@ -66,7 +66,8 @@ class CorpusConfig:
     paths: tuple[str, ...] = ()
     """files, folders and URIs (s3://…) of .txt, .md, .py, .jsonl or .parquet, also .gz, .xz or .zst; - is
     standard input; stdlib is Python's own standard library, pydoc-topics its reference prose; recall: before
-    any of them plants facts in its texts, as in recall:stdlib"""
+    any of them plants facts in its texts, as in recall:stdlib, recall-development: and recall-test: such in
+    other words"""
     text_column: Annotated[str, MinLen(1)] = "text"
     """column of a row's text; without one, input_ids are ready token ids and messages a chat"""
     limit: Annotated[int, Ge(3)] | None = None

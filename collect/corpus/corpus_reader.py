@@ -25,6 +25,7 @@ from mctrace.collect.corpus.lazy_texts import (
     whole_text,
 )
 from mctrace.collect.corpus.recall_documents import recall_texts
+from mctrace.collect.corpus.recall_wordings import WORDINGS
 from mctrace.collect.corpus.row_files import (
     COMPRESSIONS,
     PARQUET,
@@ -47,6 +48,8 @@ PYDOC_TOPICS = "pydoc-topics"
 RECALL = "recall:"
 """Before any other path or name: documents that plant facts in its texts and ask for them
 (`recall_documents.py`)."""
+_RECALL_IN = {RECALL: "training", "recall-development:": "development", "recall-test:": "test"}
+"""Wordings of planted facts by what stands before the path (`recall_wordings.py`)."""
 STDIN = "-"
 _SUFFIXES = " ".join((*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET)) + f", or {' '.join(COMPRESSIONS)} of them"
 _NUM_EXAMPLES = 3
@@ -99,8 +102,8 @@ def read_corpus(paths: Sequence[str], skipped: Skipped, column: str = "text") ->
             f"({STDLIB!r} is Python's own standard library)"
         )
     for path in paths:
-        if path.startswith(RECALL):
-            yield from _recall(path.removeprefix(RECALL), skipped, column)
+        if is_recall(path):
+            yield from _recall(path, skipped, column)
         elif path == PYDOC_TOPICS:
             yield from _pydoc_topics()
         elif path == STDLIB:
@@ -112,6 +115,11 @@ def read_corpus(paths: Sequence[str], skipped: Skipped, column: str = "text") ->
             yield from _read_uri(path, skipped, column)
         else:
             yield from _read_path(path, skipped, column)
+
+
+def is_recall(path: str) -> bool:
+    """Whether a corpus path or source names documents with planted facts."""
+    return path.startswith(tuple(_RECALL_IN))
 
 
 def printable(name: str | Path) -> str:
@@ -314,15 +322,18 @@ def _pydoc_topics() -> Iterator[SourceText]:
         yield TextInMemory(f"{PYDOC_TOPICS}/{name}", topics[name])
 
 
-def _recall(path: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+def _recall(corpus: str, skipped: Skipped, column: str) -> Iterator[SourceText]:
+    prefix = next(prefix for prefix in _RECALL_IN if corpus.startswith(prefix))
+    wording, path = WORDINGS[_RECALL_IN[prefix]], corpus.removeprefix(prefix)
     if not path:
         raise InputError(
-            f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
+            f"corpus path {prefix!r} lacks what to plant facts in: {prefix}{STDLIB}, for example"
         )
     places = read_corpus([path], skipped, column)
     for carrier in (document for place in places for document in documents_at(place, skipped)):
         number = 0
-        for number, made in enumerate(recall_texts(carrier.source, whole_text(carrier)), start=1):
-            yield TextInMemory(f"{RECALL}{carrier.source}#{number}", made.text)
+        texts = recall_texts(carrier.source, whole_text(carrier), wording)
+        for number, made in enumerate(texts, start=1):
+            yield TextInMemory(f"{prefix}{carrier.source}#{number}", made.text, carrier)
         if not number:
             skipped.add("too short to plant facts in", carrier.source)

@@ -35,10 +35,11 @@ def whole_text(text: SourceText) -> str:
 
 @dataclass(frozen=True)
 class TextInMemory:
-    """Generated text."""
+    """Generated text; `carrier` is the text that it was made from, if any."""
 
     source: str
     text: str
+    carrier: "SourceText | None" = None
 
     def pieces(self) -> Iterator[str]:
         for first in range(0, len(self.text), _PIECE_CHARACTERS):
