@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	absent clean
+	absent proof clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -42,6 +42,8 @@ help:
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
+	@echo "make proof             LensNet against truncation and retrieval on other people's ground (a night of one core; goes on)"
+	@echo "                       PROOF='--scale quick': that it runs at all; PROOF=--final: the test documents, once"
 	@echo
 	@echo "make clean       remove the environment, the demo and what was built"
 
@@ -148,6 +150,12 @@ closed-loop: $(STAMP)
 
 absent: $(STAMP)
 	$(BIN)/python -m experiments.absent $(ABSENT)
+
+# lm-eval comes with two dozen packages that nothing else needs. PROOF=--final opens the test documents.
+proof: $(STAMP)
+	@$(PIP) -e '.[proof]'
+	$(BIN)/python -m experiments.proof.run $(PROOF)
+	$(BIN)/python -m experiments.proof.page
 
 # KIT='--part-mib 60' where nothing but the parts has to be sent.
 gpu-kit: $(STAMP)

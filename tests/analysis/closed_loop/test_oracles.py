@@ -32,6 +32,8 @@ def test_facts_are_found_where_their_tokens_are():
         assert fact.question not in awaited
         assert fact.answer in awaited
         assert len(asked.stated) < 60
+        answered = tokenizer.decode(tokens_T[asked.answered.start : asked.answered.stop])
+        assert answered.strip().rstrip(".") == fact.value == asked.value
     assert asked_facts(torch.tensor(tokenizer.encode(carrier[:4000])), tokenizer) == []
 
 
