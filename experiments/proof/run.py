@@ -172,18 +172,16 @@ def run(experiment: Experiment, *, final: bool) -> dict[str, Any]:
     experiment.collect()
     checkpoints = experiment.train()
     networks = [checkpoint.parent.name for checkpoint in checkpoints]
+    split = "test" if final else "development"
+    documents = experiment.documents(split).documents
     loop = experiment.loop(checkpoints)
     if final:
         choices = Choices.read(chosen_file)
     else:
-        rows = loop.run(
-            experiment.documents("development").documents,
-            [TRUNCATION, *networks, *scale.retrieval, *scale.others], [PRIMARY_BUDGET],
-        )  # fmt: skip
+        names = [TRUNCATION, *networks, *scale.retrieval, *scale.others]
+        rows = loop.run(documents, names, [PRIMARY_BUDGET])
         choices = choose(rows, scale.retrieval, [name for name in networks if name.startswith("lensnet")])
         choices.write(chosen_file)
-    split = "test" if final else "development"
-    documents = experiment.documents(split).documents
     compared = [TRUNCATION, choices.lensnet, *sorted(set(choices.retrieval.values()))]
     rows = loop.run(documents, [*networks, *compared, *scale.others], [PRIMARY_BUDGET])
     rows += loop.run(documents, [*compared, "linear-0"], scale.budgets)
