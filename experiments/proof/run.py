@@ -64,6 +64,8 @@ class Scale:
     test: Counts
     budgets: tuple[int, ...]
     """of curves, the primary one among them"""
+    calibrated: int = 100
+    """actions by which the gradient's labels are calibrated"""
     retrieval: tuple[str, ...] = RETRIEVAL
     others: tuple[str, ...] = ("random", *CEILINGS)
 
@@ -72,7 +74,7 @@ SCALES = {
     # Ten minutes of one core, to see that everything runs; a night; several nights, or an hour of a GPU.
     "quick": Scale(
         (6, 0), (3, 0), 8, 40, 1, Counts(2, 1, 2), Counts(2, 1, 2), (128, PRIMARY_BUDGET),
-        ("bm25-2", "similarity"), ("told",),
+        16, ("bm25-2", "similarity"), ("told",),
     ),
     "small": Scale((120, 60), (30, 12), 12, 600, 3, Counts(12, 2, 12), TEST, (128, 256, 512, 1_024)),
     "full": Scale((2_000, 600), (180, 60), 16, 4_000, 3, DEVELOPMENT, TEST, (128, 256, 512, 1_024)),
@@ -99,8 +101,9 @@ class Experiment:
     def collect(self) -> None:
         """Dense labels by gradient on many documents, exact ones on some of them."""
         shared = ("--no-ray", *self._settings)
+        dense = ("--preset", "dense", "--set", f"collect.calibration_actions={self.scale.calibrated}")
         sampled = ("--set", f"collect.max_actions={self.scale.actions}")
-        for counts, how in ((self.scale.dense, ("--preset", "dense")), (self.scale.exact, sampled)):
+        for counts, how in ((self.scale.dense, dense), (self.scale.exact, sampled)):
             for paths, documents in zip((RECALL, PLAIN), counts, strict=True):
                 if documents:
                     mctrace("collect", *how, *shared, *corpora(paths), "--limit", str(documents))
