@@ -65,14 +65,15 @@ class PolicyMaker:
         if relevance in _RELEVANCE:
             most = max(1, (budget - self.protected_tail) // block_size)
             return RetrievalWindow(_RELEVANCE[relevance], min(int(blocks), most))
-        return {
+        others: dict[str, Policy] = {
             TRUNCATION: TokenWindow(),
             "everything": TokenWindow(everything=True),
             "similarity": ScoredPolicy(similarity_scores, self.allocator),
             "attention": ScoredPolicy(window_attention_scores, self.allocator),
             "random": ScoredPolicy(random_scores, self.allocator),
             "told": ScoredPolicy(RecallOracle(self.tokenizer), ORACLE_ALLOCATOR),
-        }[name]
+        }
+        return others[name]
 
     def _checkpoint(self, name: str) -> Path | None:
         return next((folder for folder in self.checkpoints if folder.parent.name == name), None)
