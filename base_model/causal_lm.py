@@ -98,6 +98,19 @@ class FrozenCausalLM:
         `plans` give what the entries attend to besides each other, one for all rows or one per row.
         Only the last H entries go through the output head, and logits are in memory a chunk at a time.
         """
+        hidden_BLd = self._hidden(embeddings_BLd, position_BL, plans)
+        hidden_Md = hidden_BLd[:, -len(targets_H) :].flatten(0, 1)
+        nll = [nll_c for _, nll_c in self._chunked_nll(hidden_Md, targets_H.repeat(len(embeddings_BLd)))]
+        return torch.cat(nll).view(len(embeddings_BLd), -1)
+
+    @torch.inference_mode()
+    def next_logits(self, embeddings_Ld: Tensor, position_L: Tensor, plan: AttentionPlan) -> Tensor:
+        """Logits [V] of the token after the last of L entries, in float32; `plan` as in `token_nll`."""
+        hidden_BLd = self._hidden(embeddings_Ld[None], position_L[None], [plan])
+        return self._head(hidden_BLd[0, -1:]).float()[0]
+
+    def _hidden(self, embeddings_BLd: Tensor, position_BL: Tensor, plans: Sequence[AttentionPlan]) -> Tensor:
+        """Last hidden states [B, L, d] of entries that attend to each other and to what the plans give."""
         # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings_BLd.device)
         with attention_as(self.network, ATTENTION_NAME):
@@ -108,9 +121,8 @@ class FrozenCausalLM:
                 use_cache=False,
                 plans=plans,
             )
-        hidden_Md = output.last_hidden_state[:, -len(targets_H) :].flatten(0, 1)
-        nll = [nll_c for _, nll_c in self._chunked_nll(hidden_Md, targets_H.repeat(len(embeddings_BLd)))]
-        return torch.cat(nll).view(len(embeddings_BLd), -1)
+        hidden_BLd: Tensor = output.last_hidden_state
+        return hidden_BLd
 
     def taped_pass(self, embeddings_Nd: Tensor, position_N: Tensor, targets_H: Tensor) -> LayerTape:
         """A recorded pass of a context that reads `targets_H` after its last H entries (`layer_tape.py`)."""

@@ -48,6 +48,10 @@ class EvaluatedModel(FrozenModel, Protocol):
         """
         ...
 
+    def next_logits(self, embeddings_Ld: Tensor, position_L: Tensor, plan: AttentionPlan) -> Tensor:
+        """Logits [V] of the token after the last of L entries, in float32; `plan` as in `token_nll`."""
+        ...
+
     def taped_pass(self, embeddings_Nd: Tensor, position_N: Tensor, targets_H: Tensor) -> LayerTape:
         """A pass of a context that reads `targets_H` after its last H entries, kept for its gradients."""
         ...

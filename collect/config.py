@@ -67,7 +67,8 @@ class CorpusConfig:
     """files, folders and URIs (s3://…, hf://datasets/…) of .txt, .md, .py, .jsonl, .parquet, .arrow (as
     Hugging Face datasets saves) or .tar (WebDataset), also .gz, .xz or .zst of them; - is standard input;
     stdlib is Python's own standard library, pydoc-topics its reference prose; recall: before any of them
-    plants facts in its texts, as in recall:stdlib"""
+    plants facts in its texts, as in recall:stdlib, recall-development: and recall-test: such in other
+    words"""
     text_column: Annotated[str, MinLen(1)] = "text"
     """column of a row's text; without one, input_ids are ready token ids and messages a chat"""
     metadata_columns: tuple[Annotated[str, MinLen(1)], ...] = ()

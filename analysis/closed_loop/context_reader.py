@@ -2,7 +2,8 @@
 
 An edit moves no other entry's position, so the keys and values of everything before the first edited entry
 stay valid; only the rest runs again. A read equals a plain forward pass over the whole context
-(`collect/measuring/naive_evaluator.py`), as the tests check.
+(`collect/measuring/naive_evaluator.py`), and an answer the tokens that such passes find likeliest one by one,
+as the tests check.
 
 Shapes: N entries, L entries that run, H tokens whose loss is read.
 """
@@ -52,6 +53,32 @@ class ContextReader:
         self._start, self._entries = lod_map.start, entries.sliced(slice(0, last_run))
         self._cache = _followed_by(self._cache, crop, record)
         return Baseline(nll_1H[0], self._cache)
+
+    @torch.inference_mode()
+    def answer(self, lod_map: LODMap, num_tokens: int) -> list[int]:
+        """The `num_tokens` token ids that greedily follow the map's cursor; each attends to those before."""
+        entries, start = lod_map.entries, lod_map.start
+        crop = min(self._num_kept(entries, start), len(entries) - 1)
+        runs = entries.sliced(slice(crop, None))
+        embeddings_Ld = gather_embeddings(runs, self.document.embeddings)
+        position_L = torch.from_numpy(runs.position_N(start)).to(embeddings_Ld.device)
+        cache, answer = self._cache, list[int]()
+        for number in range(num_tokens):
+            record = KeyValues()
+            plan = AttentionPlan(
+                cache, prefix=SharedSegment(0, crop, 0), num_before=len(embeddings_Ld), own_index=crop,
+                later_index=crop + len(embeddings_Ld), record=record,
+            )  # fmt: skip
+            logits_V = self.model.next_logits(embeddings_Ld, position_L, plan)
+            self.num_entries_run += len(embeddings_Ld)
+            cache = _followed_by(cache, crop, record)
+            if not number:
+                self._start, self._entries, self._cache = start, entries, cache
+            answer.append(int(logits_V.argmax()))
+            crop += len(embeddings_Ld)
+            embeddings_Ld = self.model.embed(torch.tensor(answer[-1:]))
+            position_L = position_L[-1:] + 1
+        return answer
 
     def _num_kept(self, entries: Entries, start: int) -> int:
         """Number of leading entries that the last context shares, at the same positions."""

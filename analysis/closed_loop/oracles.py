@@ -100,10 +100,13 @@ _OLDEST, _NEWEST = 0.1, 0.2
 
 @dataclass(frozen=True)
 class AskedFact:
-    """Token ranges of a document: the statement of a fact, and from its question's end to its answer's."""
+    """Token ranges of a document: the statement of a fact, from its question's end to its answer's, and the
+    value in the answer."""
 
     stated: range
     awaited: range
+    answered: range
+    value: str
 
 
 def asked_facts(tokens_T: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> list[AskedFact]:
@@ -118,15 +121,17 @@ def asked_facts(tokens_T: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> l
         return []
     starts_T, ends_T = np.array(encoded["offset_mapping"]).T
 
-    def tokens_of(words: str) -> range:
-        at = text.index(words)
+    def tokens_of(words: str, after: int = 0) -> range:
+        at = text.index(words, after)
         first = np.searchsorted(ends_T, at, side="right")
         return range(int(first), int(np.searchsorted(starts_T, at + len(words))))
 
     found = []
     for fact in asked:
         question, answer = tokens_of(fact.question), tokens_of(fact.answer)
-        found.append(AskedFact(tokens_of(fact.statement), range(question.stop, answer.stop)))
+        value = tokens_of(fact.value, text.index(fact.answer))
+        awaited = range(question.stop, answer.stop)
+        found.append(AskedFact(tokens_of(fact.statement), awaited, value, fact.value))
     return found
 
 

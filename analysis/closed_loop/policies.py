@@ -217,7 +217,7 @@ def similarity_scores(observation: Observation) -> Candidates:
             tail_Rd = _directions(observation.document.embeddings[1], last_block)[-_NUM_TAIL:]
             cosine_A = nodes_Md[torch.from_numpy(candidates.actions.index_A[of_level_A])] @ tail_Rd.T
             similarity_A[of_level_A] = cosine_A.amax(dim=1).double().numpy()
-    return _retrieved(observation, candidates, similarity_A)
+    return retrieved_scores(observation, candidates, similarity_A)
 
 
 def word_scores(observation: Observation) -> Candidates:
@@ -228,10 +228,12 @@ def word_scores(observation: Observation) -> Candidates:
     spans = [lod_map.tree.span(candidates.actions.action(i).node) for i in range(len(candidates))]
     read = range(cursor - _NUM_TAIL * block, cursor)
     shared_A = overlaps(tokens_T, range(lod_map.start, cursor), read, spans, block)
-    return _retrieved(observation, candidates, shared_A)
+    return retrieved_scores(observation, candidates, shared_A)
 
 
-def _retrieved(observation: Observation, candidates: Candidates, similarity_A: FloatArray) -> Candidates:
+def retrieved_scores(
+    observation: Observation, candidates: Candidates, similarity_A: FloatArray
+) -> Candidates:
     """Similarity as a value of detail, in its own standard deviations, less the price.
 
     The least similar node is worth 0, so that what is shown as tokens gives way only to what is more similar.

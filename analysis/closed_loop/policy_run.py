@@ -6,6 +6,7 @@ context has K positions left, so that with the tokens until the next one it neve
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,24 +63,11 @@ def run_policy(
 
     Raises ModelError when the model's loss is not finite, as in a dtype too narrow for it.
     """
-    budget = config.w_max - tree.block_size
     reader = ContextReader(model, document)
-    seconds = 0.0
-
-    def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
-        nonlocal seconds
-        observation = Observation(
-            document_id, document, reader, lod_map, budget, protected_tail, recent, batching, config.seed
-        )
-        started = time.perf_counter()
-        allocation = policy.refocus(observation)
-        seconds = time.perf_counter() - started
-        return allocation
-
-    before_first = loop.first_cursor - tree.block_size
-    head = recency_map_within(tree, loop.start, before_first, budget, protected_tail)
     records: list[RefocusRecord] = []
-    for before, allocation in refocus_steps(head, loop.cursors[-1], refocus):
+    for before, allocation, seconds in refocused(
+        policy, reader, document_id, loop, tree, config, protected_tail, batching
+    ):
         nll_H = reader.read(allocation.lod_map, config.horizon).nll_H
         if not torch.isfinite(nll_H).all():
             raise ModelError(f"the loss after token {before.cursor} is not finite: try model.dtype = float32")
@@ -96,6 +84,40 @@ def run_policy(
             )
         )
     return records
+
+
+def refocused(
+    policy: Policy,
+    reader: ContextReader,
+    document_id: str,
+    loop: Loop,
+    tree: TreeShape,
+    config: ClosedLoopConfig,
+    protected_tail: int,
+    batching: Batching,
+) -> Iterator[tuple[LODMap, Allocation, float]]:
+    """(map before, allocation, seconds that the policy took) of every refocus; nothing is read.
+
+    Lazy: a refocus happens when it is asked for.
+    """
+    budget = config.w_max - tree.block_size
+    seconds = 0.0
+
+    def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
+        nonlocal seconds
+        observation = Observation(
+            document_id, reader.document, reader, lod_map, budget, protected_tail, recent, batching,
+            config.seed,
+        )  # fmt: skip
+        started = time.perf_counter()
+        allocation = policy.refocus(observation)
+        seconds = time.perf_counter() - started
+        return allocation
+
+    before_first = loop.first_cursor - tree.block_size
+    head = recency_map_within(tree, loop.start, before_first, budget, protected_tail)
+    for before, allocation in refocus_steps(head, loop.cursors[-1], refocus):
+        yield before, allocation, seconds
 
 
 def _mean(nll_H: Tensor) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mctrace.collect.corpus.corpus_reader import RECALL
+from mctrace.collect.corpus.corpus_reader import is_recall
 from mctrace.train.evaluation.statistics import FloatArray, Interval, bootstrap_interval
 
 REFERENCE, CEILING = "recency", "hindsight"
@@ -57,7 +57,7 @@ def summarise(
     """
     rows = list(rows)
     corpora = {corpus_of(row["source"]) for row in rows}
-    recall = {corpus for corpus in corpora if corpus.startswith(RECALL)}
+    recall = {corpus for corpus in corpora if is_recall(corpus)}
     groups = {corpus: {corpus} for corpus in sorted(corpora)}
     for name, members in (("all recall", recall), ("all other", corpora - recall), ("all", corpora)):
         if members and members not in groups.values():

@@ -25,13 +25,14 @@ from mctrace.collect.corpus.lazy_texts import (
     whole_text,
 )
 from mctrace.collect.corpus.recall_documents import recall_texts
+from mctrace.collect.corpus.recall_wordings import WORDINGS
 from mctrace.collect.corpus.row_files import (
     ARROW,
     COMPRESSIONS,
     PARQUET,
-    Columns,
     TAR,
     TEXT_SUFFIXES,
+    Columns,
     RowFile,
     RowOfFile,
     document_of_row,
@@ -51,6 +52,8 @@ PYDOC_TOPICS = "pydoc-topics"
 RECALL = "recall:"
 """Before any other path or name: documents that plant facts in its texts and ask for them
 (`recall_documents.py`)."""
+_RECALL_IN = {RECALL: "training", "recall-development:": "development", "recall-test:": "test"}
+"""Wordings of planted facts by what stands before the path (`recall_wordings.py`)."""
 STDIN = "-"
 _READABLE = (*TEXT_SUFFIXES, ROWS_SUFFIX, PARQUET, ARROW, TAR)
 _SUFFIXES = " ".join(_READABLE) + f", or {' '.join(COMPRESSIONS)} of them"
@@ -105,8 +108,8 @@ def read_corpus(paths: Sequence[str], skipped: Skipped, columns: Columns = _DEFA
             f"({STDLIB!r} is Python's own standard library)"
         )
     for path in paths:
-        if path.startswith(RECALL):
-            yield from _recall(path.removeprefix(RECALL), skipped, columns)
+        if is_recall(path):
+            yield from _recall(path, skipped, columns)
         elif path == PYDOC_TOPICS:
             yield from _pydoc_topics()
         elif path == STDLIB:
@@ -118,6 +121,11 @@ def read_corpus(paths: Sequence[str], skipped: Skipped, columns: Columns = _DEFA
             yield from _read_uri(path, skipped, columns)
         else:
             yield from _read_path(path, skipped, columns)
+
+
+def is_recall(path: str) -> bool:
+    """Whether a corpus path or source names documents with planted facts."""
+    return path.startswith(tuple(_RECALL_IN))
 
 
 def printable(name: str | Path) -> str:
@@ -320,15 +328,18 @@ def _pydoc_topics() -> Iterator[SourceText]:
         yield TextInMemory(f"{PYDOC_TOPICS}/{name}", topics[name])
 
 
-def _recall(path: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
+def _recall(corpus: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
+    prefix = next(prefix for prefix in _RECALL_IN if corpus.startswith(prefix))
+    wording, path = WORDINGS[_RECALL_IN[prefix]], corpus.removeprefix(prefix)
     if not path:
         raise InputError(
-            f"corpus path {RECALL!r} lacks what to plant facts in: {RECALL}{STDLIB}, for example"
+            f"corpus path {prefix!r} lacks what to plant facts in: {prefix}{STDLIB}, for example"
         )
     places = read_corpus([path], skipped, columns)
     for carrier in (document for place in places for document in documents_at(place, skipped)):
         number = 0
-        for number, made in enumerate(recall_texts(carrier.source, whole_text(carrier)), start=1):
-            yield TextInMemory(f"{RECALL}{carrier.source}#{number}", made.text, metadata_of(carrier))
+        texts = recall_texts(carrier.source, whole_text(carrier), wording)
+        for number, made in enumerate(texts, start=1):
+            yield TextInMemory(f"{prefix}{carrier.source}#{number}", made.text, metadata_of(carrier), carrier)
         if not number:
             skipped.add("too short to plant facts in", carrier.source)

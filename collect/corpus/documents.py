@@ -1,4 +1,9 @@
-"""Documents of a corpus: texts tokenised, identified by their tokens, placed in a split, up to a limit."""
+"""Documents of a corpus: texts tokenised, identified by their tokens, placed in a split, up to a limit.
+
+A document that is cut or made from a carrier is in the split of what it comes from, its *origin*: the first
+`ORIGIN_TOKENS` of the text, whatever `corpus.max_tokens` is. So one text cut in two ways, and a recall
+document made of it, are all on one side.
+"""
 
 import hashlib
 import random
@@ -14,10 +19,19 @@ from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
 from mctrace.collect.corpus.row_files import ChatRow, RowOfFile, TokenRow, documents_at, metadata_of
-from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, Placement, SplitAssigner, placed_alone
+from mctrace.collect.corpus.split_assigner import (
+    BETWEEN_SPLITS,
+    Origin,
+    Placement,
+    SplitAssigner,
+    placed_alone,
+)
 from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import InputError, one_line
+
+ORIGIN_TOKENS = 16_384
+"""by which a text's split is decided; as many as the shipped GistNet's documents were cut to"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,8 @@ class Document:
     placement: Placement
     metadata: str | None = None
     """columns of its row that the corpus keeps, a JSON object"""
+    origin: Origin | None = None
+    """what decides the split of a document that is cut or made from another; None: the document itself"""
 
     @property
     def num_tokens(self) -> int:
@@ -70,7 +86,9 @@ class DocumentMaker:
     def _make(self, text: SourceText, skipped: Skipped) -> Document | None:
         try:
             read = text.document() if isinstance(text, RowOfFile) else text
-            tokens = self._tokens(read)
+            whole = self._tokens(read, max(self.config.max_tokens, ORIGIN_TOKENS))
+            tokens = whole[: self.config.max_tokens].copy()
+            origin_tokens = self._origin_tokens(read, whole)
         except UnreadableTextError as error:  # it could be read a moment ago
             skipped.add_unreadable(str(error), text.source)
             return None
@@ -79,10 +97,21 @@ class DocumentMaker:
             return None
         identity = document_id(tokens, self.tokenizer_hash)
         placement = placed_alone(identity, tokens, self.config)
-        return Document(identity, text.source, tokens, self.tokenizer_hash, placement, metadata_of(read))
+        origin_id, origin = document_id(origin_tokens, self.tokenizer_hash), None
+        if origin_id != identity:
+            origin = Origin(origin_id, placed_alone(origin_id, origin_tokens, self.config))
+            placement = replace(placement, split_group=origin_id, split=origin.intended.split)
+        return Document(
+            identity, text.source, tokens, self.tokenizer_hash, placement, metadata_of(read), origin
+        )
 
-    def _tokens(self, text: SourceText) -> npt.NDArray[np.int32]:
-        most = self.config.max_tokens
+    def _origin_tokens(self, text: SourceText, whole: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """The first tokens of the carrier; of the text itself where there is none."""
+        if isinstance(text, TextInMemory) and text.carrier is not None:
+            return self._tokens(text.carrier, ORIGIN_TOKENS)
+        return whole[:ORIGIN_TOKENS]
+
+    def _tokens(self, text: SourceText, most: int) -> npt.NDArray[np.int32]:
         if isinstance(text, TokenRow):
             return text.tokens[:most]
         if isinstance(text, ChatRow):
@@ -160,7 +189,7 @@ class DocumentChoice:
             self._skipped.add("repeated", document.source)
             return None
         self._seen.add(document.document_id)
-        placement = self._assigner.place_as(document.document_id, document.placement)
+        placement = self._assigner.place_as(document.document_id, document.placement, document.origin)
         if placement is None:
             self._skipped.add(BETWEEN_SPLITS, document.source)
             return None

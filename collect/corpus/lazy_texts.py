@@ -35,12 +35,13 @@ def whole_text(text: SourceText) -> str:
 
 @dataclass(frozen=True)
 class TextInMemory:
-    """Generated text."""
+    """Generated text; `carrier` is the text that it was made from, if any."""
 
     source: str
     text: str
     metadata: str | None = None
     """what its row says of it besides, a JSON object"""
+    carrier: "SourceText | None" = None
 
     def pieces(self) -> Iterator[str]:
         for first in range(0, len(self.text), _PIECE_CHARACTERS):

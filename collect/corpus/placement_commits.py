@@ -59,6 +59,7 @@ class PlacementCommits:
                 for document in (d for d in documents if d.document_id not in kept):
                     self._left_out.add(BETWEEN_SPLITS, document.source)
                 self._assigner.settle(kept)
+                self._assigner.settle(d.origin.document_id for d in placed if d.origin)
                 return placed
             self._take_in_others()
         raise StoreError(
@@ -80,16 +81,16 @@ class PlacementCommits:
         num_bands, band_size = self._assigner.bands
         rows = [
             {
-                "document_id": document.document_id,
-                "tokenizer_hash": document.tokenizer_hash,
-                "split_group": document.placement.split_group,
-                "split": document.placement.split,
-                "minhash": document.placement.minhash.tolist(),
+                "document_id": identity,
+                "tokenizer_hash": tokenizer_hash,
+                "split_group": placement.split_group,
+                "split": placement.split,
+                "minhash": placement.minhash.tolist(),
                 "threshold": self._config.near_duplicate_threshold,
                 "num_bands": num_bands,
                 "band_size": band_size,
             }
-            for document in new
+            for identity, (tokenizer_hash, placement) in self._placements_of(new).items()
         ]
         return write_part(
             self._store.location,
@@ -98,6 +99,17 @@ class PlacementCommits:
             run_id=self._run_id,
             tables={"placements": rows},
         )
+
+    def _placements_of(self, new: Iterable[Document]) -> dict[str, tuple[str, Placement]]:
+        """Tokenizer and placement by id: of the documents, and of their origins that are not committed."""
+        found: dict[str, tuple[str, Placement]] = {}
+        for document in new:
+            if origin := document.origin:
+                placement = self._assigner.placement_of(origin.document_id, origin.intended.minhash)
+                if placement and self._assigner.is_open(origin.document_id):
+                    found[origin.document_id] = (document.tokenizer_hash, placement)
+            found[document.document_id] = (document.tokenizer_hash, document.placement)
+        return found
 
     def _take_in_others(self) -> None:
         """Learn what was placed meanwhile, and which part comes next; where some were withdrawn, the first

@@ -9,7 +9,8 @@ earlier answers: nearly half of the tokens at a document's end are answers, so t
 mostly what it holds about them. Where that leaves too little time, words from the carrier's end fill it; they
 occur nowhere else, because expanding the original of repeated text would gain more than expanding a fact.
 
-Seeded by the carrier's name: the same text gives the same document on every machine.
+Seeded by the carrier's name: the same text gives the same document on every machine. Sentences, names and
+value words are those of a wording (`recall_wordings.py`).
 """
 
 import re
@@ -19,6 +20,7 @@ from itertools import cycle, islice, product
 
 import numpy as np
 
+from mctrace.collect.corpus.recall_wordings import TRAINING, WORDINGS, Relation, Wording
 from mctrace.seeding import generator_for
 
 NUM_QUESTIONS = 8
@@ -35,75 +37,6 @@ _PLANTED_SHARE = 0.5
 """share of the body, from its start, in which facts are planted"""
 _LONG_PARAGRAPH = 1000
 """characters from which a paragraph is cut into its lines"""
-
-
-@dataclass(frozen=True)
-class Relation:
-    """One kind of fact in three wordings; {who} names whom it is about, {value} is what is asked for."""
-
-    statement: str
-    question: str
-    answer: str
-    subjects: str
-    values: str
-
-
-RELATIONS = (
-    Relation(
-        "The pass phrase that opens {who} is {value}.",
-        "Somebody is standing in front of {who} and has to say the secret words. What must be said?",
-        "Whoever wants to enter {who} says {value}.",
-        "places",
-        "phrases",
-    ),
-    Relation(
-        "{who} was born in a village called {value}.",
-        "In which small place did the life of {who} begin, as was mentioned much earlier?",
-        "The birthplace of {who} is {value}.",
-        "people",
-        "names",
-    ),
-    Relation(
-        "Since last spring {who} keeps the spare key inside {value}.",
-        "Where would one have to look for the second key that {who} put away?",
-        "The spare key of {who} lies inside {value}.",
-        "people",
-        "hiding places",
-    ),
-    Relation(
-        "The engineers named the pump next to {who} {value}.",
-        "Which nickname did the technicians give to the pump that stands beside {who}?",
-        "They call the pump near {who} {value}.",
-        "places",
-        "names",
-    ),
-    Relation(
-        "For the parcel that {who} is waiting for, the number to quote is {value}.",
-        "A parcel for {who} is at the counter. Under which reference is it filed?",
-        "The parcel of {who} has the number {value}.",
-        "people",
-        "numbers",
-    ),
-)
-
-
-def _words(line: str) -> tuple[str, ...]:
-    return tuple(line.split())
-
-
-_FIRST_NAMES = _words(
-    "Marta Idris Yusuf Helga Tomas Priya Anneke Bogdan Leila Oskar Ruth Chidi Noor Sven Paola"
-)
-_LAST_NAMES = _words("Okafor Lindqvist Marsh Petrov Haddad Moreau Tanaka Keller Boateng Rossi Vance Dvorak")
-_BUILDINGS = _words("archive observatory greenhouse boathouse foundry chapel library mill lighthouse granary")
-_SITES = _words("river market harbour north quarry station orchard old-town ridge lake")
-_NAMES = {"people": (_FIRST_NAMES, _LAST_NAMES), "places": (_SITES, _BUILDINGS)}
-_COLOURS = _words("amber crimson pale velvet copper silent hollow bright rusty ivory frozen gentle")
-_CREATURES = _words("falcon otter badger heron lynx beetle salmon raven hedgehog marten stork viper")
-_OBJECTS = _words("kettle clock teapot drum lantern violin suitcase globe barrel flowerpot boot accordion")
-_ONSETS = _words("b br d dr f g gl h k kr l m n p pr r s st t tr v z")
-_VOWELS = _words("a e i o u ai ei ou")
-_ENDINGS = _words("ck ld ll mble n nd rn rr sk ss th vane wick zh")
 
 
 @dataclass(frozen=True)
@@ -136,25 +69,25 @@ class RecallText:
     distractors: tuple[Fact, ...]
 
 
-def recall_texts(name: str, carrier: str) -> Iterator[RecallText]:
+def recall_texts(name: str, carrier: str, wording: Wording = TRAINING) -> Iterator[RecallText]:
     """Every document that the carrier is long enough for; none when it is too short."""
     paragraphs = _paragraphs(carrier)
     first, size = 0, 0
     for end, paragraph in enumerate(paragraphs, start=1):
         size += len(paragraph)
         if size >= CARRIER_CHARACTERS:
-            yield make_recall_text(f"{name}#{first}", paragraphs[first:end])
+            yield make_recall_text(f"{name}#{first}", paragraphs[first:end], wording)
             first, size = end, 0
 
 
-def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
+def make_recall_text(name: str, paragraphs: Sequence[str], wording: Wording = TRAINING) -> RecallText:
     """The document that `paragraphs` carry: facts in the first half of its body, then questions and answers.
 
     Words of the paragraphs after the body fill the missing time between a question and its answer.
     Where there are too few of them, they repeat.
     """
     generator = generator_for("recall", name)
-    facts = _facts(generator, NUM_QUESTIONS + NUM_DISTRACTORS)
+    facts = _facts(wording, generator, NUM_QUESTIONS + NUM_DISTRACTORS)
     asked = tuple(facts[i] for i in generator.permutation(NUM_QUESTIONS))
     ends = np.cumsum([len(paragraph) for paragraph in paragraphs])
     num_body = int(np.searchsorted(ends, _BODY_SHARE * ends[-1])) + 1
@@ -168,12 +101,13 @@ def make_recall_text(name: str, paragraphs: Sequence[str]) -> RecallText:
 def asked_in(text: str) -> list[Fact]:
     """The facts that a document of this module asks for, found by their answers and in the order of these."""
     found: dict[int, Fact] = {}
-    for relation in RELATIONS:
-        for who in _everybody(relation.subjects):
-            before_value = Fact(relation, who, "").answer.removesuffix(".")
-            if (at := text.find(before_value)) >= 0:
-                value = text[at + len(before_value) :].partition(".")[0]
-                found[at] = Fact(relation, who, value)
+    for wording in WORDINGS.values():
+        for relation in wording.relations:
+            for who in _everybody(relation.subjects, wording):
+                before_value = Fact(relation, who, "").answer.removesuffix(".")
+                if (at := text.find(before_value)) >= 0:
+                    value = text[at + len(before_value) :].partition(".")[0]
+                    found[at] = Fact(relation, who, value)
     return [found[at] for at in sorted(found)]
 
 
@@ -208,44 +142,47 @@ def _plant(body: Sequence[str], statements: Sequence[str], generator: np.random.
     return planted
 
 
-def _facts(generator: np.random.Generator, count: int) -> list[Fact]:
+def _facts(wording: Wording, generator: np.random.Generator, count: int) -> list[Fact]:
     """Facts of every relation in turn; no two are about the same or share a value."""
     facts: list[Fact] = []
     seen: set[str] = set()
     while len(facts) < count:
-        relation = RELATIONS[len(facts) % len(RELATIONS)]
-        fact = Fact(relation, _subject(relation.subjects, generator), _value(relation.values, generator))
+        relation = wording.relations[len(facts) % len(wording.relations)]
+        who = _subject(relation.subjects, wording, generator)
+        fact = Fact(relation, who, _value(relation.values, wording, generator))
         if fact.who not in seen and fact.value not in seen:
             seen |= {fact.who, fact.value}
             facts.append(fact)
     return facts
 
 
-def _subject(kind: str, generator: np.random.Generator) -> str:
-    first, last = _NAMES[kind]
+def _subject(kind: str, wording: Wording, generator: np.random.Generator) -> str:
+    first, last = wording.names[kind]
     return _called(kind, str(generator.choice(first)), str(generator.choice(last)))
 
 
-def _everybody(kind: str) -> Iterator[str]:
-    return (_called(kind, first, last) for first, last in product(*_NAMES[kind]))
+def _everybody(kind: str, wording: Wording) -> Iterator[str]:
+    return (_called(kind, first, last) for first, last in product(*wording.names[kind]))
 
 
 def _called(kind: str, first: str, last: str) -> str:
     return f"{first} {last}" if kind == "people" else f"the {first} {last}"
 
 
-def _value(kind: str, generator: np.random.Generator) -> str:
-    colour, number = generator.choice(_COLOURS), generator.integers(100, 1000)
+def _value(kind: str, wording: Wording, generator: np.random.Generator) -> str:
+    colour, number = generator.choice(wording.colours), generator.integers(100, 1000)
     match kind:
         case "phrases":
-            return f"{colour} {generator.choice(_CREATURES)} {number}"
+            return f"{colour} {generator.choice(wording.creatures)} {number}"
         case "hiding places":
-            return f"a {colour} {generator.choice(_OBJECTS)} marked {generator.choice(_CREATURES)}"
+            thing = generator.choice(wording.objects)
+            return f"a {colour} {thing} marked {generator.choice(wording.creatures)}"
         case "numbers":
-            return f"{number}-{generator.integers(100, 1000)}-{generator.choice(_CREATURES)}"
+            return f"{number}-{generator.integers(100, 1000)}-{generator.choice(wording.creatures)}"
         case _:
-            syllables = [generator.choice(_ONSETS) + generator.choice(_VOWELS) for _ in range(2)]
-            return str("".join(syllables) + generator.choice(_ENDINGS)).capitalize()
+            onsets, vowels = wording.onsets, wording.vowels
+            syllables = [generator.choice(onsets) + generator.choice(vowels) for _ in range(2)]
+            return str("".join(syllables) + generator.choice(wording.endings)).capitalize()
 
 
 def _sentence(wording: str, fact: Fact) -> str:

@@ -50,6 +50,14 @@ class Placement:
     minhash: npt.NDArray[np.uint32]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a document was cut or made from: its id and the placement that it has alone."""
+
+    document_id: str
+    intended: Placement
+
+
 class SplitAssigner:
     """Assign near-duplicate groups and splits, consistently with the documents already in the store.
 
@@ -64,7 +72,7 @@ class SplitAssigner:
         self._number: dict[str, int] = {}
         self._group = array("i")
         self._split = bytearray()
-        self._open: dict[str, Placement] = {}
+        self._open: dict[str, tuple[Placement, Origin | None]] = {}
         for identity, placement in known.items():
             self._remember(identity, placement)
 
@@ -81,22 +89,28 @@ class SplitAssigner:
         """
         return self.place_as(identity, placed_alone(identity, tokens, self._config))
 
-    def place_as(self, identity: str, intended: Placement) -> Placement | None:
+    def place_as(self, identity: str, intended: Placement, origin: Origin | None = None) -> Placement | None:
         """Placement of a document: `intended`, or the split of its near-duplicates among those placed
-        already."""
+        already; with an origin, which is placed first, that of the origin.
+
+        None for a document whose near-duplicates and origin are in two splits.
+        """
         if identity not in self._number:
+            if origin and self.place_as(origin.document_id, origin.intended) is None:
+                return None
             keys = self._index.keys(intended.minhash)
             near = [i for i in self._index.find(keys) if self._split[i] != _GONE]
-            if len({self._split[i] for i in near}) > 1:
+            own = [self._number[origin.document_id]] if origin else []
+            if len({self._split[i] for i in (*near, *own)}) > 1:
                 return None
             found = intended
-            if near:
-                like = min(near, key=self._ids.__getitem__)
+            if near or own:
+                like = min(own or near, key=self._ids.__getitem__)
                 found = replace(
                     intended, split_group=self._ids[self._group[like]], split=SPLITS[self._split[like]]
                 )
             self._remember(identity, found, keys)
-            self._open[identity] = intended
+            self._open[identity] = (intended, origin)
         return self.placement_of(identity, intended.minhash)
 
     def placement_of(self, identity: str, minhash: npt.NDArray[np.uint32]) -> Placement | None:
@@ -127,8 +141,8 @@ class SplitAssigner:
         for identity, placement in others.items():
             if identity not in self._number:
                 self._remember(identity, placement)
-        for identity, intended in pending.items():
-            self.place_as(identity, intended)
+        for identity, (intended, origin) in pending.items():
+            self.place_as(identity, intended, origin)
             if identity in others:
                 self.settle([identity])
 

@@ -241,5 +241,5 @@ class PlanInMemory:
         for unit in self._plan.units:
             by_document.setdefault(unit.document_id, []).append(unit)
         for identity, document in self._plan.documents.items():
-            self.assigner.place_as(identity, document.placement)
+            self.assigner.place_as(identity, document.placement, document.origin)
             yield PlannedDocument(document, tuple(by_document.get(identity, ())))

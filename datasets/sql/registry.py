@@ -118,10 +118,11 @@ def define_views(connection: duckdb.DuckDBPyConnection, derived: Sequence[str] =
 
     `derived` are the tables of which a derived dataset holds rows.
     """
-    texts = [*(_in_order_of_views(view_files(derived)) if derived else _DEFINITIONS)]
-    for target in TARGETS:
-        texts.append(f"create view {target}_target as {read_sql('targets', f'{target}.sql')}")
-    texts.append(f"create view utility_scale as {read_sql('utility_scale.sql')}")
+    texts = [
+        *(_in_order_of_views(view_files(derived)) if derived else _DEFINITIONS),
+        *(f"create view {target}_target as {read_sql('targets', f'{target}.sql')}" for target in TARGETS),
+        f"create view utility_scale as {read_sql('utility_scale.sql')}",
+    ]
     for text in texts:
         connection.execute(_DEFINES_VIEW.sub(r"create view \1 with (defer_binding) as", text))
 

@@ -22,10 +22,12 @@ from mctrace.analysis.closed_loop.policies import (
 )
 from mctrace.analysis.closed_loop.policy_run import run_policy
 from mctrace.analysis.closed_loop.relevance import bm25, rare_words
+from mctrace.analysis.closed_loop.window_attention import window_attention_scores
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.map_policies import truncation_map
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig
+from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import ABSENT, TreeShape
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.models import VOCABULARY, tiny_model
@@ -69,6 +71,18 @@ def test_recency_and_truncation_lose_the_same_and_hindsight_gains(model, documen
         found[name] = np.array([step.nll for step in steps])
     np.testing.assert_allclose(found["recency"], found["truncation"], atol=1e-5)
     assert found["hindsight"].mean() < found["truncation"].mean() - 0.05
+
+
+def test_attention_over_the_window_ranks_blocks_alike_whether_they_are_shown_or_absent(model, document):
+    """The pass that looks sees all tokens, so what a block draws does not depend on the context."""
+    ranks = []
+    for shown in (view_at(model, document).lod_map, LODMap.of_tokens(TREE, 40, 200)):
+        candidates = window_attention_scores(replace(view_at(model, document), lod_map=shown, budget=160))
+        by_block = dict(zip(candidates.actions.index_A.tolist(), candidates.score_A.tolist(), strict=True))
+        old = [by_block[block] for block in range(12, 36) if block in by_block]
+        assert len(old) == 24
+        ranks.append(np.argsort(old).tolist())
+    assert ranks[0] == ranks[1]
 
 
 @pytest.mark.parametrize("relevance", [bm25, rare_words])

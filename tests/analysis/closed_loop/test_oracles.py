@@ -32,6 +32,8 @@ def test_facts_are_found_where_their_tokens_are():
         assert fact.question not in awaited
         assert fact.answer in awaited
         assert len(asked.stated) < 60
+        answered = tokenizer.decode(tokens_T[asked.answered.start : asked.answered.stop])
+        assert answered.strip().rstrip(".") == fact.value == asked.value
     assert asked_facts(torch.tensor(tokenizer.encode(carrier[:4000])), tokenizer) == []
 
 
@@ -57,8 +59,11 @@ NUM_ENTRIES = 4 + 16
 
 
 def test_awaited_facts_are_expanded_and_the_oldest_text_makes_room():
-    facts = [AskedFact(range(5, 7), range(30, 40)), AskedFact(range(9, 10), range(33, 40))]
+    facts = [
+        AskedFact(range(5, 7), range(30, 40), range(37, 39), "one"),
+        AskedFact(range(9, 10), range(33, 40), range(39, 40), "other"),
+    ]
     assert wanted(facts, LEVELS, NUM_ENTRIES) == ({1}, {4})
     assert wanted(facts[1:], LEVELS, NUM_ENTRIES) == (set(), set()), "not asked yet"
-    across = [AskedFact(range(7, 9), range(30, 40))]
+    across = [AskedFact(range(7, 9), range(30, 40), range(38, 39), "one")]
     assert wanted(across, LEVELS, NUM_ENTRIES) == ({1, 2}, {4, 5})

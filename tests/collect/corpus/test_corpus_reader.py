@@ -6,8 +6,8 @@ import json
 import lzma
 import os
 import sys
-from datetime import date
 import tarfile
+from datetime import date
 from pathlib import Path
 
 import fsspec

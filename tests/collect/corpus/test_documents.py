@@ -9,10 +9,22 @@ from datasketch import MinHash, MinHashLSH
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import Skipped
-from mctrace.collect.corpus.documents import Document, document_id, read_documents
+from mctrace.collect.corpus.documents import (
+    Document,
+    DocumentChoice,
+    DocumentMaker,
+    document_id,
+    read_documents,
+)
 from mctrace.collect.corpus.lazy_texts import TextInMemory
 from mctrace.collect.corpus.near_duplicates import BandIndex, bands_of
-from mctrace.collect.corpus.split_assigner import Placement, SplitAssigner, minhash_of, split_of
+from mctrace.collect.corpus.split_assigner import (
+    BETWEEN_SPLITS,
+    Placement,
+    SplitAssigner,
+    minhash_of,
+    split_of,
+)
 from mctrace.datasets.store.schemas import SPLITS
 from mctrace.errors import ConfigError, InputError
 from tests.collect.making import random_tokens
@@ -284,3 +296,37 @@ def test_a_signature_is_that_of_datasketch(num_tokens):
     shingles = np.lib.stride_tricks.sliding_window_view(tokens, min(8, num_tokens))
     expected.update_batch([shingle.tobytes() for shingle in shingles])
     assert np.array_equal(minhash_of(tokens), expected.hashvalues)
+
+
+def cut_and_made(text: TextInMemory) -> list[TextInMemory]:
+    """A text, and one made of its second half with something else before it."""
+    return [
+        text,
+        TextInMemory(f"made:{text.source}", f"planted {text.text[len(text.text) // 2 :]}", carrier=text),
+    ]
+
+
+def test_a_text_cut_otherwise_and_what_is_made_of_it_stay_on_its_side():
+    texts = texts_of(40, num_bytes=600)
+    whole = {d.source: d for d in read(texts, max_tokens=4096)}
+    for most in (100, 300):
+        for document in read([made for text in texts for made in cut_and_made(text)], max_tokens=most):
+            carrier = whole[document.source.removeprefix("made:")]
+            assert document.num_tokens <= most
+            assert document.placement.split == carrier.placement.split
+            assert document.placement.split_group == carrier.document_id
+    assert {d.placement.split for d in whole.values()} == set(SPLITS)
+
+
+def test_a_made_document_that_resembles_one_of_another_split_than_its_carrier_is_left_out():
+    carrier_text, made_text = cut_and_made(texts_of(1, num_bytes=600)[0])
+    config = CorpusConfig(**EVEN)
+    made_documents = DocumentMaker(ByteTokenizer(), "bytes", config)([carrier_text, made_text]).documents
+    carrier, made = made_documents
+    other = next(split for split in SPLITS if split != carrier.placement.split)
+    for split, is_kept in ((carrier.placement.split, True), (other, False)):
+        skipped = Skipped()
+        assigner = SplitAssigner(config, {"older": Placement("older", split, made.placement.minhash)})
+        taken = DocumentChoice(config, assigner, skipped).take(made)
+        assert (taken is not None) == is_kept
+        assert skipped.counts[BETWEEN_SPLITS] == (not is_kept)

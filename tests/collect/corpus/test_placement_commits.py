@@ -13,7 +13,13 @@ from mctrace.collect.corpus import placement_commits
 from mctrace.collect.corpus.corpus_reader import Skipped
 from mctrace.collect.corpus.documents import Document, document_id
 from mctrace.collect.corpus.placement_commits import PlacementCommits, known_placements
-from mctrace.collect.corpus.split_assigner import BETWEEN_SPLITS, SplitAssigner, split_of
+from mctrace.collect.corpus.split_assigner import (
+    BETWEEN_SPLITS,
+    Origin,
+    SplitAssigner,
+    placed_alone,
+    split_of,
+)
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import Store, create_store, open_store
 from mctrace.datasets.upkeep.split_leaks import split_leaks
@@ -214,6 +220,26 @@ def test_runs_over_near_duplicate_corpora_measure_them_in_one_split(tiny_setting
     kinds = [c.part.kind for c in run.store.at().parts]
     assert kinds.index("placements") < kinds.index("document")
     assert run.plan.missing(run.store) == []
+
+
+def test_the_split_of_a_carrier_is_committed_with_what_is_made_of_it(store):
+    """A later run that reads the carrier itself finds it placed, whatever it would have decided alone."""
+    tokens = random_tokens(400, 7, 4096)
+    carrier = placed_alone("carrier", tokens, CONFIG)
+    other = next(split for split in ("train", "test") if split != carrier.split)
+    (known,) = documents_of(copies(3)[0]).values()
+    origin = Origin("carrier", replace(carrier, split=other))
+    made = replace(known, placement=replace(known.placement, split=other), origin=origin)
+    assigner = SplitAssigner(CONFIG, {})
+    assigner.place_as(made.document_id, made.placement, made.origin)
+    PlacementCommits(store, assigner, CONFIG, "run", Skipped()).commit([made])
+    placed = known_placements(store)
+    assert {name: (p.split, p.split_group) for name, p in placed.items()} == {
+        "carrier": (other, "carrier"), made.document_id: (other, "carrier"),
+    }  # fmt: skip
+    later = SplitAssigner(CONFIG, placed).place("carrier", tokens)
+    assert later is not None
+    assert later.split == other
 
 
 def test_verify_finds_near_duplicates_in_different_splits(tiny_settings, tmp_path, monkeypatch):

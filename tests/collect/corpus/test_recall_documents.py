@@ -1,6 +1,8 @@
 """Recall documents: planted facts, questions, and the distance from a question to its answer."""
 
 import sysconfig
+from dataclasses import astuple, fields
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from mctrace.collect.corpus.recall_documents import (
     make_recall_text,
     recall_texts,
 )
+from mctrace.collect.corpus.recall_wordings import WORDINGS, Wording
 from mctrace.errors import InputError
 
 REFOCUS = 32
@@ -156,6 +159,36 @@ def test_recall_is_a_corpus_over_any_other(tmp_path):
     assert all("Question: " in text.text for text in texts)
     assert skipped.counts["too short to plant facts in"] == 1
     assert len(list(read_corpus(["recall:pydoc-topics"], skipped))) > 10
+
+
+def words_of(wording: Wording) -> set[str]:
+    fillers = {field.name for field in fields(wording)} - {"relations"}
+    return {word for name in fillers for word in getattr(wording, name)}
+
+
+def test_wordings_share_no_sentence_no_name_and_no_value_word():
+    for one, other in combinations(WORDINGS.values(), 2):
+        assert words_of(one).isdisjoint(words_of(other))
+        of_one, of_other = ({t for r in w.relations for t in astuple(r)[:3]} for w in (one, other))
+        assert of_one.isdisjoint(of_other)
+
+
+@pytest.mark.parametrize("name", sorted(WORDINGS))
+def test_every_wording_asks_for_planted_facts_that_are_found_again(name):
+    (made,) = recall_texts("carrier", carrier(), WORDINGS[name])
+    assert asked_in(made.text) == list(made.asked)
+    assert {fact.relation for fact in made.asked} == set(WORDINGS[name].relations)
+    for fact in made.asked:
+        assert made.text.count(fact.value) == 2
+        assert fact.answer.endswith(f"{fact.value}.")
+
+
+def test_the_corpus_path_says_which_wording_is_planted(tmp_path):
+    (tmp_path / "long.txt").write_text(carrier())
+    for prefix, name in (("recall:", "training"), ("recall-development:", "development")):
+        (text,) = read_corpus([f"{prefix}{tmp_path}"], Skipped())
+        assert text.source == f"{prefix}{tmp_path.name}/long.txt#1"
+        assert {fact.relation for fact in asked_in(text.text)} <= set(WORDINGS[name].relations)
 
 
 def test_recall_without_a_carrier_is_refused_with_the_remedy(tmp_path):

@@ -1,0 +1,34 @@
+"""Attention over the whole window as a score: what kept-position scorers see, at the price of reading it all.
+
+A working context hides what is absent, so attention within it cannot find an absent block. Here the window
+is shown whole to a pass that only looks: many times a context's cost, at every refocus.
+"""
+
+import numpy as np
+
+from mctrace.analysis.closed_loop.policies import Observation, retrieved_scores
+from mctrace.collect.measuring.evaluator import measure_baseline
+from mctrace.context.allocator_candidates import Candidates
+from mctrace.context.lod_map import LODMap
+from mctrace.context.trajectory import Trajectory
+
+
+def window_attention_scores(observation: Observation) -> Candidates:
+    """Attention that the last K tokens pay each span when the whole window is shown as tokens, standardised.
+
+    What SnapKV keeps positions by (Li et al. 2024), with blocks instead of positions and one choice for all
+    layers and heads; its logarithm, less the price, as for retrieval.
+    """
+    lod_map, candidates = observation.lod_map, observation.candidates()
+    tree, before = lod_map.tree, lod_map.cursor - lod_map.tree.block_size
+    past = Trajectory(LODMap.of_tokens(tree, lod_map.start, before), (before,), tree.block_size)
+    mass_N = measure_baseline(
+        observation.reader.model, observation.document, past, attention_mass=True
+    ).attention_mass_N
+    assert mass_N is not None
+    mass_N = mass_N.double()
+    attended_A = np.zeros(len(candidates))
+    for i in range(len(candidates)):
+        first, end = tree.span(candidates.actions.action(i).node)
+        attended_A[i] = float(mass_N[first - lod_map.start : end - lod_map.start].sum())
+    return retrieved_scores(observation, candidates, np.log(np.maximum(attended_A, 1e-12)))
