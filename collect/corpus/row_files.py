@@ -128,11 +128,11 @@ class RowFile:
         number = 0
         with _opened(self.uri) as file, pa.ipc.open_stream(file) as batches:
             for batch in batches:
-                wanted = batch.select([c for c in (self.column, TOKENS, CHAT) if c in batch.schema.names])
+                wanted = batch.select([c for c in self.columns.wanted if c in batch.schema.names])
                 for first in range(0, len(wanted), 64):
                     for row in wanted.slice(first, 64).to_pylist():
                         number += 1
-                        yield from _document(f"{self.source}:{number}", row, self.column, skipped)
+                        yield from _document(f"{self.source}:{number}", row, self.columns, skipped)
 
     def _samples(self, skipped: _Notes) -> Iterator[SourceText]:
         with _opened(self.uri) as file, tarfile.open(fileobj=file, mode="r|") as members:
@@ -148,16 +148,17 @@ class RowFile:
 
     def _sample(self, place: str, content: Mapping[str, bytes], skipped: _Notes) -> Iterator[SourceText]:
         row: Mapping[str, Any] = {}
+        texts = [content[suffix] for suffix in TEXT_SUFFIXES if suffix in content]
         try:
-            if texts := [content[suffix] for suffix in TEXT_SUFFIXES if suffix in content]:
-                row = {self.column: texts[0].decode("utf-8-sig")}
-            elif ".json" in content:
+            if ".json" in content and (self.columns.metadata or not texts):
                 row = row_of_line(content[".json"])
+            if texts:
+                row = {**row, self.columns.text: texts[0].decode("utf-8-sig")}
         except (UnreadableTextError, UnicodeDecodeError) as error:
             why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
             skipped.add_unreadable(why, place)
         else:
-            yield from _document(place, row, self.column, skipped)
+            yield from _document(place, row, self.columns, skipped)
 
     def _rows_of_lines(self, skipped: _Notes) -> Iterator[SourceText]:
         with _opened(self.uri) as lines:

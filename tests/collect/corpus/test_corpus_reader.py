@@ -261,7 +261,7 @@ def test_a_path_that_is_not_there_is_refused_by_name(folder):
 
 def test_a_single_file_that_is_not_text_is_refused_with_the_endings_that_are(folder):
     (folder / "a.pdf").write_text("text")
-    with pytest.raises(InputError, match=r"a\.pdf': expected one of \.txt .* \.parquet, .*, got '\.pdf'"):
+    with pytest.raises(InputError, match=r"a\.pdf': expected one of \.txt .* \.parquet .*, got '\.pdf'"):
         read(folder / "a.pdf")
 
 
@@ -336,7 +336,18 @@ def test_a_parquet_file_is_read_by_row_groups_under_the_column_asked_for(folder)
     assert any("texts/damaged.parquet" in examples for examples in skipped.examples.values())
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def shard(files: dict[str, bytes]) -> bytes:
+    """A tar file with these files."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "arrow", "tar"])
 def test_columns_asked_for_stay_with_their_documents(folder, kind):
     rows = [
         {"text": "one", "language": "de", "stars": 3, "author": {"name": "A\u2028"}},
@@ -345,6 +356,14 @@ def test_columns_asked_for_stay_with_their_documents(folder, kind):
     ]
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    elif kind == "arrow":
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_stream(folder / "rows.arrow", table.schema) as stream:
+            stream.write_table(table)
+    elif kind == "tar":
+        files = {f"{i}.txt": row["text"].encode() for i, row in enumerate(rows)}
+        files |= {f"{i}.json": json.dumps(row).encode() for i, row in enumerate(rows)}
+        (folder / "rows.tar").write_bytes(shard(dict(sorted(files.items()))))
     else:
         content = lines(rows)
         (folder / f"rows.{kind}").write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
@@ -393,13 +412,7 @@ def test_samples_of_a_webdataset_shard_are_documents(folder, ending, compress):
         "a/0001.txt": b"one", "a/0001.json": b'{"text": "metadata"}', "a/0001.seg.png": b"\x89",
         "a/0002.json": b'{"text": "two"}', "a/0003.jpg": b"", "a/0004.txt": b"\xff",
     }  # fmt: skip
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text)
-            tar.addfile(member, io.BytesIO(text))
-    (folder / f"shard-0.tar{ending}").write_bytes(compress(content.getvalue()))
+    (folder / f"shard-0.tar{ending}").write_bytes(compress(shard(files)))
     (folder / f"shard-1.tar{ending}").write_bytes(b"no archive")
     found, skipped = documents(folder)
     place = f"texts/shard-0.tar{ending}/a"
