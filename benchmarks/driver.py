@@ -265,7 +265,7 @@ def main() -> None:
     arguments = parser.parse_args()
     num_documents = arguments.documents or (4_000 if arguments.quick else 1_000_000)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         print("tokenising with one and two tasks at once", flush=True)
         speed = tokenise(*((48, 3) if arguments.quick else (200, 5)))
