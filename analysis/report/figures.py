@@ -117,9 +117,10 @@ def bars(
     *,
     color: str,
     opacity: float = 1.0,
+    ends: tuple[Values, Values] | None = None,
 ) -> Trace:
-    """Bars of one width, in the units of the axis."""
-    return {
+    """Bars of one width, in the units of the axis; `ends` are those of their intervals."""
+    trace: Trace = {
         "type": "bar",
         "name": plain(name),
         "x": list(centres),
@@ -129,6 +130,9 @@ def bars(
         "textposition": "none",
         "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
     }
+    if ends is not None:
+        trace["error_y"] = _error_bars(heights, ends, GREY, thickness=1.5, cap=4)
+    return trace
 
 
 def intervals(

@@ -48,7 +48,7 @@ def time_section(connection: duckdb.DuckDBPyConnection) -> Section:
 
 
 def _block_size(rows: Sequence[Row]) -> int:
-    return min(row["end_token"] - row["first_token"] for row in rows)
+    return min(int(row["end_token"] - row["first_token"]) for row in rows)
 
 
 def _block_texts(
