@@ -3,6 +3,7 @@
 -- most `most_trajectories` trajectories (a variable; 300), drawn by a hash of their ids, weighted by
 -- 1 / inclusion_probability (all legal actions); num_labels is not.
 --   mean      mean value of detail over the stretch's tokens
+--   mean_stderr  standard error of the mean with documents as clusters; null with one document
 --   mean_abs  mean size of a label's mean over the stretch: short stretches are noisier, so it falls with
 --             their length even where nothing decays
 --   share_of_horizon  the stretch's part of the value summed over the whole horizon
@@ -14,6 +15,30 @@ with values as (
         1 / inclusion_probability as weight,
         lag_to - lag_from as num_tokens
     from drawn_octaves(coalesce(getvariable('most_trajectories'), 300))
+),
+
+by_document as (
+    select action, entry_level, lag_from, document_id,
+        sum(weighted_value) as total,
+        sum(weight * num_tokens) as weight
+    from values
+    group by all
+),
+
+means as (
+    select
+        action,
+        entry_level,
+        lag_from,
+        sum(total) / sum(weight) as mean,
+        case
+            when count(*) > 1 then sqrt(
+                count(*) / (count(*) - 1)
+                * greatest(sum(total ** 2) - 2 * mean * sum(total * weight) + mean ** 2 * sum(weight ** 2), 0)
+            ) / sum(weight)
+        end as mean_stderr
+    from by_document
+    group by all
 )
 
 select
@@ -22,10 +47,12 @@ select
     lag_from,
     max(lag_to) as lag_to,
     count(*) as num_labels,
-    sum(weighted_value) / sum(weight * num_tokens) as mean,
+    any_value(mean) as mean,
+    any_value(mean_stderr) as mean_stderr,
     sum(abs(weighted_value) / num_tokens) / sum(weight) as mean_abs,
     sum(weighted_value) / nullif(sum(sum(weighted_value)) over (partition by action, entry_level), 0)
     as share_of_horizon
 from values
+join means using (action, entry_level, lag_from)
 group by action, entry_level, lag_from
 order by action = 'collapse', action, entry_level, lag_from

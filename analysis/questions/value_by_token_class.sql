@@ -6,6 +6,7 @@
 --                 space, other; 'unknown' where the store has no vocabulary (before mctrace kept it)
 --   num_tokens    number of tokens read
 --   mean          mean value of detail at such tokens; mean_abs its mean size
+--   mean_stderr   standard error of the mean with documents as clusters; null with one document
 --   share_of_value  their part of the value over all tokens of that action and level
 -- Reads document_tokens, which mctrace loads for queries that name it.
 -- asks: which kinds of predicted tokens does detail help?
@@ -34,6 +35,7 @@ at_tokens as (
     select
         d.action,
         d.entry_level,
+        d.document_id,
         case when d.action in ('expand', 'insert') then -1 else 1 end * unnest(d.delta_nll) as value,
         unnest(h.tokens) as token_id,
         h.tokenizer_hash
@@ -45,6 +47,7 @@ by_token as (
     select
         action,
         entry_level,
+        document_id,
         tokenizer_hash,
         token_id,
         count(*) as num_tokens,
@@ -54,18 +57,37 @@ by_token as (
     group by all
 ),
 
-classes as (
+by_document as (
     select
         b.action,
         b.entry_level,
+        b.document_id,
         coalesce(v.token_class, 'unknown') as token_class,
-        sum(b.num_tokens)::bigint as num_tokens,
-        sum(b.total) / sum(b.num_tokens) as mean,
-        sum(b.total_abs) / sum(b.num_tokens) as mean_abs,
-        sum(b.total) as total
+        sum(b.num_tokens)::bigint as weight,
+        sum(b.total) as total,
+        sum(b.total_abs) as total_abs
     from by_token as b
     left join vocabulary as v using (tokenizer_hash, token_id)
     group by all
+),
+
+classes as (
+    select
+        action,
+        entry_level,
+        token_class,
+        sum(weight)::bigint as num_tokens,
+        sum(total) / sum(weight) as mean,
+        case
+            when count(*) > 1 then sqrt(
+                count(*) / (count(*) - 1)
+                * greatest(sum(total ** 2) - 2 * mean * sum(total * weight) + mean ** 2 * sum(weight ** 2), 0)
+            ) / sum(weight)
+        end as mean_stderr,
+        sum(total_abs) / sum(weight) as mean_abs,
+        sum(total) as total
+    from by_document
+    group by action, entry_level, token_class
 )
 
 select
@@ -74,6 +96,7 @@ select
     token_class,
     num_tokens,
     mean,
+    mean_stderr,
     mean_abs,
     total / nullif(sum(total) over (partition by action, entry_level), 0) as share_of_value
 from classes

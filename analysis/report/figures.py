@@ -16,6 +16,7 @@ ACTION_COLORS = {"expand": BLUE, "collapse": ORANGE, "insert": GREEN, "drop": PU
 _SYMBOLS = ("circle", "square", "diamond", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
+_FAINT = "rgba(134, 142, 153, 0.18)"
 _MOST_LEVEL_TICKS = 6
 
 Trace = dict[str, Any]
@@ -35,7 +36,9 @@ class Axis:
     span: tuple[float, float] | None = None
     """first and last value shown; None: chosen from the data"""
     top_down: bool = False
-    """the first category is on top"""
+    """the first category, or the lowest number, is on top"""
+    is_category: bool = False
+    """values are names at equal distances, even where they look like numbers; no grid"""
 
 
 def plain(text: str) -> str:
@@ -114,9 +117,10 @@ def bars(
     *,
     color: str,
     opacity: float = 1.0,
+    ends: tuple[Values, Values] | None = None,
 ) -> Trace:
-    """Bars of one width, in the units of the axis."""
-    return {
+    """Bars of one width, in the units of the axis; `ends` are those of their intervals."""
+    trace: Trace = {
         "type": "bar",
         "name": plain(name),
         "x": list(centres),
@@ -126,6 +130,9 @@ def bars(
         "textposition": "none",
         "marker": {"color": color, "opacity": opacity, "line": {"width": 0}},
     }
+    if ends is not None:
+        trace["error_y"] = _error_bars(heights, ends, GREY, thickness=1.5, cap=4)
+    return trace
 
 
 def intervals(
@@ -180,6 +187,30 @@ def points(
     }
 
 
+def heatmap(
+    x: Sequence[str],
+    y: Sequence[float],
+    z: Sequence[Values],
+    hover: Sequence[Sequence[str]],
+    *,
+    limit: float,
+) -> Trace:
+    """Cells, a row for each `y`; colours end at ± `limit`, and None leaves a cell empty."""
+    return {
+        "type": "heatmap",
+        "x": list(x),
+        "y": list(y),
+        "z": [list(row) for row in z],
+        "text": [list(row) for row in hover],
+        "hovertemplate": "%{text}<extra></extra>",
+        "hoverongaps": False,
+        "zmin": -limit,
+        "zmax": limit,
+        "colorscale": [[0, ORANGE], [0.5, _FAINT], [1, BLUE]],
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": ".2~g"},
+    }
+
+
 def _in_two_lines(labels: Sequence[str]) -> list[str]:
     """Row labels broken after a colon, so that a phone has width left for the plot."""
     return [plain(label).replace(": ", ":<br>", 1) for label in labels]
@@ -222,6 +253,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
         if len(axis.tickvals) > _MOST_LEVEL_TICKS:
             # plotly.js would turn labels for lack of room, which changes the room, and so on.
             layout["tickangle"] = -45
+    if axis.is_category:
+        layout["type"] = "category"
+        layout["showgrid"] = False
     if axis.top_down:
         layout["autorange"] = "reversed"
     if axis.span:

@@ -1,6 +1,7 @@
 """Formatting of numbers and names on a page."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 MISSING = "–"
@@ -22,6 +23,22 @@ def nats(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     return _minus(f"{value:+z.4f}") if value else "0"
+
+
+def mean_nats(row: dict[str, Any]) -> str:
+    """A row's mean with its 95% interval over documents, nats per token."""
+    if row["mean_stderr"] is None:
+        return nats(row["mean"])
+    return f"{nats(row['mean'])} ± {number(2 * row['mean_stderr'])}"
+
+
+def mean_ends(rows: Sequence[dict[str, Any]]) -> tuple[list[float | None], list[float | None]]:
+    """Lower and upper ends of the rows' 95% intervals over documents; None where there is none."""
+    lower, upper = (
+        [None if row["mean_stderr"] is None else row["mean"] + sign * 2 * row["mean_stderr"] for row in rows]
+        for sign in (-1, 1)
+    )
+    return lower, upper
 
 
 def total_nats(value: float | None) -> str:

@@ -26,6 +26,7 @@ from mctrace.analysis.report.sections.training_run import evaluation_section, tr
 from mctrace.analysis.report.sections.value_by_horizon import horizon_section
 from mctrace.analysis.report.sections.value_by_origin import origin_section
 from mctrace.analysis.report.sections.value_of_detail import distance_section, top_section, value_section
+from mctrace.analysis.report.sections.value_over_time import time_section
 from mctrace.analysis.report.sections.version_comparison import version_section
 from mctrace.analysis.snapshots.scoring import (
     MOST_RANKED,
@@ -162,6 +163,7 @@ def _values(connection: duckdb.DuckDBPyConnection, parts: ReportParts) -> Page:
             distance_section(connection),
             horizon_section(connection),
             origin_section(connection),
+            time_section(connection),
             *gist_sections(connection),
             *control_sections(connection),
             top_section(connection),

@@ -5,8 +5,16 @@ from collections.abc import Callable
 import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
-from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, Trace, figure, line
-from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent
+from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, Trace, Values, figure, line
+from mctrace.analysis.report.formatting import (
+    count,
+    counted,
+    group_name,
+    mean_ends,
+    mean_nats,
+    number,
+    percent,
+)
 from mctrace.analysis.report.page import Plot, Section
 from mctrace.analysis.report.sections.store import NO_LABELS
 
@@ -33,12 +41,18 @@ def _lag_plot(rows: list[Row]) -> Plot:
     def hover(row: Row) -> str:
         return (
             f"{group_name(row)}<br>{count(row['lag_from'])} to {count(row['lag_to'])} tokens on<br>"
-            f"mean {nats(row['mean'])}<br>{percent(row['share_of_horizon'])} of the horizon's value<br>"
+            f"mean {mean_nats(row)}<br>{percent(row['share_of_horizon'])} of the horizon's value<br>"
             f"{counted(row['num_labels'], 'label')}"
         )
 
     traces = [
-        _line(found, [(max(row["lag_from"], 0.7) * row["lag_to"]) ** 0.5 for row in found], "mean", hover)
+        _line(
+            found,
+            [(max(row["lag_from"], 0.7) * row["lag_to"]) ** 0.5 for row in found],
+            "mean",
+            hover,
+            mean_ends(found),
+        )
         for found in _groups(rows)
     ]
     ticks = sorted({max(row["lag_from"], 1) for row in rows} | {max(row["lag_to"] for row in rows)})
@@ -49,8 +63,8 @@ def _lag_plot(rows: list[Row]) -> Plot:
             Axis("tokens after the cursor", is_log=True, tickvals=ticks),
             Axis("mean value of detail, nats per token"),
         ),
-        "Each dot is the mean over a stretch of the horizon that doubles: a line that falls to zero "
-        "means that an edit changes only the next few tokens.",
+        "Each dot is the mean over a stretch of the horizon that doubles, with its 95% interval over "
+        "documents: a line that falls to zero means that an edit changes only the next few tokens.",
         f"{counted(sum(row['num_labels'] for row in rows if row['lag_from'] == 0), 'label')}",
     )
 
@@ -90,7 +104,13 @@ def _groups(rows: list[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _line(rows: list[Row], x: list[float], column: str, hover: Callable[[Row], str]) -> Trace:
+def _line(
+    rows: list[Row],
+    x: list[float],
+    column: str,
+    hover: Callable[[Row], str],
+    ends: tuple[Values, Values] | None = None,
+) -> Trace:
     return line(
         group_name(rows[0]),
         x,
@@ -98,4 +118,5 @@ def _line(rows: list[Row], x: list[float], column: str, hover: Callable[[Row], s
         [hover(row) for row in rows],
         color=ACTION_COLORS.get(rows[0]["action"], GREY),
         style=rows[0]["entry_level"],
+        ends=ends,
     )

@@ -4,7 +4,17 @@ import duckdb
 
 from mctrace.analysis.questions.catalogue import Row, run_analysis
 from mctrace.analysis.report.figures import ACTION_COLORS, GREY, Axis, bars, figure, intervals, plain
-from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
+from mctrace.analysis.report.formatting import (
+    count,
+    counted,
+    group_name,
+    mean_ends,
+    mean_nats,
+    nats,
+    number,
+    percent,
+    text,
+)
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
 
@@ -48,16 +58,11 @@ def _metadata_plots(rows: list[Row]) -> list[Plot]:
 
 
 def _metadata_plot(column: str, rows: list[Row]) -> Plot:
-    half = [2 * row["mean_stderr"] if row["mean_stderr"] is not None else None for row in rows]
-    ends = (
-        [None if h is None else row["mean"] - h for row, h in zip(rows, half, strict=True)],
-        [None if h is None else row["mean"] + h for row, h in zip(rows, half, strict=True)],
-    )
     hover = [
-        f"{plain(row['value'])}<br>{group_name(row)}<br>mean {nats(row['mean'])} ± {number(h)}, mean size "
+        f"{plain(row['value'])}<br>{group_name(row)}<br>mean {mean_nats(row)}, mean size "
         f"{number(row['mean_abs'])}<br>{counted(row['num_labels'], 'label')}, "
         f"{counted(row['num_documents'], 'document')}"
-        for row, h in zip(rows, half, strict=True)
+        for row in rows
     ]
     names = dict.fromkeys(row["value"] for row in rows)
     made = figure(
@@ -66,7 +71,7 @@ def _metadata_plot(column: str, rows: list[Row]) -> Plot:
                 "mean",
                 [f"{_shortened(row['value'])}: {group_name(row)}" for row in rows],
                 [row["mean"] for row in rows],
-                ends,
+                mean_ends(rows),
                 hover,
                 colors=[ACTION_COLORS.get(row["action"], GREY) for row in rows],
             )
@@ -105,11 +110,12 @@ def _class_plot(name: str, rows: list[Row]) -> Plot:
         [row["mean"] for row in rows],
         0.8,
         [
-            f"{row['token_class']}<br>mean {nats(row['mean'])}, mean size {number(row['mean_abs'])}<br>"
+            f"{row['token_class']}<br>mean {mean_nats(row)}, mean size {number(row['mean_abs'])}<br>"
             f"{percent(row['share_of_value'])} of all value<br>{counted(row['num_tokens'], 'token')}"
             for row in rows
         ],
         color=ACTION_COLORS.get(rows[0]["action"], GREY),
+        ends=mean_ends(rows),
     )
     made = figure(
         [{**trace, "x": [row["token_class"] for row in rows]}],
@@ -121,7 +127,8 @@ def _class_plot(name: str, rows: list[Row]) -> Plot:
     return Plot(
         f"By token class: {name}",
         made,
-        "How much detail helps in predicting such tokens, on average; bars above zero are where it helps.",
+        "How much detail helps in predicting such tokens, on average, with 95% intervals over documents; "
+        "bars above zero are where it helps.",
         f"{counted(sum(row['num_tokens'] for row in rows), 'token')} in the horizons of labels drawn by hash",
     )
 

@@ -14,7 +14,17 @@ from mctrace.analysis.report.figures import (
     line,
     strokes,
 )
-from mctrace.analysis.report.formatting import count, counted, group_name, nats, number, percent, text
+from mctrace.analysis.report.formatting import (
+    count,
+    counted,
+    group_name,
+    mean_ends,
+    mean_nats,
+    nats,
+    number,
+    percent,
+    text,
+)
 from mctrace.analysis.report.page import Plot, Section, Table
 from mctrace.analysis.report.sections.store import NO_LABELS
 
@@ -106,13 +116,6 @@ def top_section(connection: duckdb.DuckDBPyConnection) -> Section:
     )
 
 
-def _mean(row: Row) -> str:
-    """A mean with its 95% interval over documents."""
-    if row["mean_stderr"] is None:
-        return nats(row["mean"])
-    return f"{nats(row['mean'])} ± {number(2 * row['mean_stderr'])}"
-
-
 def _cumulative_plot(rows: list[Row]) -> Plot:
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -159,7 +162,7 @@ def _spread_plot(rows: list[Row]) -> Plot:
     names = [group_name(row) for row in rows]
     colors = [ACTION_COLORS.get(row["action"], GREY) for row in rows]
     hover = [
-        f"{group_name(row)}<br>median {nats(row['p50'])}, mean {_mean(row)}<br>"
+        f"{group_name(row)}<br>median {nats(row['p50'])}, mean {mean_nats(row)}<br>"
         f"5% {nats(row['p05'])}, 25% {nats(row['p25'])}, 75% {nats(row['p75'])}, 95% {nats(row['p95'])}<br>"
         f"{counted(row['num_labels'], 'label')}, {counted(row['num_documents'], 'document')}"
         for row in rows
@@ -250,7 +253,7 @@ def _distance_plot(name: str, rows: list[Row]) -> Plot:
     hover = [
         f"{count(row['distance_from'])} to {count(row['distance_to'])} tokens<br>median "
         f"{nats(row['p50'])}<br>middle half {nats(row['p25'])} to {nats(row['p75'])}<br>mean "
-        f"{nats(row['mean'])}<br>{counted(row['num_labels'], 'label')}, "
+        f"{mean_nats(row)}<br>{counted(row['num_labels'], 'label')}, "
         f"{counted(row['num_documents'], 'document')}"
         for row in rows
     ]
@@ -258,7 +261,15 @@ def _distance_plot(name: str, rows: list[Row]) -> Plot:
     color = ACTION_COLORS.get(rows[0]["action"], GREY)
     traces = [
         line("median and middle half", x, [row["p50"] for row in rows], hover, color=color, ends=quartiles),
-        line("mean", x, [row["mean"] for row in rows], hover, color=GREY, style=2),
+        line(
+            "mean and 95% interval",
+            x,
+            [row["mean"] for row in rows],
+            hover,
+            color=GREY,
+            style=2,
+            ends=mean_ends(rows),
+        ),
     ]
     ticks = sorted({max(row["distance_from"], 8) for row in rows} | {rows[-1]["distance_to"]})
     return Plot(
@@ -269,8 +280,8 @@ def _distance_plot(name: str, rows: list[Row]) -> Plot:
             Axis(_VALUE),
             height=300,
         ),
-        "Dots are medians and bars the middle half of the actions at that distance; where a bar spans zero, "
-        "distance alone does not decide whether detail helps.",
+        "Coloured dots are medians and their bars the middle half of the actions at that distance; where "
+        "such a bar spans zero, distance alone does not decide whether detail helps.",
         _counts(rows),
     )
 
@@ -285,7 +296,7 @@ def _distribution_table(rows: list[Row]) -> Table:
             group_name(row),
             count(row["num_labels"]),
             count(row["num_documents"]),
-            _mean(row),
+            mean_nats(row),
             *(nats(row[column]) for column in quantiles.values()),
         ]
         for row in rows

@@ -249,8 +249,11 @@ def test_value_by_distance(connection: Connection) -> None:
     expands = pick(rows, action="expand", entry_level=1)
     assert picked(expands, "distance_from", "distance_to", "num_labels", "num_documents") == [32, 64, 8, 2]
     assert picked(expands, "p25", "p50", "p75") == [0, 0.25, 0.5]
+    # a's weights are 8 in all, its values 1.75, b's 4 and 2: off the mean of 0.3125 by 0.75 either way.
+    assert picked(expands, "mean", "mean_stderr") == pytest.approx([0.3125, sqrt(2 * 2 * 0.75**2) / 12])
     collapses = pick(rows, action="collapse", entry_level=0)
     assert picked(collapses, "distance_from", "distance_to", "mean", "p50") == [0, 32, 0.25, 0]
+    assert collapses["mean_stderr"] is None
 
 
 def test_distance_bins_double(tmp_path: Path) -> None:
@@ -352,6 +355,8 @@ def test_value_by_lag(connection: Connection) -> None:
     assert rows[0]["mean"] == pytest.approx((2 * (0.5 + 0.25 + 0.125 - 1.125) + 2) / 12)
     assert rows[-2]["mean"] == pytest.approx((2 * (0.5 + 0.25 + 0.125 - 0.125) + 2) / 12)
     assert rows[-1]["mean"] == pytest.approx((2 * (0.5 + 0.25 + 0.375 - 0.125) + 2) / 12)
+    # Of 16 tokens a has 2 in all at weight 8, b 2 at weight 4: off the mean of 1/3 by 2/3 either way.
+    assert rows[-1]["mean_stderr"] == pytest.approx(sqrt(2 * 2 * (2 / 3) ** 2) / 12)
     assert rows[-1]["mean_abs"] == pytest.approx((2 * (0.5 + 0.25 + 0.375 + 0.125) + 2) / 12)
     assert rows[-1]["share_of_horizon"] == pytest.approx(64 / 120)
     assert rows[-1]["num_labels"] == 8
@@ -516,6 +521,7 @@ def test_value_by_token_class(tmp_path: Path) -> None:
         assert row["num_tokens"] == 2 * len(theirs)
         assert row["mean"] == pytest.approx(sum(theirs) / len(theirs) / 2)
         assert row["share_of_value"] == pytest.approx(sum(theirs) / 24)
+        assert row["mean_stderr"] is None  # one document
 
 
 def test_value_by_token_class_takes_most_labels(connection: Connection) -> None:

@@ -36,6 +36,7 @@ TITLES = {
         "Value of detail against distance",
         "Over the horizon",
         "Origin of value",
+        "A document over time",
         "Most valuable labels",
     ],
     "Targets": ["Literal against priced targets"],
