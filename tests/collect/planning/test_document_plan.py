@@ -355,7 +355,7 @@ def test_side_measurements_come_after_the_trajectory_they_name_and_follow_it():
             assert unit.trajectory_id == unit.part_id
             seen.add(unit.part_id)
         assert unit.trajectory_id in seen
-    windowed = RunPlan({}, tuple(units_of(estimator="windowed", **SIDE)), PROVENANCE, 0).exactly()
+    windowed = RunPlan({}, tuple(units_of(estimator="windowed", **SIDE)), PROVENANCE).exactly()
     exact = units_of(**SIDE)
     assert [u.part_id for u in windowed.units] == [u.part_id for u in exact]
     assert [u.trajectory_id for u in windowed.units] == [u.trajectory_id for u in exact]

@@ -30,7 +30,7 @@ def work_of(listed: set[str], quarantined: frozenset[str] = frozenset()) -> tupl
     """The remaining work of three documents planned with the windowed estimator."""
     documents = [make_document(400, seed) for seed in range(3)]
     units = tuple(unit for one in documents for unit in plan_document(one, CONFIG, PROVENANCE))
-    plan = RunPlan({one.document_id: one for one in documents}, units, PROVENANCE, 0)
+    plan = RunPlan({one.document_id: one for one in documents}, units, PROVENANCE)
     stream = PlanInMemory(plan, SplitAssigner(CorpusConfig(), {}))
     stream.estimator = estimator_of(CONFIG)
     store = SimpleNamespace(ledger=Ledger(listed))
