@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	absent gists clean
+	absent gists gist-ceiling clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -44,6 +44,7 @@ help:
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
 	@echo "make gists             what gists of every kind tell, against deletion (an hour and a half of one core; goes on)"
 	@echo "                       GISTS='--scale quick': that it runs at all; or --scale full"
+	@echo "make gist-ceiling      what gists could tell at best (CEILING='--scale quick': that it runs at all)"
 	@echo
 	@echo "make clean       remove the environment, the demo and what was built"
 
@@ -153,6 +154,9 @@ absent: $(STAMP)
 
 gists: $(STAMP)
 	$(BIN)/python -m experiments.gists $(GISTS)
+
+gist-ceiling: $(STAMP)
+	$(BIN)/python -m experiments.gist_ceiling $(CEILING)
 
 # KIT='--part-mib 60' where nothing but the parts has to be sent.
 gpu-kit: $(STAMP)
