@@ -14,7 +14,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -165,7 +164,7 @@ def results_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def run(name: str, folder: Path, levels: Sequence[int], *, untrained: bool) -> dict[str, Any]:
     """Run every step that an earlier run has not finished, and return the results."""
-    scale, started = SCALES[name], time.perf_counter()
+    scale = SCALES[name]
     folder.mkdir(parents=True, exist_ok=True)
     best = None if untrained else train(scale, folder)
     found = {level: [evaluate(scale, folder, GISTS, "untrained", level)] for level in levels}
@@ -184,7 +183,6 @@ def run(name: str, folder: Path, levels: Sequence[int], *, untrained: bool) -> d
         "machine": {
             "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         },
-        "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
 

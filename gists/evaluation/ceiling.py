@@ -2,7 +2,7 @@
 
 An encoder can do no better than these vectors, so a place and number of vectors that does not pay here need
 not be trained. A gist's vectors replace what the frozen model has at the span's anchors: its inputs, what
-comes out of its first layers, or its keys and values in every layer. They start as the model's own values there.
+comes out of its first layers, or its keys and values in every layer. They start as its own values there.
 
 Objectives, each on one window of a document:
     reconstruct   NLL of a span's own tokens right behind its vectors and the document's first token
