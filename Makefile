@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	learned-price absent gists proof clean
+	learned-price absent gists gist-ceiling proof clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -46,6 +46,7 @@ help:
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
 	@echo "make gists             what gists of every kind tell, against deletion (an hour and a half of one core; goes on)"
 	@echo "                       GISTS='--scale quick': that it runs at all; or --scale full"
+	@echo "make gist-ceiling      what gists could tell at best (CEILING='--scale quick': that it runs at all)"
 	@echo "make proof             LensNet against truncation and retrieval on other people's ground (a night of one core; goes on)"
 	@echo "                       PROOF='--scale quick': that it runs at all; PROOF=--final: the test documents, once"
 	@echo
@@ -168,6 +169,9 @@ proof: $(STAMP)
 	@$(PIP) -e '.[proof]'
 	$(BIN)/python -m experiments.proof.run $(PROOF)
 	$(BIN)/python -m experiments.proof.page
+
+gist-ceiling: $(STAMP)
+	$(BIN)/python -m experiments.gist_ceiling $(CEILING)
 
 # KIT='--part-mib 60' where nothing but the parts has to be sent.
 gpu-kit: $(STAMP)

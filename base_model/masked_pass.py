@@ -7,7 +7,7 @@ entries alone, so the frozen model is unchanged everywhere else.
 Shapes: N entries, d embedding width, A changed entries, r rank, S kept positions, V vocabulary.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,11 +28,18 @@ class LowRankChange:
 
 
 @dataclass(frozen=True)
+class RowValues:
+    """In place of a layer's outputs: values [A, out]."""
+
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class EntryChanges:
-    """Changes of linear layers, by their names in the model, that act at the entries `entry_A` alone."""
+    """Changes of layers, by their names in the model, that act at the entries `entry_A` alone."""
 
     entry_A: Tensor
-    by_layer: Mapping[str, LowRankChange] = field(default_factory=dict)
+    by_layer: Mapping[str, LowRankChange | RowValues] = field(default_factory=dict)
 
 
 def linear_layers(network: PreTrainedModel) -> dict[str, tuple[int, int]]:
@@ -98,14 +105,37 @@ def _changed(network: PreTrainedModel, changes: EntryChanges | None) -> Iterator
         if changes is not None and len(changes.entry_A):
             for name, change in changes.by_layer.items():
                 layer = network.base_model.get_submodule(name)
-                hook = partial(_add_change, changes.entry_A, change)
+                hook = partial(_change, changes.entry_A, change)
                 hooks.callback(layer.register_forward_hook(hook).remove)
         yield
 
 
-def _add_change(
-    entry_A: Tensor, change: LowRankChange, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+@contextmanager
+def recorded_outputs(network: PreTrainedModel, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """The outputs [N, out] of the named layers in the pass that is made inside the context, by name."""
+    found: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for name in names:
+            hook = partial(_record, found, name)
+            hooks.callback(network.base_model.get_submodule(name).register_forward_hook(hook).remove)
+        yield found
+
+
+def _record(
+    found: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    found[name] = output[0].detach()
+
+
+def _change(
+    entry_A: Tensor,
+    change: LowRankChange | RowValues,
+    layer: nn.Module,
+    inputs: tuple[Tensor, ...],
+    output: Tensor,
 ) -> Tensor:
+    if isinstance(change, RowValues):
+        return output.index_copy(1, entry_A, change.rows.to(output.dtype)[None])
     rows_1Ai = inputs[0].index_select(1, entry_A).float()
     added_1Ao = (rows_1Ai @ change.down.T) @ change.up.T
     return output.index_add(1, entry_A, added_1Ao.to(output.dtype))

@@ -25,6 +25,7 @@ from mctrace.cli.commands.compact import compact
 from mctrace.cli.commands.derive import derive
 from mctrace.cli.commands.evaluate import evaluate
 from mctrace.cli.commands.export import export
+from mctrace.cli.commands.gist_ceiling import gist_ceiling
 from mctrace.cli.commands.gist_evaluate import gist_evaluate
 from mctrace.cli.commands.gist_train import gist_train
 from mctrace.cli.commands.init import init
@@ -59,6 +60,7 @@ for command in _COMMANDS:
 gist = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Train and judge GistNets.")
 gist.command("train")(with_output_options(gist_train))
 gist.command("evaluate")(with_output_options(gist_evaluate))
+gist.command("ceiling")(with_output_options(gist_ceiling))
 app.add_typer(gist, name="gist")
 
 

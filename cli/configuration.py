@@ -29,7 +29,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.store.provenance import Mix
 from mctrace.errors import ConfigError, shorten
-from mctrace.gists.config import GistEvaluationConfig, GistTrainConfig, KeyValueTrainConfig
+from mctrace.gists.config import GistCeilingConfig, GistEvaluationConfig, GistTrainConfig, KeyValueTrainConfig
 from mctrace.ranges import PositiveInt, check_ranges, choice_message, range_message
 from mctrace.train.config import TrainConfig
 
@@ -79,6 +79,7 @@ class PipelineConfig:
     gist_train: GistTrainConfig = field(default_factory=GistTrainConfig)
     key_value_train: KeyValueTrainConfig = field(default_factory=KeyValueTrainConfig)
     gist_evaluate: GistEvaluationConfig = field(default_factory=GistEvaluationConfig)
+    gist_ceiling: GistCeilingConfig = field(default_factory=GistCeilingConfig)
 
     def __post_init__(self) -> None:
         given, deepest = self.collect.recency_level_tokens, self.tree.max_level

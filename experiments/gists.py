@@ -14,7 +14,6 @@ import json
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,8 +73,8 @@ def train(scale: Scale, folder: Path) -> Path:
             "save_interval": 20, "num_validation_windows": 6,
         }  # fmt: skip
         mctrace(
-            "gist", "train", "--kind", "key_value", *_shared(folder), "--steps", str(scale.steps),
-            *_flags({f"key_value_train.{key}": value for key, value in settings.items()}),
+            "gist", "train", "--kind", "key_value", *shared_flags(folder), "--steps", str(scale.steps),
+            *flags({f"key_value_train.{key}": value for key, value in settings.items()}),
             "--out", str(run), "--resume" if any(run.glob("step_*")) else "--overwrite",
         )  # fmt: skip
     return run / "best"
@@ -91,16 +90,16 @@ def evaluate(scale: Scale, folder: Path, gists: Sequence[str], name: str, level:
     if name == TRAINED:
         settings["anchors"] = [1]
     beside = [part for gist in gists[1:] for part in ("--beside", gist)]
-    answer = _answer(
-        "gist", "evaluate", gists[0], *beside, *_shared(folder), "--json",
+    answer = answer_of(
+        "gist", "evaluate", gists[0], *beside, *shared_flags(folder), "--json",
         "--rows", str(file.with_suffix(".jsonl")),
-        *_flags({f"gist_evaluate.{key}": value for key, value in settings.items()}),
+        *flags({f"gist_evaluate.{key}": value for key, value in settings.items()}),
     )  # fmt: skip
     file.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     return answer
 
 
-def _answer(*arguments: str) -> Mapping[str, Any]:
+def answer_of(*arguments: str) -> Mapping[str, Any]:
     """What a command prints with --json; its progress goes where this process's does."""
     command = [str(Path(sys.executable).with_name("mctrace")), *arguments]
     print("$ mctrace", *arguments, flush=True)
@@ -108,14 +107,14 @@ def _answer(*arguments: str) -> Mapping[str, Any]:
     return found
 
 
-def _shared(folder: Path) -> list[str]:
+def shared_flags(folder: Path) -> list[str]:
     corpora = [part for corpus in CORPORA for part in ("--corpus", corpus)]
     return [
-        *corpora, "--store", str(folder / "store"), "--dtype", "bfloat16", "--threads", "1", *_flags(_SPLITS)
+        *corpora, "--store", str(folder / "store"), "--dtype", "bfloat16", "--threads", "1", *flags(_SPLITS)
     ]  # fmt: skip
 
 
-def _flags(settings: Mapping[str, Any]) -> list[str]:
+def flags(settings: Mapping[str, Any]) -> list[str]:
     return [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
@@ -163,41 +162,45 @@ def results_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def run(name: str, folder: Path) -> dict[str, Any]:
+def run(name: str, folder: Path, levels: Sequence[int], *, untrained: bool) -> dict[str, Any]:
     """Run every step that an earlier run has not finished, and return the results."""
-    scale, started = SCALES[name], time.perf_counter()
+    scale = SCALES[name]
     folder.mkdir(parents=True, exist_ok=True)
-    best = train(scale, folder)
-    found = {
-        level: [
-            evaluate(scale, folder, GISTS, "untrained", level),
-            evaluate(scale, folder, [str(best)], TRAINED, level),
-        ]
-        for level in _LEVELS
-    }
-    training = json.loads((best / "training.json").read_text(encoding="utf-8"))
+    best = None if untrained else train(scale, folder)
+    found = {level: [evaluate(scale, folder, GISTS, "untrained", level)] for level in levels}
+    if best is not None:
+        for level in levels:
+            found[level].append(evaluate(scale, folder, [str(best)], TRAINED, level))
+    options = ["--untrained"] * untrained + [f"--level {level}" for level in levels]
     return {
-        "command": f"python -m experiments.gists --scale {name}",
+        "command": " ".join([f"python -m experiments.gists --scale {name}", *options]),
         **results_of(found[1]),
-        "level_2": results_of(found[2]),
-        "gist_hash": found[1][1]["gist_hash"],
-        "training": {key: training[key] for key in ("step", "seconds", "validation", "num_documents")},
+        **({"level_2": results_of(found[2])} if 2 in found else {}),
+        "training": best and _training(best, found[1][-1]["gist_hash"]),
         "model": found[1][0]["model"],
         "settings": found[1][0]["settings"],
         "scale": {"name": name, **asdict(scale)},
         "machine": {
             "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         },
-        "seconds": time.perf_counter() - started,
     }  # fmt: skip
+
+
+def _training(best: Path, gist_hash: str) -> dict[str, Any]:
+    record = json.loads((best / "training.json").read_text(encoding="utf-8"))
+    kept = ("step", "seconds", "validation", "num_documents")
+    return {"gist_hash": gist_hash, **{key: record[key] for key in kept}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="small")
     parser.add_argument("--folder", type=Path, default=Path("runs/gists"))
+    parser.add_argument("--untrained", action="store_true", help="only the gists that need no training")
+    parser.add_argument("--level", type=int, choices=(1, 2), action="append", help="both unless given")
     arguments = parser.parse_args()
-    result = run(arguments.scale, arguments.folder)
+    levels = sorted({1, *(arguments.level or _LEVELS)})
+    result = run(arguments.scale, arguments.folder, levels, untrained=arguments.untrained)
     write_results(RESULT, result)
     print(json.dumps(result["against_deletion"], indent=1))
 

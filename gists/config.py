@@ -22,6 +22,8 @@ from mctrace.train.config import Decay, OptimiserConfig
 Pooling = Literal["mean", "query", "cls"]
 Match = Literal["kl", "nll"]
 Placement = Literal["oldest", "random"]
+CeilingPlace = Literal["input", "layer", "keys"]
+CeilingObjective = Literal["reconstruct", "continuation", "others"]
 
 
 @dataclass(frozen=True)
@@ -283,3 +285,52 @@ def key_value_preset_changes(name: str) -> dict[str, Any]:
         "gpu": {**late, **steps, "optimiser": {"total_steps": 900}},
         "long": {**late, **steps, "rank": 16, "optimiser": {"total_steps": 6000}},
     }[name]
+
+
+@dataclass(frozen=True)
+class GistCeilingConfig:
+    """Ladder of ceilings: gists optimised directly, without an encoder (`mctrace gist ceiling`)."""
+
+    section: ClassVar[str] = "gist_ceiling"
+
+    block_sizes: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (4, 8, 16, 32)
+    """K, tokens that one gist stands for"""
+    num_vectors: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (1, 4)
+    """vectors of a gist"""
+    places: Annotated[tuple[CeilingPlace, ...], MinLen(1)] = ("input", "layer", "keys")
+    """what they replace: input, the model's inputs; layer, what comes out of its first layers; keys, the keys
+    and values of every layer"""
+    objectives: Annotated[tuple[CeilingObjective, ...], MinLen(1)] = ("reconstruct", "continuation", "others")
+    """what they are optimised for: reconstruct, the span itself; continuation, the very tokens that are
+    scored; others, the other visible tokens behind the spans"""
+    layer: PositiveInt = 1
+    """layers below the vectors at `layer`"""
+    num_steps: PositiveInt = 50
+    """steps of Adam"""
+    learning_rate: PositiveFloat = 0.1
+    """of a step, in units of the root mean square of the values that are replaced"""
+    window_tokens: PositiveInt = 576
+    """tokens of a window with its horizon"""
+    horizon: PositiveInt = 64
+    """tokens at the end of a window whose loss is measured"""
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
+    """share of the blocks that give way, at random"""
+    protected_tail: NonNegativeInt = 128
+    """most recent tokens that never give way"""
+    num_copies: PositiveInt = 2
+    """collapsed blocks that are repeated after the horizon: the copy test"""
+    copy_skip: NonNegativeInt = 5
+    """first tokens of a copy that are not read, because they say which block it is; its last always is"""
+    documents_per_corpus: PositiveInt = 4
+    """maximum number of held-out documents of each corpus"""
+    seed: NonNegativeInt = 0
+    """seed of the spans and of bootstrap intervals"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        smallest = self.horizon + self.protected_tail + 2 * max(self.block_sizes)
+        if self.window_tokens < smallest:
+            raise ConfigError(
+                f"gist_ceiling.window_tokens must be at least {smallest}, the horizon, the protected tail "
+                f"and two blocks, got {self.window_tokens}"
+            )

@@ -159,6 +159,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "init": (), "plan": (), "collect": (), "log": (), "compact": (), "verify": (), "sql": ("select 1",),
     "derive": ("name", "--recipe", "levels"), "export": ("out",), "report": (), "show": ("abc",), "train": (),
     "evaluate": ("runs/none",), "gist train": (), "gist evaluate": ("mean",),
+    "gist ceiling": (),
 }  # fmt: skip
 
 
@@ -251,7 +252,9 @@ VALUES = (
     "allocator.num_edits=-1", "allocator.temperature=nan", "allocator.reversal_threshold=0",
     "closed_loop.policies=['magic']", "closed_loop.w_max=0", "closed_loop.horizon=0", "closed_loop.skip=-1",
     "gist_train.seed=-1", "gist_train.network.pooling=max", "gist_train.objective.min_replaced=2",
-    "gist_train.rarity.learning_rate=0", "gist_evaluate.horizons=[0]", "gist_evaluate.shares=[2.0]",
+    "gist_train.rarity.learning_rate=0", "gist_evaluate.horizons=[0]", "gist_ceiling.places=[\"nowhere\"]",
+    "gist_ceiling.window_tokens=64", "key_value_train.anchors=[0]", "key_value_train.min_replaced=0.8",
+    "gist_evaluate.shares=[2.0]",
 )  # fmt: skip
 
 
