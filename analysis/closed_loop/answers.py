@@ -110,13 +110,15 @@ def run_answers(
 def matched(generated: str, expected: Sequence[str]) -> float:
     """1 where the text begins with the one value that is expected, else 0; of several, the share it has.
 
-    White space and case count for nothing. Several values are what RULER's tasks ask for, counted as there.
+    A value that goes on, by a digit more for instance, is another one. White space is folded and case counts
+    for nothing. Several values are what RULER's tasks ask for, counted as there.
     """
     said = _folded(generated)
     if len(expected) == 1:
-        return float(said.startswith(_folded(expected[0])))
+        value = _folded(expected[0])
+        return float(said.startswith(value) and not said[len(value) : len(value) + 1].isalnum())
     return sum(_folded(value) in said for value in expected) / len(expected)
 
 
 def _folded(text: str) -> str:
-    return "".join(text.split()).casefold()
+    return " ".join(text.split()).casefold()

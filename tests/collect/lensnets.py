@@ -17,7 +17,7 @@ def save_random_lensnet(
 ) -> Path:
     """A narrow network whose scores spread by about one unit."""
     config = NetworkConfig(d_lens=16, num_heads=2, num_stacks=1, dropout=0.0)
-    network = build_network(config, embedding_dim, seed=seed)
+    network = build_network(config, embedding_dim, seed=seed, absence=provenance.absence)
     with torch.no_grad():
         for name, weights in network.named_parameters():
             if name.startswith("head.") and weights.ndim == 2:
@@ -35,6 +35,7 @@ def save_random_lensnet(
             "gist_hash": provenance.gist_hash,
         },
         target_sql=target_sql(target),
+        absence=provenance.absence,
     )
     save_checkpoint(folder, network, info)
     return folder

@@ -98,4 +98,6 @@ def test_one_value_has_to_come_first_and_several_anywhere():
     assert matched(" Blue Otter 77.\nMore", ("blue otter 77",)) == 1
     assert matched("The blue otter 77", ("blue otter 77",)) == 0
     assert matched("blue otter 7", ("blue otter 77",)) == 0
+    assert matched("blue otter 771.", ("blue otter 77",)) == 0
+    assert matched("\nblue  otter 77", ("blue otter 77",)) == 1
     assert matched("ABC, DEF and so on", ("DEF", "XYZ", "abc", "QQQ")) == 0.5
