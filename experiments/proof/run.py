@@ -71,10 +71,10 @@ class Scale:
 
 
 SCALES = {
-    # Ten minutes of one core, to see that everything runs; a night; several nights, or an hour of a GPU.
+    # Minutes, to see that everything runs; for a night or more of one core; for a GPU.
     "quick": Scale(
-        (6, 0), (3, 0), 8, 40, 1, Counts(2, 1, 2), Counts(2, 1, 2), (128, PRIMARY_BUDGET),
-        16, ("bm25-2", "similarity"), ("told",),
+        (3, 0), (3, 0), 4, 60, 1, Counts(2, 1, 2), Counts(2, 1, 2), (128, PRIMARY_BUDGET),
+        16, ("bm25-2",), ("told",),
     ),
     "small": Scale((120, 60), (30, 12), 12, 600, 3, Counts(12, 2, 12), TEST, (128, 256, 512, 1_024)),
     "full": Scale((2_000, 600), (180, 60), 16, 4_000, 3, DEVELOPMENT, TEST, (128, 256, 512, 1_024)),
