@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 _INTRO = """# A learned price against a searched one
 
 Written by `make learned-price` from `results/learned-price.json`; do not edit. The protocol, written before
-the first run, is the docstring of [learned_price.py](learned_price.py).
+the first run, is the docstring of `experiments/learned_price.py`.
 
 {model}, gists {gists}, exact labels of `make absent` (inserts and drops):
 {train} for training,
