@@ -47,7 +47,7 @@ from experiments import absent
 from experiments.closed_loop import CORPORA, corpora, mctrace
 from experiments.result_files import RESULTS, interval, write_results
 from experiments.train_compare import TARGETS, Combination, train_one
-from mctrace.context.actions import Action
+from mctrace.context.actions import Action, ActionKind
 from mctrace.context.allocator import AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import Candidates, candidates_of
 from mctrace.context.pricing import subtract_price
@@ -78,6 +78,9 @@ BASELINES = ("lod0", "recency")
 
 _OTHER_SCALE = ("priced", "literal")
 """targets whose scores are no values of detail, so that their distance from values says nothing"""
+
+_DETAIL: tuple[ActionKind, ActionKind] = ("expand", "collapse")
+_ABSENCE: tuple[ActionKind, ActionKind] = ("insert", "drop")
 
 PerDocument = Mapping[str, float]
 
@@ -217,9 +220,9 @@ def _values(snapshot: LabelledSnapshot) -> dict[Action, float]:
     """Measured value of detail of each action, nats per token."""
     found, labels = {}, snapshot.labels
     for i, value in enumerate(labels.utility):
-        more, less = ("insert", "drop") if labels.is_absence[i] else ("expand", "collapse")
+        kinds = _ABSENCE if labels.is_absence[i] else _DETAIL
         node = Node(int(labels.node_level[i]), int(labels.node_index[i]))
-        action = Action(more if labels.is_expand[i] else less, node, int(labels.entry_level[i]))
+        action = Action(kinds[0 if labels.is_expand[i] else 1], node, int(labels.entry_level[i]))
         found[action] = float(value)
     return found
 
