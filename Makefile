@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	learned-price absent gists gist-ceiling proof clean
+	learned-price preferences absent gists gist-ceiling proof clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -42,6 +42,7 @@ help:
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make learned-price     a learned price against a searched one, on the same labels (an hour of one core; goes on)"
 	@echo "                       PRICE='--scale smoke': that it runs at all, in minutes; or --scale full"
+	@echo "make preferences       pairs of contexts, runs that learn from them, their telemetry (half an hour of one core)"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
 	@echo "make gists             what gists of every kind tell, against deletion (an hour and a half of one core; goes on)"
@@ -156,6 +157,10 @@ closed-loop: $(STAMP)
 learned-price: $(STAMP)
 	$(BIN)/python -m experiments.learned_price $(PRICE)
 	$(BIN)/python -m experiments.learned_price_page
+
+preferences: $(STAMP)
+	$(BIN)/python -m experiments.preferences
+	$(BIN)/python -m experiments.preferences_page
 
 absent: $(STAMP)
 	$(BIN)/python -m experiments.absent $(ABSENT)

@@ -5,8 +5,9 @@ Protocol, written before the first run.
 *Labels*: those of `make absent` at the scale `small`: exact ones of inserts and drops, on truncated contexts
 and on random ones, of recall documents and plain ones. Documents of the test split are never trained on.
 
-*Runs*: the default network under the small preset with the regularisation of the closed loop, with each
-target of TARGETS and each seed of SEEDS, the same labels, steps and order of batches.
+*Runs*: the default network under the small preset with the regularisation of the closed loop, on `value` and
+`value_and_price` with each seed of SEEDS, the same labels, steps and order of batches. `priced` and `literal`
+are shown beside them with one seed each and decide nothing.
 
 *Compared*, always paired by document, a document's value being the mean over seeds, with 95% bootstrap
 intervals over documents:
@@ -22,13 +23,9 @@ intervals over documents:
 `utility_correlation` and of `ranking_accuracy` lie above -0.02, that of the closed loop over all documents
 above -0.02 nats per token (better is positive), and its mean gain of one refocus is not below that of `value`
 by more than a tenth. Then all four losses are at work at no loss that this experiment could see. Otherwise
-`value` stays. `priced` and `literal` are shown beside them and decide nothing.
+`value` stays.
 
-Besides:
-
-- `value` with the residuals `huber` and `clipped`, same seeds. Squares stay the default unless the interval
-  of `utility_correlation` or of `ranking_accuracy` of one of them less squares lies above 0.
-- One checkpoint of the transformer on `value` goes through the same loop.
+Besides, one checkpoint of the transformer on `value` goes through the same loop.
 
 Every step runs through the console script or resumes as it does; results/learned-price.json keeps what
 `learned_price_page` shows.
@@ -36,9 +33,7 @@ Every step runs through the console script or resumes as it does; results/learne
 
 import argparse
 import json
-import os
 import platform
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -52,7 +47,7 @@ from experiments import absent
 from experiments.closed_loop import CORPORA, corpora, mctrace
 from experiments.result_files import RESULTS, interval, write_results
 from experiments.train_compare import TARGETS, Combination, train_one
-from mctrace.context.actions import Action
+from mctrace.context.actions import Action, ActionKind
 from mctrace.context.allocator import AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import Candidates, candidates_of
 from mctrace.context.pricing import subtract_price
@@ -75,15 +70,17 @@ from mctrace.train.serving.scorer import Scorer
 RESULT = RESULTS / "learned-price.json"
 SEEDS = (0, 1, 2)
 METRICS = ("utility_correlation", "ranking_accuracy", "kendall_tau", "mse")
-LEARNED, SEARCHED = "value_and_price", "value"
+LEARNED, SEARCHED = COMPARED = ("value_and_price", "value")
 GROUPS = {"all": "all documents", "recall": "recall documents", "other": "sources and prose"}
 DROPOUT, WEIGHT_DECAY = 0.3, 1.0
 """those of the closed loop, for fewer than two hundred documents"""
-RESIDUALS = ("huber", "clipped")
 BASELINES = ("lod0", "recency")
 
 _OTHER_SCALE = ("priced", "literal")
 """targets whose scores are no values of detail, so that their distance from values says nothing"""
+
+_DETAIL: tuple[ActionKind, ActionKind] = ("expand", "collapse")
+_ABSENCE: tuple[ActionKind, ActionKind] = ("insert", "drop")
 
 PerDocument = Mapping[str, float]
 
@@ -110,15 +107,9 @@ SCALES = {
 
 def planned_runs(scale: Scale) -> dict[str, list[Combination]]:
     """The targets' runs, one for each seed, and the other objectives' and network's, by name."""
-    runs = {target: [_run(scale, target, target, seed) for seed in SEEDS] for target in TARGETS}
-    runs |= {
-        f"{SEARCHED}, {residual}": [
-            _run(
-                scale, f"{SEARCHED}, {residual}", SEARCHED, seed, objective=ObjectiveConfig(residual=residual)
-            )
-            for seed in SEEDS
-        ]
-        for residual in RESIDUALS
+    runs = {
+        target: [_run(scale, target, target, seed) for seed in SEEDS if seed == 0 or target in COMPARED]
+        for target in TARGETS
     }
     transformer = small_preset("transformer").network
     return runs | {"transformer": [_run(scale, "transformer", SEARCHED, 0, network=transformer)]}
@@ -229,9 +220,9 @@ def _values(snapshot: LabelledSnapshot) -> dict[Action, float]:
     """Measured value of detail of each action, nats per token."""
     found, labels = {}, snapshot.labels
     for i, value in enumerate(labels.utility):
-        more, less = ("insert", "drop") if labels.is_absence[i] else ("expand", "collapse")
+        kinds = _ABSENCE if labels.is_absence[i] else _DETAIL
         node = Node(int(labels.node_level[i]), int(labels.node_index[i]))
-        action = Action(more if labels.is_expand[i] else less, node, int(labels.entry_level[i]))
+        action = Action(kinds[0 if labels.is_expand[i] else 1], node, int(labels.entry_level[i]))
         found[action] = float(value)
     return found
 
@@ -306,11 +297,6 @@ def judged(
         "gain of one refocus": mean_gain[LEARNED] >= mean_gain[SEARCHED] - 0.1 * abs(mean_gain[SEARCHED]),
         "closed loop": _low(differences[f"closed loop, {GROUPS['all']}"]) > -0.02,
     }
-    residuals = {
-        f"{residual}, {metric}": less(held_out[metric][f"{SEARCHED}, {residual}"], held_out[metric][SEARCHED])
-        for residual in RESIDUALS
-        for metric in ("utility_correlation", "ranking_accuracy")
-    }
     return {
         "held_out": {
             metric: {name: _interval(values) for name, values in found.items()}
@@ -320,7 +306,6 @@ def judged(
         "loop": of_loop,
         "loop_documents": {group: len(found["recency"]) for group, found in losses.items()},
         "differences": differences,
-        "residuals_less_squares": residuals,
         "checks": checks,
         "decision": LEARNED if all(checks.values()) else SEARCHED,
     }
@@ -346,12 +331,15 @@ def run(name: str, labels: Path, folder: Path) -> dict[str, Any]:
     absent.collect(absent.SCALES[scale.labels], labels)
     runs = planned_runs(scale)
     checkpoints = train(labels, folder, runs)
-    of_residuals = {f"{SEARCHED}, {residual}" for residual in RESIDUALS}
-    of_labels = {name: checkpoints[name] for name in (*TARGETS, *sorted(of_residuals))}
-    in_loop = {name: found for name, found in checkpoints.items() if name not in of_residuals}
+    of_labels = {target: checkpoints[target] for target in TARGETS}
     data = open_training_data(open_store(str(labels / "store")).at(), SEARCHED)
     held_out, gains = agreement(data, of_labels), refocus_gains(data, of_labels)
-    answer = loop(scale, labels, folder, [checkpoint for some in in_loop.values() for checkpoint in some])
+    answer = loop(
+        scale,
+        labels,
+        folder,
+        [checkpoint for name, some in checkpoints.items() if name not in _OTHER_SCALE for checkpoint in some],
+    )
     return {
         "scale": {"name": name, **asdict(scale)},
         "seeds": len(SEEDS),
@@ -373,11 +361,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/learned-price"))
     parser.add_argument("--labels", type=Path, default=Path("runs/absent"), help="folder of make absent")
     arguments = parser.parse_args()
-    started = time.perf_counter()
     result = run(arguments.scale, arguments.labels, arguments.folder)
-    write_results(RESULT, {**result, "processor_seconds": sum(os.times()[:4])})
+    write_results(RESULT, result)
     print(json.dumps({"differences": result["differences"], "decision": result["decision"]}, indent=1))
-    print(f"{time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

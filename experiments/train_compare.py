@@ -44,6 +44,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "illegality sum": {"illegality": "sum"},
     "budget specification": {"budget": "specification"},
     "units entries": {"units": "entries"},
+    "huber": {"residual": "huber"},
+    "clipped": {"residual": "clipped"},
 }
 """variations of the counterfactual objective, tried with the default network under `priced`: its scores have
 signs to balance and to keep legal"""

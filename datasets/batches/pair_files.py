@@ -1,7 +1,7 @@
 """Preference pairs of a training run on disk: Arrow files that every process of a machine maps into memory.
 
     variants.arrow      one row per variant, the variants of a group together
-    comparisons.arrow   one row per worse variant, by split and group, with the numbers of the better ones
+    comparisons.arrow   one row per variant to score, by split and group, with the numbers of the others
     maps.arrow          one row per trajectory
 
 A pair takes 8 bytes of comparisons.arrow, and a variant about 250 with its part of the others
@@ -79,8 +79,8 @@ class _PairTables:
         first = row["first_of_group"]
         found = self._variants.slice(first, row["num_of_group"]).to_pylist()
         group = tuple(self._variant(one) for one in found)
-        others = tuple(group[other - first] for other in row["better"])
-        return Comparison(group[row["worse"] - first], others, group)
+        others = tuple(group[other - first] for other in row["others"])
+        return Comparison(group[row["variant"] - first], others, group)
 
     def _variant(self, row: Mapping[str, Any]) -> Variant:
         return Variant(
@@ -105,8 +105,12 @@ class SplitRows:
     adv_variance: float
 
 
-def write_pair_files(connection: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, SplitRows]:
+def write_pair_files(
+    connection: duckdb.DuckDBPyConnection, folder: Path, *, both: bool = False
+) -> dict[str, SplitRows]:
     """Writes the pairs of the table `chosen_pairs` and the variants of `chosen_variants`, with their maps.
+
+    The worse variant of each pair is compared with the better one; with `both` also the other way round.
 
     Pairs whose document is missing, as where a damaged one is skipped, are left out. Raises StoreError when a
     file cannot be read or written.
@@ -114,7 +118,7 @@ def write_pair_files(connection: duckdb.DuckDBPyConnection, folder: Path) -> dic
     try:
         create_maps(connection, "chosen_variants")
         connection.execute(_VARIANTS)
-        connection.execute(_COMPARISONS)
+        connection.execute(_COMPARISONS.format(reversed=_REVERSED if both else ""))
         splits = fetch_rows(connection, _SPLITS)
     except duckdb.Error as error:
         raise damaged(error) from error
@@ -148,11 +152,15 @@ _COMPARISONS = """
     create temp table numbered_comparisons as
     with named as (
         select
-            p.split, p.variant_group_id, worse.number as worse,
-            list(better.number order by better.number) as better
-        from chosen_pairs as p
-        join numbered_variants as worse on worse.snapshot_id = p.worse_snapshot_id
-        join numbered_variants as better on better.snapshot_id = p.better_snapshot_id
+            p.split, p.variant_group_id, variant.number as variant,
+            list(other.number order by other.number) as others
+        from (
+            select split, variant_group_id, worse_snapshot_id as snapshot_id, better_snapshot_id as other_id
+            from chosen_pairs
+            {reversed}
+        ) as p
+        join numbered_variants as variant on variant.snapshot_id = p.snapshot_id
+        join numbered_variants as other on other.snapshot_id = p.other_id
         group by all
     ),
 
@@ -163,15 +171,20 @@ _COMPARISONS = """
     )
 
     select
-        split, worse, better, first_of_group, num_of_group,
-        row_number() over (order by split, worse) - 1 as number
+        split, variant, others, first_of_group, num_of_group,
+        row_number() over (order by split, variant) - 1 as number
     from named
     join groups using (variant_group_id)
 """
 
+_REVERSED = """
+            union all
+            select split, variant_group_id, better_snapshot_id, worse_snapshot_id from chosen_pairs
+"""
+
 _SPLITS = """
     with named as (
-        select distinct split, unnest(list_append(better, worse)) as number
+        select distinct split, unnest(list_append(others, variant)) as number
         from numbered_comparisons
     ),
 
@@ -183,7 +196,7 @@ _SPLITS = """
     )
 
     select
-        split, min(number) as first, max(number) + 1 as after, sum(len(better))::bigint as num_pairs,
+        split, min(number) as first, max(number) + 1 as after, sum(len(others))::bigint as num_pairs,
         any_value(adv_mean) as adv_mean, any_value(adv_variance) as adv_variance
     from numbered_comparisons
     join advantages using (split)

@@ -39,7 +39,7 @@ class PreferenceData:
     version: StoreVersion
     arrays: DocumentEmbeddings
     splits: Mapping[str, Comparisons]
-    """one item per worse variant, with the better ones to learn from"""
+    """one item per variant to score, with those to compare it with"""
     rows: Mapping[str, SplitRows]
     """what SQL says of all comparisons of each split"""
     absence: Absence
@@ -56,6 +56,7 @@ def open_preference_data(
     *,
     max_pairs: int,
     hard_negative_share: float,
+    both: bool = False,
     where: str = "",
     mix: Collection[Mix] = (),
     limits: SqlLimits | None = None,
@@ -64,7 +65,8 @@ def open_preference_data(
     """Opens the pairs of `version` that `preference_selection.sql` selects.
 
     They are written to a temporary folder, by one process of each machine, and mapped into memory from there.
-    `limits` are of the memory and disk of SQL.
+    Each compares its worse variant with the better one; with `both` also the better with the worse. `limits`
+    are of the memory and disk of SQL.
 
     Raises InputError when there is none (the collector makes variants on request), or when pairs of different
     base models, GistNets or trees are mixed.
@@ -78,7 +80,7 @@ def open_preference_data(
             if not fetch_rows(connection, "select 1 from chosen_pairs limit 1"):
                 raise _no_pair(version, where)
             kinds = read_provenance(connection, "chosen_variants", version, where, mix)
-            rows = write_pair_files(connection, folder)
+            rows = write_pair_files(connection, folder, both=both)
             absences = fetch_rows(connection, _ABSENCES)
             yield _Written(folder, rows, kinds, absences[0]["absence"] if absences else "off")
 

@@ -22,6 +22,8 @@ PAGES = (
     "datasets/FORMAT.md",
     "experiments/CLOSED_LOOP.md",
     "experiments/TRAINING.md",
+    "experiments/LEARNED_PRICE.md",
+    "experiments/PREFERENCES.md",
     "gists/shipped/*/MODEL_CARD.md",
 )
 """patterns, relative to the repository's root, of what the site shows besides docs/"""

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from experiments import closed_loop, closed_loop_page, train_compare, train_compare_page
+from experiments import (
+    closed_loop,
+    closed_loop_page,
+    learned_price,
+    learned_price_page,
+    preferences,
+    preferences_page,
+    train_compare,
+    train_compare_page,
+)
 from experiments.result_files import RESULTS, interval, write_results
 from mctrace.analysis.closed_loop.summary import as_json, summarise
 
@@ -17,6 +26,8 @@ ROOT = Path(__file__).parents[2] / "experiments"
     ("name", "result", "page"),
     [
         ("CLOSED_LOOP.md", closed_loop.RESULT, closed_loop_page.page),
+        ("LEARNED_PRICE.md", learned_price.RESULT, learned_price_page.page),
+        ("PREFERENCES.md", preferences.RESULT, preferences_page.page),
         ("TRAINING.md", train_compare.RESULT, train_compare_page.page),
     ],
 )
@@ -65,3 +76,30 @@ def test_numbers_keep_ten_digits_and_short_values_one_line(tmp_path: Path) -> No
     assert file.read_text().splitlines()[1] == ' "third": 0.3333333333,'
     assert json.loads(file.read_text()) == {**result, "third": 0.3333333333}
     assert len(file.read_text().splitlines()) == 9
+
+
+def test_the_decision_between_prices_asks_for_everything_that_the_protocol_names() -> None:
+    documents = [f"document {i}" for i in range(4)]
+
+    def everywhere(value: float) -> dict[str, float]:
+        return dict.fromkeys(documents, value)
+
+    def decided(learned: float, gain: float, loss: float) -> str:
+        names = {**dict.fromkeys(learned_price.TARGETS, 0.3), "value_and_price": learned}
+        held_out = {metric: {n: everywhere(v) for n, v in names.items()} for metric in learned_price.METRICS}
+        gains = {"value": everywhere(0.1), "value_and_price": everywhere(gain)}
+        losses = {"recency": everywhere(3.0), "value": everywhere(2.5), "value_and_price": everywhere(loss)}
+        decision: str = learned_price.judged(held_out, gains, {"all": losses})["decision"]
+        return decision
+
+    assert decided(learned=0.29, gain=0.095, loss=2.51) == "value_and_price"
+    assert decided(learned=0.27, gain=0.095, loss=2.51) == "value"
+    assert decided(learned=0.29, gain=0.085, loss=2.51) == "value"
+    assert decided(learned=0.29, gain=0.095, loss=2.53) == "value"
+
+
+def test_preferences_are_negative_from_the_last_change_of_sign() -> None:
+    curve = {"step": [1, 2, 3, 4, 5], "preference_corr_mean": [-0.1, 0.2, -0.1, None, -0.2]}
+    assert preferences.negative_from(curve) == 5
+    assert preferences.negative_from({**curve, "preference_corr_mean": [0.1, -0.2, -0.1, -0.1, 0.2]}) is None
+    assert preferences.negative_from({**curve, "preference_corr_mean": [0.1, -0.2, -0.1, -0.1, -0.2]}) == 2

@@ -97,6 +97,7 @@ class TrainingRun:
             store,
             max_pairs=config.objective.preference.max_pairs,
             hard_negative_share=config.objective.preference.hard_negative_share,
+            both=config.objective.preference.compared == "both",
             where=config.pairs_where,
             mix=mix,
             limits=limits,

@@ -19,6 +19,7 @@ RankPairs = Literal["auto", "exact", "sampled"]
 Residual = Literal["squares", "huber", "clipped"]
 Scope = Literal["snapshot", "batch"]
 PreferenceBudget = Literal["positions", "spans"]
+Compared = Literal["worse", "both"]
 LabelWeights = Literal["equal", "inverse_variance"]
 
 
@@ -51,6 +52,9 @@ class PreferenceConfig:
     """decay of that running net mass"""
     max_pairs: PositiveInt = 8
     """maximum number of pairs per group of variants"""
+    compared: Compared = "worse"
+    """contexts of a pair that are scored: the worse, as the specification has it, or both, so that the better
+    ones are taught not to move towards the worse"""
     hard_negative_share: Share = 1.0
     """share kept of the pairs without the group's best variant: those of the largest differences"""
 

@@ -66,6 +66,22 @@ def test_reading_every_pair_takes_as_little_memory_for_many_as_for_few(tmp_path)
     assert many < few + 4 * MIB
 
 
+def test_both_contexts_of_a_pair_are_compared_when_asked(tmp_path):
+    store = learnable_store(tmp_path / "store", num_documents=5, num_variants=3).at()
+    found = {
+        both: [
+            (one.variant.snapshot_id, other.snapshot_id)
+            for one in open_preference_data(
+                store, max_pairs=4, hard_negative_share=1.0, both=both
+            ).comparisons("train")
+            for other in one.others
+        ]
+        for both in (False, True)
+    }
+    assert len(set(found[True])) == len(found[True]) == 2 * len(found[False])
+    assert set(found[True]) == {*found[False], *((other, one) for one, other in found[False])}
+
+
 def test_moves_of_a_group_come_together_with_all_of_its_variants(tmp_path):
     store = learnable_store(tmp_path / "store", num_documents=5, num_variants=3)
     data = open_preference_data(store.at(), max_pairs=100, hard_negative_share=1.0)

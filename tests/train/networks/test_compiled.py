@@ -67,7 +67,7 @@ def test_a_compiled_step_has_the_gradients_of_an_eager_one():
     batch = random_batch(3)
     found = []
     for is_compiled in (False, True):
-        network = build_network(CONFIG, EMBEDDING_DIM, price=True, seed=1)
+        network = build_network(CONFIG, EMBEDDING_DIM, seed=1)
         step = LensNetGradients(
             network, ObjectiveConfig(), compiled=compiled_network(network) if is_compiled else None
         )
