@@ -240,7 +240,8 @@ def _error_bars(
 
 def _axis(axis: Axis) -> dict[str, Any]:
     # The margin grows with the tick labels, so that a phone's width is not spent on empty margins.
-    layout: dict[str, Any] = {"title": {"text": axis.title}, "automargin": True}
+    # Grid lines serve as ticks, also beside a heatmap, where plotly.js would draw strokes.
+    layout: dict[str, Any] = {"title": {"text": axis.title}, "automargin": True, "ticks": ""}
     if axis.tickformat:
         layout["tickformat"] = axis.tickformat
     if axis.from_zero:

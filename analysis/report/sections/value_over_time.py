@@ -9,7 +9,7 @@ from mctrace.analysis.report.figures import Axis, figure, heatmap, plain
 from mctrace.analysis.report.formatting import count, counted, nats, number, text
 from mctrace.analysis.report.page import Plot, Section
 from mctrace.analysis.report.sections.store import NO_LABELS
-from mctrace.analysis.snapshots.visible_text import excerpt
+from mctrace.analysis.snapshots.visible_text import excerpt, visible
 from mctrace.datasets.sql.connection import fetch_rows
 from mctrace.datasets.sql.detokenizer import Detokenizer
 from mctrace.errors import StoreError
@@ -81,7 +81,7 @@ def _plot(rows: Sequence[Row], texts: Mapping[int, str]) -> Plot:
     sizes = sorted(abs(row["value"]) for row in rows)
     limit = sizes[int(_FULL_COLOR * (len(sizes) - 1))] or 1.0
     return Plot(
-        f"{rows[0]['source']}",
+        visible(rows[0]["source"]),
         figure(
             [
                 heatmap(

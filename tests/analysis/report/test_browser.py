@@ -21,7 +21,7 @@ OPEN_CANVASES = (
     "[...document.querySelectorAll('.page.current .canvas')].filter((one) => one.checkVisibility())"
 )
 DRAWN = (
-    f"{OPEN_CANVASES}.every((one) => one.querySelector('.point, .points path, path.js-line') && "
+    f"{OPEN_CANVASES}.every((one) => one.querySelector('.point, .points path, path.js-line, .hm image') && "
     "one.querySelector('.xtick text'))"
 )
 CUT_TITLES = (
