@@ -42,7 +42,7 @@ help:
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
-	@echo "make gists             what gists of every kind tell, against deletion (an hour and a half of one core; goes on)"
+	@echo "make gists             what gists of every kind tell, against deletion (an hour of one core; goes on)"
 	@echo "                       GISTS='--scale quick': that it runs at all; or --scale full"
 	@echo "make gist-ceiling      what gists could tell at best (CEILING='--scale quick': that it runs at all)"
 	@echo

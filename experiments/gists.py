@@ -56,7 +56,7 @@ class Scale:
 
 
 SCALES = {
-    # Minutes, to see that everything runs; an hour and a half of one core; a night.
+    # Minutes, to see that everything runs; an hour of one core; a night.
     "quick": Scale(4, 128, 2, {1: 2, 2: 1}),
     "small": Scale(240, 416, 80, {1: 24, 2: 8}),
     "full": Scale(1200, 512, 150, {1: 160, 2: 80}),
