@@ -70,7 +70,7 @@ def train(scale: Scale, folder: Path) -> Path:
         settings = {
             "window_tokens": scale.window_tokens, "late_window_tokens": scale.window_tokens,
             "late_after": scale.steps, "curriculum_steps": scale.curriculum_steps, "eval_interval": 60,
-            "save_interval": 20, "num_validation_windows": 6,
+            "save_interval": 20, "num_validation_windows": 6, "optimiser.warmup_steps": min(20, scale.steps),
         }  # fmt: skip
         mctrace(
             "gist", "train", "--kind", "key_value", *shared_flags(folder), "--steps", str(scale.steps),
