@@ -45,7 +45,7 @@ help:
 	@echo "make preferences       pairs of contexts, runs that learn from them, their telemetry (half an hour of one core)"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
-	@echo "make gists             what gists of every kind tell, against deletion (an hour and a half of one core; goes on)"
+	@echo "make gists             what gists of every kind tell, against deletion (an hour of one core; goes on)"
 	@echo "                       GISTS='--scale quick': that it runs at all; or --scale full"
 	@echo "make gist-ceiling      what gists could tell at best (CEILING='--scale quick': that it runs at all)"
 	@echo "make proof             LensNet against truncation and retrieval on other people's ground (a night of one core; goes on)"

@@ -56,7 +56,7 @@ class Scale:
 
 
 SCALES = {
-    # Minutes, to see that everything runs; an hour and a half of one core; a night.
+    # Minutes, to see that everything runs; an hour of one core; a night.
     "quick": Scale(4, 128, 2, {1: 2, 2: 1}),
     "small": Scale(240, 416, 80, {1: 24, 2: 8}),
     "full": Scale(1200, 512, 150, {1: 160, 2: 80}),
@@ -70,7 +70,7 @@ def train(scale: Scale, folder: Path) -> Path:
         settings = {
             "window_tokens": scale.window_tokens, "late_window_tokens": scale.window_tokens,
             "late_after": scale.steps, "curriculum_steps": scale.curriculum_steps, "eval_interval": 60,
-            "save_interval": 20, "num_validation_windows": 6,
+            "save_interval": 20, "num_validation_windows": 6, "optimiser.warmup_steps": min(20, scale.steps),
         }  # fmt: skip
         mctrace(
             "gist", "train", "--kind", "key_value", *shared_flags(folder), "--steps", str(scale.steps),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mctrace.cli.configuration import load_config
+from mctrace.cli.presets import KeyValuePreset, key_value_preset
 from mctrace.gists.network.loading import load_gistnet
 from tests.cli.flags import set_flags
 
@@ -180,3 +182,12 @@ def test_labels_carry_the_gists_hash_and_mixtures_are_refused(run, trained):
 def test_a_mistake_ends_in_one_line_that_says_what_to_do(run, tmp_path, arguments, words):
     refused(run(tmp_path, *arguments), *words)
     assert not (tmp_path / "runs").exists()
+
+
+def test_presets_of_key_value_gists_are_whole_configurations_of_growing_length():
+    steps = []
+    for name in KeyValuePreset:
+        found = load_config(None, [], {}, {}, key_value_preset(name)).key_value_train
+        steps.append(found.optimiser.total_steps * found.late_windows_per_step * found.late_window_tokens)
+    assert steps == sorted(steps)
+    assert len(set(steps)) == 3
