@@ -1,6 +1,7 @@
 """`make learned-price`: does a LensNet with a learned price do as well as one whose price is searched for?
 
-Protocol, written before the first run.
+Protocol. The rule of decision was written before the first run. While networks were trained, and before any
+held-out figure was computed, runs with robust losses were dropped and `priced` and `literal` cut to one seed.
 
 *Labels*: those of `make absent` at the scale `small`: exact ones of inserts and drops, on truncated contexts
 and on random ones, of recall documents and plain ones. Documents of the test split are never trained on.

@@ -11,8 +11,9 @@ HERE = Path(__file__).parent
 
 _INTRO = """# A learned price against a searched one
 
-Written by `make learned-price` from `results/learned-price.json`; do not edit. The protocol, written before
-the first run, is the docstring of `experiments/learned_price.py`.
+Written by `make learned-price` from `results/learned-price.json`; do not edit. The protocol is the docstring
+of `experiments/learned_price.py`: its rule of decision was written before the first run; runs beside the
+decision were cut while networks trained, before any held-out figure was computed.
 
 {model}, gists {gists}, exact labels of `make absent` (inserts and drops):
 {train} for training,
