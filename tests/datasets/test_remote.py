@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import mkdtemp
@@ -208,6 +209,24 @@ def test_a_collection_run_commits_to_it(environment, tiny_settings, tmp_path):
     assert problems(run.store) == []
 
 
+_USED: list[object] = []
+"""file systems of tests that are over: collected early, they would complain of open sessions"""
+
+
+@contextmanager
+def new_connections() -> Iterator[None]:
+    """s3fs connects anew, by the environment as it is then."""
+    kind = fsspec.get_filesystem_class("s3")
+    kept = dict(kind._cache)
+    kind._cache.clear()
+    try:
+        yield
+    finally:
+        _USED.extend(kind._cache.values())
+        kind._cache.clear()
+        kind._cache.update(kept)
+
+
 def test_a_run_waits_for_a_store_that_is_out_of_reach_and_loses_nothing(
     environment, tiny_settings, tmp_path, monkeypatch, caplog
 ):
@@ -216,9 +235,8 @@ def test_a_run_waits_for_a_store_that_is_out_of_reach_and_loses_nothing(
     alone.measure()
     # Retries of the libraries' own would hide it for a minute.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with faulty_proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+    with faulty_proxy(os.environ["AWS_ENDPOINT_URL"]) as proxy, new_connections():
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
         run = tiny_run(few, tmp_path, **{"store.uri": "s3://traces/outage"})
 
         class Interrupted(InProcessPool):
@@ -234,7 +252,6 @@ def test_a_run_waits_for_a_store_that_is_out_of_reach_and_loses_nothing(
         assert summary.num_quarantined == 0
         assert run.labels() == pytest.approx(alone.labels(), abs=1e-6)
         assert problems(run.store) == []
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_refused_key_is_one_clear_line_without_it(environment, monkeypatch):

@@ -248,7 +248,7 @@ def test_text_from_a_run_folder_never_becomes_markup(page: str) -> None:
     assert "runs/</script><i>/best" in "".join(elements.inside("bdi"))
     # Inside a figure they are escaped twice, because plotly.js interprets HTML in its labels.
     figures = [json.loads(text) for text in elements.inside("script") if text.startswith("{")]
-    names = {trace["name"] for figure in figures for trace in figure["data"]}
+    names = {trace.get("name") for figure in figures for trace in figure["data"]}
     assert "&lt;/script&gt;&lt;i&gt;" in names
     assert "&lt;b&gt;bold&lt;/b&gt;" in {row for figure in figures for row in figure["data"][0]["y"]}
 

@@ -30,7 +30,9 @@ def placed(tokens: np.ndarray, carrier: np.ndarray, split: str | None = None) ->
     origin = Origin("carrier" + identity[:8], placed_alone("carrier" + identity[:8], carrier, CONFIG))
     if split:
         origin = replace(origin, intended=replace(origin.intended, split=split))
-    return Document(identity, "a.txt", tokens, "tokenizer", placed_alone(identity, tokens, CONFIG), origin)
+    return Document(
+        identity, "a.txt", tokens, "tokenizer", placed_alone(identity, tokens, CONFIG), origin=origin
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
