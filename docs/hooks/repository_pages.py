@@ -24,6 +24,8 @@ PAGES = (
     "experiments/TRAINING.md",
     "experiments/LEARNED_PRICE.md",
     "experiments/PREFERENCES.md",
+    "experiments/PROTOCOL.md",
+    "experiments/results/gists.json",
     "gists/shipped/*/MODEL_CARD.md",
 )
 """patterns, relative to the repository's root, of what the site shows besides docs/"""
