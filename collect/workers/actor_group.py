@@ -7,12 +7,13 @@ takes one up. No actor is ready before its probe was looked at.
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RaySystemError
 
 from mctrace.collect.cluster.answers import cause_of_death, get, lost_its_node
 from mctrace.collect.cluster.capacity import free, num_fitting, too_large
@@ -69,6 +70,7 @@ class ActorGroup:
         self._nodes = nodes_alive()
         self._looked = self._placed = monotonic()
         self._said, self._said_at = "", 0.0
+        self._paused_until = 0.0
         self._num_started = 0
         self._deaths_while_joining: Counter[str] = Counter()
         if config.address == "local" and (reason := too_large(self._nodes, self.needs)):
@@ -82,7 +84,9 @@ class ActorGroup:
         return [member for member in self.members.values() if member.joined]
 
     def grow(self) -> None:
-        """Ask Ray for the actors that are missing."""
+        """Ask Ray for the actors that are missing; not at once after one that Ray lost on its way."""
+        if monotonic() < self._paused_until:
+            return
         if monotonic() - self._looked >= TICK:
             self._nodes, self._looked = nodes_alive(), monotonic()
         while len(self.members) < self._num_wanted():
@@ -148,7 +152,8 @@ class ActorGroup:
     def drop(self, member: Member) -> None:
         """Part with an actor; the next `grow` asks for another."""
         self.members.pop(member.slot, None)
-        ray.kill(member.actor)  # one that is merely out of reach would keep its device
+        with suppress(RaySystemError):  # Ray has cancelled it already
+            ray.kill(member.actor)  # one that is merely out of reach would keep its device
 
     def _refuse_shared_gpu(self, joined: Joined) -> None:
         """Raises ConfigError where actors have more of a GPU than there is, unasked."""
@@ -163,6 +168,7 @@ class ActorGroup:
 
     def _mourn(self, member: Member, error: RayActorError) -> None:
         """An actor died before it had joined: on a node that is still there, some times at most."""
+        self._paused_until = monotonic() + TICK
         if member.node_id is None:
             if not lost_its_node(error):
                 said = cause_of_death(error)

@@ -4,6 +4,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError, RaySystemError
 
 from mctrace.base_model.flop_counts import ModelSize
 from mctrace.collect.cluster import connection
@@ -70,6 +71,31 @@ def test_a_node_that_cannot_load_the_model_is_left_out_and_the_last_one_ends_the
     assert killed == ["actor 1"], "it may wait for the node that is left out"
     with pytest.raises(ModelError, match=r"^host1 \(node 1+\): unknown model"):
         group._leave_out(group.members[2], ModelError("unknown model '/models/a'"))
+
+
+def test_an_actor_that_ray_cancels_is_asked_for_again_and_not_at_once(monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+
+    def cancelled(reference):
+        raise ActorDiedError("The actor never ran - it was cancelled before it started running.")
+
+    def refuse(actor):
+        raise RaySystemError("Actor creation cancelled.")
+
+    monkeypatch.setattr(actor_group.ray, "kill", refuse)
+    monkeypatch.setattr(actor_group, "get", cancelled)
+    monkeypatch.setattr(actor_group, "monotonic", lambda: clock.now)
+    group = group_of(0)
+    group._config, group._paused_until, group._num_started, group._looked = RayConfig(), 0.0, 1, 100.0
+    group._start = lambda: SimpleNamespace(locate=SimpleNamespace(remote=lambda: "coming"))
+    group.members = {0: Member(0, "actor 0", "coming")}
+    group.welcome(group.members[0])
+    group.grow()
+    assert not group.members
+    clock.now += actor_group.TICK
+    group._looked = clock.now
+    group.grow()
+    assert list(group.members) == [1]
 
 
 @pytest.mark.parametrize(
