@@ -4,7 +4,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorDiedError, RaySystemError
+from ray.exceptions import RayActorError, RaySystemError
 
 from mctrace.base_model.flop_counts import ModelSize
 from mctrace.collect.cluster import connection
@@ -76,8 +76,12 @@ def test_a_node_that_cannot_load_the_model_is_left_out_and_the_last_one_ends_the
 def test_an_actor_that_ray_cancels_is_asked_for_again_and_not_at_once(monkeypatch):
     clock = SimpleNamespace(now=100.0)
 
+    class CancelledError(RayActorError):
+        def __str__(self) -> str:
+            return "The actor never ran - it was cancelled before it started running."
+
     def cancelled(reference):
-        raise ActorDiedError("The actor never ran - it was cancelled before it started running.")
+        raise CancelledError
 
     def refuse(actor):
         raise RaySystemError("Actor creation cancelled.")
