@@ -10,17 +10,14 @@ truncation (`lod0`) on the next K tokens, with 95% bootstrap intervals paired by
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.closed_loop import CORPORA, PLAIN, RECALL, REGULARISED, corpora, mctrace
-from experiments.result_files import RESULTS, write_results
+from experiments.result_files import RESULTS, machine, write_results
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import open_store
 
@@ -166,9 +163,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         "gists": answer["gists"],
         "closed_loop": answer["closed_loop"],
         "scale": {"name": name, **asdict(scale)},
-        "machine": {
-            "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        },
+        "machine": machine(),
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

@@ -12,7 +12,6 @@ results/closed-loop.json keeps a summary, from which `closed_loop_page.py` makes
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -21,11 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.edit_choices import half_collapsed, summarise_halves, summarise_swaps, swaps
 from experiments.exhaustive_allocator import compare_greedy
-from experiments.result_files import RESULTS, interval, write_results
+from experiments.result_files import RESULTS, interval, machine, write_results
 from mctrace.analysis.closed_loop.documents import held_out_documents
 from mctrace.cli.configuration import load_config
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
@@ -227,10 +224,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         },
         "measured": count_labels(folder),
         "scale": {"name": name, **asdict(scale)},
-        "machine": {
-            "system": platform.platform(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(),
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

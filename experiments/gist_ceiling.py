@@ -7,15 +7,12 @@ documents, beside its cost. results/gist-ceiling.json holds one row per rung.
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.gists import answer_of, flags, shared_flags
-from experiments.result_files import RESULTS, write_results
+from experiments.result_files import RESULTS, machine, write_results
 
 RESULT = RESULTS / "gist-ceiling.json"
 SCALES: dict[str, dict[str, Any]] = {
@@ -45,9 +42,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         "model": answer["model"],
         "dtype": answer["dtype"],
         "settings": answer["settings"],
-        "machine": {
-            "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        },
+        "machine": machine(),
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

@@ -11,7 +11,6 @@ deletion's, nats per token, with 95% bootstrap intervals paired by document; neg
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,10 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.closed_loop import mctrace
-from experiments.result_files import RESULTS, write_results
+from experiments.result_files import RESULTS, machine, write_results
 
 RESULT = RESULTS / "gists.json"
 CORPORA = ("stdlib", "pydoc-topics")
@@ -180,9 +177,7 @@ def run(name: str, folder: Path, levels: Sequence[int], *, untrained: bool) -> d
         "model": found[1][0]["model"],
         "settings": found[1][0]["settings"],
         "scale": {"name": name, **asdict(scale)},
-        "machine": {
-            "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        },
+        "machine": machine(),
     }  # fmt: skip
 
 

@@ -34,7 +34,6 @@ Every step runs through the console script or resumes as it does; results/learne
 
 import argparse
 import json
-import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -42,11 +41,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from experiments import absent
 from experiments.closed_loop import CORPORA, corpora, mctrace
-from experiments.result_files import RESULTS, interval, write_results
+from experiments.result_files import RESULTS, interval, machine, write_results
 from experiments.train_compare import TARGETS, Combination, train_one
 from mctrace.context.actions import Action, ActionKind
 from mctrace.context.allocator import AllocatorConfig, allocate
@@ -350,7 +347,7 @@ def run(name: str, labels: Path, folder: Path) -> dict[str, Any]:
         "model": answer["model"],
         "gists": answer["gists"],
         "closed_loop": answer["closed_loop"],
-        "machine": {"system": platform.platform(), "torch": torch.__version__},
+        "machine": machine(),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.learned_price import GROUPS, LEARNED, RESULT, SEARCHED
+from experiments.result_files import markdown_table
 
 HERE = Path(__file__).parent
 
@@ -43,7 +44,7 @@ def _decision(result: Mapping[str, Any]) -> str:
     checks = "; ".join(f"{name}: {'holds' if ok else 'not shown'}" for name, ok in result["checks"].items())
     return (
         f"## `{LEARNED}` less `{SEARCHED}`\n\n"
-        + _table(["compared", "difference"], rows)
+        + markdown_table(["compared", "difference"], rows)
         + "\nOf errors (`mse`) less is better, of all others more; the loop's are nats per token saved.\n\n"
         + f"What the protocol asks for: {checks}. By that the default is **`{result['decision']}`**.\n"
     )
@@ -55,7 +56,7 @@ def _held_out(result: Mapping[str, Any]) -> str:
     rows = [
         [name, *(_interval(result["held_out"][metric].get(name)) for metric in metrics)] for name in names
     ]
-    return "## Agreement with held-out values of detail\n\n" + _table(["target", *metrics], rows)
+    return "## Agreement with held-out values of detail\n\n" + markdown_table(["target", *metrics], rows)
 
 
 def _gains(result: Mapping[str, Any]) -> str:
@@ -63,7 +64,7 @@ def _gains(result: Mapping[str, Any]) -> str:
     return (
         "## Gain of one refocus by the labels, nats per token\n\n"
         "The allocator's edits of each held-out context at its own size, among the measured actions, worth "
-        "what their labels say.\n\n" + _table(["scores", "gain"], rows)
+        "what their labels say.\n\n" + markdown_table(["scores", "gain"], rows)
     )
 
 
@@ -79,17 +80,12 @@ def _loop(result: Mapping[str, Any]) -> str:
         "## Closed loop, nats per token better than recency\n\n"
         f"At most {settings['w_max']} positions over {settings['window']:,} tokens, {settings['refocuses']} "
         f"refocuses a document. The transformer, on `{SEARCHED}`, has one seed.\n\n"
-        + _table(["policy", *(f"{GROUPS[group]} ({counts[group]})" for group in groups)], rows)
+        + markdown_table(["policy", *(f"{GROUPS[group]} ({counts[group]})" for group in groups)], rows)
     )
 
 
 def _interval(found: Sequence[float] | None) -> str:
     return "" if found is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*found)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main() -> None:

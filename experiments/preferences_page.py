@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.preferences import RESULT
+from experiments.result_files import markdown_table
 
 HERE = Path(__file__).parent
 
@@ -52,7 +53,7 @@ def _since(split: str, step: float | None) -> str:
 
 def _curve(curve: Mapping[str, Sequence[float | None]]) -> str:
     rows = zip(*curve.values(), strict=True)
-    return _table(list(curve), [[f"{step:.0f}", *map(_number, values)] for step, *values in rows])
+    return markdown_table(list(curve), [[f"{step:.0f}", *map(_number, values)] for step, *values in rows])
 
 
 def _loop(result: Mapping[str, Any]) -> str:
@@ -66,7 +67,7 @@ def _loop(result: Mapping[str, Any]) -> str:
         f"At most {settings['w_max']} positions over {settings['window']} tokens, {settings['refocuses']} "
         "refocuses a document; nats per token of the next block, 95% bootstrap intervals. Too few documents "
         "to choose by: that the checkpoints run, and roughly where they stand.\n\n"
-        + _table(["policy", "NLL", "better than recency"], rows)
+        + markdown_table(["policy", "NLL", "better than recency"], rows)
     )
 
 
@@ -76,11 +77,6 @@ def _number(value: float | None) -> str:
 
 def _interval(found: Sequence[float] | None) -> str:
     return "" if found is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*found)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""Result files of the experiments: small JSON summaries of what their pages need, readable in a diff."""
+"""Result files of the experiments and what their pages share: small JSON summaries, readable in a diff."""
 
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 RESULTS = Path(__file__).parent / "results"
 _DIGITS = 10
@@ -13,6 +16,21 @@ _LINE_WIDTH = 400
 def interval(found: Mapping[str, float] | None) -> list[float] | None:
     """[mean, low, high] of an interval as `mctrace evaluate` writes it; None for None."""
     return None if found is None else [found["mean"], found["low"], found["high"]]
+
+
+def machine() -> dict[str, Any]:
+    """Where an experiment ran, for its results."""
+    return {
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of a page."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def write_results(file: Path, result: Mapping[str, Any]) -> None:

@@ -40,12 +40,7 @@ means as (
         entry_level,
         distance_from,
         sum(total) / sum(weight) as mean,
-        case
-            when count(*) > 1 then sqrt(
-                count(*) / (count(*) - 1)
-                * greatest(sum(total ** 2) - 2 * mean * sum(total * weight) + mean ** 2 * sum(weight ** 2), 0)
-            ) / sum(weight)
-        end as mean_stderr
+        clustered_stderr(total, weight) as mean_stderr
     from by_document
     group by all
 )

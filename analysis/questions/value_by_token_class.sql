@@ -78,12 +78,7 @@ classes as (
         token_class,
         sum(weight)::bigint as num_tokens,
         sum(total) / sum(weight) as mean,
-        case
-            when count(*) > 1 then sqrt(
-                count(*) / (count(*) - 1)
-                * greatest(sum(total ** 2) - 2 * mean * sum(total * weight) + mean ** 2 * sum(weight ** 2), 0)
-            ) / sum(weight)
-        end as mean_stderr,
+        clustered_stderr(total, weight) as mean_stderr,
         sum(total_abs) / sum(weight) as mean_abs,
         sum(total) as total
     from by_document

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Relation:
-    """One kind of fact in three wordings; {who} names whom it is about, {value} is what is asked for."""
+    """One kind of fact in three sentences; {who} names whom it is about, {value} is what is asked for."""
 
     statement: str
     question: str

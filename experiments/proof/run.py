@@ -7,14 +7,11 @@ and `--seal` writes the hashes that these are held to. Every step goes on where 
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from experiments.closed_loop import REGULARISED, corpora, mctrace
 from experiments.proof.choices import Choices, choose
@@ -31,7 +28,7 @@ from experiments.proof.loop import ProofLoop
 from experiments.proof.policy_table import CEILINGS, RETRIEVAL, TRUNCATION, PolicyMaker
 from experiments.proof.tables import curves, primary
 from experiments.proof.texts import fetch_texts
-from experiments.result_files import RESULTS, write_results
+from experiments.result_files import RESULTS, machine, write_results
 from mctrace.cli.configuration import PipelineConfig, load_config
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.planning.run_plan import provenance_of
@@ -196,9 +193,7 @@ def run(experiment: Experiment, *, final: bool) -> dict[str, Any]:
         "choices": asdict(choices),
         "model": loop.policies.provenance.model_hash,
         "scale": {"name": experiment.name, **asdict(scale)},
-        "machine": {
-            "system": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        },
+        "machine": machine(),
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

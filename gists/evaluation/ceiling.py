@@ -15,6 +15,7 @@ Shapes: T tokens, N entries of the reduced context, A anchors, S read tokens, V 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -89,9 +90,12 @@ def measure_ceilings(
     model: FrozenCausalLM, tokens_T: Tensor, document_id: str, config: GistCeilingConfig
 ) -> Iterator[CeilingResult]:
     """Results of every rung on the first window of a document, which has at least `window_tokens` tokens."""
-    for rung in rungs(config):
-        window = _Window.of(model, tokens_T[: config.window_tokens], document_id, rung, config)
-        yield window.climb(rung, config)
+    tokens_T = tokens_T[: config.window_tokens]
+    for _, alike in groupby(rungs(config), lambda rung: (rung.block_size, rung.num_vectors)):
+        same_window = list(alike)
+        window = _Window.of(model, tokens_T, document_id, same_window[0], config)
+        for rung in same_window:
+            yield window.climb(rung, config)
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,8 @@ def _plot(rows: Sequence[Row], texts: Mapping[int, str]) -> Plot:
     cursors = sorted({row["cursor"] for row in rows})
     blocks = range(min(row["first_token"] for row in rows), max(row["end_token"] for row in rows), size)
     values: dict[tuple[int, int], Row] = {}
-    for (
-        row
-    ) in rows:  # coarse nodes come first, so that a block measured itself stands before the node around it
+    # Coarse nodes come first, so that a block measured itself stands before the node around it.
+    for row in rows:
         for first in range(row["first_token"], row["end_token"], size):
             values[first, row["cursor"]] = row
     sizes = sorted(abs(row["value"]) for row in rows)
