@@ -5,6 +5,7 @@ takes one up. No actor is ready before its probe was looked at.
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ TICK = 1.0
 """Seconds after which the cluster is looked at again, whether or not an actor reports."""
 _SAY_EVERY = 5.0
 """Seconds between two lines that say what a run waits for."""
+_MOST_CANCELLED = 10
+"""Actors that the cluster may cancel in a row before one is on a node, while none is ready."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +75,7 @@ class ActorGroup:
         self._said, self._said_at = "", 0.0
         self._paused_until = 0.0
         self._num_started = 0
+        self._num_cancelled = 0
         self._deaths_while_joining: Counter[str] = Counter()
         if config.address == "local" and (reason := too_large(self._nodes, self.needs)):
             raise ConfigError(f"{reason}: {SMALLER}")
@@ -130,7 +134,7 @@ class ActorGroup:
         try:
             answered = get(member.coming)
             if isinstance(answered, str):
-                member.node_id = answered
+                member.node_id, self._num_cancelled = answered, 0
                 if answered not in self._sharing:
                     refuse_blind(self._store, [answered])
                     self._sharing.add(answered)
@@ -173,6 +177,13 @@ class ActorGroup:
             if not lost_its_node(error):
                 said = cause_of_death(error)
                 raise CollectError(f"an actor does not start ({said}): is the same mctrace on every node?")
+            self._num_cancelled += 1
+            if self._num_cancelled >= _MOST_CANCELLED and not self.ready():
+                raise CollectError(
+                    f"the cluster cancelled {self._num_cancelled} actors in a row before they were on a node "
+                    f"({cause_of_death(error)}): can it reach this machine, and has it been started with the "
+                    f"RAY_AUTH_MODE that is set here ({os.environ.get('RAY_AUTH_MODE', 'none')})?"
+                )
             return
         if lost_its_node(error):
             return

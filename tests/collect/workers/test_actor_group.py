@@ -23,7 +23,7 @@ PROBE = Probe(1.0, (0.0,), (0.0,), 0.0, "host, cuda:0 (NVIDIA H100)")
 def group_of(num_gpus: float, *gpus: str) -> ActorGroup:
     """A group whose members hold models on these GPUs, one each."""
     group = object.__new__(ActorGroup)
-    group.needs = Needs(1, num_gpus)
+    group.needs, group._num_cancelled = Needs(1, num_gpus), 0
     group._nodes = [ClusterNode("0123456789abcdef", "host", {"GPU": 8}, {})]
     group.members = {
         slot: Member(

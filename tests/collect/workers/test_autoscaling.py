@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -74,20 +75,36 @@ def address(tmp_path: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def collect_on(
+    address: str, run, settings: dict[str, Any], **environment: str
+) -> subprocess.CompletedProcess:
+    """`mctrace collect` with two actors on the cluster at `address`, in a process of its own.
+
+    Ray sets RAY_AUTH_MODE=token in a process that had a local Ray before, as pytest's may have had.
+    """
+    there = {"store.uri": run.store.location.uri, "ray.address": address, "ray.start_timeout": 200}
+    return subprocess.run(
+        [Path(sys.executable).with_name("mctrace"), "collect", "--actors", "2", "--json",
+         *set_flags({**settings, **there})],
+        capture_output=True, text=True, timeout=400, check=False, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
 def test_a_cluster_of_no_workers_starts_one_for_each_actor(address, tiny_settings, tmp_path):
     settings = {**tiny_settings, "corpus.limit": 4}
     alone = tiny_run(settings, tmp_path / "alone")
     alone.measure()
     run = tiny_run(settings, tmp_path / "cluster")
-    # In a process of its own: actors' ids are the same in every cluster, and handles that an earlier test's
-    # cluster left behind would cancel them.
-    done = subprocess.run(
-        [Path(sys.executable).with_name("mctrace"), "collect", "--actors", "2", "--json",
-         *set_flags({**settings, "store.uri": run.store.location.uri, "ray.address": address,
-                     "ray.start_timeout": 120})],
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = collect_on(address, run, settings, RAY_AUTH_MODE="disabled")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "the cluster has 0 free" in done.stderr or "no node" in done.stderr, done.stderr[-2000:]
     assert run.plan.missing(run.store) == []
     assert run.labels() == pytest.approx(alone.labels(), abs=1e-5)
+
+
+def test_tokens_that_the_cluster_does_not_know_are_named_as_the_cause(address, tiny_settings, tmp_path):
+    settings = {**tiny_settings, "corpus.limit": 3}
+    run = tiny_run(settings, tmp_path)
+    done = collect_on(address, run, settings, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 32)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "RAY_AUTH_MODE that is set here (token)" in done.stderr, done.stderr[-2000:]
