@@ -71,6 +71,9 @@ class CorpusConfig:
     words"""
     text_column: Annotated[str, MinLen(1)] = "text"
     """column of a row's text; without one, input_ids are ready token ids and messages a chat"""
+    id_column: Annotated[str, MinLen(1)] | None = None
+    """column of a row's own name, e.g. "id": its document's source is then FILE:NAME instead of FILE:LINE; a
+    sample of a WebDataset has its key"""
     metadata_columns: tuple[Annotated[str, MinLen(1)], ...] = ()
     """further columns of a row that are kept with its document, e.g. ["language", "license"]; in SQL
     metadata->>'language' of the view documents"""

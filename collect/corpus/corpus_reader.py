@@ -22,6 +22,7 @@ from mctrace.collect.corpus.lazy_texts import (
     TextFile,
     TextInMemory,
     UnreadableTextError,
+    escaped,
     whole_text,
 )
 from mctrace.collect.corpus.recall_documents import recall_texts
@@ -130,8 +131,7 @@ def is_recall(path: str) -> bool:
 
 def printable(name: str | Path) -> str:
     """A file's name as text that fits into a line and into UTF-8, whatever bytes the name is made of."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(os.fsencode(name).decode(errors="backslashreplace"))
 
 
 def _read_path(path: str, skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
@@ -196,7 +196,8 @@ def _read_stdin(skipped: Skipped, columns: Columns) -> Iterator[SourceText]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             try:
-                yield document_of_row(f"{STDIN}:{number}", row_of_line(line), columns)
+                row = row_of_line(line)
+                yield document_of_row(columns.place(STDIN, number, row), row, columns)
             except UnreadableTextError as error:
                 skipped.add_unreadable(str(error), f"{STDIN}:{number}")
 

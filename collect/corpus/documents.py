@@ -93,7 +93,7 @@ class DocumentMaker:
             skipped.add_unreadable(str(error), text.source)
             return None
         if len(tokens) < self.config.min_tokens:
-            skipped.add(f"shorter than corpus.min_tokens={self.config.min_tokens}", text.source)
+            skipped.add(f"shorter than corpus.min_tokens={self.config.min_tokens}", read.source)
             return None
         identity = document_id(tokens, self.tokenizer_hash)
         placement = placed_alone(identity, tokens, self.config)
@@ -102,7 +102,7 @@ class DocumentMaker:
             origin = Origin(origin_id, placed_alone(origin_id, origin_tokens, self.config))
             placement = replace(placement, split_group=origin_id, split=origin.intended.split)
         return Document(
-            identity, text.source, tokens, self.tokenizer_hash, placement, metadata_of(read), origin
+            identity, read.source, tokens, self.tokenizer_hash, placement, metadata_of(read), origin
         )
 
     def _origin_tokens(self, text: SourceText, whole: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -28,6 +28,11 @@ class SourceText(Protocol):
         ...
 
 
+def escaped(name: str) -> str:
+    """A name as text that fits into a line and into UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def whole_text(text: SourceText) -> str:
     """All of it at once. Raises UnreadableTextError."""
     return "".join(text.pieces())

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mctrace.collect.config import CorpusConfig
-from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError
+from mctrace.collect.corpus.lazy_texts import SourceText, TextInMemory, UnreadableTextError, escaped
 from mctrace.errors import one_line
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -50,15 +50,23 @@ class Columns:
 
     text: str = "text"
     metadata: tuple[str, ...] = ()
+    id: str | None = None
 
     @classmethod
     def of(cls, config: CorpusConfig) -> "Columns":
-        return cls(config.text_column, config.metadata_columns)
+        return cls(config.text_column, config.metadata_columns, config.id_column)
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """All that is read of a file, each once."""
-        return tuple(dict.fromkeys((self.text, TOKENS, CHAT, *self.metadata)))
+        identity = (self.id,) if self.id else ()
+        return tuple(dict.fromkeys((self.text, TOKENS, CHAT, *self.metadata, *identity)))
+
+    def place(self, file: str, number: int | str, row: Mapping[str, Any]) -> str:
+        """Source of a row's document: its file and its own id, else its number (from 1)."""
+        own = row.get(self.id) if self.id else None
+        is_named = isinstance(own, str | int) and not isinstance(own, bool) and own != ""
+        return f"{file}:{escaped(str(own)) if is_named else number}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,8 @@ class RowFile:
             for batch in table.iter_batches(64, row_groups=[self.row_group or 0], columns=columns):
                 for row in batch.to_pylist():
                     number += 1
-                    yield from _document(f"{self.source}:{number}", row, self.columns, skipped)
+                    place = self.columns.place(self.source, number, row)
+                    yield from _document(place, row, self.columns, skipped)
 
     def _rows_of_stream(self, skipped: _Notes) -> Iterator[SourceText]:
         number = 0
@@ -132,7 +141,8 @@ class RowFile:
                 for first in range(0, len(wanted), 64):
                     for row in wanted.slice(first, 64).to_pylist():
                         number += 1
-                        yield from _document(f"{self.source}:{number}", row, self.columns, skipped)
+                        place = self.columns.place(self.source, number, row)
+                        yield from _document(place, row, self.columns, skipped)
 
     def _samples(self, skipped: _Notes) -> Iterator[SourceText]:
         with _opened(self.uri) as file, tarfile.open(fileobj=file, mode="r|") as members:
@@ -164,12 +174,12 @@ class RowFile:
         with _opened(self.uri) as lines:
             for number, line in enumerate(_lines(lines), start=1):
                 if line.strip():
-                    place = f"{self.source}:{number}"
                     try:
                         row = row_of_line(line)
                     except UnreadableTextError as error:
-                        skipped.add_unreadable(str(error), place)
+                        skipped.add_unreadable(str(error), f"{self.source}:{number}")
                     else:
+                        place = self.columns.place(self.source, number, row)
                         yield from _document(place, row, self.columns, skipped)
 
     def _whole(self, skipped: _Notes) -> Iterator[SourceText]:
@@ -201,9 +211,11 @@ class RowOfFile:
         try:
             with self.path.open("rb") as file:
                 file.seek(self.first_byte)
-                return document_of_row(self.source, row_of_line(file.readline()), self.columns)
+                row = row_of_line(file.readline())
         except OSError as error:
             raise UnreadableTextError(f"unreadable ({error.strerror})") from error
+        name, _, number = self.source.rpartition(":")
+        return document_of_row(self.columns.place(name, number, row), row, self.columns)
 
     def pieces(self) -> Iterator[str]:
         yield from self.document().pieces()

@@ -17,7 +17,7 @@ import pytest
 
 from mctrace.collect.config import CorpusConfig
 from mctrace.collect.corpus.corpus_reader import PYDOC_TOPICS, STDLIB, Skipped, read_corpus
-from mctrace.collect.corpus.documents import DocumentMaker
+from mctrace.collect.corpus.documents import Document, DocumentMaker
 from mctrace.collect.corpus.lazy_texts import TextInMemory, UnreadableTextError, whole_text
 from mctrace.collect.corpus.row_files import Columns, document_of_row, documents_at, metadata_of
 from mctrace.errors import InputError
@@ -347,13 +347,8 @@ def shard(files: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "arrow", "tar"])
-def test_columns_asked_for_stay_with_their_documents(folder, kind):
-    rows = [
-        {"text": "one", "language": "de", "stars": 3, "author": {"name": "A\u2028"}},
-        {"text": "two", "language": None, "stars": 4, "author": None},
-        {"text": "three", "language": None, "stars": None, "author": None},
-    ]
+def write_rows(folder: Path, kind: str, rows: list[dict[str, object]]) -> None:
+    """A file of these rows in `folder`."""
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
     elif kind == "arrow":
@@ -361,18 +356,38 @@ def test_columns_asked_for_stay_with_their_documents(folder, kind):
         with pa.ipc.new_stream(folder / "rows.arrow", table.schema) as stream:
             stream.write_table(table)
     elif kind == "tar":
-        files = {f"{i}.txt": row["text"].encode() for i, row in enumerate(rows)}
+        files = {f"{i}.txt": str(row["text"]).encode() for i, row in enumerate(rows)}
         files |= {f"{i}.json": json.dumps(row).encode() for i, row in enumerate(rows)}
         (folder / "rows.tar").write_bytes(shard(dict(sorted(files.items()))))
     else:
         content = lines(rows)
         (folder / f"rows.{kind}").write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
-    asked = Columns(metadata=("language", "author", "absent"))
-    places = read_corpus([str(folder)], Skipped(), asked)
-    maker = DocumentMaker(Template(), "template", CorpusConfig(min_tokens=1))
-    first, second, third = maker(list(places)).documents
+
+
+def made_of(folder: Path, columns: Columns) -> tuple[Document, ...]:
+    """Documents of a folder, as a run makes them."""
+    places = read_corpus([str(folder)], Skipped(), columns)
+    return DocumentMaker(Template(), "template", CorpusConfig(min_tokens=1))(list(places)).documents
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "arrow", "tar"])
+def test_columns_asked_for_stay_with_their_documents(folder, kind):
+    rows = [
+        {"text": "one", "language": "de", "stars": 3, "author": {"name": "A\u2028"}},
+        {"text": "two", "language": None, "stars": 4, "author": None},
+        {"text": "three", "language": None, "stars": None, "author": None},
+    ]
+    write_rows(folder, kind, rows)
+    first, second, third = made_of(folder, Columns(metadata=("language", "author", "absent")))
     assert json.loads(first.metadata) == {"language": "de", "author": {"name": "A\u2028"}}
     assert (second.metadata, third.metadata) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet", "arrow"])
+def test_a_row_is_named_by_its_own_id_where_it_has_one(folder, kind):
+    write_rows(folder, kind, [{"text": text, "id": own} for text, own in (("a", "x/1\n"), ("b", None))])
+    named = made_of(folder, Columns(id="id"))
+    assert [one.source for one in named] == [f"texts/rows.{kind}:x/1\\n", f"texts/rows.{kind}:2"]
 
 
 def test_metadata_is_json_whatever_the_row_holds():
