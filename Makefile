@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup demo test test-fast test-slow coverage check format template hooks docs chaos gpu-kit \
 	bench-attribute bench-driver bench-evaluator bench-labels bench-train bench-sql bench-store compare closed-loop \
-	learned-price preferences absent gists gist-ceiling proof clean
+	learned-price residuals preferences absent gists gist-ceiling proof clean
 
 help:
 	@echo "make setup       prepare the environment in .venv; every other target does so when it is needed"
@@ -42,6 +42,7 @@ help:
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make learned-price     a learned price against a searched one, on the same labels (an hour of one core; goes on)"
 	@echo "                       PRICE='--scale smoke': that it runs at all, in minutes; or --scale full"
+	@echo "make residuals         squares, Huber or clipped squares for labels with heavy tails (an hour after make absent; goes on)"
 	@echo "make preferences       pairs of contexts, runs that learn from them, their telemetry (half an hour of one core)"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"
@@ -157,6 +158,10 @@ closed-loop: $(STAMP)
 learned-price: $(STAMP)
 	$(BIN)/python -m experiments.learned_price $(PRICE)
 	$(BIN)/python -m experiments.learned_price_page
+
+residuals: $(STAMP)
+	$(BIN)/python -m experiments.residuals $(RESIDUALS)
+	$(BIN)/python -m experiments.residuals_page
 
 preferences: $(STAMP)
 	$(BIN)/python -m experiments.preferences

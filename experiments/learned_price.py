@@ -106,14 +106,16 @@ SCALES = {
 def planned_runs(scale: Scale) -> dict[str, list[Combination]]:
     """The targets' runs, one for each seed, and the other objectives' and network's, by name."""
     runs = {
-        target: [_run(scale, target, target, seed) for seed in SEEDS if seed == 0 or target in COMPARED]
+        target: [
+            planned_run(scale, target, target, seed) for seed in SEEDS if seed == 0 or target in COMPARED
+        ]
         for target in TARGETS
     }
     transformer = small_preset("transformer").network
-    return runs | {"transformer": [_run(scale, "transformer", SEARCHED, 0, network=transformer)]}
+    return runs | {"transformer": [planned_run(scale, "transformer", SEARCHED, 0, network=transformer)]}
 
 
-def _run(scale: Scale, name: str, target: str, seed: int, **changes: Any) -> Combination:
+def planned_run(scale: Scale, name: str, target: str, seed: int, **changes: Any) -> Combination:
     preset = small_preset()
     optimiser = replace(
         preset.optimiser,
@@ -270,6 +272,11 @@ def less(one: PerDocument, other: PerDocument) -> list[float] | None:
     return _interval({document: one[document] - other[document] for document in one if document in other})
 
 
+def intervals(found: Mapping[str, PerDocument]) -> dict[str, list[float] | None]:
+    """[mean, low, high] by name."""
+    return {name: _interval(values) for name, values in found.items()}
+
+
 def _interval(values: PerDocument) -> list[float] | None:
     return interval(asdict(bootstrap_interval(values, 0))) if values else None
 
@@ -296,11 +303,8 @@ def judged(
         "closed loop": _low(differences[f"closed loop, {GROUPS['all']}"]) > -0.02,
     }
     return {
-        "held_out": {
-            metric: {name: _interval(values) for name, values in found.items()}
-            for metric, found in held_out.items()
-        },
-        "gains": {name: _interval(values) for name, values in gains.items()},
+        "held_out": {metric: intervals(found) for metric, found in held_out.items()},
+        "gains": intervals(gains),
         "loop": of_loop,
         "loop_documents": {group: len(found["recency"]) for group, found in losses.items()},
         "differences": differences,

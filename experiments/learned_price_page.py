@@ -1,12 +1,12 @@
 """Page of the comparison of prices: results/learned-price.json to LEARNED_PRICE.md."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.learned_price import GROUPS, LEARNED, RESULT, SEARCHED
-from experiments.result_files import markdown_table
+from experiments.result_files import markdown_table, signed_interval
 
 HERE = Path(__file__).parent
 
@@ -40,7 +40,7 @@ def _size(row: Mapping[str, Any]) -> str:
 
 
 def _decision(result: Mapping[str, Any]) -> str:
-    rows = [[name, _interval(found)] for name, found in result["differences"].items()]
+    rows = [[name, signed_interval(found)] for name, found in result["differences"].items()]
     checks = "; ".join(f"{name}: {'holds' if ok else 'not shown'}" for name, ok in result["checks"].items())
     return (
         f"## `{LEARNED}` less `{SEARCHED}`\n\n"
@@ -54,13 +54,14 @@ def _held_out(result: Mapping[str, Any]) -> str:
     metrics = list(result["held_out"])
     names = list(result["held_out"][metrics[0]])
     rows = [
-        [name, *(_interval(result["held_out"][metric].get(name)) for metric in metrics)] for name in names
+        [name, *(signed_interval(result["held_out"][metric].get(name)) for metric in metrics)]
+        for name in names
     ]
     return "## Agreement with held-out values of detail\n\n" + markdown_table(["target", *metrics], rows)
 
 
 def _gains(result: Mapping[str, Any]) -> str:
-    rows = [[name, _interval(found)] for name, found in result["gains"].items()]
+    rows = [[name, signed_interval(found)] for name, found in result["gains"].items()]
     return (
         "## Gain of one refocus by the labels, nats per token\n\n"
         "The allocator's edits of each held-out context at its own size, among the measured actions, worth "
@@ -72,7 +73,7 @@ def _loop(result: Mapping[str, Any]) -> str:
     groups = list(result["loop"])
     counts = result["loop_documents"]
     rows = [
-        [name, *(_interval(result["loop"][group].get(name)) for group in groups)]
+        [name, *(signed_interval(result["loop"][group].get(name)) for group in groups)]
         for name in result["loop"][groups[0]]
     ]
     settings = result["closed_loop"]
@@ -82,10 +83,6 @@ def _loop(result: Mapping[str, Any]) -> str:
         f"refocuses a document. The transformer, on `{SEARCHED}`, has one seed.\n\n"
         + markdown_table(["policy", *(f"{GROUPS[group]} ({counts[group]})" for group in groups)], rows)
     )
-
-
-def _interval(found: Sequence[float] | None) -> str:
-    return "" if found is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*found)
 
 
 def main() -> None:

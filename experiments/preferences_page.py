@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.preferences import RESULT
-from experiments.result_files import markdown_table
+from experiments.result_files import markdown_table, signed_interval
 
 HERE = Path(__file__).parent
 
@@ -59,7 +59,7 @@ def _curve(curve: Mapping[str, Sequence[float | None]]) -> str:
 def _loop(result: Mapping[str, Any]) -> str:
     settings = result["closed_loop"]
     rows = [
-        [name, _interval(found["nll"]), _interval(found["less_than_recency"])]
+        [name, signed_interval(found["nll"]), signed_interval(found["less_than_recency"])]
         for name, found in result["loop"].items()
     ]
     return (
@@ -73,10 +73,6 @@ def _loop(result: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _interval(found: Sequence[float] | None) -> str:
-    return "" if found is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*found)
 
 
 def main() -> None:

@@ -18,6 +18,11 @@ def interval(found: Mapping[str, float] | None) -> list[float] | None:
     return None if found is None else [found["mean"], found["low"], found["high"]]
 
 
+def signed_interval(found: Sequence[float] | None) -> str:
+    """An interval of a difference as a page shows it; "" for None."""
+    return "" if found is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*found)
+
+
 def machine() -> dict[str, Any]:
     """Where an experiment ran, for its results."""
     return {
