@@ -40,7 +40,7 @@ help:
 	@echo "make compare           networks, objectives and targets on the same labels (COMPARE= adds the slowest: hours)"
 	@echo "make closed-loop       whether learned scores make better contexts (six hours of one core; goes on where it stopped)"
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
-	@echo "make learned-price     a learned price against a searched one, on the same labels (an hour of one core; goes on)"
+	@echo "make learned-price     a learned price against a searched one (an hour of one core after make absent; goes on)"
 	@echo "                       PRICE='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make residuals         squares, Huber or clipped squares for labels with heavy tails (an hour after make absent; goes on)"
 	@echo "make preferences       pairs of contexts, runs that learn from them, their telemetry (half an hour of one core)"

@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 _INTRO = """# A learned price against a searched one
 
 Written by `make learned-price` from `results/learned-price.json`; do not edit. The protocol is the docstring
-of `experiments/learned_price.py`: its rule of decision was written before the first run; runs beside the
+of `experiments/learned_price.py`: its rule of decision was written before the first run, of which this is the
+second, with values that a price no longer bends (`value` was kept by the first); runs beside the
 decision were cut while networks trained, before any held-out figure was computed.
 
 {model}, gists {gists}, exact labels of `make absent` (inserts and drops):

@@ -81,6 +81,7 @@ class LensNetTraining:
             self.step,
             self.config.optimiser,
             self.state.optimiser,
+            parts=self.network.parts(),
             done=self.state.loop.step,
         )
         return run_training_loop(
@@ -93,8 +94,15 @@ class LensNetTraining:
             diagnose=lambda: self._diagnose(debug),
             state=self.state.loop,
             patience=self.config.patience,
+            criterion=self._criterion,
             should_stop=lambda: self.workers.any(should_stop()),
         )
+
+    def _criterion(self, validation: Mapping[str, float]) -> float:
+        """What the best checkpoint has least of: the loss, of values with a price that of the values."""
+        if self.network.price_head is None or self.config.objective.learns_pairs:
+            return validation["loss"]
+        return validation["L_reg"] + self.config.objective.rank_weight * validation["L_rank"]
 
     def _diagnose(self, debug: Callable[[int, ScoredExamples | None], None] | None) -> Mapping[str, Value]:
         if not self.workers.is_first:

@@ -6,7 +6,7 @@ caller's `for` loop: `training_loop.py`.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -80,13 +80,16 @@ def optimisation_steps(
     config: OptimiserConfig,
     optimiser: torch.optim.Optimizer | None = None,
     *,
+    parts: Sequence[Sequence[nn.Parameter]] | None = None,
     done: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Step]:
     """Take the steps after the first `done` of `config.total_steps`, one batch each, yielding after each.
 
     `compute_gradients` leaves a batch's gradient in the module's parameters and returns the numbers to
-    report, `loss` among them. `optimiser` is a fresh AdamW unless given.
+    report, `loss` among them. `optimiser` is a fresh AdamW unless given. The gradient of each of `parts` is
+    clipped by itself, so that a part is trained beside another as it would be alone; unless given, all
+    parameters are one part.
 
     Raises:
         InputError: the batches end before the last step.
@@ -103,10 +106,16 @@ def optimisation_steps(
         module.train()
         optimiser.zero_grad(set_to_none=True)
         values = compute_gradients(batch)
-        grad_norm = float(nn.utils.clip_grad_norm_(module.parameters(), config.gradient_clip))
+        grad_norm = _clip([[*module.parameters()]] if parts is None else parts, config.gradient_clip)
         _check_finite(number, values, grad_norm, batch)
         optimiser.step()
         yield Step(number, values, grad_norm, rate, clock() - started, read - started)
+
+
+def _clip(parts: Sequence[Sequence[nn.Parameter]], most: float) -> float:
+    """Scale the gradient of each part to a norm of `most` at most; returns that of all together before."""
+    norms = [nn.utils.clip_grad_norm_(part, most) for part in parts]
+    return float(torch.stack(norms).norm())
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:

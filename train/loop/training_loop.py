@@ -7,6 +7,7 @@ telemetry sinks and the checkpoint writer are passed in.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -93,16 +94,18 @@ def run_training_loop(
     diagnose: Callable[[], Mapping[str, Value]] = dict,
     state: LoopState | None = None,
     patience: int = 0,
+    criterion: Callable[[Mapping[str, float]], float] = itemgetter("loss"),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Consume `steps`, and report, validate and save at the intervals of `schedule`.
 
     Args:
-        evaluate: gives validation values, `loss` among them. The lowest loss is saved as `best`.
+        evaluate: gives validation values, `loss` among them.
         save: `save(name, step, values)` writes a checkpoint with the validation values of that step, if any;
             `state` is up to date when it is called.
         diagnose: gives further values for training telemetry lines.
-        patience: evaluations in a row without a lower loss after which training ends; 0: never.
+        patience: evaluations in a row without a lower criterion after which training ends; 0: never.
+        criterion: of validation values; those with the lowest one are saved as `best`.
         should_stop: asked after each step; True saves and ends the run.
 
     Raises whatever `steps` raises, and DivergenceError at a validation loss that is not finite.
@@ -123,7 +126,7 @@ def run_training_loop(
         if step.number % schedule.eval_interval == 0 or is_last:
             validation = _validate(evaluate, step.number)
             _report(sinks, step.number, "validation", validation)
-            _note_validation(state, validation, save)
+            _note_validation(state, validation, criterion, save)
             if patience and state.num_worse >= patience and not is_last:
                 ending = "early"
         if stop_requested and not is_last:
@@ -152,8 +155,13 @@ def telemetry_of_steps(window: Sequence[Step]) -> dict[str, float]:
     }
 
 
-def _note_validation(state: LoopState, validation: dict[str, float], save: Save) -> None:
-    if validation["loss"] < state.best.get("loss", math.inf):
+def _note_validation(
+    state: LoopState,
+    validation: dict[str, float],
+    criterion: Callable[[Mapping[str, float]], float],
+    save: Save,
+) -> None:
+    if not state.best or criterion(validation) < criterion(state.best):
         state.best_step, state.best, state.num_worse = state.step, validation, 0
         save(BEST, state.step, validation)
     else:

@@ -48,6 +48,19 @@ class LensNet(nn.Module, ABC):
             self.price_head = PriceHead(width, embedding_dim, absence) if price else None
             self.illegal_offset = nn.Linear(width, 1) if price else None
 
+    def parts(self) -> list[list[nn.Parameter]]:
+        """Parameters with gradients of their own: of the values, and of the price and the offset."""
+        of_price = {
+            id(parameter)
+            for module in (self.price_head, self.illegal_offset)
+            if module is not None
+            for parameter in module.parameters()
+        }
+        found: list[list[nn.Parameter]] = [[], []]
+        for parameter in self.parameters():
+            found[id(parameter) in of_price].append(parameter)
+        return [part for part in found if part]
+
     @abstractmethod
     def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores or values [B, N] in score units, and hidden states [B, N, D] to pool for a price; anything

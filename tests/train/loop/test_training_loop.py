@@ -92,6 +92,46 @@ def test_a_run_repeats_itself(make_batch):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_values_are_learned_with_a_price_as_they_are_without(make_batch):
+    batch = replace(make_batch(5, num_snapshots=4, one_action_per_entry=True), signed=False)
+    examples, config = (
+        [Examples(labels=batch)],
+        config_for(40, network=replace(TINY, dropout=0.2), eval_interval=4),
+    )
+    config = replace(config, optimiser=replace(config.optimiser, gradient_clip=0.1))  # every step is clipped
+    weights, best = [], []
+    for has_price in (False, True):
+        network = build_network(TINY, EMBEDDING_DIM, price=has_price)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        result = LensNetTraining.of(network, config).run(
+            repeat(examples),
+            evaluate=lambda network: evaluate_network(network, examples, config.objective).scalars(),
+            save=Recorder().save,
+        )
+        weights.append(network.state_dict())
+        best.append(result.best_step)
+    without, priced = weights
+    for name, value in without.items():
+        torch.testing.assert_close(priced[name], value, atol=1e-4, rtol=1e-4, msg=name)
+    assert best[0] == best[1]
+    assert any(not torch.equal(priced[name], before[name]) for name in priced if name not in without)
+
+
+def test_the_best_of_values_with_a_price_is_that_of_the_values(make_batch):
+    losses = iter([(0.5, 9.0), (0.3, 9.5), (0.4, 0.1)])
+    batch = replace(make_batch(3), signed=False)
+    network, config, recorder = build_network(TINY, EMBEDDING_DIM, price=True), config_for(12), Recorder()
+
+    def validate(_):
+        of_values, of_price = next(losses)
+        return {"loss": of_values + of_price, "L_reg": of_values, "L_rank": 0.0, "L_budget": of_price}
+
+    result = LensNetTraining.of(network, config).run(
+        repeat([Examples(labels=batch)]), evaluate=validate, save=recorder.save
+    )
+    assert (result.best_step, result.best["L_reg"]) == (10, 0.3)
+
+
 def test_intervals_best_and_last(make_batch):
     losses = iter([0.5, 0.3, 0.4])
     _, result, recorder = train(make_batch(3), config_for(12), losses=losses)
