@@ -30,7 +30,7 @@ from mctrace.datasets.sql.limits import SqlLimits
 from mctrace.datasets.store.provenance import Mix
 from mctrace.errors import ConfigError, shorten
 from mctrace.gists.config import GistCeilingConfig, GistEvaluationConfig, GistTrainConfig, KeyValueTrainConfig
-from mctrace.ranges import PositiveInt, check_ranges, choice_message, range_message
+from mctrace.ranges import NonNegativeInt, check_ranges, choice_message, range_message
 from mctrace.train.config import TrainConfig
 
 DEFAULT_FILE = "pipeline.toml"
@@ -51,8 +51,8 @@ class StoreConfig:
     """local folder or URI like s3://bucket/folder; access keys come from the environment only"""
     skip_damaged: bool = False
     """skip damaged parts and list them (--skip-damaged); otherwise they are refused"""
-    compact_every: PositiveInt | None = None
-    """parts after which a run compacts what it has committed, e.g. 2000; unset: only mctrace compact does"""
+    compact_every: NonNegativeInt = 2000
+    """parts after which a run compacts what it has committed; 0: only mctrace compact does"""
     mix: tuple[Mix, ...] = ()
     """what the labels that a LensNet learns from may differ in: models, gists, dtypes (--mix)"""
 

@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 class BackgroundCompaction:
-    """Compacts in a thread whenever `every` parts were committed since the last time; None: never."""
+    """Compacts in a thread whenever `every` parts were committed since the last time; 0: never."""
 
-    def __init__(self, store: Store, every: int | None) -> None:
+    def __init__(self, store: Store, every: int) -> None:
         self._uri, self._every = store.location.uri, every
         self._num_small = 0
         self._thread: threading.Thread | None = None
@@ -26,7 +26,7 @@ class BackgroundCompaction:
     def committed(self, num_parts: int) -> None:
         """So many more parts are in the store."""
         self._num_small += num_parts
-        if self._every is None or self._num_small < self._every or (self._thread and self._thread.is_alive()):
+        if not self._every or self._num_small < self._every or (self._thread and self._thread.is_alive()):
             return
         self._num_small = 0
         # Not a daemon: a run that is interrupted leaves no half of a part behind.

@@ -99,7 +99,7 @@ def run_collection(
     progress: Progress,
     on_planned: Callable[[RemainingWork], None] = lambda _: None,
     retry_quarantined: bool = False,
-    compact_every: int | None = None,
+    compact_every: int = 0,
 ) -> RunSummary:
     """Measure what is missing of a stream of planned documents and commit it part by part.
 
@@ -110,7 +110,7 @@ def run_collection(
     Before anything is measured every worker takes the same probe. Raises CollectError where they disagree
     with each other or with an earlier run of the same model.
 
-    Small parts are compacted whenever `compact_every` of them were committed.
+    Small parts are compacted whenever `compact_every` of them were committed; 0: never.
 
     An item that its workers cannot measure is quarantined, and left out from then on unless
     `retry_quarantined`. What ends the run (`faults.py`), or KeyboardInterrupt, does so after its end is

@@ -39,7 +39,7 @@ class TinyRun:
         start_workers=InProcessPool,
         progress: Progress | None = None,
         retry_quarantined: bool = False,
-        compact_every: int | None = None,
+        compact_every: int = 0,
     ) -> RunSummary:
         return run_collection(
             self.store,
