@@ -40,11 +40,11 @@ class ModelLimits:
         block = widest.head.tree.block_size
         window = (self.max_positions - (widest.end - widest.first_cursor)) // block * block
         remedy = (
-            f"a smaller collect.window (lod0_window for the policy lod0), {window} fits"
+            f"set collect.window (collect.lod0_window for the policy lod0) to {window} at most"
             if window >= block
-            else "a smaller collect.horizon or fewer collect.cursors_per_trajectory"
+            else "set a smaller collect.horizon or fewer collect.cursors_per_trajectory"
         )
         return ModelError(
             f"a context of {text} spans {widest.num_positions} positions, the base model {self.name!r} has "
-            f"{self.max_positions}: use a later start ({remedy})"
+            f"{self.max_positions}: {remedy}"
         )
