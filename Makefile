@@ -42,7 +42,7 @@ help:
 	@echo "                       LOOP='--scale smoke': that it runs at all, in minutes; or --scale full"
 	@echo "make learned-price     a learned price against a searched one (an hour of one core after make absent; goes on)"
 	@echo "                       PRICE='--scale smoke': that it runs at all, in minutes; or --scale full"
-	@echo "make residuals         squares, Huber or clipped squares for labels with heavy tails (an hour after make absent; goes on)"
+	@echo "make residuals         squares, Huber or clipped squares for labels with heavy tails (half an hour after make absent; goes on)"
 	@echo "make preferences       pairs of contexts, runs that learn from them, their telemetry (half an hour of one core)"
 	@echo "make absent            what leaving blocks out is worth against truncation (a night of one core; goes on)"
 	@echo "                       ABSENT='--scale quick': that it runs at all; or --scale small"

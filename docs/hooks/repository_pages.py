@@ -23,6 +23,7 @@ PAGES = (
     "experiments/CLOSED_LOOP.md",
     "experiments/TRAINING.md",
     "experiments/LEARNED_PRICE.md",
+    "experiments/RESIDUALS.md",
     "experiments/PREFERENCES.md",
     "experiments/PROTOCOL.md",
     "experiments/results/gists.json",

@@ -13,6 +13,8 @@ from experiments import (
     learned_price_page,
     preferences,
     preferences_page,
+    residuals,
+    residuals_page,
     train_compare,
     train_compare_page,
 )
@@ -28,6 +30,7 @@ ROOT = Path(__file__).parents[2] / "experiments"
         ("CLOSED_LOOP.md", closed_loop.RESULT, closed_loop_page.page),
         ("LEARNED_PRICE.md", learned_price.RESULT, learned_price_page.page),
         ("PREFERENCES.md", preferences.RESULT, preferences_page.page),
+        ("RESIDUALS.md", residuals.RESULT, residuals_page.page),
         ("TRAINING.md", train_compare.RESULT, train_compare_page.page),
     ],
 )
@@ -96,6 +99,27 @@ def test_the_decision_between_prices_asks_for_everything_that_the_protocol_names
     assert decided(learned=0.27, gain=0.095, loss=2.51) == "value"
     assert decided(learned=0.29, gain=0.085, loss=2.51) == "value"
     assert decided(learned=0.29, gain=0.095, loss=2.53) == "value"
+
+
+def test_a_residual_replaces_squares_only_where_it_is_clearly_better_and_loses_nothing() -> None:
+    documents = [f"document {i}" for i in range(4)]
+
+    def decided(correlation: float, ranking: float, gain: float) -> str:
+        def against_squares(squares: float, huber: float) -> dict[str, dict[str, float]]:
+            return {"squares": dict.fromkeys(documents, squares), "huber": dict.fromkeys(documents, huber)}
+
+        held_out = {
+            "utility_correlation": against_squares(0.3, correlation),
+            "ranking_accuracy": against_squares(0.6, ranking),
+        }
+        decision: str = residuals.judged(held_out, against_squares(0.1, gain))["decision"]
+        return decision
+
+    assert decided(correlation=0.31, ranking=0.59, gain=0.095) == "huber"
+    assert decided(correlation=0.29, ranking=0.61, gain=0.095) == "huber"
+    assert decided(correlation=0.31, ranking=0.57, gain=0.095) == "squares"
+    assert decided(correlation=0.3, ranking=0.6, gain=0.2) == "squares"
+    assert decided(correlation=0.31, ranking=0.61, gain=0.085) == "squares"
 
 
 def test_preferences_are_negative_from_the_last_change_of_sign() -> None:
