@@ -246,7 +246,10 @@ def loop(scale: Scale, labels: Path, folder: Path, checkpoints: Iterable[Path]) 
 
 
 def loop_losses(folder: Path, runs: Mapping[str, Sequence[Combination]]) -> dict[str, dict[str, PerDocument]]:
-    """Group -> name -> document -> loss after a refocus, nats per token, the mean over seeds."""
+    """Group -> name -> document -> loss after a refocus, nats per token, the mean over seeds.
+
+    Of the documents that every policy has run on: a loop on others may have left rows, too.
+    """
     lines = (folder / "loop" / "closed_loop.jsonl").read_text(encoding="utf-8").splitlines()
     by_policy: dict[str, dict[str, float]] = defaultdict(dict)
     is_recall: dict[str, bool] = {}
@@ -254,6 +257,8 @@ def loop_losses(folder: Path, runs: Mapping[str, Sequence[Combination]]) -> dict
         document = row["document_id"]
         by_policy[row["policy"]][document] = fmean(step["nll"] for step in row["refocuses"])
         is_recall[document] = row["source"].startswith("recall:")
+    of_all = set(is_recall).intersection(*by_policy.values())
+    is_recall = {document: is_recall[document] for document in of_all}
     names = {name: [one.run_name for one in some] for name, some in runs.items()}
     names = {name: some for name, some in names.items() if all(one in by_policy for one in some)}
     names |= {name: [name] for name in BASELINES}
