@@ -47,7 +47,8 @@ def _decision(result: Mapping[str, Any]) -> str:
         f"## `{LEARNED}` less `{SEARCHED}`\n\n"
         + markdown_table(["compared", "difference"], rows)
         + "\nOf errors (`mse`) less is better, of all others more; the loop's are nats per token saved.\n\n"
-        + f"What the protocol asks for: {checks}. By that the default is **`{result['decision']}`**.\n"
+        + f"What the protocol asks for: {checks}. By that edits are chosen by the **"
+        + f"{'learned' if result['decision'] == LEARNED else 'searched'} price**; the values are the same.\n"
     )
 
 

@@ -98,8 +98,8 @@ class TrainConfig:
     """off, offline or online: Weights & Biases beside the files; `offline` needs no account"""
     trackio: bool = False
     """Trackio beside the files; its own variables choose where (TRACKIO_DIR, TRACKIO_SPACE_ID)"""
-    target: Annotated[str, MinLen(1)] = "value"
-    """value, value_and_price, priced, literal (as the specification has it), or a .sql file: the target
+    target: Annotated[str, MinLen(1)] = "value_and_price"
+    """value_and_price, value, priced, literal (as the specification has it), or a .sql file: the target
     definition, shipped in `datasets/sql/targets`"""
     where: str = ""
     """SQL condition on the rows of the target to learn from, such as "abs(delta_nll) > stderr"; empty: all"""

@@ -6,7 +6,6 @@ Shapes: B snapshots, N entries (padded).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +17,10 @@ from mctrace.context.pricing import shadow_price, subtract_price
 from mctrace.datasets.batches.context_tensors import Context, unlabelled_batch
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.train.device import device_of
+from mctrace.train.networks.config import Price
 from mctrace.train.networks.focus import Focus, Scores, signed_scores
 from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.objectives.budget import budget_masses
-
-Price = Literal["learned", "searched"]
-"""the network's own price, or the shadow price of its values"""
 
 
 def score(network: LensNet, batch: Batch, *, signed: bool) -> Tensor:
@@ -47,7 +44,7 @@ def score_contexts(
     signed: bool,
     rebalanced: bool = False,
     budget: int | None = None,
-    price: Price = "learned",
+    price: Price = "searched",
 ) -> list[Tensor]:
     """Signed scores [N] of each working context, on the CPU, in score units.
 
@@ -59,7 +56,7 @@ def score_contexts(
         rebalanced: scale the heavier of expansion and collapse mass down to the lighter (`rebalance`);
             signed scores only.
         budget: positions that each context may take, for the price; its own size unless given.
-        price: of a network with a price head, its own price or the one searched for among its values.
+        price: of a network with a price head, the one searched for among its values or its own price.
     """
     rooms = [0 if budget is None else budget - context.lod_map.num_entries for context in contexts]
     found, batch = _outputs(network, contexts, rooms)
@@ -83,7 +80,7 @@ def score_actions(
     signed: bool,
     rebalanced: bool = False,
     budget: int,
-    price: Price = "learned",
+    price: Price = "searched",
 ) -> Candidates:
     """The context's legal actions with signed scores, each less the price of its own positions.
 

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, get_args
 
 from mctrace.errors import ConfigError
 from mctrace.ranges import NonNegativeInt, PositiveInt, check_ranges
+from mctrace.train.networks.config import Price
 
 Baseline = Literal[
     "full", "lod0", "recency", "random", "attention", "similarity", "words", "bm25", "rare_words",
@@ -42,6 +43,9 @@ class ClosedLoopConfig:
     rebalance: bool = False
     """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter; not under the
     target `value`"""
+    price: Price = "searched"
+    """whose price a checkpoint with a price head chooses edits by: the shadow price of its values (searched),
+    or its own (learned)"""
     seed: NonNegativeInt = 0
     """seed of random policies, of noise on scores and of bootstrap intervals"""
 

@@ -76,7 +76,7 @@ def make_policies(
         if name in names:
             raise ConfigError(f"two policies are called {name!r}: move the run in {folder} to another folder")
         names.add(name)
-        scorer = load_scorer(folder, provenance, balances=config.rebalance)
+        scorer = load_scorer(folder, provenance, balances=config.rebalance, price=config.price)
         yield named(name, ScoredPolicy(lensnet_scores(scorer), allocator), scorer.checkpoint_hash)
 
 

@@ -39,7 +39,7 @@ def train(
         str | None,
         typer.Option(
             "--target",
-            help="value, value_and_price, priced, literal (as the specification has it), or a .sql file",
+            help="value_and_price, value, priced, literal (as the specification has it), or a .sql file",
         ),
     ] = None,
     preset: TrainPresetNames = None,

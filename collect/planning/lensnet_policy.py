@@ -30,6 +30,7 @@ from mctrace.datasets.store.provenance import Provenance
 from mctrace.gists.network.gistnet import GistNet, build_tree
 from mctrace.seeding import generator_for
 from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_hash
+from mctrace.train.networks.config import Price
 from mctrace.train.serving.compatibility import check_compatible
 from mctrace.train.serving.scorer import Scorer
 
@@ -39,12 +40,13 @@ class LensNetScorer:
     """A checkpoint that scores the actions of working contexts, in score units.
 
     `balances`: scale the heavier of expansion and collapse mass down to the lighter
-    (docs/specification/inference.md#rebalancing).
+    (docs/specification/inference.md#rebalancing). `price`: whose price its values are less by.
     """
 
     scorer: Scorer
     checkpoint_hash: str
     balances: bool = False
+    price: Price = "searched"
 
     def candidates(
         self, lod_map: LODMap, tree_embeddings: Sequence[Tensor], *, budget: int, protected_tail: int
@@ -55,17 +57,21 @@ class LensNetScorer:
         return self.scorer.candidates(
             Context(lod_map, embeddings),
             rebalanced=self.balances, budget=budget, protected_tail=protected_tail,
+            price=self.price,
         )  # fmt: skip
 
 
-def load_scorer(folder: Path, provenance: Provenance, *, balances: bool = False) -> LensNetScorer:
-    """The checkpoint in `folder`; `balances` means nothing to one that scores values of detail.
+def load_scorer(
+    folder: Path, provenance: Provenance, *, balances: bool = False, price: Price = "searched"
+) -> LensNetScorer:
+    """The checkpoint in `folder`; `balances` means nothing to one that scores values of detail, and `price`
+    nothing to one without a price head.
 
     Raises InputError when it learned from another base model, GistNet or tree than those it is to score.
     """
     found = Scorer.from_pretrained(folder)
     check_compatible(found.info, folder, [provenance], "model.name, gists.source and tree say")
-    return LensNetScorer(found, checkpoint_hash(folder), balances and found.info.signed)
+    return LensNetScorer(found, checkpoint_hash(folder), balances and found.info.signed, price)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,10 @@ class OnPolicyMaps:
     def identity(self) -> str:
         """Hash of the checkpoint and the refocus settings: of all that determines the maps besides the
         document."""
-        scorer = {"checkpoint": self._scorer.checkpoint_hash, "balances": self._scorer.balances}
+        found = self._scorer
+        scorer: dict[str, object] = {"checkpoint": found.checkpoint_hash, "balances": found.balances}
+        if found.scorer.network.price_head is not None:
+            scorer["price"] = found.price
         return part_digest({**scorer, **asdict(self._config)})
 
     def head_map(

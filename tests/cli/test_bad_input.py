@@ -93,8 +93,8 @@ def test_gists_of_another_width_than_the_model_are_refused_before_any_work(run, 
 def test_a_window_wider_than_the_model_is_refused_before_any_work(run, tmp_path):
     wide = ["--set", "collect.window=1000", "--set", "corpus.max_tokens=2000"]
     answer = run("collect", "--no-ray", *wide, settings=True)
-    refused(answer, "positions", "a smaller collect.window")
-    fits = re.search(r"(\d+) fits\)", answer[2])
+    refused(answer, "positions", "set collect.window")
+    fits = re.search(r"to (\d+) at most", answer[2])
     assert fits, answer
     code, out, _ = run("plan", *wide, settings=True)
     assert (code, f"collect.window = {fits[1]}" in out) == (0, True)

@@ -166,15 +166,16 @@ def test_a_network_with_a_price_is_kept_and_gives_signed_masked_scores(tmp_path,
     priced_scorer(config).save_pretrained(tmp_path / "best")
     scorer = Scorer.from_pretrained(tmp_path / "best", device="cpu")
     live = replace(context([2, 2, 2, 2, 1, 1, 0, 0, 0], cursor=36), protected_tail=8)
-    scores = scorer.score(live)
-    assert torch.equal(scores, priced_scorer(config).score(live))
-    assert scores[0] >= 0
-    assert (scores[3:] <= 0).all()
-    assert (scores[-8:] == 0).all()  # the protected tail can do nothing
-    assert torch.equal(scorer.score(live, budget=live.lod_map.num_entries), scores)
+    for price in ("searched", "learned"):
+        scores = scorer.score(live, price=price)
+        assert torch.equal(scores, priced_scorer(config).score(live, price=price))
+        assert scores[0] >= 0
+        assert (scores[3:] <= 0).all()
+        assert (scores[-8:] == 0).all()  # the protected tail can do nothing
+        assert torch.equal(scorer.score(live, budget=live.lod_map.num_entries, price=price), scores)
     # A tighter budget raises the searched price: more is let go, less is asked for.
-    tight = scorer.score(live, budget=live.lod_map.num_entries - 6, price="searched")
-    assert (tight <= scorer.score(live, price="searched") + 1e-6).all()
+    tight = scorer.score(live, budget=live.lod_map.num_entries - 6)
+    assert (tight <= scorer.score(live) + 1e-6).all()
 
 
 def test_loading_and_scoring_need_neither_store_nor_cluster_nor_base_model(tmp_path):

@@ -10,6 +10,8 @@ from mctrace.ranges import PositiveFloat, PositiveInt, check_ranges
 
 NetworkName = Literal["dual_cross_attention", "transformer", "linear"]
 Head = Literal["mlp", "linear"]
+Price = Literal["searched", "learned"]
+"""whose price of a position edits are chosen by: the shadow price of the values, or the network's own"""
 
 
 @dataclass(frozen=True)

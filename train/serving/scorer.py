@@ -12,7 +12,8 @@ from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from mctrace.train.config import Device
 from mctrace.train.device import resolve_device
-from mctrace.train.inference import Price, score_actions, score_contexts
+from mctrace.train.inference import score_actions, score_contexts
+from mctrace.train.networks.config import Price
 from mctrace.train.networks.lensnet import LensNet
 
 
@@ -40,16 +41,16 @@ class Scorer:
         rebalanced: bool = False,
         budget: int | None = None,
         protected_tail: int | None = None,
-        price: Price = "learned",
+        price: Price = "searched",
     ) -> Tensor:
         """Signed scores [N], one per entry of the context: positive asks for more detail, negative for less.
 
         Absent blocks are scored too, at their place among the entries (`LODMap.nodes`). One unit is
-        `info.utility_scale` nats per token. A network with a price gives value less price, for a context that
-        is to take `budget` positions (its own size unless given), and 0 in illegal directions; so do those
-        trained on a signed target. With `price = "searched"`, and for networks that give values of detail
-        alone, the price is the shadow price: that at which the worthwhile edits fit the budget. Tokens of the
-        last `protected_tail` never collapse; the context's own unless given.
+        `info.utility_scale` nats per token. A network that learned values gives value less price, for a
+        context that is to take `budget` positions (its own size unless given); one with a price head, and
+        those trained on a signed target, give 0 in illegal directions. The price is the shadow price, at
+        which the worthwhile edits fit the budget, or with `price = "learned"` that of the price head. Tokens
+        of the last `protected_tail` never collapse; the context's own unless given.
 
         Raises InputError when the context's tree differs in shape from that of the training data.
         """
@@ -65,7 +66,7 @@ class Scorer:
         rebalanced: bool = False,
         budget: int,
         protected_tail: int | None = None,
-        price: Price = "learned",
+        price: Price = "searched",
     ) -> Candidates:
         """The context's legal actions with signed scores, each less the price of its own positions.
 

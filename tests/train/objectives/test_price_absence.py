@@ -144,18 +144,18 @@ def test_actions_pay_for_their_own_positions(absence):
             action: (value, positions) for action, value, positions, _ in actions_of(focus, 0, context)
         }
         price = float(focus.price_BR[0, 0])
-        found = score_actions(network, context, signed=False, budget=budget)
+        found = score_actions(network, context, signed=False, budget=budget, price="learned")
         for i, score in enumerate(found.score_A):
             value, positions = by_hand[found.actions.action(i)]
             assert score == pytest.approx(value - price * positions, abs=1e-5)
-        searched = score_actions(network, context, signed=False, budget=budget, price="searched")
+        searched = score_actions(network, context, signed=False, budget=budget)
         valued = replace(
             found, score_A=np.array([by_hand[found.actions.action(i)][0] for i in range(len(found))])
         )
         price = shadow_price(valued, -3) / valued.positions_A.max()
         assert float(search_price(focus, [context], [-3]).price_BR) == pytest.approx(price, abs=1e-5)
         np.testing.assert_allclose(searched.score_A, valued.score_A - price * valued.positions_A, atol=1e-5)
-        (scores_N,) = score_contexts(network, [context], signed=False, budget=budget)
+        (scores_N,) = score_contexts(network, [context], signed=False, budget=budget, price="learned")
         assert len(scores_N) == len(context.lod_map.nodes)
         assert (scores_N[context.lod_map.nodes.level_N == ABSENT] >= 0).all()
 
