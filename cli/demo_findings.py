@@ -42,14 +42,14 @@ def _claim(name: str, agrees: Mapping[str, _Interval], gains: Mapping[str, _Inte
     elif gains[name]["high"] < 0:
         loop = "and the contexts that it makes are worse than truncation"
     else:
-        loop = "and so few documents do not tell whether its contexts are better than truncation"
+        loop = "and too few documents were judged to tell whether its contexts are better than truncation"
     there_is = [
         f"{other} {found['mean']:+z.2f}"
         for other, found in gains.items()
         if other != name and found["low"] > max(0, gains[name]["high"])
     ]
-    more = f"; there was more to win, clearly: {', '.join(there_is)}" if there_is else ""
-    return f"the LensNet of some minutes: {above}, {loop}{more}"
+    more = f"; more was clearly possible: {', '.join(there_is)}" if there_is else ""
+    return f"LensNet was trained for some minutes: {above}, {loop}{more}"
 
 
 def _listed(found: Mapping[str, _Interval], form: str) -> str:

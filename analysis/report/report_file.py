@@ -8,13 +8,21 @@ from mctrace.analysis.report.report import ReportParts, build_report
 from mctrace.atomic_file import replacing
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
+from mctrace.train.run_files import CLOSED_LOOP_FILE, CONFIG_FILE, EVALUATION_FILE, METRICS_FILE
+
+_RUN_FILES = (CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, CLOSED_LOOP_FILE)
+"""one of them at least is in the folder of a training run"""
 
 
 def check_report_paths(out: Path, runs: Sequence[Path]) -> None:
-    """Raises InputError when a run is no folder, or `out` is one."""
+    """Raises InputError when a run is no folder of a training run, or `out` is a folder."""
     for run in runs:
         if not run.is_dir():
             raise InputError(f"no run folder {run}: 'mctrace train' makes one, by default runs/lensnet")
+        if not any((run / name).exists() for name in _RUN_FILES):
+            raise InputError(
+                f"{run} holds no training run ({METRICS_FILE} and others): give the --out of 'mctrace train'"
+            )
     if out.is_dir():
         raise InputError(f"{out} is a folder: give --out a file name, like {out / 'report.html'}")
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mctrace.cli.shared_options import Threads, console
+from mctrace.errors import ConfigError
 
 
 def attribute(
@@ -30,8 +31,9 @@ def attribute(
         ),
     ] = "exact",
     gists: Annotated[
-        str, typer.Option("--gists", help="with --against gist: mean, a shipped name or a GistNet folder")
-    ] = "mean",
+        str | None,
+        typer.Option("--gists", help="with --against gist: a shipped name or a GistNet folder [mean]"),
+    ] = None,
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="tokens of a block")] = 32,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")] = "float32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")] = "auto",
@@ -63,20 +65,24 @@ def attribute(
         check_page_path(out)
     text = read_text(file)
     check_question(text, target, unit, against, estimator)
+    if gists is not None and against != "gist":
+        raise ConfigError(f"--gists {gists} has no effect here: give --against gist as well, or leave it out")
     if threads:
         import torch
 
         torch.set_num_threads(threads)
     found = attribute_text(
         text, model=TextModel.load(model, dtype=dtype, device=device), unit=unit, against=against,
-        target=target, estimator=estimator, gists=gists, block_size=block_size,
+        target=target, estimator=estimator, gists=gists or "mean", block_size=block_size,
         progress=make_progress(Console(stderr=True)),
     )  # fmt: skip
-    if out is not None:
-        write_page(out, found.html())
+    # The answer first: a page that cannot be written does not take what was measured along.
     if as_json:
         print_json(found.to_json())
+    else:
+        print_attribution(found, console, top=top)
+    if out is None:
         return
-    print_attribution(found, console, top=top)
-    if out is not None:
+    write_page(out, found.html())
+    if not as_json:
         console.print(f"wrote {out.resolve()}", markup=False, highlight=False, soft_wrap=True)

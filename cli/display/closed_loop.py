@@ -7,6 +7,7 @@ from rich.table import Table
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.analysis.closed_loop.summary import PolicySummary
+from mctrace.analysis.report.formatting import counted
 from mctrace.cli.display.tables import print_table
 from mctrace.train.evaluation.statistics import Interval
 
@@ -20,13 +21,16 @@ def print_closed_loop(
 ) -> None:
     """Print a row for each policy of one group of documents."""
     num_documents = max(summary.nll.num_documents for summary in policies.values())
+    how = "95% bootstrap intervals paired by document" if num_documents > 1 else "one has no interval"
     table = Table(
-        title=f"{group}: {num_documents} documents, {config.refocuses} refocuses each, w_max "
-        f"{config.w_max}; nats per token, 95% bootstrap intervals paired by document"
+        title=f"{group}: {counted(num_documents, 'document')}, {config.refocuses} refocuses each, w_max "
+        f"{config.w_max}; nats per token, {how}"
     )
+    hindsight = any(summary.share_of_hindsight for summary in policies.values())
     table.add_column("policy")
     for column in (
-        f"NLL next {block_size}", "better than recency", "of hindsight's gain", f"NLL next {config.horizon}",
+        f"NLL next {block_size}", "better than recency", *(["of hindsight's gain"] if hindsight else []),
+        f"NLL next {config.horizon}",
         "better than recency", "edits", "swaps", "residency", "budget", "ms",
     ):  # fmt: skip
         table.add_column(column, justify="right")
@@ -35,7 +39,7 @@ def print_closed_loop(
             name,
             f"{summary.nll.mean:.4f}",
             _signed(summary.less_than_recency),
-            _share(summary.share_of_hindsight),
+            *([_share(summary.share_of_hindsight)] if hindsight else []),
             f"{summary.nll_horizon.mean:.4f}",
             _signed(summary.less_than_recency_horizon),
             f"{summary.edits:.2f}",
@@ -49,8 +53,12 @@ def print_closed_loop(
 
 def _signed(interval: Interval) -> str:
     # z: what rounds to nothing is +0.0000 whatever its sign.
+    if interval.num_documents < 2:
+        return f"{interval.mean:+z.4f}"
     return f"{interval.mean:+z.4f} [{interval.low:+z.4f}, {interval.high:+z.4f}]"
 
 
 def _share(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.mean:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+    if interval is None or interval.num_documents < 2:
+        return "" if interval is None else f"{interval.mean:.0%}"
+    return f"{interval.mean:.0%} [{interval.low:.0%}, {interval.high:.0%}]"

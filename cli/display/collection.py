@@ -14,6 +14,7 @@ from mctrace.collect.running.driver import RunSummary
 from mctrace.collect.running.prepared_run import PreparedRun
 from mctrace.collect.running.remaining_work import RemainingWork
 from mctrace.collect.running.timed_forecast import TimedForecast
+from mctrace.datasets.store.schemas import SPLITS
 from mctrace.datasets.store.store import Store
 from mctrace.errors import InputError
 
@@ -93,15 +94,15 @@ def print_within_hours(within: WithinHours, console: Console) -> None:
     time = _duration(3600 * within.hours)
     if within.is_met:
         line = f"It fits {time} as it is."
-    elif within.limit:
+    elif within.limit >= len(SPLITS):
         line = (
             f"To fit {time}: --actors {within.num_actors} of this speed, or --limit {within.limit}; or fewer "
             "effects a document by collect.max_actions or collect.trajectories_per_document"
         )
     else:
         line = (
-            f"To fit {time}: --actors {within.num_actors} of this speed; not one document fits now: lower "
-            "collect.max_actions or collect.trajectories_per_document"
+            f"To fit {time}: --actors {within.num_actors} of this speed; not one document in each split "
+            "fits now: lower collect.max_actions or collect.trajectories_per_document"
         )
     console.print(line, highlight=False)
 

@@ -75,6 +75,7 @@ class PlainProgress:
     def start(self, label: str, total: float | None, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._done, self._note = 0.0, ""
+        self._printed_at: float | None = None
         self._started = self._printed = time.monotonic()
         if not unit:
             self._say(label)
@@ -86,7 +87,8 @@ class PlainProgress:
 
     def stop(self) -> None:
         if self._label:
-            self._print()
+            if self._printed_at != self._done:
+                self._print()
             self._label = ""
 
     def _say(self, line: str) -> None:
@@ -95,6 +97,7 @@ class PlainProgress:
     def _print(self) -> None:
         self._printed = time.monotonic()
         elapsed = self._printed - self._started
+        self._printed_at = self._done if self._unit else None
         if not self._unit:
             if elapsed >= _SECONDS_BETWEEN_LINES:
                 self._say(f"{self._label}: {elapsed:.0f} s passed")
@@ -103,9 +106,14 @@ class PlainProgress:
         note = f", {self._note}" if self._note else ""
         total, left = "", ""
         if self._total is not None:
-            total = f" of {self._total:.4g}"
+            total = f" of {_short(self._total)}"
             left = f", {max(0.0, self._total - self._done) / rate:.0f} s left" if rate > 0 else ""
         self._say(
-            f"{self._label}: {self._done:.4g}{total} {self._unit}{note}, "
-            f"{rate:.3g} {self._unit}/s, {elapsed:.0f} s passed{left}"
+            f"{self._label}: {_short(self._done)}{total} {self._unit}{note}, "
+            f"{_short(rate, 3)} {self._unit}/s, {elapsed:.0f} s passed{left}"
         )
+
+
+def _short(value: float, digits: int = 4) -> str:
+    """As many digits as tell something, and no exponent for large numbers."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.{digits}g}"

@@ -218,6 +218,11 @@ def _refuse_empty(taken: Mapping[str, int], skipped: Skipped, needs: Sequence[st
     if empty:
         raise InputError(
             f"the {' and '.join(empty)} split is empty with {sum(taken.values())} documents: "
-            "add documents, or change corpus.validation_fraction / corpus.test_fraction"
-            + (f" ({skipped})" if skipped.counts else "")
+            f"add documents, or {_other_fractions(empty)}" + (f" ({skipped})" if skipped.counts else "")
         )
+
+
+def _other_fractions(empty: Sequence[str]) -> str:
+    if "train" in empty:
+        return "lower corpus.validation_fraction and corpus.test_fraction"
+    return "raise " + " and ".join(f"corpus.{s}_fraction (--set corpus.{s}_fraction=0.3)" for s in empty)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mctrace.attribution.attribute import attribute
 from mctrace.cli.display.attribution import print_attribution
+from mctrace.errors import InputError
 from tests.attribution.making import TEXT, sharp_model
 from tests.cli.bad_inputs import bad_inputs, try_all
 
@@ -60,6 +61,22 @@ def test_gists_take_the_place_of_blocks(ask, text_file):
     assert code == 0, errors
     assert json.loads(out)["unit"] == "block"
     assert json.loads(out)["gists"] == "mean"
+
+
+def test_gists_that_would_not_be_used_are_refused(ask, text_file):
+    code, out, errors = ask(text_file, "--gists", "smollm2-135m-k32")
+    assert (code, out) == (1, "")
+    assert "--against gist" in errors
+
+
+def test_a_page_that_cannot_be_written_leaves_the_answer(ask, text_file, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise InputError("cannot write it")
+
+    monkeypatch.setattr("mctrace.attribution.page.write_page", refuse)
+    code, out, errors = ask(text_file, "--out", tmp_path / "page.html", "--json")
+    assert (code, errors.count("cannot write it")) == (1, 1)
+    assert json.loads(out)["units"]
 
 
 def test_a_terminal_shows_the_text_in_colours(tiny_model_folder):

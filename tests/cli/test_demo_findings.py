@@ -31,7 +31,7 @@ def run_with(folder: Path, lensnet: dict[str, float], gain: dict[str, float]) ->
         (
             interval(0.25, 0.1),
             interval(0.0, 0.1),
-            ["clearly better than noise,", "do not tell", "told +0.50"],
+            ["clearly better than noise,", "too few documents", "told +0.50"],
         ),
         (interval(0.15, 0.1), interval(-0.2, 0.1), ["better than chance", "are worse than truncation"]),
         (interval(0.05, 0.1), interval(0.45, 0.1), ["not clearly better than noise"]),

@@ -47,6 +47,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_imports_of_blocks_that_are_not_run_are_there(page):
+    for block in blocks_of(page, "python"):
+        lines = [
+            line for line in block.text.splitlines() if line.startswith(("from mctrace", "import mctrace"))
+        ]
+        exec("\n".join(line for line in lines if not line.endswith("(")), {})
+
+
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_python_runs(page, folder):
     torch.manual_seed(0)

@@ -44,8 +44,15 @@ def test_an_earlier_report_stays_whole_when_writing_fails(
 def test_mistakes_are_one_line_errors(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder"):
         check_report_paths(tmp_path / "r.html", [tmp_path / "nowhere"])
+    with pytest.raises(InputError, match="holds no training run"):
+        check_report_paths(tmp_path / "r.html", [tmp_path])
     with pytest.raises(InputError, match="is a folder"):
         check_report_paths(tmp_path, [])
     with pytest.raises(InputError, match="--compare 1 is the version of the report itself"):
         write_report(tmp_path / "r.html", store.at(), ReportParts(compared=store.at(1)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_at_work_is_a_run(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    check_report_paths(tmp_path / "r.html", [tmp_path])

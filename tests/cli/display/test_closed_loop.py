@@ -1,5 +1,6 @@
 """The closed loop's table: what rounds to nothing has one sign."""
 
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
@@ -19,3 +20,19 @@ def test_nothing_is_never_less_than_nothing():
     )
     assert out.getvalue().count("+0.0000 [+0.0000, +0.0000]") == 2
     assert "-0.0000" not in out.getvalue()
+    assert "hindsight" not in out.getvalue(), "a column without a number"
+
+
+def test_one_document_has_no_interval():
+    """It had one of no width, which reads as certainty."""
+    gain = Interval(0.25, 0.25, 0.25, 1)
+    summary = PolicySummary(gain, gain, gain, gain, None, None, 0.0, 0.0, None, 1.0, 0.0, {})
+    summary = replace(summary, share_of_hindsight=gain)
+    out = StringIO()
+    console = Console(file=out, width=300, force_terminal=True)
+    print_closed_loop("corpus", {"lensnet": summary}, ClosedLoopConfig(), 32, console)
+    assert "1 document," in out.getvalue()
+    assert "+0.2500" in out.getvalue()
+    assert "25%" in out.getvalue()
+    assert "[+" not in out.getvalue()
+    assert "[25%" not in out.getvalue()

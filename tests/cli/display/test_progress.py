@@ -42,6 +42,17 @@ def test_a_step_that_is_not_counted_says_what_it_is_and_no_amount(clock):
     ]
 
 
+def test_large_numbers_have_no_exponent_and_the_end_is_said_once(clock):
+    """It said "36 of 5e+04 steps" and "1.29e+05 documents/s", and its last line twice."""
+    out = StringIO()
+    progress = PlainProgress(Console(file=out))
+    progress.start("training", 50_000, "steps")
+    clock[0] += 20
+    progress.advance(50_000)
+    progress.stop()
+    assert out.getvalue() == "training: 50,000 of 50,000 steps, 2,500 steps/s, 20 s passed, 0 s left\n"
+
+
 def test_the_bar_of_a_step_that_is_not_counted_has_no_count():
     shown = {}
     for unit, total in (("", None), ("parts", 4)):

@@ -246,8 +246,13 @@ def test_an_empty_split_is_refused_by_name_with_what_to_change():
     texts = texts_of(20)
     only_train = [text for text in texts if split_of(_id(text), CorpusConfig(**EVEN)) == "train"]
     assert only_train
-    with pytest.raises(InputError, match=r"validation and test split is empty with .*validation_fraction"):
+    with pytest.raises(
+        InputError, match=r"validation and test split is empty with .*validation_fraction=0.3"
+    ):
         read(only_train)
+    no_train = [text for text in texts if text not in only_train]
+    with pytest.raises(InputError, match=r"train split is empty with .* lower corpus.validation_fraction"):
+        read(no_train)
 
 
 def test_a_corpus_without_a_usable_document_is_refused_with_what_was_left_out():
