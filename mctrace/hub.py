@@ -61,7 +61,7 @@ def push_files(
 
     Raises InputError when the hub cannot be reached, refuses, or `repo` is no name that it could have.
     """
-    _check_repo_name(repo)
+    check_repo_name(repo)
     names = sorted(names)
     with _hub_errors(f"push to {repo}"):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -85,7 +85,7 @@ def list_files(
 
     Without `kind` both kinds are asked for. Raises InputError when there is none, or one of each kind.
     """
-    _check_repo_name(repo)
+    check_repo_name(repo)
     with _hub_errors(f"read {repo}"):
         from huggingface_hub import HfApi
         from huggingface_hub.errors import RepositoryNotFoundError
@@ -129,7 +129,7 @@ def pretrained_folder(repo: str, names: Collection[str], revision: str | None = 
 
     Without a network the copy of an earlier download serves. Raises InputError when there is neither.
     """
-    _check_repo_name(repo)
+    check_repo_name(repo)
     with _hub_errors(f"read {repo}"):
         from huggingface_hub import snapshot_download
 
@@ -139,7 +139,8 @@ def pretrained_folder(repo: str, names: Collection[str], revision: str | None = 
     return Path(folder)
 
 
-def _check_repo_name(repo: str) -> None:
+def check_repo_name(repo: str) -> None:
+    """Raises InputError for a name that no repository of a hub has."""
     if not is_repo_name(repo):
         raise InputError(f"{repo!r} is no repository of a hub: give organisation/name")
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from mctrace.datasets.export.export import ExportRequest, export
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.errors import InputError
-from mctrace.hub import Pushed, push_files
+from mctrace.hub import Pushed, check_repo_name, push_files
 from mctrace.progress import Progress
 from mctrace.sharing.lensnet_card import lensnet_card
 from mctrace.sharing.shared_folder import CARD, SharedFolder, check_whole, recognise
@@ -78,6 +78,7 @@ def push_store(
 
     Raises InputError and StoreError as `export` does, and InputError for whatever the hub refuses.
     """
+    check_repo_name(repo)  # before the export, which takes a while
     scratch = Path(tempfile.mkdtemp(prefix="mctrace-push-"))
     try:
         export(at, scratch / "labels", request, progress)

@@ -34,13 +34,13 @@ def print_snapshot(snapshot: ScoredSnapshot, console: Console, *, top: int, all_
         _print_actions(view, plan, title, view.actions, console)
         return
     measured = [action for action in view.actions if action.measured]
-    for kind, title, sign in (
-        ("expand", "Expands worth most", -1),
-        ("collapse", "Collapses that cost least", 1),
+    for shows_more, title, sign in (
+        (True, "Edits that show more, worth most", -1),
+        (False, "Edits that show less, cost least", 1),
     ):
-        of_kind = [action for action in measured if action.action.shows_more == (kind == "expand")]
+        of_kind = [action for action in measured if action.action.shows_more == shows_more]
         of_kind.sort(key=lambda action: sign * (action.measured.value_of_detail if action.measured else 0))
-        legal = sum(action.action.shows_more == (kind == "expand") for action in view.actions)
+        legal = sum(action.action.shows_more == shows_more for action in view.actions)
         shown = of_kind[:top]
         _print_actions(view, plan, f"{title}: {len(shown)} of {count(legal)} legal", shown, console)
 

@@ -91,7 +91,7 @@ def test_train_evaluate_and_report_from_the_store_alone(collected):
     name = row["snapshot_id"][:12]
     shown = mctrace("show", name, "--checkpoint", "run/best", folder=collected).stdout
     assert row["snapshot_id"] in shown
-    assert "Expands worth most" in shown
+    assert "Edits that show more, worth most" in shown
     assert "no text" not in shown
     dumped = json.loads(mctrace("show", row["snapshot_id"], "--json", folder=collected).stdout)
     assert any(action["measured"] for action in dumped["actions"])

@@ -190,11 +190,14 @@ def test_damage_on_the_way_is_refused_and_leaves_nothing(hub, run, tmp_path):
     assert not (tmp_path / "back").exists()
 
 
-def test_mistakes_end_in_one_line(hub, run, tmp_path):
+def test_mistakes_end_in_one_line(hub, run, tmp_path, monkeypatch):
     lensnet(tmp_path / "best")
     (tmp_path / "other").mkdir()
     refused(run("pull", "org/nothing", "back"), "org/nothing", "no such dataset or model")
     refused(run("pull", "best", "back"), "organisation/name")
+    learnable_store(tmp_path / "traces")
+    monkeypatch.setattr("mctrace.sharing.push.export", lambda *_: pytest.fail("exported for no repository"))
+    refused(run("push", "traces", "no name"), "organisation/name")
     refused(run("push", "other", "org/x"), "neither a store, nor an export, nor a checkpoint")
     refused(run("push", "best", "org/x", HF_TOKEN="wrong"), "401", "hf auth login")
     refused(run("push", "best", "org/x", HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE is set")

@@ -4,6 +4,7 @@
 (() => {
   const SVG = Object.assign(document.createElement("template"), { innerHTML: "<svg></svg>" }).content.firstChild
     .namespaceURI; // not written out, so that the whole file names no address
+  const SHOWS_MORE = new Set(["expand", "insert"]); // kinds of edits that take positions
   const PREVIEW = 220; // characters shown of a gist of gists, until its whole text is asked for
 
   function element(tag, attributes = {}, ...children) {
@@ -145,9 +146,9 @@
         { class: "controls" },
         choice("colour", "Colour", Object.entries(this.measures).map(([key, measure]) => [key, measure.name])),
         choice("edit", "Edit", [
-          ["either", "expand a gist, collapse tokens"],
-          ["expand", "expands only"],
-          ["collapse", "collapses only"],
+          ["either", "whichever suits the span"],
+          ["expand", "only those that show more"],
+          ["collapse", "only those that show less"],
         ]),
         choice("width", "Strip", [
           ["tokens", "as wide as its text"],
@@ -173,7 +174,7 @@
     }
 
     background(span, key) {
-      return key === "level" ? `var(--level-${span.level})` : colourOf(this.numberOf(span, key), this.scales[key]);
+      return key === "level" ? `var(--${span.absent ? "absent" : `level-${span.level}`})` : colourOf(this.numberOf(span, key), this.scales[key]);
     }
 
     paint() {
@@ -230,6 +231,7 @@
         element("span", { class: "swatch level-0" }, "tokens"),
         element("span", { class: "swatch level-1" }, "gist of a block"),
         element("span", { class: "swatch level-2" }, "gist of gists"),
+        this.snapshot.spans.some((span) => span.absent) ? element("span", { class: "swatch absent" }, "absent") : "",
         element(
           "span",
           { class: "ramp", title: "Colour grows with the square root; every strip has a scale of its own." },
@@ -244,9 +246,10 @@
 
     paintText() {
       const spans = this.snapshot.spans.map((span, place) => {
-        const long = span.level > 1 && !this.state.whole && span.text.length > PREVIEW;
+        const long = (span.absent || span.level > 1) && !this.state.whole && span.text.length > PREVIEW;
         const shown = long ? `${span.text.slice(0, PREVIEW)} … ${whole(span.end - span.first)} tokens … ` : span.text;
-        const made = element("bdi", { class: `span level-${Math.min(2, span.level)}`, "data-span": place });
+        const look = span.absent ? "absent" : `level-${Math.min(2, span.level)}`;
+        const made = element("bdi", { class: `span ${look}`, "data-span": place });
         made.textContent = shown || ` ${whole(span.end - span.first)} tokens `;
         made.style.background = this.background(span, this.state.colour);
         return made;
@@ -296,7 +299,8 @@
         return;
       }
       const span = this.snapshot.spans[place];
-      const kind = span.level ? `level-${span.level} gist ${whole(span.index)}` : `tokens of block ${whole(span.index)}`;
+      const shown = span.level ? `level-${span.level} gist ${whole(span.index)}` : `tokens of block ${whole(span.index)}`;
+      const kind = span.absent ? `absent block ${whole(span.index)}` : shown;
       this.detail.replaceChildren(
         element("h3", {}, kind),
         element(
@@ -311,10 +315,17 @@
     numbers(action, edit, span) {
       if (!action) {
         const why = edit === "expand" ? "Expand: tokens cannot." : "Collapse: not legal here.";
-        return span.level && edit === "expand" ? "" : element("p", { class: "note" }, why);
+        const says = edit === "expand" ? !span.level : !span.absent;
+        return says ? element("p", { class: "note" }, why) : "";
       }
-      const title = edit === "expand" ? "Expand" : `Collapse into level-${action.level} gist ${whole(action.index)}`;
-      const rows = [["positions", `${edit === "expand" ? "costs" : "frees"} ${whole(action.positions)}`]];
+      const titles = {
+        expand: "Expand",
+        insert: "Insert",
+        collapse: `Collapse into level-${action.level} gist ${whole(action.index)}`,
+        drop: "Drop",
+      };
+      const title = titles[action.kind];
+      const rows = [["positions", `${SHOWS_MORE.has(action.kind) ? "costs" : "frees"} ${whole(action.positions)}`]];
       if (action.value == null) rows.push(["measured", "no"]);
       else {
         rows.push(
@@ -343,7 +354,7 @@
         ["Distance", (action) => action.distance, whole],
         ["Value", (action) => action.value, signed],
         ["± stderr", (action) => action.stderr, plain],
-        ["Positions", (action) => (action.kind === "expand" ? 1 : -1) * action.positions, (value) => signed(value, 0)],
+        ["Positions", (action) => (SHOWS_MORE.has(action.kind) ? 1 : -1) * action.positions, (value) => signed(value, 0)],
         ["Priced", (action) => action.priced, signed],
         ...this.snapshot.scorers.map((name, index) => [`Score: ${name}`, (action) => action.scores[index], (value) => signed(value, 3)]),
       ];

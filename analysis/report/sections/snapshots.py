@@ -8,6 +8,7 @@ from mctrace.analysis.report.page import Section
 from mctrace.analysis.report.sections.store import NO_LABELS
 from mctrace.analysis.snapshots.view import ActionView, SnapshotView, SpanView
 from mctrace.analysis.snapshots.visible_text import visible
+from mctrace.context.tree import ABSENT
 
 
 def snapshot_section(snapshots: Sequence[SnapshotView], chosen: bool) -> Section:
@@ -26,8 +27,9 @@ def snapshot_section(snapshots: Sequence[SnapshotView], chosen: bool) -> Section
         title,
         [
             f"{counted(len(snapshots), 'working context')} as the base model saw them, oldest text first: "
-            "tokens as they are, gists as the text they stand for (in italics). Colour shows the measured "
-            f"value: blue where detail helps, orange where the coarse form does better. {picked}"
+            "tokens as they are, gists as the text they stand for (in italics), absent blocks in grey. "
+            "Colour shows the measured value: blue where detail helps, orange where the coarse form does "
+            f"better. {picked}"
         ],
         snapshots=[_plain(snapshot) for snapshot in snapshots],
     )
@@ -66,6 +68,7 @@ def _short(snapshot_id: str) -> str:
 def _span(span: SpanView) -> dict[str, Any]:
     return {
         "level": span.level,
+        "absent": span.level == ABSENT,
         "index": span.index,
         "first": span.first_token,
         "end": span.end_token,

@@ -4,10 +4,12 @@ corpus stays text.
 Needs chromium on the PATH: skipped without it on a person's machine, failed without it where CI is set.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from mctrace.analysis.report.report import ReportParts, build_report
 from mctrace.datasets.store.store import Store
 from tests.analysis.synthetic import ODD_SOURCE, write_checkpoint, write_run
 from tests.browser import Chromium, Tab, opened
+from tests.collect.runs import tiny_run
 
 TEXT_COLORS = {"light": "rgb(28, 33, 40)", "dark": "rgb(228, 231, 235)"}
 OPEN_CANVASES = (
@@ -190,4 +193,26 @@ def test_a_link_to_a_section_opens_its_page(browser: Chromium, file: Path) -> No
         tab.wait_for("document.querySelector('.page.current')?.id === 'values'")
         tab.wait_for("document.getElementById('values-top').getBoundingClientRect().top < 400")
         assert tab.run("document.querySelector('nav.pages [aria-current]').textContent") == "Value of detail"
+        assert tab.complaints == []
+
+
+def test_absent_blocks_are_drawn_as_such_and_their_edits_pay_with_the_right_sign(
+    browser: Chromium, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    run = tiny_run(tiny_settings, tmp_path, **{"tree.absence": "tokens", "collect.max_detail": "absent"})
+    run.measure()
+    file = tmp_path / "report.html"
+    page = build_report(run.store.at(), ReportParts(), datetime(2026, 1, 2, tzinfo=UTC))
+    file.write_text(page, encoding="utf-8")
+    with opened(browser, 1280, 900, "light") as tab:
+        tab.open(file)
+        go_to(tab, "snapshots")
+        signs = tab.run(
+            "[...document.querySelectorAll('.actions tbody tr')]"
+            ".map((row) => `${row.cells[0].textContent} ${row.cells[5].textContent[0]}`)"
+        )
+        assert {"insert +", "drop −"} <= set(signs) <= {"insert +", "drop −", "expand +", "collapse −"}
+        assert tab.run("document.querySelector('.legend .swatch.absent').textContent") == "absent"
+        tab.click("document.querySelector('.document .span.absent')")
+        assert re.search(r"absent block [\d,]+\n.*Insert.*costs \d", tab.run(DETAIL), re.DOTALL)
         assert tab.complaints == []

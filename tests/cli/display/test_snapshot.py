@@ -50,8 +50,8 @@ def test_a_snapshot_in_a_terminal(store: Store) -> None:
     assert "8 of 12 legal actions measured" in text
     (levels,) = [line for line in lines if "level" in line and "█" in line]
     assert "░░░░▒▒▒▒████████" in levels
-    assert "Expands worth most: 5 of 5 legal" in text
-    assert "Collapses that cost least: 3 of 7 legal" in text
+    assert "Edits that show more, worth most: 5 of 5 legal" in text
+    assert "Edits that show less, cost least: 3 of 7 legal" in text
     assert "␀␛[3" in text
     assert "\x00" not in said  # nor does the corpus' own escape sequence reach the terminal
 
@@ -62,8 +62,10 @@ def test_a_pipe_gets_whole_lines_without_colours(store: Store) -> None:
     assert "expand" in said
     assert "1:4" in said
     assert "+0.5000" in said
-    assert "<script>window.h" not in said.split("Expands worth most")[1]  # the top one is another
-    assert "Expands worth most: 1 of 5 legal" in said
+    assert (
+        "<script>window.h" not in said.split("Edits that show more, worth most")[1]
+    )  # the top one is another
+    assert "Edits that show more, worth most: 1 of 5 legal" in said
 
 
 def test_text_has_a_line_of_its_own_where_a_terminal_is_narrow(store: Store) -> None:
