@@ -30,6 +30,13 @@
     if (box.right > frame.right) list.scrollLeft += box.right - frame.right + 24;
   }
 
+  // What stays in sight below the list of pages must know its height, which depends on how many rows it takes.
+  function tellHeight() {
+    const list = document.querySelector("nav.pages");
+    const tell = () => root.style.setProperty("--list-height", `${list.offsetHeight}px`);
+    new ResizeObserver(tell).observe(list);
+  }
+
   function offerSchemes() {
     const button = document.querySelector("button.scheme");
     const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -49,8 +56,10 @@
   }
 
   window.addEventListener("hashchange", show);
+  window.addEventListener("load", show); // the browser has scrolled to the fragment by itself
   document.addEventListener("DOMContentLoaded", () => {
     show();
+    tellHeight();
     offerSchemes();
   });
 })();
