@@ -4,7 +4,7 @@
 2. A step's read, forward, loss, backward and optimiser at 8,192 entries, by number of actions.
 3. A forward pass at 8,192 entries against the time its FLOPs and bytes take at the best matrix-multiply and
    copy rates found in the same run.
-4. Scoring a context of 8,192 entries with a learned price against a searched one, alternately.
+4. Scoring a context of 8,192 entries without a price head, and with one by either price, alternately.
 5. The reader against the trainer, and samples per second end to end, from a store on disk.
 
 Medians over rounds; on one CPU thread (OMP_NUM_THREADS=1) in seconds of that thread. The last line printed is
@@ -134,7 +134,9 @@ def summary(
         "forward_over_floor": {
             f"{row['embedding_dim']} {row['dtype']}": row["forward_over_floor"] for row in forward
         },
-        "learned_over_searched_price": price["learned_over_searched"],
+        "price_head_over_none": {
+            name: price[f"{name}_over_without_head"] for name in ("searched", "learned")
+        },
         "reader_over_trainer": reading["reader_over_trainer"],
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": _machine(device),

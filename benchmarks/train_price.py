@@ -1,6 +1,6 @@
-"""A learned price against a searched one: scoring one context of 8,192 entries as a runtime does.
+"""What a price costs at inference: scoring one context of 8,192 entries as a runtime does.
 
-Rounds alternate, so that what else the machine does meets both alike; the ratio is the median of the rounds'.
+Rounds alternate, so that what else the machine does meets all alike; ratios are medians of the rounds'.
 """
 
 import statistics
@@ -16,7 +16,8 @@ from benchmarks.train_timings import NUM_ENTRIES, Clock, said
 from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.context_tensors import Context, IntArray
 from mctrace.train.inference import score_contexts
-from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.config import NetworkConfig, Price
+from mctrace.train.networks.lensnet import LensNet
 from mctrace.train.networks.registry import build_network
 
 NUM_GISTS = 1024
@@ -34,24 +35,33 @@ class RandomNodes:
 
 
 def bench_price(device: torch.device, embedding_dim: int, num_rounds: int) -> dict[str, Any]:
-    """Seconds to score a context with `value` (searched price) and with `value_and_price` (its own)."""
+    """Seconds to score a context: by a network without a price head, whose price is searched for, and by one
+    with a head, by the searched and by the learned price."""
     generator = torch.Generator().manual_seed(0)
     nodes = RandomNodes(tuple(torch.randn(4096, embedding_dim, generator=generator) for _ in range(3)))
     num_token_blocks = (NUM_ENTRIES - NUM_GISTS) // TREE.block_size
     levels = np.repeat([1, 0], [NUM_GISTS, num_token_blocks]).astype(np.uint8)
     context = Context(LODMap(TREE, 0, len(levels) * TREE.block_size, levels), nodes, PROTECTED_TAIL)
-    networks = {
-        name: build_network(NetworkConfig(), embedding_dim, price=name == "learned").to(device)
-        for name in ("searched", "learned")
+    without, with_head = (
+        build_network(NetworkConfig(), embedding_dim, price=price).to(device) for price in (False, True)
+    )
+    ways: dict[str, tuple[LensNet, Price]] = {
+        "without_head": (without, "searched"),
+        "searched": (with_head, "searched"),
+        "learned": (with_head, "learned"),
     }
     clock = Clock(device)
     for number in range(num_rounds + 1):
         if number == 1:  # the first round warms up
             clock.seconds.clear()
-        for name, network in networks.items():
+        for name, (network, price) in ways.items():
             with clock.timing(name):
-                score_contexts(network, [context], signed=False)
-    pairs = zip(clock.seconds["learned"], clock.seconds["searched"], strict=True)
-    ratio = statistics.median(learned / searched for learned, searched in pairs)
+                score_contexts(network, [context], signed=False, price=price)
+    ratios = {
+        f"{name}_over_without_head": statistics.median(
+            one / other for one, other in zip(clock.seconds[name], clock.seconds["without_head"], strict=True)
+        )
+        for name in ("searched", "learned")
+    }
     seconds = {f"{name}_s": value for name, value in clock.medians().items()}
-    return said({"embedding_dim": embedding_dim, **seconds, "learned_over_searched": ratio})
+    return said({"embedding_dim": embedding_dim, **seconds, **ratios})
