@@ -368,14 +368,19 @@ def run(name: str, labels: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def options(description: str | None) -> argparse.Namespace:
+    """Scale and folders, from the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", choices=sorted(SCALES), default="small")
     parser.add_argument("--folder", type=Path, default=Path("runs/learned-price"))
     parser.add_argument("--labels", type=Path, default=Path("runs/absent"), help="folder of make absent")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = options(__doc__)
     result = run(arguments.scale, arguments.labels, arguments.folder)
     write_results(RESULT, result)
     print(json.dumps({"differences": result["differences"], "decision": result["decision"]}, indent=1))

@@ -17,7 +17,6 @@ over documents: agreement with held-out values of detail, and the gain of one re
 and its mean gain of one refocus is not below that of squares by more than a tenth. Otherwise squares stay.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -35,6 +34,7 @@ from experiments.learned_price import (
     count_labels,
     intervals,
     less,
+    options,
     planned_run,
     refocus_gains,
     train,
@@ -114,13 +114,7 @@ def run(name: str, labels: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--scale", choices=sorted(SCALES), default="small")
-    parser.add_argument("--folder", type=Path, default=Path("runs/learned-price"))
-    parser.add_argument("--labels", type=Path, default=Path("runs/absent"), help="folder of make absent")
-    arguments = parser.parse_args()
+    arguments = options(__doc__)
     result = run(arguments.scale, arguments.labels, arguments.folder)
     write_results(RESULT, result)
     print(json.dumps({"differences": result["differences"], "decision": result["decision"]}, indent=1))

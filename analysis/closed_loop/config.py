@@ -41,8 +41,8 @@ class ClosedLoopConfig:
     skip: NonNegativeInt = 0
     """held-out documents left out before those: fresh ones confirm settings chosen on the first"""
     rebalance: bool = False
-    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter; not under the
-    target `value`"""
+    """scale the heavier of a checkpoint's expansion and collapse mass down to the lighter; only under
+    signed targets (priced, literal)"""
     price: Price = "searched"
     """whose price a checkpoint with a price head chooses edits by: the shadow price of its values (searched),
     or its own (learned)"""

@@ -220,7 +220,8 @@ class ActorGroup:
             self._said, self._said_at = line, now
         if now - self._placed > self._config.start_timeout:
             raise CollectError(
-                f"no actor could start within {self._config.start_timeout:g} s (ray.start_timeout): {line}; "
+                f"no actor could start within {self._config.start_timeout:g} s (ray.start_timeout)"
+                f"{f': {line}' if line else ''}; "
                 f"free resources, add nodes, or {SMALLER}. What was committed stays"
             )
 
