@@ -14,21 +14,21 @@ import torch
 
 from mctrace.attribution.attribution import Attribution
 from mctrace.attribution.estimators import ESTIMATORS
+from mctrace.attribution.question import check_question
 from mctrace.attribution.result import Token, Unit
 from mctrace.attribution.text_model import TextModel
-from mctrace.attribution.text_units import UNIT_KINDS, TokenisedText, leading_tokens, tokenise, unit_ends
+from mctrace.attribution.text_units import TokenisedText, leading_tokens, tokenise, unit_ends
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.corpus.tokenising import encode_pieces
 from mctrace.collect.planning.edits import Edit, span_drop_edit, span_gist_edit
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node, TreeShape
-from mctrace.errors import ConfigError, InputError, ModelError
+from mctrace.errors import InputError, ModelError
 from mctrace.gists.network.gistnet import build_tree
 from mctrace.gists.network.loading import load_gistnet, place_gistnet
 from mctrace.progress import Progress, Silent
 
-AGAINST = ("drop", "gist")
 _NO_GIST = "an incomplete block has no gist"
 _STAYS = "a context's first token stays"
 _NOTHING_FOLLOWS = "nothing follows"
@@ -113,7 +113,6 @@ def attribute(
         raise InputError(_why_nothing(context, kind, reasons))
     document = _document(loaded, context, gists if against == "gist" else None)
     shown = progress or Silent()
-    shown.start("attribute", len(edits), "parts")
     try:
         losses = ESTIMATORS[estimator](loaded.model, document, trajectory, list(edits.values()), shown)
     finally:
@@ -136,24 +135,6 @@ def attribute(
         text, target, tuple(_tokens(context, losses.nll_H.tolist())), tuple(units), kind, against, estimator,
         loaded.name, gists if against == "gist" else None,
     )  # fmt: skip
-
-
-def check_question(text: str, target: str | None, unit: str | None, against: str, estimator: str) -> str:
-    """The unit that is asked for, its default filled in; needs no model. Raises InputError or ConfigError."""
-    if not text.strip():
-        raise InputError("the text is empty: give at least two sentences, or a target")
-    if target is not None and not target.strip():
-        raise InputError("the target is empty: give the continuation whose loss counts, or no target at all")
-    if against not in AGAINST:
-        raise ConfigError(f"unknown counterfactual {against!r}: choose from {', '.join(AGAINST)}")
-    if estimator not in ESTIMATORS:
-        raise ConfigError(f"unknown estimator {estimator!r}: choose from {', '.join(ESTIMATORS)}")
-    kind = unit or ("block" if against == "gist" else "sentence")
-    if kind not in UNIT_KINDS:
-        raise ConfigError(f"unknown unit {kind!r}: choose from {', '.join(UNIT_KINDS)}")
-    if against == "gist" and kind != "block":
-        raise ConfigError(f"a {kind} has no gist, only a block has: use the unit block, or drop {kind}s")
-    return kind
 
 
 def _context(loaded: TextModel, text: str, target: str | None, kind: str, shape: TreeShape) -> _Context:

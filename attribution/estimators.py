@@ -30,7 +30,7 @@ class EditedLosses:
 
 
 Estimator = Callable[[FrozenCausalLM, DocumentTree, Trajectory, Sequence[Edit], Progress], EditedLosses]
-"""advances the progress, started by its caller, by one for each edit"""
+"""starts the progress, which its caller stops"""
 
 
 def exact(
@@ -41,6 +41,7 @@ def exact(
     progress: Progress,
 ) -> EditedLosses:
     """Every edit in a pass of its own over what comes after it."""
+    progress.start("attribute", len(edits), "parts")
     baseline = measure_baseline(model, document, trajectory)
     batching = Batching(model.batch_tokens)
     measured = measure_edits(model, document, trajectory, edits, baseline, batching, progress=progress)
@@ -55,12 +56,12 @@ def gradient(
     progress: Progress,
 ) -> EditedLosses:
     """All edits to first order from a few passes, as means over at most eight stretches of what is read."""
+    progress.start(f"attribute: {len(edits):,} parts at once", None, "")
     num_read = trajectory.end - trajectory.first_cursor
     # Two further cuts are the cursors' own.
     segment = -(-num_read // (STRETCHES_AT_ONCE - 2))
     batching = Batching(model.batch_tokens)
     estimated = estimate_edits(model, document, trajectory, edits, batching, segment=segment)
-    progress.advance(len(edits))
     return EditedLosses(estimated.baseline.nll_H, estimated.deltas, is_by_token=False)
 
 

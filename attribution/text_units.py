@@ -16,7 +16,6 @@ import numpy.typing as npt
 from mctrace.errors import ModelError
 
 IntArray = npt.NDArray[np.int64]
-UNIT_KINDS = ("block", "sentence", "line", "token", "paragraph")
 
 _LINE_END = re.compile(r"\n(?:[^\S\n]*\n)*")
 _PARAGRAPH_END = re.compile(r"\n(?:[^\S\n]*\n)+")

@@ -83,6 +83,9 @@ def about(
 def main() -> None:
     """Run one command; a person's mistake ends in one line on standard error and a non-zero exit."""
     _quiet_libraries()
+    if sys.stdout is None:  # Python's own sign of a descriptor that is closed
+        _complain("standard output is closed: nothing could be answered")
+        sys.exit(1)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(app(standalone_mode=False) or 0)

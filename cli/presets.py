@@ -55,6 +55,7 @@ TrainPresetNames = Annotated[
     list[TrainPreset] | None,
     typer.Option(
         "--preset",
+        metavar="<small|specification|dense>",
         help="small: minutes on a laptop; specification: the source documents' trainer; dense: labels "
         "weighed by the measured error of their estimator (repeatable)",
     ),

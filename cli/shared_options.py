@@ -3,30 +3,36 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from mctrace.cli.configuration import PipelineConfig, load_config
+from mctrace.collect.config import Dtype as DtypeName
 from mctrace.collect.config import ModelConfig
 from mctrace.errors import ConfigError
 
 Config = Annotated[Path | None, typer.Option("--config", help="configuration file [pipeline.toml]")]
 StoreUri = Annotated[str | None, typer.Option("--store", help="trace store, a folder or URI")]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="value of any key, e.g. collect.horizon=128 (repeatable)")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="<key=value>", help="value of any key, e.g. collect.horizon=128 (repeatable)"
+    ),
 ]
 Version = Annotated[int | None, typer.Option("--version", min=0, help="store version [newest]")]
 Dataset = Annotated[str | None, typer.Option("--dataset", help="read through a derived dataset [none]")]
 Variables = Annotated[
     list[str] | None,
-    typer.Option("--var", help="variable for getvariable() in the SQL, e.g. z=3 (repeatable)"),
+    typer.Option(
+        "--var", metavar="<name=value>", help="variable for getvariable() in the SQL, e.g. z=3 (repeatable)"
+    ),
 ]
 SkipDamaged = Annotated[bool | None, typer.Option("--skip-damaged", help="skip damaged parts and list them")]
 Mixture = Annotated[
     list[str] | None,
-    typer.Option("--mix", help="allow labels of several models, gists or dtypes (repeatable)"),
+    typer.Option("--mix", metavar="<models|gists|dtypes>", help="allow labels of several (repeatable)"),
 ]
 Where = Annotated[
     str | None,
@@ -35,15 +41,19 @@ Where = Annotated[
 ScoredBy = Annotated[
     list[Path] | None, typer.Option("--checkpoint", help="LensNet whose scores to show (repeatable)")
 ]
-Corpus = Annotated[list[str] | None, typer.Option("--corpus", help="file or folder of text (repeatable)")]
+Corpus = Annotated[
+    list[str] | None, typer.Option("--corpus", metavar="<path>", help="file or folder of text (repeatable)")
+]
 Traces = Annotated[Path | None, typer.Option("--traces", help="Parquet file of logged LOD maps")]
 Model = Annotated[str | None, typer.Option("--model", help="alias, local folder or hub id")]
 Limit = Annotated[int | None, typer.Option("--limit", help="maximum number of documents")]
 Strict = Annotated[
     bool | None, typer.Option("--strict", help="stop at a file or line that is not readable as text")
 ]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="auto, float32, bfloat16 or float16")]
+Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help="of the model")]
+Split = Annotated[Literal["train", "validation", "test"], typer.Option("--split", help="of the documents")]
 DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
+NoRay = Annotated[bool, typer.Option("--no-ray", help="measure in one process, without Ray")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object; messages go to standard error")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for torch")]
 

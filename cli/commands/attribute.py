@@ -1,10 +1,11 @@
 """`mctrace attribute`: what every part of one text is worth. No store, no configuration."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from mctrace.attribution.question import Against, EstimatorName, UnitKind, check_question
 from mctrace.cli.shared_options import Threads, console
 from mctrace.errors import ConfigError
 
@@ -13,29 +14,28 @@ def attribute(
     file: Annotated[str, typer.Argument(help="text file, or - for standard input")],
     model: Annotated[str, typer.Option("--model", help="alias, local folder or hub id")] = "smollm2-135m",
     unit: Annotated[
-        str | None,
-        typer.Option(
-            "--unit", help="block, sentence, line, token or paragraph [sentence; block with --against gist]"
-        ),
+        UnitKind | None,
+        typer.Option("--unit", help="parts to measure [sentence; block with --against gist]"),
     ] = None,
     against: Annotated[
-        str, typer.Option("--against", help="drop: leave a part out; gist: put a block's gist in its place")
+        Against,
+        typer.Option("--against", help="drop: leave a part out; gist: put a block's gist in its place"),
     ] = "drop",
     target: Annotated[
         str | None, typer.Option("--target", help="continuation whose loss counts [what follows each part]")
     ] = None,
     estimator: Annotated[
-        str,
-        typer.Option(
-            "--estimator", help="exact, or gradient: all parts at once to first order, for long texts"
-        ),
+        EstimatorName,
+        typer.Option("--estimator", help="gradient: all parts at once to first order, for long texts"),
     ] = "exact",
     gists: Annotated[
         str | None,
         typer.Option("--gists", help="with --against gist: a shipped name or a GistNet folder [mean]"),
     ] = None,
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="tokens of a block")] = 32,
-    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="of the model")
+    ] = "float32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")] = "auto",
     threads: Threads = None,
     out: Annotated[
@@ -53,7 +53,6 @@ def attribute(
     from rich.console import Console
 
     from mctrace.attribution.attribute import attribute as attribute_text
-    from mctrace.attribution.attribute import check_question
     from mctrace.attribution.page import check_page_path, write_page
     from mctrace.attribution.text_file import read_text
     from mctrace.attribution.text_model import TextModel

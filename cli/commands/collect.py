@@ -15,6 +15,7 @@ from mctrace.cli.shared_options import (
     Dtype,
     Limit,
     Model,
+    NoRay,
     StoreUri,
     Strict,
     Traces,
@@ -49,7 +50,7 @@ def collect(
         float | None,
         typer.Option("--gpus-per-actor", help="GPUs of an actor, or a fraction [1 where there are any]"),
     ] = None,
-    no_ray: Annotated[bool, typer.Option("--no-ray", help="measure in this process")] = False,
+    no_ray: NoRay = False,
     as_json: AsJson = False,
     log_dir: Annotated[
         str | None, typer.Option("--log-dir", help="keep logs of driver and workers here")

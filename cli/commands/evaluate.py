@@ -15,6 +15,7 @@ from mctrace.cli.shared_options import (
     Mixture,
     Model,
     SkipDamaged,
+    Split,
     StoreUri,
     Version,
     Where,
@@ -35,7 +36,7 @@ def evaluate(
     set_: Assignments = None,
     version: Version = None,
     dataset: Dataset = None,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
+    split: Split = "test",
     where: Where = None,
     closed_loop: Annotated[
         bool, typer.Option("--closed-loop", help="let checkpoints edit working contexts of the base model")

@@ -37,7 +37,11 @@ def export(
     ] = ExportLayout.PARQUET,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="a .sql file or a target's name (repeatable) [value, priced, literal]"),
+        typer.Option(
+            "--target",
+            metavar="<name>",
+            help="a .sql file or a target's name (repeatable) [value, priced, literal]",
+        ),
     ] = None,
     where: Annotated[
         str | None, typer.Option("--where", help="SQL condition on the labels, e.g. \"split = 'train'\"")

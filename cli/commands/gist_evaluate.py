@@ -13,6 +13,7 @@ from mctrace.cli.shared_options import (
     DeviceName,
     Dtype,
     Model,
+    Split,
     StoreUri,
     Threads,
     configure,
@@ -38,12 +39,16 @@ def gist_evaluate(
     model: Model = None,
     dtype: Dtype = None,
     device: DeviceName = None,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test")] = "test",
+    split: Split = "test",
     threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the table as one JSON object")] = False,
     beside: Annotated[
         list[str] | None,
-        typer.Option("--beside", help="other gists to judge on the same windows, such as mean (repeatable)"),
+        typer.Option(
+            "--beside",
+            metavar="<gists>",
+            help="other gists to judge on the same windows, such as mean (repeatable)",
+        ),
     ] = None,
     rows: Annotated[
         Path | None,

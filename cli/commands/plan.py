@@ -1,5 +1,6 @@
 """`mctrace plan`: a forecast of a collection run."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -15,12 +16,14 @@ from mctrace.cli.shared_options import (
     Dtype,
     Limit,
     Model,
+    NoRay,
     StoreUri,
     Strict,
     Traces,
     configure,
     console,
     paths_of,
+    refuse_given,
     with_decided_dtype,
 )
 
@@ -38,6 +41,7 @@ def plan(
     dtype: Dtype = None,
     device: DeviceName = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Ray actors to predict for")] = None,
+    no_ray: NoRay = False,
     gpu_tflops: Annotated[
         float | None,
         typer.Option("--gpu-tflops", help="predict for GPUs of this peak, without the model's weights"),
@@ -80,6 +84,9 @@ def plan(
         ray__actors=actors,
     )  # fmt: skip
     messages = messages_console(console, as_json=as_json)
+    if no_ray:
+        refuse_given({"--actors": actors}, "--no-ray measures in one process; leave one of them out")
+        settings = replace(settings, ray=replace(settings.ray, actors=1))
     settings = with_decided_dtype(settings, decide_dtype(settings.model, None), messages)
     hardware = Hardware(gpu_tflops, nodes, gpus, gpus_per_actor, mfu) if gpu_tflops is not None else None
     run, uri = settings.run_settings(), settings.store.uri

@@ -34,7 +34,7 @@ def report(
     ] = None,
     snapshots: Annotated[
         list[str] | None,
-        typer.Option("--snapshot", help="snapshot id or a prefix (repeatable) [picked]"),
+        typer.Option("--snapshot", metavar="<id>", help="snapshot id or a prefix (repeatable) [picked]"),
     ] = None,
     where: Annotated[
         str | None, typer.Option("--where", help="SQL condition on the labels, e.g. \"action = 'expand'\"")

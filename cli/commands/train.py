@@ -56,7 +56,7 @@ def train(
         bool | None, typer.Option("--log-maps", help="log LOD maps in characters, with what scores ask for")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier run in --out")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="resume the run in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="resume the run in --out, or begin")] = False,
     mix: Mixture = None,
     skip_damaged: SkipDamaged = None,
     as_json: AsJson = False,
@@ -93,6 +93,8 @@ def train(
             tidy_folders(out)
         workers.broadcast_first(None)  # nobody looks for a checkpoint before the folder is tidy
         stopped = find_stopped_run(out) if resume else None
+        if resume and not stopped:
+            first.print(f"There is no run to resume in {out}: this one begins anew", highlight=False)
         if stopped:
             settings = resumed_configuration(out, settings, first)
             version, dataset = stopped.info.dataset_version, stopped.info.derived_dataset

@@ -63,7 +63,7 @@ class RemainingWork:
 
         Where the store lacks the embedding table or the vocabulary alone, one unit is measured again for it.
         """
-        progress.start("planning documents", None, "documents")
+        progress.start("finding what is missing", None, "documents")
         started = time.perf_counter()
         try:
             while len(self.head) < MOST_AT_FIRST and not self.is_whole:

@@ -236,8 +236,11 @@ class ActorGroup:
         if num_loading:
             line += f"; {num_loading} load the model"
         if num_waiting := len(members) - num_ready - num_loading:
-            reason = too_large(self._nodes, self.needs) or free(self._nodes, self.needs)
-            line += f"; {num_waiting} waiting for {self.needs} each: {reason}"
+            if impossible := too_large(self._nodes, self.needs):
+                line += f"; {num_waiting} waiting for {self.needs} each: {impossible}"
+            else:  # what an actor that starts has taken already is not free either
+                line += f"; {num_waiting} starting or waiting for {self.needs} each: "
+                line += free(self._nodes, self.needs)
         return line
 
     def say_lost(self, member: Member, error: RayActorError, num_items: int) -> None:

@@ -96,6 +96,11 @@ def test_a_row_of_the_table_and_the_keyboard_do_the_same(tab, found):
     assert tab.run(f"{UNIT.format(1)}.classList.contains('pinned')")
 
 
+def test_the_table_shows_the_text_of_a_part_without_scrolling(tab, found):
+    box = "document.querySelector('td.excerpt').getBoundingClientRect()"
+    assert 0 <= tab.run(f"{box}.left") < tab.run(f"{box}.right") <= tab.run("innerWidth")
+
+
 def test_another_measure_colours_anew(tab, found):
     before = [tab.run(COLOUR.format(UNIT.format(i))) for i in range(len(found.units))]
     tab.run(

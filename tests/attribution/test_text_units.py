@@ -1,5 +1,7 @@
 """Units join to the whole text, in spans of whole tokens."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mctrace.attribution.text_units import UNIT_KINDS, leading_tokens, tokenise, unit_ends
+from mctrace.attribution.question import UnitKind
+from mctrace.attribution.text_units import leading_tokens, tokenise, unit_ends
 from mctrace.errors import ModelError
 
 
@@ -57,7 +60,7 @@ def test_blocks_are_those_of_the_context(tokenizer):
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(st.sampled_from(list("aB .!?\n\t\r。é😀\u202e")), min_size=1, max_size=60))
-@pytest.mark.parametrize("kind", UNIT_KINDS)
+@pytest.mark.parametrize("kind", get_args(UnitKind))
 def test_units_join_to_the_text(tokenizer, kind, text):
     document = tokenise(tokenizer, text)
     ends = unit_ends(document, kind, 4)

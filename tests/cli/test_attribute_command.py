@@ -49,6 +49,12 @@ def test_json_is_one_object_of_the_same_numbers(ask, text_file):
     assert all(isinstance(row["nats"], float) for row in answer["units"])
 
 
+def test_the_estimate_of_all_parts_says_that_it_begins(ask, text_file):
+    code, _, errors = ask(text_file, "--estimator", "gradient")
+    assert code == 0, errors
+    assert "attribute: 5 parts at once" in errors
+
+
 def test_standard_input_is_read(ask, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\xef\xbb\xbfOne. Two. Three.")))
     code, out, errors = ask("-", "--json", "--threads", 1)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -189,6 +190,14 @@ def test_a_full_disk_during_a_command_is_one_line(run, monkeypatch):
     answer = run("collect", "--no-ray", settings=True)
     refused(answer, "ran out of disk space", "traces/parts/x", "make room")
     assert len(answer[2].strip().splitlines()) == 1
+
+
+def test_an_answer_that_nobody_can_read_is_refused():
+    command = [sys.executable, "-c", "from mctrace.cli.app import main; main()", "--help"]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "mctrace: standard output is closed: nothing could be answered"
 
 
 def test_a_sample_of_the_net_is_refused_clearly(tmp_path):

@@ -149,6 +149,20 @@ def test_preference_without_variants_and_misplaced_conditions_are_refused(train,
     assert not Path("runs").exists()
 
 
+def test_a_device_that_is_not_there_leaves_no_run_folder(train, tmp_path, monkeypatch):
+    learnable_store(tmp_path / "traces")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused(train("--device", "cuda"), "train.device", "cuda", "cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resuming_where_there_is_no_run_says_that_it_begins(train, tmp_path):
+    learnable_store(tmp_path / "traces")
+    out = succeeded(train("--resume", train__optimiser__total_steps=6))
+    assert "no run to resume in runs/lensnet" in out
+    assert "no run to resume" not in succeeded(train("--resume", train__optimiser__total_steps=6))
+
+
 def test_where_chooses_labels_and_can_choose_one_kind_of_gists(run, train, tmp_path):
     store = learnable_store(tmp_path / "traces")
     other = learnable_store(tmp_path / "other")

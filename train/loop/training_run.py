@@ -22,6 +22,7 @@ from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, describ
 from mctrace.train.checkpoints.retention import step_folders
 from mctrace.train.config import TrainConfig
 from mctrace.train.data_parallel import ProcessGroup
+from mctrace.train.device import resolve_device
 from mctrace.train.evaluation.split_evaluation import evaluate_network
 from mctrace.train.loop.data_loader import TrainingSource, prefetch
 from mctrace.train.loop.divergence_dump import dump_diverged_batch
@@ -80,8 +81,9 @@ class TrainingRun:
         """Open the labels and pairs that the objective learns from.
 
         `store_uri` is recorded in the checkpoints as given; `limits` are of the memory and disk of SQL.
-        Raises InputError when the store lacks the data.
+        Raises InputError when the store lacks the data, ConfigError for a device that is not there.
         """
+        resolve_device(config.device)
         workers = workers or ProcessGroup()
         open_labels = partial(
             open_training_data,

@@ -111,7 +111,7 @@ def test_a_node_that_comes_is_used_and_one_that_leaves_for_good_costs_what_it_ha
     assert run.plan.missing(run.store) == []
     assert run.labels() == pytest.approx(undisturbed, abs=1e-5)
     said = caplog.text
-    assert "1 of 3 actors ready; 2 waiting for 1 CPU each: the cluster has 0 CPU free" in said
+    assert "1 of 3 actors ready; 2 starting or waiting for 1 CPU each: the cluster has 0 CPU free" in said
     assert "1 actor is lost with its node" in said
     assert "items sent elsewhere" in said
 
