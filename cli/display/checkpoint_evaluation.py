@@ -11,6 +11,9 @@ _METRICS = (
     "legality_compliance", "preference_corr", "preference_agreement",
 )  # fmt: skip
 
+_ENOUGH_DOCUMENTS = 6
+"""with fewer, a percentile bootstrap is visibly narrower than the uncertainty"""
+
 
 def print_mixture(evaluation: CheckpointEvaluation) -> None:
     """Print on standard error the kinds of labels, where they are several; the answer lists them too."""
@@ -27,9 +30,10 @@ def print_evaluation(evaluation: CheckpointEvaluation, console: Console) -> None
     intervals, answer = evaluation.intervals, evaluation.answer
     metrics = [metric for metric in _METRICS if any(metric in found for found in intervals.values())]
     num_documents = max(i.num_documents for found in intervals.values() for i in found.values())
+    few = ", too narrow with so few" if num_documents < _ENOUGH_DOCUMENTS else ""
     table = Table(
         title=f"{answer['split']} split, target {answer['target']}: {answer['num_snapshots']} snapshots of "
-        f"{num_documents} documents; mean over documents and 95% bootstrap interval"
+        f"{num_documents} documents; mean over documents and 95% bootstrap interval{few}"
     )
     table.add_column("scorer")
     for metric in metrics:
