@@ -246,21 +246,27 @@ def windowed_by_hand(model, document, trajectory, edit: Edit, window: int) -> to
     return nll[1] - nll[0]
 
 
+WINDOWED = {
+    mixed_trajectory: [("expand", 2, 1), ("collapse", 1, 13), ("expand", 1, 14), ("collapse", 1, 17)],
+    holed_trajectory: [
+        ("insert", 1, 2), ("insert", 1, 11), ("drop", 1, 3), ("drop", 1, 9), ("drop", 1, 15),
+    ],
+}  # fmt: skip
+"""kind, level and index of actions; a block of tokens and a gist are dropped"""
+
+
+@pytest.mark.parametrize("make_trajectory", WINDOWED)
 @pytest.mark.parametrize(
     ("architecture", "window"), [("llama", 0), ("llama", 3), ("llama", 7), ("mistral", 0), ("mistral", 3)]
 )
-def test_the_windowed_estimator_equals_its_definition(architecture, window):
-    model, trajectory = tiny_model(architecture), mixed_trajectory()
+def test_the_windowed_estimator_equals_its_definition(architecture, window, make_trajectory):
+    model, trajectory = tiny_model(architecture), make_trajectory()
     document = make_document(model)
+    legal = trajectory.legal_actions(PROTECTED_TAIL)
     largest = 0.0
-    nodes = [
-        ("expand", Node(2, 1)),
-        ("collapse", Node(1, 13)),
-        ("expand", Node(1, 14)),
-        ("collapse", Node(1, 17)),
-    ]
-    for kind, node in nodes:
-        edit = action_edit(trajectory, Action(kind, node))
+    for kind, level, index in WINDOWED[make_trajectory]:
+        (action,) = [one for one in legal if (one.kind, one.node) == (kind, Node(level, index))]
+        edit = action_edit(trajectory, action)
         (found_H,) = measure(model, document, trajectory, [edit], window=window)
         (exact_H,) = measure(model, document, trajectory, [edit])
         expected_H = windowed_by_hand(model, document, trajectory, edit, window)
@@ -269,9 +275,10 @@ def test_the_windowed_estimator_equals_its_definition(architecture, window):
     assert largest > 1e-3
 
 
+@pytest.mark.parametrize("make_trajectory", WINDOWED)
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
-def test_a_window_that_reaches_the_horizon_is_exact(architecture):
-    model, trajectory = tiny_model(architecture), mixed_trajectory()
+def test_a_window_that_reaches_the_horizon_is_exact(architecture, make_trajectory):
+    model, trajectory = tiny_model(architecture), make_trajectory()
     document = make_document(model)
     edits = [action_edit(trajectory, action) for action in trajectory.legal_actions(PROTECTED_TAIL)]
     exact = measure(model, document, trajectory, edits)
