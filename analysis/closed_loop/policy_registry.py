@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
@@ -96,7 +96,9 @@ def _baselines(
         "bm25": RetrievalWindow(TokenMatch(bm25), _NUM_RETRIEVED),
         "rare_words": RetrievalWindow(TokenMatch(rare_words), _NUM_RETRIEVED),
         "influence": RetrievalWindow(Influence(), _NUM_RETRIEVED),
-        "told": ScoredPolicy(RecallOracle(source.load_tokenizer()), ORACLE_ALLOCATOR),
+        "told": ScoredPolicy(
+            RecallOracle(source.load_tokenizer()), replace(ORACLE_ALLOCATOR, num_edits=config.told_edits)
+        ),
         "hindsight": ScoredPolicy(hindsight, ORACLE_ALLOCATOR),
         "literal_hindsight": ScoredPolicy(literal_hindsight, ORACLE_ALLOCATOR),
     }
@@ -113,6 +115,8 @@ def _key(
     loop = {
         name: value for name, value in asdict(config).items() if name not in ("policies", "documents", "skip")
     }
+    if policy != "told":
+        del loop["told_edits"]
     conditions = {
         "policy": policy,
         "closed_loop": loop,

@@ -6,7 +6,7 @@ its price. `told` knows which planted facts are asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +40,8 @@ _RELEVANCE: dict[str, Relevance] = {
 RETRIEVAL = (*(f"{name}-{blocks}" for name in _RELEVANCE for blocks in BLOCKS), "similarity", "attention")
 """policies of which the best on development documents is the second opponent"""
 CEILINGS = ("everything", "told")
+_TOLD_EDITS = 16
+"""most edits per refocus of `told`, so that nothing but the budget limits it"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class PolicyMaker:
             "similarity": ScoredPolicy(similarity_scores, self.allocator),
             "attention": ScoredPolicy(window_attention_scores, self.allocator),
             "random": ScoredPolicy(random_scores, self.allocator),
-            "told": ScoredPolicy(RecallOracle(self.tokenizer), ORACLE_ALLOCATOR),
+            "told": ScoredPolicy(
+                RecallOracle(self.tokenizer), replace(ORACLE_ALLOCATOR, num_edits=_TOLD_EDITS)
+            ),
         }
         return others[name]
 
