@@ -37,7 +37,7 @@ class ClosedLoopConfig:
     max_candidates: PositiveInt = 24
     """actions that hindsight measures exactly at a refocus, chosen by a cheap estimate of all"""
     told_edits: PositiveInt = 4
-    """most edits per refocus of the policy told; with more it says what retrieval is worth that nothing slows"""
+    """most edits per refocus of the policy told; with many it is what perfect retrieval is worth"""
     documents: PositiveInt = 24
     """held-out documents, spread evenly over the corpus paths"""
     skip: NonNegativeInt = 0
