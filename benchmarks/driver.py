@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer documents: minutes")
     parser.add_argument("--documents", type=int, help="synthetic documents")
     arguments = parser.parse_args()
-    num_documents = arguments.documents or (4_000 if arguments.quick else 1_000_000)
+    num_documents = arguments.documents or (12_000 if arguments.quick else 1_000_000)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
