@@ -1,5 +1,6 @@
 """`mctrace export`: labels and their context as files for Hugging Face datasets and other readers."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mctrace.cli.shared_options import (
+    AsJson,
     Assignments,
     Config,
     Dataset,
@@ -52,11 +54,13 @@ def export(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
     skip_damaged: SkipDamaged = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write labels and their context for Hugging Face datasets.
 
     A row per snapshot with its entries, actions and targets; a row per document with its tokens and gists.
     """
+    from mctrace.cli.display.json_answer import messages_console, print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.store_version import open_version
     from mctrace.datasets.export.export import ExportRequest
@@ -66,7 +70,11 @@ def export(
     request = ExportRequest(format_.value, where=where, with_text=text, with_embeddings=embeddings, **targets)
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
     at = open_version(settings.store, version, dataset)
-    summary = export_version(at, out, request, make_progress(console), overwrite=overwrite)
+    progress = make_progress(messages_console(console, as_json=as_json))
+    summary = export_version(at, out, request, progress, overwrite=overwrite)
+    if as_json:
+        print_json({"out": str(out), "version": at.version, **asdict(summary)})
+        return
     rows = "; ".join(
         f"{table}: {', '.join(f'{count} {split}' for split, count in splits.items())}"
         for table, splits in summary.num_rows.items()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mctrace.cli.shared_options import (
+    AsJson,
     Assignments,
     Config,
     Dataset,
@@ -40,6 +41,7 @@ def report(
         str | None, typer.Option("--where", help="SQL condition on the labels, e.g. \"action = 'expand'\"")
     ] = None,
     skip_damaged: SkipDamaged = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML report.
 
@@ -48,6 +50,7 @@ def report(
     """
     from mctrace.analysis.report.report import ReportParts
     from mctrace.analysis.report.report_file import check_report_paths, write_report
+    from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.store_version import open_version
 
     settings = configure(config, store, set_, store__skip_damaged=skip_damaged)
@@ -61,6 +64,9 @@ def report(
         where=where or "",
     )
     write_report(out, at, parts)
+    if as_json:
+        print_json({"out": str(out.resolve()), "version": at.version, "num_bytes": out.stat().st_size})
+        return
     console.print(
         f"wrote {out.resolve()} ({out.stat().st_size / 1e6:.1f} MB)",
         markup=False,

@@ -77,6 +77,19 @@ def training_answer(run: TrainingRun, result: TrainingResult, out: Path) -> dict
     }
 
 
+def gistnet_answer(result: TrainingResult, out: Path, kind: str) -> dict[str, object]:
+    """A GistNet's training as `--json` prints it; `gists` is null where none was evaluated."""
+    return {
+        "out": str(out),
+        "gists": str(out / BEST) if result.best else None,
+        "kind": kind,
+        "ending": result.ending,
+        "num_steps": result.num_steps,
+        "best_step": result.best_step,
+        "validation": dict(result.best),
+    }
+
+
 def print_gistnet_ending(result: TrainingResult, out: Path, match: str, console: Console) -> None:
     """Print a GistNet's best validation values and how to evaluate it."""
     values = ", ".join(f"{name} {value:.4g}" for name, value in result.best.items())

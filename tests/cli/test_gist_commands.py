@@ -8,6 +8,7 @@ import pytest
 from mctrace.cli.configuration import load_config
 from mctrace.cli.presets import KeyValuePreset, key_value_preset
 from mctrace.gists.network.loading import load_gistnet
+from tests.cli.documented_answers import DOCUMENTED
 from tests.cli.flags import set_flags
 
 TRAINING = {
@@ -87,8 +88,12 @@ def test_an_earlier_run_is_kept_unless_overwritten(run, trained):
 
 
 def test_training_goes_on_from_an_earlier_gistnet(run, trained):
-    code, _, err = run(trained.parent, "gist", "train", "--init", "gistnet/best", "--out", "further")
+    further = ("--init", "gistnet/best", "--out", "further", "--json")
+    code, out, err = run(trained.parent, "gist", "train", *further)
     assert code == 0, err
+    answer = json.loads(out)
+    assert set(answer) == DOCUMENTED["gist train"]
+    assert (answer["gists"], answer["num_steps"]) == ("further/best", 4)
     record = json.loads((trained.parent / "further/best/training.json").read_text())
     assert record["init_hash"] == load_gistnet(str(trained / "best")).content_hash
     metrics = (trained.parent / "further/metrics.jsonl").read_text().splitlines()

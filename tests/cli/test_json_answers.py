@@ -1,21 +1,12 @@
 """`--json`: one object on standard output, whose keys are those of docs/command-line.md."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
+from tests.cli.documented_answers import DOCUMENTED
 from tests.cli.flags import set_flags
-
-DOCUMENTED = {
-    command: set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", keys)))
-    for command, keys in re.findall(
-        r"^\| `([^`]+)` \| (.*) \|$",
-        (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
-}
 
 
 @pytest.fixture
@@ -58,6 +49,10 @@ def test_every_command_says_what_is_documented(answer, tiny_settings, tmp_path):
     trained = answer("train", "--preset", "small", "--device", "cpu", *steps, "--out", "run")
     assert trained["num_steps"] == 2
     assert Path(str(trained["checkpoint"])).is_dir()
+    exported = answer("export", "exported")
+    assert exported["num_rows"]["snapshots"]["train"] > 0
+    written = answer("report", "--out", "report.html")
+    assert written["num_bytes"] == Path("report.html").stat().st_size
     assert answer("compact")["num_made"] > 0
 
     assert answer("verify")["is_whole"] is True
