@@ -93,8 +93,8 @@ def _full() -> GistSizes:
 
 def _toy() -> GistSizes:
     training = KeyValueTrainConfig(
-        window_tokens=64, late_window_tokens=96, late_windows_per_step=2, late_after=2, curriculum_steps=2,
-        eval_interval=2, num_validation_windows=2, log_interval=1,
+        window_tokens=64, late_window_tokens=96, late_windows_per_step=2, windows_per_pass=2, late_after=2,
+        curriculum_steps=2, eval_interval=2, num_validation_windows=2, log_interval=1,
         optimiser=KeyValueOptimiserConfig(warmup_steps=1, total_steps=4),
     )  # fmt: skip
     first = GistEvaluationConfig(
