@@ -216,7 +216,7 @@ def _losses(
     ]
     teacher_SV = torch.cat([one.logits_SV for one in teachings])
     losses_S = substitution_loss(logits_SV, teacher_SV, torch.cat(targets), match)
-    return losses_S.split([len(one.token_S) for one in teachings])
+    return torch.split(losses_S, [len(one.token_S) for one in teachings])
 
 
 def _passes(windows: Sequence[KeyValueWindow], config: KeyValueTrainConfig) -> Iterator[Sequence[int]]:
