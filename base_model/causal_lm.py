@@ -89,6 +89,20 @@ class FrozenCausalLM:
         logits_HV: Tensor = output.logits[0]
         return logits_HV
 
+    @torch.no_grad()
+    def whole_logits(self, embeddings_BNd: Tensor) -> Tensor:
+        """Logits [B, N, V] of whole contexts of equal length, each at positions 0 to N - 1."""
+        num_rows, num_entries, _ = embeddings_BNd.shape
+        position_N = torch.arange(num_entries, device=embeddings_BNd.device)
+        output = self.network(
+            inputs_embeds=embeddings_BNd,
+            position_ids=position_N.expand(num_rows, -1),
+            attention_mask=torch.ones(num_rows, num_entries, dtype=torch.long, device=embeddings_BNd.device),
+            use_cache=False,
+        )
+        logits_BNV: Tensor = output.logits
+        return logits_BNV
+
     @torch.inference_mode()
     def token_nll(
         self, embeddings_BLd: Tensor, position_BL: Tensor, targets_H: Tensor, plans: Sequence[AttentionPlan]
@@ -149,16 +163,20 @@ class FrozenCausalLM:
             yield hidden_cd, cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
 
     def _head(self, hidden_cd: Tensor) -> Tensor:
-        """Logits of hidden states, as the architecture's own forward finishes them."""
-        head, config = self.network.get_output_embeddings(), self.network.config.get_text_config()
-        logits_cV: Tensor = head(hidden_cd.to(head.weight.device))
-        if scale := getattr(config, "logit_scale", None):  # Cohere
-            logits_cV = logits_cV * scale
-        if scaling := getattr(config, "logits_scaling", None):  # Granite
-            logits_cV = logits_cV / scaling
-        if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
-            logits_cV = softcap * torch.tanh(logits_cV / softcap)
-        return logits_cV
+        return head_logits(self.network, hidden_cd)
+
+
+def head_logits(network: PreTrainedModel, hidden_cd: Tensor) -> Tensor:
+    """Logits of last hidden states, as the architecture's own forward finishes them."""
+    head, config = network.get_output_embeddings(), network.config.get_text_config()
+    logits_cV: Tensor = head(hidden_cd.to(head.weight.device))
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits_cV = logits_cV * scale
+    if scaling := getattr(config, "logits_scaling", None):  # Granite
+        logits_cV = logits_cV / scaling
+    if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        logits_cV = softcap * torch.tanh(logits_cV / softcap)
+    return logits_cV
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -4,7 +4,8 @@ Gists of keys and values come from such a pass: one run of a document gives all 
 reads them, forwards and backwards. The changes are of low rank (LoRA, Hu et al. 2021) and act at the named
 entries alone, so the frozen model is unchanged everywhere else.
 
-Shapes: N entries, d embedding width, A changed entries, r rank, S kept positions, V vocabulary.
+Shapes: B contexts, N entries of each, d embedding width, A changed entries, r rank, S kept positions, V
+vocabulary.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mctrace.base_model.causal_lm import head_logits
 from mctrace.errors import ModelError
 
 
@@ -36,7 +38,8 @@ class RowValues:
 
 @dataclass(frozen=True)
 class EntryChanges:
-    """Changes of layers, by their names in the model, that act at the entries `entry_A` alone."""
+    """Changes of layers, by their names in the model, that act at the entries `entry_A` alone; in a pass of
+    several contexts, entry i of context b is b * N + i."""
 
     entry_A: Tensor
     by_layer: Mapping[str, LowRankChange | RowValues] = field(default_factory=dict)
@@ -80,23 +83,36 @@ def masked_logits(
     keep_S: Tensor,
     changes: EntryChanges | None = None,
 ) -> Tensor:
-    """Next-token logits [S, V] after the entries `keep_S`; entry i sees entry j where `visible_NN[i, j]`.
+    """`masked_batch_logits` of one context."""
+    return masked_batch_logits(
+        network, embeddings_Nd[None], position_N[None], visible_NN[None], keep_S, changes
+    )
+
+
+def masked_batch_logits(
+    network: PreTrainedModel,
+    embeddings_BNd: Tensor,
+    position_BN: Tensor,
+    visible_BNN: Tensor,
+    keep_S: Tensor,
+    changes: EntryChanges | None = None,
+) -> Tensor:
+    """Next-token logits [S, V] after the entries `keep_S` (entry i of context b is b * N + i); entry i of a
+    context sees its entry j where `visible_BNN[b, i, j]`.
 
     Every entry must see itself. Differentiable in the embeddings and the changes.
     """
-    dtype = embeddings_Nd.dtype
-    mask_NN = torch.zeros(visible_NN.shape, dtype=dtype, device=visible_NN.device)
-    mask_NN = mask_NN.masked_fill_(~visible_NN, torch.finfo(dtype).min)
+    dtype = embeddings_BNd.dtype
+    mask_BNN = torch.zeros(visible_BNN.shape, dtype=dtype, device=visible_BNN.device)
+    mask_BNN = mask_BNN.masked_fill_(~visible_BNN, torch.finfo(dtype).min)
     with _changed(network, changes):
-        output = network(
-            inputs_embeds=embeddings_Nd[None],
-            position_ids=position_N[None],
-            attention_mask=mask_NN[None, None],
+        output = network.base_model(
+            inputs_embeds=embeddings_BNd,
+            position_ids=position_BN,
+            attention_mask=mask_BNN[:, None],
             use_cache=False,
-            logits_to_keep=keep_S,
         )
-    logits_SV: Tensor = output.logits[0]
-    return logits_SV
+    return head_logits(network, output.last_hidden_state.flatten(0, 1)[keep_S])
 
 
 @contextmanager
@@ -134,8 +150,9 @@ def _change(
     inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> Tensor:
+    output_Mo = output.flatten(0, 1)
     if isinstance(change, RowValues):
-        return output.index_copy(1, entry_A, change.rows.to(output.dtype)[None])
-    rows_1Ai = inputs[0].index_select(1, entry_A).float()
-    added_1Ao = (rows_1Ai @ change.down.T) @ change.up.T
-    return output.index_add(1, entry_A, added_1Ao.to(output.dtype))
+        return output_Mo.index_copy(0, entry_A, change.rows.to(output.dtype)).view_as(output)
+    rows_Ai = inputs[0].flatten(0, 1).index_select(0, entry_A).float()
+    added_Ao = (rows_Ai @ change.down.T) @ change.up.T
+    return output_Mo.index_add(0, entry_A, added_Ao.to(output.dtype)).view_as(output)

@@ -1,6 +1,7 @@
 """From the GPU kit's results (`results/gpu-*.jsonl`) to docs/gpu-results.md; without any it says so."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ def _shown(value: Any) -> str:
 
 def _case(*names: str) -> Callable[[Record], bool]:
     return lambda record: record["case"] in names
+
+
+def _is_of_all(case: str, record: Record) -> bool:
+    return bool(record["case"] == case and record["corpus"] == "all")
 
 
 def _differences(*path: str) -> tuple[Column, ...]:
@@ -230,6 +235,28 @@ _TABLES: dict[str, list[tuple[str, Callable[[Record], bool], Sequence[Column]]]]
             ("batch tokens in the end", _text("in_the_end")),
             ("largest difference", _number("label_max", unit=" nats", digits=2)), ("error", _text("error")),
         )),
+    ],
+    "gists": [
+        ("Seconds of a training step", _case("pace"), (
+            ("early", _number("early_s")), ("tokens", _text("early_tokens")), ("late", _number("late_s")),
+            ("tokens", _text("late_tokens")), ("validation", _number("validation_s")),
+            ("steps that fit", _text("num_steps")), ("of the preset's", _text("preset_steps")),
+        )),
+        ("The training; KL and loss of copies less deletion's, nats per token", _case("training"), (
+            _SECONDS, ("steps", _text("num_steps")), ("ending", _text("ending")),
+            ("best step", _text("best_step")),
+            ("KL", _number("less_deleted")), ("copies", _number("copy_less_deleted")),
+            ("peak", _number("peak_bytes", scale=2**-30, unit=" GiB")),
+        )),
+        *(
+            (f"Loss of {what} against deletion's, nats per token", partial(_is_of_all, case), (
+                ("level", _text("level")), ("in place of a span", _text("gist")),
+                ("documents", _text("num_documents")), ("above the full text", _number("delta_nll")),
+                *((bound, _number("against_deletion", bound)) for bound in ("mean", "low", "high")),
+                ("median", _number("median")),
+            ))
+            for case, what in (("next tokens", "the next tokens"), ("copy test", "a copy"))
+        ),
     ],
 }  # fmt: skip
 

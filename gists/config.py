@@ -193,6 +193,8 @@ class KeyValueTrainConfig:
     """windows whose gradients are averaged for a step, until `late_after`"""
     late_windows_per_step: PositiveInt = 4
     """windows whose gradients are averaged for a step, after `late_after` steps"""
+    windows_per_pass: PositiveInt = 1
+    """windows of equal length that run together, as far as memory goes; a GPU is idle with one"""
     late_after: NonNegativeInt = 300
     """steps with small batches, which find the direction; the others are less noisy"""
     curriculum_steps: NonNegativeInt = 150
@@ -278,7 +280,9 @@ class GistEvaluationConfig:
 
 def key_value_preset_changes(name: str) -> dict[str, Any]:
     """Values of the preset `cpu`, `gpu` or `long` that differ from the defaults, in nested sections."""
-    late = {"late_windows_per_step": 16, "late_window_tokens": 2048, "window_tokens": 1024}
+    late = {
+        "late_windows_per_step": 16, "late_window_tokens": 2048, "window_tokens": 1024, "windows_per_pass": 8
+    }  # fmt: skip
     steps = {"num_validation_windows": 32, "eval_interval": 100, "save_interval": 100}
     return {
         "cpu": {},

@@ -1,8 +1,8 @@
 """`make gpu-kit`: everything that a bare machine with a GPU needs, in folders small enough to be sent.
 
-`part-0` holds the package's rooms as they are, the benchmarks with the kit, and token ids of real texts; the
-model's pieces are spread over it and the parts that follow. The pieces are compared with the weights that
-`collect` loads, bit for bit, before anything is written.
+`part-0` holds the package's rooms as they are, the benchmarks with the kit, token ids of real texts, and the
+documents that gists are trained and judged on; the model's pieces are spread over it and the parts that
+follow. They are compared with the weights that `collect` loads, bit for bit, before anything is written.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -20,13 +21,14 @@ from typing import Any
 import annotated_types
 import numpy as np
 
+from benchmarks.gpu_kit.corpus import KitCorpus, KitDocument
 from benchmarks.gpu_kit.weights import MANIFEST, Array, dequantised, pack, planes_of
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 LARGEST_PART_MIB = 60
 """what a transfer of 64 MiB leaves to a part"""
-PART_MIB = 45.0
+PART_MIB = 40.0
 """the default: a checkout of this repository travels along where a workplace sends one"""
 
 Tensors = Mapping[str, tuple[str, Mapping[str, Array]]]
@@ -44,7 +46,12 @@ _GGUF_NAMES = {
 
 
 def build(
-    out: Path, tensors: Tensors, config: Mapping[str, Any], documents: Mapping[str, Array], part_mib: float
+    out: Path,
+    tensors: Tensors,
+    config: Mapping[str, Any],
+    documents: Mapping[str, Array],
+    corpus: KitCorpus,
+    part_mib: float,
 ) -> list[Path]:
     """The parts under `out`, which is made anew; raises SystemExit when they cannot be that small."""
     from safetensors.numpy import save_file
@@ -54,6 +61,7 @@ def build(
     _copy_rooms(first)
     save_file(dict(documents), first / "documents.safetensors")
     (first / "documents.safetensors").chmod(0o644)  # readable for whoever runs it there
+    corpus.write(first)
     limit, taken = int(part_mib * MIB), _size(first)
     pieces = _pieces(tensors, limit, taken)
     about = {}
@@ -140,6 +148,26 @@ def smollm2() -> tuple[Tensors, Mapping[str, Any], Mapping[str, Array]]:
     return tensors, config, ids
 
 
+def gist_corpus() -> KitCorpus:
+    """Python's sources and its reference prose in SmolLM2's tokens, split as `make gists` splits them."""
+    from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
+    from mctrace.collect.config import CorpusConfig
+    from mctrace.collect.corpus.configured_corpus import read_configured_corpus
+    from mctrace.collect.corpus.corpus_reader import Skipped
+    from mctrace.progress import Silent
+
+    config = CorpusConfig(
+        paths=("stdlib", "pydoc-topics"), min_tokens=512, max_tokens=16384, validation_fraction=0.06,
+        test_fraction=0.45,
+    )  # fmt: skip
+    found = read_configured_corpus(resolve_model(SMOLLM2_ALIAS), config, None, Skipped(), Silent())
+    documents = (
+        KitDocument(one.placement.split, one.source.split("/")[0], one.document_id, one.tokens)
+        for one in found
+    )
+    return KitCorpus(tuple(documents), asdict(config))
+
+
 def _quantised(gguf: Path, num_heads: int, num_kv_heads: int) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Tensors under transformers' names, rows of queries and keys in its order of rotary halves."""
     from gguf import GGUFReader
@@ -197,7 +225,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 0 < arguments.part_mib <= LARGEST_PART_MIB:
         parser.error(f"--part-mib: a transfer holds parts of at most {LARGEST_PART_MIB} MiB")
-    parts = build(arguments.out, *smollm2(), arguments.part_mib)
+    parts = build(arguments.out, *smollm2(), gist_corpus(), arguments.part_mib)
     for part in parts:
         print(f"{part}: {_size(part) / MIB:.1f} MiB")
     print(f"(the checkout's own files, where they travel along: {_tracked_mib():.1f} MiB)")

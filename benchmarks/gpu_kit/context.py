@@ -1,5 +1,6 @@
 """What a step of the GPU kit is given: a device, sizes, documents, and a place to put each result at once."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +60,25 @@ class StepContext:
     """the file that results are appended to"""
     device: torch.device
     toy: bool
+    deadline: float
+    """by time.monotonic(), when the step is ended"""
 
     @property
     def sizes(self) -> KitSizes:
         return TOY if self.toy else FULL
 
     @property
+    def out(self) -> Path:
+        """The folder of the results: for files of a step's own, in few and small ones (docs/gpu.md)."""
+        return self.results.parent
+
+    @property
     def on_cuda(self) -> bool:
         return self.device.type == "cuda"
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
 
     def say(self, case: str, **values: Any) -> None:
         """Keep a result: in the file before this returns."""

@@ -32,4 +32,10 @@ STEPS = (
     KitStep("attention", 110, "public attention with a log-sum-exp against the private operators"),
     KitStep("training", 60, "a training step's phases, the loss by number of actions"),
     KitStep("memory", 60, "batch sizes, logits at once, and what running out of memory does"),
+    KitStep(
+        "gists",
+        600,
+        "a key-value GistNet trained on it, beside untrained gists and deletion",
+        needs_smollm2=True,
+    ),
 )

@@ -121,9 +121,9 @@ class Runner:
             }, self._start()
         following = worker if is_last else self._start()
         started = time.monotonic()
-        order = json.dumps({"step": step.name, "toy": self.toy}) + "\n"
-        limit_s = step.limit_s * (_TOY_PATIENCE if self.toy else 1)
-        status = self._status(worker, order, min(limit_s, self.seconds_left))
+        limit_s = min(step.limit_s * (_TOY_PATIENCE if self.toy else 1), self.seconds_left)
+        order = json.dumps({"step": step.name, "toy": self.toy, "seconds": limit_s}) + "\n"
+        status = self._status(worker, order, limit_s)
         outcome = {"status": status, "seconds": round(time.monotonic() - started, 2)}
         if self.clocks:
             outcome |= self.clocks.since(started)

@@ -8,6 +8,7 @@ import ctypes
 import json
 import signal
 import sys
+import time
 import traceback
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +35,7 @@ def main() -> None:
         return  # nothing left to do
     order = json.loads(line)
     try:
-        _run(order["step"], root, results, order["toy"])
+        _run(order["step"], root, results, order["toy"], time.monotonic() + order["seconds"])
     except BaseException as error:
         traceback.print_exc()
         why = f"{type(error).__name__}: {error}".partition("\n")[0][:500]
@@ -42,14 +43,15 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run(step: str, root: Path, results: Path, toy: bool) -> None:
+def _run(step: str, root: Path, results: Path, toy: bool, deadline: float) -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu" and not toy:
         raise RuntimeError("torch sees no CUDA device here; --toy rehearses without one")
     # float32 means float32: labels are compared to 1e-4 nats.
     torch.set_float32_matmul_precision("highest")
     torch.manual_seed(0)
-    import_module(f"benchmarks.gpu_kit.steps.{step}").run(StepContext(step, root, results, device, toy))
+    context = StepContext(step, root, results, device, toy, deadline)
+    import_module(f"benchmarks.gpu_kit.steps.{step}").run(context)
 
 
 if __name__ == "__main__":

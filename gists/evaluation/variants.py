@@ -108,7 +108,7 @@ class KeyValueGists:
                 model.network,
                 model.embed(window.tokens_T),
                 torch.arange(num_tokens, device=device),
-                visible_tokens(spans, num_tokens).to(device),
+                visible_tokens(spans, num_tokens, device),
                 torch.arange(window.cursor - 1, num_tokens - 1, device=device),
                 changes,
             )

@@ -22,8 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from mctrace.context.lod_map import LODMap
 
-_CHUNK = 256
-"""rows of logits that are in float32 at once"""
+_CHUNK = {"cpu": 256, "cuda": 4096}
+"""rows of logits that are in float32 at once, by kind of device"""
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
@@ -67,7 +67,8 @@ class LastAndSurprising:
 
 def surprisal(logits_TV: Tensor, tokens_T: Tensor) -> FloatArray:
     """NLL [T] of each token in nats given all before it; 0 for the first, which nothing predicts."""
-    chunks = zip(torch.split(logits_TV[:-1], _CHUNK), torch.split(tokens_T[1:], _CHUNK), strict=True)
+    chunk = _CHUNK.get(logits_TV.device.type, _CHUNK["cpu"])
+    chunks = zip(torch.split(logits_TV[:-1], chunk), torch.split(tokens_T[1:], chunk), strict=True)
     nll = [
         cross_entropy(logits_cV.float(), targets_c.to(logits_cV.device), reduction="none")
         for logits_cV, targets_c in chunks
@@ -101,13 +102,16 @@ def kept_tokens(spans: Sequence[Span], num_tokens: int) -> IntArray:
     return np.flatnonzero(is_kept_T)
 
 
-def visible_tokens(spans: Sequence[Span], num_tokens: int) -> Tensor:
+def visible_tokens(spans: Sequence[Span], num_tokens: int, device: torch.device) -> Tensor:
     """Bool [T, T], row i what token i sees of tokens up to itself: its own span and `kept_tokens`."""
-    seen_TT = torch.zeros(num_tokens, num_tokens, dtype=torch.bool)
-    seen_TT[:, torch.from_numpy(kept_tokens(spans, num_tokens))] = True
-    for span in spans:
-        seen_TT[span.first : span.end, span.first : span.end] = True
-    return seen_TT.tril_()
+    span_T = np.full(num_tokens, -1, dtype=np.int32)
+    for number, span in enumerate(spans):
+        span_T[span.first : span.end] = number
+    is_kept_T = np.zeros(num_tokens, dtype=bool)
+    is_kept_T[kept_tokens(spans, num_tokens)] = True
+    number_T, seen_T = (torch.from_numpy(values).to(device) for values in (span_T, is_kept_T))
+    # Outside of the spans everything is kept, so that equal numbers there say nothing new.
+    return (seen_T[None] | (number_T[:, None] == number_T[None])).tril_()
 
 
 def anchor_places(spans: Sequence[Span]) -> Tensor:

@@ -87,8 +87,7 @@ class GistNetRun:
             "training": asdict(config),
             "num_documents": len(training),
             "num_tokens": sum(len(tokens) for tokens in training),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} CPU threads, "
-            f"torch {torch.__version__}",
+            "machine": training_machine(model.device),
         }
         return cls(config, tree, model, network, corpus, validation, record)
 
@@ -132,6 +131,12 @@ class GistNetRun:
         for step in pretrain_picks(self.network, self.model, tokens, rarity, self.config.seed):
             progress.advance(1, f"loss {step.values['loss']:.4f}")
         progress.stop()
+
+
+def training_machine(device: torch.device) -> str:
+    """What a GistNet is trained on, for its record."""
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    return f"{platform.machine()}, {gpu}{torch.get_num_threads()} CPU threads, torch {torch.__version__}"
 
 
 def _network(

@@ -5,19 +5,22 @@ tokens see its anchors alone, and the adapters act at anchors. Scored are the vi
 gist and the copies from their `copy_skip`-th token on, each predicted from a visible token: which block a
 copy repeats shows in its first tokens. Deletion is the same window with no anchors.
 
-Shapes: T tokens of a window, S scored tokens, V vocabulary.
+Windows of equal length share a pass, as many as `windows_per_pass` says.
+
+Shapes: B windows of a pass, T tokens of each, S scored tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mctrace.base_model.causal_lm import FrozenCausalLM
-from mctrace.base_model.masked_pass import masked_logits
-from mctrace.gists.config import KeyValueTrainConfig
+from mctrace.base_model.masked_pass import masked_batch_logits
+from mctrace.gists.config import KeyValueTrainConfig, Match
 from mctrace.gists.network.anchored_spans import (
     FloatArray,
     LastAndSurprising,
@@ -30,7 +33,7 @@ from mctrace.gists.network.anchored_spans import (
 )
 from mctrace.gists.network.key_value_gistnet import KeyValueGistNet
 from mctrace.gists.training.key_value_windows import KeyValueWindow
-from mctrace.gists.training.substitutability import substitution_loss, teacher_logits
+from mctrace.gists.training.substitutability import substitution_loss
 
 _Values = Mapping[str, float]
 
@@ -60,16 +63,17 @@ def key_value_loss(
 ) -> Callable[[Sequence[KeyValueWindow]], _Values]:
     """`compute_gradients` for the optimisation loop: leaves the mean gradient of a step's windows.
 
-    One window's graph is in memory at a time, however many a step averages over.
+    The graph of one pass is in memory at a time, however many windows a step averages over.
     """
 
     def compute_gradients(windows: Sequence[KeyValueWindow]) -> _Values:
         total = 0.0
-        for window in windows:
-            teaching = teach(model, window, config)
-            logits_SV = student_logits(gistnet, model, window, teaching)
-            targets_S = window.tokens_T.to(logits_SV.device)[teaching.token_S]
-            loss = substitution_loss(logits_SV, teaching.logits_SV, targets_S, "kl").mean() / len(windows)
+        for places in _passes(windows, config):
+            together = [windows[place] for place in places]
+            teachings = teach(model, together, config)
+            logits_SV = student_logits(gistnet, model, together, teachings)
+            kl = [kl_S.mean() for kl_S in _losses(logits_SV, together, teachings, "kl")]
+            loss = torch.stack(kl).sum() / len(windows)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total += loss.item()
         return {"loss": total}
@@ -77,9 +81,17 @@ def key_value_loss(
     return compute_gradients
 
 
-def teach(model: FrozenCausalLM, window: KeyValueWindow, config: KeyValueTrainConfig) -> Teaching:
-    """Run the window in full."""
-    logits_TV = teacher_logits(model, model.embed(window.tokens_T))
+def teach(
+    model: FrozenCausalLM, windows: Sequence[KeyValueWindow], config: KeyValueTrainConfig
+) -> list[Teaching]:
+    """Run windows of equal length in full."""
+    logits_BTV = model.whole_logits(model.embed(torch.stack([window.tokens_T for window in windows])))
+    return [
+        _teaching(window, logits_TV, config) for window, logits_TV in zip(windows, logits_BTV, strict=True)
+    ]
+
+
+def _teaching(window: KeyValueWindow, logits_TV: Tensor, config: KeyValueTrainConfig) -> Teaching:
     surprisal_T = surprisal(logits_TV, window.tokens_T)
     numbers = dict(zip(_firsts(window), window.num_anchors, strict=True))
 
@@ -110,17 +122,25 @@ def scored_tokens(window: KeyValueWindow, spans: Sequence[Span], skip: int) -> t
 
 
 def student_logits(
-    gistnet: KeyValueGistNet, model: FrozenCausalLM, window: KeyValueWindow, teaching: Teaching
+    gistnet: KeyValueGistNet,
+    model: FrozenCausalLM,
+    windows: Sequence[KeyValueWindow],
+    teachings: Sequence[Teaching],
 ) -> Tensor:
-    """Logits [S, V] where the spans give way to their adapted anchors; differentiable in the adapters."""
-    num_tokens, device = len(window.tokens_T), model.device
-    return masked_logits(
+    """Logits [S, V] of all windows where the spans give way to their adapted anchors; differentiable in the
+    adapters."""
+    tokens_BT, device = torch.stack([window.tokens_T for window in windows]), model.device
+    num_windows, num_tokens = tokens_BT.shape
+    firsts = range(0, num_windows * num_tokens, num_tokens)
+    anchors = [anchor_places(one.spans) + first for first, one in zip(firsts, teachings, strict=True)]
+    read = [one.token_S - 1 + first for first, one in zip(firsts, teachings, strict=True)]
+    return masked_batch_logits(
         model.network,
-        model.embed(window.tokens_T).clone(),  # `embed` returns tensors made in inference mode
-        torch.arange(num_tokens, device=device),
-        visible_tokens(teaching.spans, num_tokens).to(device),
-        teaching.token_S - 1,
-        gistnet.changes(anchor_places(teaching.spans).to(device)),
+        model.embed(tokens_BT).clone(),  # `embed` returns tensors made in inference mode
+        torch.arange(num_tokens, device=device).expand(num_windows, -1),
+        torch.stack([visible_tokens(one.spans, num_tokens, device) for one in teachings]),
+        torch.cat(read),
+        gistnet.changes(torch.cat(anchors).to(device)),
     )
 
 
@@ -140,8 +160,9 @@ def with_deletion(
     """The validation windows with deletion's losses."""
     found = []
     for window in windows:
-        teaching = teach(model, window, config)
-        kl, copy_nll = _losses(deleted_logits(model, window, teaching), window, teaching)
+        (teaching,) = teach(model, [window], config)
+        logits_SV = deleted_logits(model, window, teaching)
+        ((kl, copy_nll),) = _kl_and_copies(logits_SV, [window], [teaching])
         found.append(ValidationWindow(window, kl, copy_nll))
     return found
 
@@ -156,14 +177,15 @@ def key_value_validation(
     """Means over windows, nats per token: `loss`, the KL; `less_deleted`, the KL less deletion's on the same
     window, with its standard error; `copy_less_deleted`, likewise the NLL of the copies."""
     kl, less, copies = [], [], []
-    for item in windows:
-        teaching = teach(model, item.window, config)
-        found, copy_nll = _losses(
-            student_logits(gistnet, model, item.window, teaching), item.window, teaching
-        )
-        kl.append(found)
-        less.append(found - item.deleted_kl)
-        copies.append(copy_nll - item.deleted_copy_nll)
+    for places in _passes([item.window for item in windows], config):
+        items = [windows[place] for place in places]
+        together = [item.window for item in items]
+        teachings = teach(model, together, config)
+        logits_SV = student_logits(gistnet, model, together, teachings)
+        for item, found in zip(items, _kl_and_copies(logits_SV, together, teachings), strict=True):
+            kl.append(found[0])
+            less.append(found[0] - item.deleted_kl)
+            copies.append(found[1] - item.deleted_copy_nll)
     return {
         "loss": float(np.mean(kl)),
         "less_deleted": float(np.mean(less)),
@@ -173,12 +195,37 @@ def key_value_validation(
     }
 
 
-def _losses(logits_SV: Tensor, window: KeyValueWindow, teaching: Teaching) -> tuple[float, float]:
-    """Mean KL to the full context, and mean NLL of the copies."""
-    targets_S = window.tokens_T.to(logits_SV.device)[teaching.token_S]
-    kl_S = substitution_loss(logits_SV, teaching.logits_SV, targets_S, "kl")
-    nll_S = substitution_loss(logits_SV, teaching.logits_SV, targets_S, "nll")
-    return float(kl_S.mean()), float(nll_S[teaching.is_copy_S].mean())
+def _kl_and_copies(
+    logits_SV: Tensor, windows: Sequence[KeyValueWindow], teachings: Sequence[Teaching]
+) -> list[tuple[float, float]]:
+    """Each window's mean KL to the full context, and mean NLL of its copies."""
+    both = zip(*(_losses(logits_SV, windows, teachings, match) for match in ("kl", "nll")), strict=True)
+    return [
+        (float(kl_S.mean()), float(nll_S[one.is_copy_S].mean()))
+        for one, (kl_S, nll_S) in zip(teachings, both, strict=True)
+    ]
+
+
+def _losses(
+    logits_SV: Tensor, windows: Sequence[KeyValueWindow], teachings: Sequence[Teaching], match: Match
+) -> Sequence[Tensor]:
+    """Each window's losses [S] against what its full context says."""
+    targets = [
+        window.tokens_T.to(logits_SV.device)[one.token_S]
+        for window, one in zip(windows, teachings, strict=True)
+    ]
+    teacher_SV = torch.cat([one.logits_SV for one in teachings])
+    losses_S = substitution_loss(logits_SV, teacher_SV, torch.cat(targets), match)
+    return torch.split(losses_S, [len(one.token_S) for one in teachings])
+
+
+def _passes(windows: Sequence[KeyValueWindow], config: KeyValueTrainConfig) -> Iterator[Sequence[int]]:
+    """Places of the windows, those of equal length together, at most `windows_per_pass` of them."""
+    lengths = [len(window.tokens_T) for window in windows]
+    for _, equal in groupby(sorted(range(len(windows)), key=lengths.__getitem__), key=lengths.__getitem__):
+        places = list(equal)
+        for first in range(0, len(places), config.windows_per_pass):
+            yield places[first : first + config.windows_per_pass]
 
 
 def _firsts(window: KeyValueWindow) -> list[int]:

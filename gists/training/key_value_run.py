@@ -4,9 +4,10 @@ A stopped run goes on from its last step checkpoint with the windows it would ha
 """
 
 import json
-import platform
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mctrace.base_model.model_source import ModelSource
 from mctrace.context.tree import TreeShape
 from mctrace.gists.config import KeyValueTrainConfig
 from mctrace.gists.network.key_value_gistnet import KeyValueGistConfig, KeyValueGistNet
-from mctrace.gists.training.gistnet_run import TRAINING, GistNetCorpus
+from mctrace.gists.training.gistnet_run import TRAINING, GistNetCorpus, training_machine
 from mctrace.gists.training.key_value_loss import (
     ValidationWindow,
     key_value_loss,
@@ -38,7 +39,7 @@ from mctrace.train.data_parallel import ProcessGroup
 from mctrace.train.loop.optimisation_steps import make_optimiser, optimisation_steps
 from mctrace.train.loop.resume_state import ResumeState
 from mctrace.train.loop.stop_signals import stop_signals
-from mctrace.train.loop.telemetry import JsonlSink, TensorBoardSink
+from mctrace.train.loop.telemetry import JsonlSink, Sink, TensorBoardSink
 from mctrace.train.loop.training_loop import LoopState, TrainingResult, run_training_loop
 from mctrace.train.run_files import METRICS_FILE, TENSORBOARD_FOLDER
 
@@ -87,17 +88,26 @@ class KeyValueRun:
             "training": asdict(config),
             "num_documents": len(training),
             "num_tokens": sum(len(tokens) for tokens in training),
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} CPU threads, "
-            f"torch {torch.__version__}",
+            "machine": training_machine(model.device),
         }
         validation = key_value_validation_windows(corpus.tokens["validation"], tree, config)
         return cls(config, tree, model, corpus, validation, record, stopped)
 
-    def train(self, out: Path, progress: Progress, notify: Callable[[str], None]) -> TrainingResult:
+    def train(
+        self,
+        out: Path,
+        progress: Progress,
+        notify: Callable[[str], None],
+        *,
+        seconds: float = math.inf,
+        tensorboard: bool = True,
+    ) -> TrainingResult:
         """Train on the train split, validate on the validation split, leave GistNet folders in `out`.
 
-        SIGTERM and Ctrl-C save and end the run; `notify` receives a sentence about it.
+        SIGTERM and Ctrl-C save and end the run, `seconds` end it likewise; `notify` receives a sentence about
+        it. Where `tensorboard` is not installed, go without.
         """
+        ends = time.monotonic() + seconds
         gistnet, config = self._network().to(self.model.device), self.config
         optimiser = make_optimiser(gistnet, config.optimiser)
         state = ResumeState(gistnet, optimiser, None, LoopState())
@@ -109,8 +119,7 @@ class KeyValueRun:
         validation = self._validation(progress)
         with (
             stop_signals(notify) as should_stop,
-            JsonlSink(out / METRICS_FILE, after_step=done or None) as jsonl,
-            TensorBoardSink(out / TENSORBOARD_FOLDER, after_step=done or None) as board,
+            _open_sinks(out, done or None, tensorboard=tensorboard) as sinks,
         ):
             progress.start("training", config.optimiser.total_steps, "steps")
             progress.advance(done)
@@ -124,10 +133,10 @@ class KeyValueRun:
                 save=keep_best_and_last(
                     out, self._writer(state), config.keep_last, step_folders(out) if done else ()
                 ),
-                sinks=[jsonl, board],
+                sinks=sinks,
                 progress=lambda step: progress.advance(1, f"loss {step.values['loss']:.4f}"),
                 state=state.loop,
-                should_stop=should_stop,
+                should_stop=lambda: should_stop() or time.monotonic() >= ends,
             )  # fmt: skip
         progress.stop()
         return result
@@ -167,3 +176,13 @@ class KeyValueRun:
             write_folder(folder, fill)
 
         return write
+
+
+@contextmanager
+def _open_sinks(out: Path, after_step: int | None, *, tensorboard: bool) -> Iterator[list[Sink]]:
+    with ExitStack() as stack:
+        sinks: list[Sink] = [stack.enter_context(JsonlSink(out / METRICS_FILE, after_step=after_step))]
+        if tensorboard:
+            board = TensorBoardSink(out / TENSORBOARD_FOLDER, after_step=after_step)
+            sinks.append(stack.enter_context(board))
+        yield sinks

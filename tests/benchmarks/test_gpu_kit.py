@@ -15,10 +15,18 @@ import torch
 
 from benchmarks.gpu_kit import build as builder
 from benchmarks.gpu_kit import weights
+from benchmarks.gpu_kit.corpus import KitCorpus, KitDocument
 from benchmarks.gpu_kit.records import append, read
 from benchmarks.gpu_kit.registry import STEPS
-from benchmarks.gpu_kit.steps import profile
+from benchmarks.gpu_kit.steps import gists, profile
 from benchmarks.gpu_page import page
+from mctrace.base_model.loading import load_base_model
+from mctrace.base_model.model_source import ModelSource
+from mctrace.gists.evaluation.gistnet_evaluation import evaluate_gistnet
+from mctrace.gists.evaluation.loss_changes import HeldOutDocument
+from mctrace.gists.evaluation.variants import load_judged
+from mctrace.gists.network.key_value_gistnet import KeyValueGistNet
+from mctrace.progress import Silent
 
 ABSENT = (
     "ray", "duckdb", "deltalake", "zarr", "pyarrow", "gguf", "accelerate", "scipy", "datasketch", "pandas",
@@ -40,6 +48,16 @@ ours = [finder for finder in sys.meta_path if "editable" not in str(finder).lowe
 sys.meta_path[:] = [WithoutThem if finder is PathFinder else finder for finder in ours]
 """
 DOCUMENTS = {"text": np.arange(4000, dtype=np.int32) * 7919 % 1000}
+CORPUS = KitCorpus(
+    tuple(
+        KitDocument(split, corpus, f"{split}-{number}", DOCUMENTS["text"][700 * number : 700 * number + 260])
+        for split, corpus, number in (
+            ("train", "code", 0), ("train", "prose", 1), ("validation", "code", 2), ("test", "code", 3),
+            ("test", "prose", 4), ("test", "code", 5),
+        )
+    ),
+    {"paths": ["code", "prose"]},
+)  # fmt: skip
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1024, "hidden_size": 64,
     "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -73,7 +91,7 @@ def tiny_tensors() -> builder.Tensors:
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit of two parts with a tiny model instead of SmolLM2."""
     root = tmp_path_factory.mktemp("kit") / "gpu-kit"
-    builder.build(root, tiny_tensors(), CONFIG, DOCUMENTS, 60.0)
+    builder.build(root, tiny_tensors(), CONFIG, DOCUMENTS, CORPUS, 60.0)
     manifest = json.loads((root / "part-0" / "manifest.json").read_text())
     # As if it had not fitted one part.
     (piece,) = manifest["pieces"]
@@ -140,7 +158,7 @@ def test_parts_are_no_larger_than_asked_and_hold_every_tensor_once(tmp_path, mon
         )
         for i in range(12)
     }
-    parts = builder.build(tmp_path / "kit", tensors, CONFIG, DOCUMENTS, 0.5)
+    parts = builder.build(tmp_path / "kit", tensors, CONFIG, DOCUMENTS, CORPUS, 0.5)
     assert len(parts) > 2
     assert all(builder._size(part) <= 0.5 * builder.MIB for part in parts)
     held = [
@@ -262,11 +280,14 @@ def check_everything(out: Path) -> None:
     log = (out / "log.txt").read_text()
     assert {name: one["status"] for name, one in outcomes(out).items()} == {s.name: "ok" for s in STEPS}, log
     assert all(results(out, step.name) for step in STEPS)
-    files = list(out.iterdir())
+    files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
     assert len(files) <= 8
-    assert sum(file.stat().st_size for file in files) < 2**20
+    assert all(len(file.parts) <= 3 for file in files)
+    assert all((out / file).stat().st_size < 2**20 for file in files if file.suffix != ".safetensors")
+    assert all((out / file).stat().st_size < 2**24 for file in files)
     text = page([("toy", list(read(out / "results.jsonl")))])
     assert all(f"### {step.name}:" in text for step in STEPS)
+    assert "| trained-1 |" in text
 
 
 @pytest.mark.slow
@@ -274,6 +295,46 @@ def test_everything_in_tiny_without_what_a_bare_machine_lacks(kit, tmp_path):
     run = run_kit(kit, tmp_path / "out", "--minutes", "40")
     assert run.returncode == 0, run.stdout + run.stderr
     check_everything(tmp_path / "out")
+    check_gists_are_judged_on_here(kit, tmp_path / "out")
+
+
+def check_gists_are_judged_on_here(kit: Path, out: Path) -> None:
+    """What came back loads here, and its judgement is taken up instead of measured again."""
+    best, rows = out / "gists" / "best", out / "gists" / "rows.jsonl"
+    sizes, before = gists._toy(), rows.read_bytes()
+    source = ModelSource("smollm2-135m", None, kit / "smollm2-135m")
+    model = load_base_model(source, "bfloat16", "cpu")
+    documents = [HeldOutDocument(one.document_id, one.corpus, one.tokens_T) for one in CORPUS.of("test")]
+    judged, *beside = (load_judged(name, model, sizes.tree, (1, 4)) for name in (str(best), *gists.BESIDE))
+    evaluation = evaluate_gistnet(
+        judged, "trained", source, model, documents, "test", dtype="bfloat16", tree=sizes.tree,
+        config=sizes.levels[1], progress=Silent(), beside=beside, rows=rows,
+    )  # fmt: skip
+    assert rows.read_bytes() == before
+    assert evaluation.answer["gist_hash"] == KeyValueGistNet.from_pretrained(best).content_hash
+    found = [row for row in results(out, "gists") if row["case"] == "next tokens" and row["level"] == 1]
+    assert found[-1]["gist"] == "trained-4"
+    assert found[-1]["delta_nll"] == pytest.approx(evaluation.summary.rows[-1].delta_nll.mean, rel=1e-5)
+    assert json.loads((best / "training.json").read_text())["corpus"] == CORPUS.settings
+
+
+def test_documents_travel_in_two_bytes_a_token(tmp_path):
+    CORPUS.write(tmp_path)
+    found = KitCorpus.read(tmp_path)
+    assert found.settings == CORPUS.settings
+    for one, other in zip(found.documents, CORPUS.documents, strict=True):
+        assert (one.split, one.corpus, one.document_id) == (other.split, other.corpus, other.document_id)
+        np.testing.assert_array_equal(one.tokens_T, other.tokens_T)
+        assert one.tokens_T.dtype == np.int32
+    with np.load(tmp_path / "corpus.npz") as file:
+        assert {file[name].dtype.itemsize for name in file.files if name != "settings"} == {2}
+
+
+def test_a_training_is_as_long_as_its_time():
+    config = gists._toy().training  # two early steps, two late ones, a validation after every second
+    pace = gists.Pace(early_s=1, late_s=10, validation_s=100)
+    fitting = [gists.steps_within(seconds, pace, config) for seconds in (0, 101, 102, 211.9, 212, 222, 9999)]
+    assert fitting == [1, 1, 2, 2, 3, 4, 4]
 
 
 @pytest.mark.slow
@@ -281,7 +342,7 @@ def test_everything_in_tiny_without_what_a_bare_machine_lacks(kit, tmp_path):
 def test_the_real_kit_in_an_environment_of_its_own(tmp_path):
     """As `make gpu-kit` builds it, with nothing installed but torch, transformers, safetensors and numpy."""
     root = tmp_path / "gpu-kit"
-    parts = builder.build(root, *builder.smollm2(), builder.PART_MIB)
+    parts = builder.build(root, *builder.smollm2(), builder.gist_corpus(), builder.PART_MIB)
     assert all(builder._size(part) <= builder.PART_MIB * builder.MIB for part in parts)
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")

@@ -42,7 +42,7 @@ def test_spans_are_the_nodes_of_a_map_whatever_their_level():
 
 def test_block_tokens_see_their_block_and_later_ones_its_anchors_and_the_first_token():
     spans = (Span(0, 4, (3,)), Span(8, 12, (9, 11)))
-    seen = visible_tokens(spans, 14)
+    seen = visible_tokens(spans, 14, torch.device("cpu"))
     rows = {row: torch.nonzero(seen[row])[:, 0].tolist() for row in (2, 3, 5, 10, 13)}
     assert rows[2] == [0, 1, 2]
     assert rows[3] == [0, 1, 2, 3]

@@ -83,7 +83,7 @@ def test_documents_that_are_too_short_are_named():
 
 def test_scored_are_visible_tokens_behind_the_first_gist_and_copies_after_their_first():
     one, model = window(), tiny_model()
-    teaching = teach(model, one, CONFIG)
+    teaching = teach(model, [one], CONFIG)[0]
     spans = [(span.first, span.end) for span in teaching.spans]
     hidden = {token for first, end in spans for token in range(first, end)}
     expected = [token for token in range(spans[0][1], 40) if token not in hidden and token - 1 not in hidden]
@@ -96,9 +96,9 @@ def test_an_untrained_student_is_the_model_with_everything_between_the_anchors_h
     model = tiny_model()
     config = replace(CONFIG, min_replaced=0.1, max_replaced=0.1, anchors=(1,))
     one = draw_key_value_window(document(200), TREE, config, 5, np.random.default_rng(3))
-    teaching = teach(model, one, config)
+    teaching = teach(model, [one], config)[0]
     (span,) = teaching.spans
-    found_SV = student_logits(gistnet(model), model, one, teaching)
+    found_SV = student_logits(gistnet(model), model, [one], [teaching])
     num_tokens = len(one.tokens_T)
     visible = torch.ones(num_tokens, num_tokens).tril().bool()
     for later in range(span.end, num_tokens):
@@ -113,7 +113,7 @@ def test_a_hidden_token_reaches_later_ones_through_its_anchor_alone():
     """With an anchor that sees its block, changing the block's first token changes what comes later; with the
     block deleted it does not."""
     model, one = tiny_model(), window()
-    teaching = teach(model, one, CONFIG)
+    teaching = teach(model, [one], CONFIG)[0]
     span = teaching.spans[-1]
     assert len(span.anchors) < 4
     changed_T = one.tokens_T.clone()
@@ -123,8 +123,8 @@ def test_a_hidden_token_reaches_later_ones_through_its_anchor_alone():
     later = teaching.token_S >= span.end
     student = gistnet(model)
     assert not torch.allclose(
-        student_logits(student, model, other, teaching)[later],
-        student_logits(student, model, one, teaching)[later],
+        student_logits(student, model, [other], [teaching])[later],
+        student_logits(student, model, [one], [teaching])[later],
     )
     assert torch.equal(
         deleted_logits(model, other, teaching)[later], deleted_logits(model, one, teaching)[later]
@@ -145,6 +145,24 @@ def test_only_the_adapters_learn_and_a_step_averages_its_windows():
     torch.testing.assert_close(gradients[2], (gradients[0] + gradients[1]) / 2, atol=1e-5, rtol=1e-3)
     assert gradients[2].abs().max() > 0
     assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+def test_windows_of_a_pass_are_the_same_as_one_by_one():
+    """Of two lengths, three in a pass."""
+    model, student = tiny_model(), gistnet(tiny_model(), trained=True)
+    windows = [window(seed=1), window(step=9, seed=2), *(window(seed=seed) for seed in (3, 4, 5))]
+    assert {len(one.tokens_T) for one in windows} == {44, 52}
+    found = []
+    for config in (CONFIG, replace(CONFIG, windows_per_pass=3)):
+        student.zero_grad()
+        loss = key_value_loss(student, model, config)(windows)["loss"]
+        validation = key_value_validation(student, model, with_deletion(model, windows, config), config)
+        gradient = torch.cat([p.grad.flatten() for p in student.parameters()])
+        found.append((loss, validation, gradient))
+    (loss, validation, gradient), (loss_3, validation_3, gradient_3) = found
+    assert loss_3 == pytest.approx(loss, rel=1e-5)
+    assert validation_3 == pytest.approx(validation, rel=1e-4)
+    torch.testing.assert_close(gradient_3, gradient, atol=1e-5, rtol=1e-3)
 
 
 def test_validation_is_paired_with_deletion_on_the_same_windows():
