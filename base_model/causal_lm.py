@@ -6,7 +6,7 @@ silently blocks attention across it; so every call here passes an explicit mask.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from mctrace.base_model.flop_counts import ModelSize
 from mctrace.base_model.layer_tape import LayerTape, attention_as, record_pass
+from mctrace.base_model.masked_pass import EntryChanges, changed_layers
 from mctrace.base_model.model_source import max_positions
-from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
+from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, KeyValues, shared_attention
 
 AttentionInterface.register(ATTENTION_NAME, shared_attention)
 
@@ -108,6 +109,20 @@ class FrozenCausalLM:
         """Logits [V] of the token after the last of L entries, in float32; `plan` as in `token_nll`."""
         hidden_BLd = self._hidden(embeddings_Ld[None], position_L[None], [plan])
         return self._head(hidden_BLd[0, -1:]).float()[0]
+
+    @torch.inference_mode()
+    def key_values(
+        self,
+        embeddings_BLd: Tensor,
+        position_BL: Tensor,
+        plans: Sequence[AttentionPlan],
+        changes: EntryChanges | None = None,
+    ) -> KeyValues:
+        """Keys and values [B, k, L, e] of every layer for the rows' entries; `plans` as in `token_nll`."""
+        record = KeyValues()
+        with changed_layers(self.network, changes):
+            self._hidden(embeddings_BLd, position_BL, [replace(plans[0], record=record), *plans[1:]])
+        return record
 
     def _hidden(self, embeddings_BLd: Tensor, position_BL: Tensor, plans: Sequence[AttentionPlan]) -> Tensor:
         """Last hidden states [B, L, d] of entries that attend to each other and to what the plans give."""

@@ -4,7 +4,8 @@ Gists of keys and values come from such a pass: one run of a document gives all 
 reads them, forwards and backwards. The changes are of low rank (LoRA, Hu et al. 2021) and act at the named
 entries alone, so the frozen model is unchanged everywhere else.
 
-Shapes: N entries, d embedding width, A changed entries, r rank, S kept positions, V vocabulary.
+Shapes: N entries, d embedding width, A changed entries, r rank, S kept positions, V vocabulary, B rows of
+a batch with L entries each.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from mctrace.errors import ModelError
 
@@ -36,7 +37,8 @@ class RowValues:
 
 @dataclass(frozen=True)
 class EntryChanges:
-    """Changes of layers, by their names in the model, that act at the entries `entry_A` alone."""
+    """Changes of layers, by their names in the model, that act at the entries `entry_A` alone: those of a
+    batch counted through row by row."""
 
     entry_A: Tensor
     by_layer: Mapping[str, LowRankChange | RowValues] = field(default_factory=dict)
@@ -60,15 +62,16 @@ def linear_layers(network: PreTrainedModel) -> dict[str, tuple[int, int]]:
     return found
 
 
-def check_whole_attention(network: PreTrainedModel) -> None:
-    """Raises ModelError for a model with local attention, whose windows a given mask would replace."""
-    config = network.config.get_text_config()
+def check_whole_attention(config: PreTrainedConfig) -> None:
+    """Raises ModelError for a model with local attention, whose windows count entries: with some of them
+    hidden they would reach further back."""
+    config = config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     is_local = set(kinds) != {"full_attention"} if kinds else getattr(config, "sliding_window", None)
     if is_local:
         raise ModelError(
-            f"a {config.model_type} model has local attention, and gists of keys and values are read through "
-            "a mask over the whole context: use a model whose layers all attend to everything"
+            f"a {config.model_type} model has local attention, and gists of keys and values take a model "
+            "in which entries see the whole context: use a model whose layers all attend to everything"
         )
 
 
@@ -87,7 +90,7 @@ def masked_logits(
     dtype = embeddings_Nd.dtype
     mask_NN = torch.zeros(visible_NN.shape, dtype=dtype, device=visible_NN.device)
     mask_NN = mask_NN.masked_fill_(~visible_NN, torch.finfo(dtype).min)
-    with _changed(network, changes):
+    with changed_layers(network, changes):
         output = network(
             inputs_embeds=embeddings_Nd[None],
             position_ids=position_N[None],
@@ -100,7 +103,8 @@ def masked_logits(
 
 
 @contextmanager
-def _changed(network: PreTrainedModel, changes: EntryChanges | None) -> Iterator[None]:
+def changed_layers(network: PreTrainedModel, changes: EntryChanges | None) -> Iterator[None]:
+    """The network with `changes` in the passes that are made inside the context."""
     with ExitStack() as hooks:
         if changes is not None and len(changes.entry_A):
             for name, change in changes.by_layer.items():
@@ -134,8 +138,11 @@ def _change(
     inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> Tensor:
+    output_Mo = output.flatten(0, 1)
     if isinstance(change, RowValues):
-        return output.index_copy(1, entry_A, change.rows.to(output.dtype)[None])
-    rows_1Ai = inputs[0].index_select(1, entry_A).float()
-    added_1Ao = (rows_1Ai @ change.down.T) @ change.up.T
-    return output.index_add(1, entry_A, added_1Ao.to(output.dtype))
+        changed_Mo = output_Mo.index_copy(0, entry_A, change.rows.to(output.dtype))
+    else:
+        rows_Ai = inputs[0].flatten(0, 1).index_select(0, entry_A).float()
+        added_Ao = (rows_Ai @ change.down.T) @ change.up.T
+        changed_Mo = output_Mo.index_add(0, entry_A, added_Ao.to(output.dtype))
+    return changed_Mo.view_as(output)

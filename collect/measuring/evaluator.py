@@ -25,6 +25,7 @@ from mctrace.base_model.protocol import EvaluatedModel, FrozenModel
 from mctrace.base_model.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.collect.planning.forward_passes import Pass, baseline_pass, plan_passes
+from mctrace.collect.planning.kept_passes import KeptPass
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 from mctrace.errors import ModelError
@@ -47,10 +48,10 @@ class Batching:
 
     tokens: int
 
-    def halve(self, failed: Pass) -> None:
+    def halve(self, failed: Pass | KeptPass) -> None:
         """After `failed` was too large. Raises ModelError when it was a single row already."""
-        if len(failed.rows) == 1:
-            raise _out_of_memory("a single edit", failed)
+        if len(failed.members) == 1:
+            raise out_of_memory("a single edit", failed.row_length)
         self.tokens = max(1, failed.num_entries // 2)
 
 
@@ -85,7 +86,7 @@ def measure_baseline(
     plan = AttentionPlan(record=record, mass=mass)
     nll_1H = _run_if_it_fits(model, document, trajectory, [no_edit(trajectory, 0)], whole, [plan])
     if nll_1H is None:
-        raise _out_of_memory("a whole context", whole)
+        raise out_of_memory("a whole context", whole.row_length)
     return Baseline(nll_1H[0], record, mass.mean_N() if mass else None)
 
 
@@ -144,9 +145,10 @@ def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:
     ]
 
 
-def _out_of_memory(what: str, failed: Pass) -> ModelError:
+def out_of_memory(what: str, num_entries: int) -> ModelError:
+    """Error for a pass of a single row that does not fit."""
     return ModelError(
-        f"out of memory on {what} of {failed.row_length} entries: use a smaller collect.window, a smaller "
+        f"out of memory on {what} of {num_entries} entries: use a smaller collect.window, a smaller "
         "model or model.dtype, or a device with more memory"
     )
 

@@ -20,10 +20,12 @@ from mctrace.collect.planning.edits import Edit, action_edit, drop_control, drop
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.forward_passes import count_work
 from mctrace.collect.planning.gradient_passes import gradient_work
+from mctrace.collect.planning.kept_passes import kept_work
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.gists.network.kept_gists import has_adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class _Unit(ABC):
     @abstractmethod
     def _measured_on(self) -> Trajectory: ...
 
+    @property
+    @abstractmethod
+    def measured_with(self) -> Provenance:
+        """Model, gists and semantics of its numbers."""
+
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         """Effects in the order in which they are measured: by the run's estimator, then exactly."""
@@ -104,7 +111,7 @@ class _Unit(ABC):
             bare = self.without_caches()
             context = ContextPlaces(bare._measured_on())
             places, num_effects, num_values = bare._places(context)
-            work = _work(context, places, batch_tokens)
+            work = _work(context, places, batch_tokens, self.measured_with)
             self._sizes[batch_tokens] = UnitSize(work, num_effects, num_values)
         return self._sizes[batch_tokens]
 
@@ -122,8 +129,14 @@ class _Unit(ABC):
         return _Counted(places, len(each), sum(end - place.first_token for place in each))
 
 
-def _work(context: ContextPlaces, places: _PlacesByEstimator, batch_tokens: int) -> Work:
+def _work(
+    context: ContextPlaces, places: _PlacesByEstimator, batch_tokens: int, provenance: Provenance
+) -> Work:
     """Work of the baseline and of the edits; a gradient's recorded pass is a baseline as well."""
+    if provenance.semantics == "kept":
+        every = [place for _, group in places for place in group]
+        adapted = has_adapters(provenance.gist_hash)
+        return kept_work(context.trajectory, every, batch_tokens, has_adapters=adapted)
     gradients = [(estimator, group) for estimator, group in places if estimator.name == "gradient" and group]
     passes = [(estimator.window, group) for estimator, group in places if estimator.name != "gradient"]
     if not gradients:
@@ -153,6 +166,10 @@ class PlannedTrajectory(_Unit):
 
     def _measured_on(self) -> Trajectory:
         return self.trajectory
+
+    @property
+    def measured_with(self) -> Provenance:
+        return self.provenance
 
 
 @dataclass(frozen=True)
@@ -289,6 +306,10 @@ class SideMeasurement(_Unit):
 
     def _measured_on(self) -> Trajectory:
         return self.trajectory
+
+    @property
+    def measured_with(self) -> Provenance:
+        return self.labelled.provenance
 
 
 @dataclass(frozen=True)
