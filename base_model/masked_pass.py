@@ -138,11 +138,12 @@ def _change(
     inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> Tensor:
-    output_Mo = output.flatten(0, 1)
+    output_Mo, entry_A = output.flatten(0, 1), entry_A.to(output.device)
     if isinstance(change, RowValues):
-        changed_Mo = output_Mo.index_copy(0, entry_A, change.rows.to(output.dtype))
+        changed_Mo = output_Mo.index_copy(0, entry_A, change.rows.to(output))
     else:
+        down_ri, up_or = change.down.to(output.device), change.up.to(output.device)
         rows_Ai = inputs[0].flatten(0, 1).index_select(0, entry_A).float()
-        added_Ao = (rows_Ai @ change.down.T) @ change.up.T
+        added_Ao = (rows_Ai @ down_ri.T) @ up_or.T
         changed_Mo = output_Mo.index_add(0, entry_A, added_Ao.to(output.dtype))
     return changed_Mo.view_as(output)

@@ -172,7 +172,9 @@ def _shared(plan: AttentionPlan, segment: SharedSegment | PickedSegment | None, 
         return None
     if isinstance(segment, PickedSegment):
         # A layer at a time: copies of all layers would be held for every row of a batch.
-        keys, values = (part.index_select(2, segment.entry_n) for part in plan.cache.layers[layer])
+        keys, values = (
+            part.index_select(2, segment.entry_n.to(part.device)) for part in plan.cache.layers[layer]
+        )
         return _Keys(keys, values, 0)
     if segment.first == segment.end:
         return None

@@ -287,7 +287,9 @@ def _first(both: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
 
 def _rows(both: tuple[Tensor, Tensor], entry_A: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values [1, k, A, e] of some entries of a batch [B, k, L, e], counted row by row."""
-    keys, values = (part.transpose(1, 2).flatten(0, 1)[entry_A].transpose(0, 1)[None] for part in both)
+    keys, values = (
+        part.transpose(1, 2).flatten(0, 1)[entry_A.to(part.device)].transpose(0, 1)[None] for part in both
+    )
     return keys, values
 
 

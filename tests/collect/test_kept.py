@@ -1,27 +1,34 @@
 """Contexts that stay as they were read, from a configuration to a trained step."""
 
+import json
 from collections import defaultdict
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from mctrace.base_model.masked_pass import linear_layers
+from mctrace.base_model.model_source import resolve_model
 from mctrace.collect.planning.run_plan import check_kept, provenance_of
+from mctrace.collect.planning.trace_files import TRACES
 from mctrace.context.tree import AnchoredTree
 from mctrace.datasets.batches.collate import make_batch
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.sql.connection import connect, fetch_rows
+from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError, ModelError
 from mctrace.gists.network.key_value_gistnet import KeyValueGistConfig, KeyValueGistNet
 from mctrace.train.config import TrainConfig
 from mctrace.train.networks.config import NetworkConfig
+from mctrace.train.networks.focus import directions
 from mctrace.train.networks.registry import build_network
 from mctrace.train.objectives.budget import asked_rooms
 from mctrace.train.objectives.config import ObjectiveConfig
 from mctrace.train.objectives.counterfactual import counterfactual_loss
 from tests.collect.runs import tiny_run
-from tests.models import save_tiny_model, tiny_model
+from tests.models import VOCABULARY, save_tiny_model, tiny_model
 
 K, M = 4, 2
 ABSENCE = {"tree.absence": "tokens", "collect.max_actions": None}
@@ -99,6 +106,13 @@ def test_a_network_learns_a_step_from_them(version, target):
         assert sorted(batch.action_positions[i][batch.action_present[i]].tolist()) == sorted(positions[name])
     shown = {r["snapshot_id"]: r["num_positions"] for r in fetch_rows(connect(version), "from snapshots")}
     assert batch.num_positions.tolist() == [shown[name] for name in batch.snapshot_ids]
+    values_BN = torch.zeros(batch.levels.shape)
+    costs = [one.positions_BN for one in directions(values_BN, values_BN, batch)]
+    found = (batch.expand_action, batch.collapse_action, batch.drop_action)
+    for cost_BN, index_BN in zip(costs, found, strict=True):
+        row, entry = torch.nonzero(index_BN >= 0, as_tuple=True)
+        assert len(row)
+        assert torch.equal(cost_BN[row, entry], batch.action_positions[row, index_BN[row, entry]].float())
     config = TrainConfig(network=NetworkConfig(name="linear", d_lens=16, num_heads=2))
     network = build_network(
         config.network, data.embedding_dim, absence=data.absence, price=data.target.learns_price
@@ -152,3 +166,24 @@ def test_what_does_not_fit_is_refused_by_name(tiny_settings, tmp_path):
     provenance = provenance_of(kept.source, kept.config.model, kept.config.gists, kept.config.tree)
     with pytest.raises(ConfigError, match=r"collect\.estimator: contexts that stay as they were read"):
         check_kept(provenance, kept.config.collect)
+
+
+def test_a_logged_map_is_measured_by_the_semantics_asked_for(tiny_settings, tmp_path, call_mctrace):
+    source = resolve_model(str(tiny_settings["model.name"]))
+    row = {
+        "source": "session", "tokenizer_hash": source.tokenizer_hash, "document_id": None,
+        "tokens": [(7 * t * t + t) % VOCABULARY for t in range(120)], "block_size": K, "start": 16,
+        "levels": [2, 2, 2, 2, 1, 1, 1, 1, 1, 0, 255, 0, 0, 0, 0, 0], "cursors": [80, 84, 91],
+    }  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([row], schema=TRACES), tmp_path / "traces.parquet")
+    given = {**tiny_settings, "store.uri": str(tmp_path / "store"), "gists.source": "kept-1"}
+    settings = [part for key, value in given.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    code, _, err = call_mctrace(
+        "collect", "--no-ray", "--traces", str(tmp_path / "traces.parquet"), *settings
+    )
+    assert code == 0, err
+    (found,) = fetch_rows(
+        connect(open_store(str(tmp_path / "store")).at()),
+        "select distinct policy, semantics, gist_hash from labels",
+    )
+    assert found == {"policy": "import", "semantics": "kept", "gist_hash": "kept-1"}
