@@ -54,7 +54,7 @@ class GistConfig:
 
     source: str = "mean"
     """mean, the shipped smollm2-135m-k32, a GistNet folder (config.json and model.safetensors), an entry
-    point package.module:attribute, or kept-M: a span's own keys and values at M of its positions"""
+    point package.module:attribute, or M positions of a span: extract-M (tokens), kept-M (keys and values)"""
     num_anchors: PositiveInt = 1
     """M of a key-value GistNet's folder (mctrace gist train --kind key_value)"""
 

@@ -22,8 +22,8 @@ import torch
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
-from mctrace.collect.measuring.evaluator import Batching, EditEffects
-from mctrace.collect.measuring.kept_reading import KeptReading, if_it_fits, row_nll, seeing
+from mctrace.collect.measuring.evaluator import Batching, EditEffects, if_it_fits
+from mctrace.collect.measuring.kept_reading import KeptReading, row_nll, seeing
 from mctrace.collect.planning.edit_places import EditPlace
 from mctrace.collect.planning.edits import Edit
 from mctrace.collect.planning.kept_passes import KeptPass, kept_passes

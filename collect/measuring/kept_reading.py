@@ -1,17 +1,17 @@
 """Reading of a context that stays as it was read: keys and values of its text, and of its anchors.
 
 A text is read once, in full, up to the first cursor. From there on tokens see what the LOD map shows: tokens
-as they were read, of each gist the keys and values at its anchors (`gists/network/kept_gists.py`), and always
-the context's first token. Anchors are chosen by the loss of each token in the text's own pass, so they do not
-depend on the map. With adapters a span is read again, with the adapters acting at its anchors alone, and sees
-what was seen when it was read first.
+as they were read, of each gist the keys and values at its anchors (`gists/network/anchored_gists.py`), and
+always the context's first token. Anchors are chosen by the loss of each token in the text's own pass, so they
+do not depend on the map. With adapters a span is read again, with the adapters acting at its anchors alone,
+and sees what was seen when it was read first.
 
 Shapes: N entries, C entries of the cache that are seen, T tokens of the text, L tokens that a row runs, B
 rows of a pass, M anchors of a node, A anchors of a pass, H tokens whose loss is read, k key-value heads, e
 head width.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,13 +22,13 @@ from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.base_model.shared_attention import AttentionPlan, KeyValues, PickedSegment, SharedSegment
-from mctrace.collect.measuring.evaluator import Baseline, Batching, check_fits, out_of_memory
-from mctrace.collect.planning.edits import Edit
+from mctrace.collect.measuring.evaluator import Baseline, Batching, check_fits, if_it_fits, out_of_memory
+from mctrace.collect.planning.edits import Edit, shown_gists
 from mctrace.collect.planning.kept_passes import reading_work
 from mctrace.context.lod_map import Entries, IntArray
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node
-from mctrace.gists.network.kept_gists import KeptGists
+from mctrace.gists.network.anchored_gists import KeptGists
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,6 @@ def row_nll(
     )
 
 
-def if_it_fits(run: Callable[[], Tensor]) -> Tensor | None:
-    """What `run` gives, or None when the device has not enough memory."""
-    try:
-        return run()
-    except torch.OutOfMemoryError:
-        pass  # the traceback keeps the attempt's tensors alive until this block is left
-    torch.cuda.empty_cache()
-    return None
-
-
 @dataclass(frozen=True)
 class _Reader:
     """What `read_kept` reads, and with what."""
@@ -168,7 +158,7 @@ class _Reader:
     def _anchors(self, edits: Sequence[Edit], surprisal_T: Tensor) -> dict[Node, IntArray]:
         """Anchors [M] of every node that the map or an edit shows, counted from the context's start."""
         surprisal, found = surprisal_T.cpu().numpy(), {}
-        for node in _nodes([self.trajectory.context.entries, *(edit.replacement for edit in edits)]):
+        for node in shown_gists(self.trajectory, edits):
             end = self._end(node)
             found[node] = np.array(
                 self.gists.anchors(surprisal, end - self._width(node), end), dtype=np.int64
@@ -265,15 +255,6 @@ class _Made:
             num_entries += part.num_entries
         num_tokens = sum(part.num_tokens for part in parts)
         return cls(_joined([part.cache for part in parts]), places, num_entries, num_tokens)
-
-
-def _nodes(shown: Iterable[Entries]) -> list[Node]:
-    """Every gist among the entries once, by level and place."""
-    found = set[Node]()
-    for entries in shown:
-        is_gist_N = entries.level_N > 0
-        found |= set(map(Node, entries.level_N[is_gist_N].tolist(), entries.index_N[is_gist_N].tolist()))
-    return sorted(found)
 
 
 def _numbered(made: _Made, first: int) -> dict[Node, IntArray]:

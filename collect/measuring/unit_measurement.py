@@ -5,7 +5,7 @@ Tensors in, values out; `worker.py` writes them as rows.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.estimator_agreement import LabelPair
 from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
+from mctrace.collect.measuring.extracted_labels import with_extracts
 from mctrace.collect.measuring.gradient_estimator import estimate_edits
 from mctrace.collect.measuring.kept_labels import measure_kept_edits
 from mctrace.collect.measuring.kept_reading import read_kept
@@ -33,7 +34,7 @@ from mctrace.collect.planning.work_units import (
     WorkUnit,
 )
 from mctrace.context.actions import Action
-from mctrace.gists.network.kept_gists import KeptGists
+from mctrace.gists.network.anchored_gists import AnchoredGists, ExtractedGists, KeptGists
 
 _NOISE_EDITS = 8
 """actions whose labels are compared between two batch compositions, evenly over the context"""
@@ -87,14 +88,24 @@ def measure_unit(
     document: DocumentTree,
     unit: WorkUnit,
     batching: Batching,
-    kept: KeptGists | None = None,
+    anchored: AnchoredGists | None = None,
 ) -> UnitMeasurement:
     """Measure the baseline, then every edit by the estimator it was planned with.
 
-    With `kept` gists contexts stay as they were read; otherwise what stands behind an edit is read again.
+    With `anchored` gists that are kept, contexts stay as they were read; otherwise what stands behind an edit
+    is read again.
     """
-    if kept is not None:
-        return _measure_kept(model, kept, document, unit, batching)
+    if isinstance(anchored, KeptGists):
+        return _measure_kept(model, anchored, document, unit, batching)
+    if isinstance(anchored, ExtractedGists):
+        read, work = with_extracts(model, anchored, document, unit)
+        found = measure_unit(model, document, read, batching)
+        # An effect is kept with its place among the map's entries, not among the tokens that were read.
+        effects = tuple(
+            Effect(planned, one.delta_nll_H)
+            for planned, one in zip(unit.effects, found.effects, strict=found.is_finite)
+        )
+        return replace(found, effects=effects, work=found.work + work)
     trajectory = unit.trajectory
     wants_attention = isinstance(unit, PlannedAttention)
     groups = unit.edits_by_estimator
@@ -177,24 +188,26 @@ def measure_noise(
     document: DocumentTree,
     unit: WorkUnit,
     batching: Batching,
-    kept: KeptGists | None = None,
+    anchored: AnchoredGists | None = None,
 ) -> NoiseFloor | None:
     """Largest change of this trajectory's labels when nothing about them changes; None without a finite loss.
 
-    A no-op runs half the context again on kept keys and values, or what any edit runs with `kept` gists; some
-    actions are measured one at a time and then in batches.
+    A no-op runs half the context again on the baseline's keys and values, or what any edit of gists that are
+    kept runs; some actions are measured one at a time and then in batches.
     """
+    if isinstance(anchored, ExtractedGists):
+        unit, _ = with_extracts(model, anchored, document, unit)
     trajectory = unit.trajectory
     every = [effect.edit for effect in unit.effects]
     edits = every[:: -(-len(every) // _NOISE_EDITS)]
     nothing = no_edit(trajectory, trajectory.head.num_entries // 2)
-    if kept is None:
+    if not isinstance(anchored, KeptGists):
         baseline = measure_baseline(model, document, trajectory)
         measure = partial(measure_edits, model, document, trajectory, baseline=baseline)
         longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
         num_passes = len(plan_passes(trajectory, edits, None, max(batching.tokens, 2 * longest)))
     else:
-        reading = read_kept(model, kept, document, trajectory, [*edits, nothing], batching)
+        reading = read_kept(model, anchored, document, trajectory, [*edits, nothing], batching)
         baseline, measure = reading.baseline, partial(measure_kept_edits, model, document, reading=reading)
         longest = trajectory.end - trajectory.first_cursor
         num_passes = len({edit.first_token for edit in edits})

@@ -57,13 +57,19 @@ def kept_passes(trajectory: Trajectory, places: Sequence[EditPlace], batch_token
             yield KeptPass(chosen, first_token, row_length, num_seen)
 
 
+def text_work(trajectory: Trajectory) -> Work:
+    """Work of reading the whole text once, every token's loss included."""
+    num_text = trajectory.end - 1 - trajectory.head.start
+    return Work(num_text, num_text, num_text * (num_text + 1) // 2)
+
+
 def reading_work(trajectory: Trajectory, read_again: int) -> Work:
     """Work before any edit: the whole text, its end under the map, and `read_again` tokens by adapters."""
-    num_text = trajectory.end - 1 - trajectory.head.start
+    text = text_work(trajectory)
     own, seen = trajectory.end - 1 - trajectory.first_cursor, trajectory.head.num_positions
-    pairs = num_text * (num_text + 1) // 2 + own * seen + own * (own + 1) // 2
     # What is read again sees half of the text on average.
-    return Work(num_text + own + read_again, num_text + own, pairs + read_again * num_text // 2)
+    again = Work(read_again, 0, read_again * text.num_recomputed // 2)
+    return text + Work(own, own, own * seen + own * (own + 1) // 2) + again
 
 
 def kept_work(

@@ -16,7 +16,7 @@ from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
 from mctrace.errors import ConfigError, InputError
-from mctrace.gists.network.kept_gists import KeptGists
+from mctrace.gists.network.anchored_gists import AnchoredGists, KeptGists
 from mctrace.gists.network.loading import load_gists
 
 
@@ -110,33 +110,34 @@ def provenance_of(
         tree.max_level,
         tree.absence,
         semantics="kept" if is_kept else "re_encoded",
-        gist_positions=gistnet.num_anchors if isinstance(gistnet, KeptGists) else 1,
+        gist_positions=gistnet.num_anchors if isinstance(gistnet, AnchoredGists) else 1,
     )
 
 
-def refuse_kept(provenance: Provenance, gists: GistConfig, what: str) -> None:
-    """Raises ConfigError when contexts stay as they were read, for `what` re-encodes them."""
-    if provenance.semantics == "kept":
+def refuse_anchored(gists: GistConfig, what: str) -> None:
+    """Raises ConfigError for gists of several positions, for `what` gives each its embedding to read."""
+    if isinstance(load_gists(gists.source, gists.num_anchors), AnchoredGists):
         raise ConfigError(
-            f"{what} reads a context again after every edit, and gists.source {gists.source!r} is of "
-            "contexts that stay as they were read: give gists of embeddings, like mean"
+            f"{what} takes gists of one embedding, and those of gists.source {gists.source!r} are positions "
+            "of their span: give gists of embeddings, like mean"
         )
 
 
-def check_kept(provenance: Provenance, config: CollectConfig) -> None:
-    """Raises ConfigError for settings that mean nothing to contexts that stay as they were read."""
-    if provenance.semantics == "re_encoded":
+def check_anchored(provenance: Provenance, gists: GistConfig, config: CollectConfig) -> None:
+    """Raises ConfigError for settings that mean nothing to gists of several positions."""
+    if not isinstance(load_gists(gists.source, gists.num_anchors), AnchoredGists):
         return
+    is_kept = provenance.semantics == "kept"
     refused = {
-        "collect.estimator": config.estimator != "exact",
+        "collect.estimator": config.estimator == "gradient" or (is_kept and config.estimator != "exact"),
         "collect.action_sampling": config.action_sampling == "screened",
         "collect.attention_mass": config.attention_mass,
     }
     if wrong := [key for key, is_wrong in refused.items() if is_wrong]:
         raise ConfigError(
-            f"{' and '.join(wrong)}: contexts that stay as they were read (gists.source kept-M or a "
-            "key-value GistNet) are measured exactly, at the cost of their horizon, and without attention "
-            "masses; leave the default"
+            f"{' and '.join(wrong)}: gists.source {gists.source!r} is measured without gradients and "
+            f"attention masses{', and exactly, at the cost of the horizon' if is_kept else ''}; leave the "
+            "default"
         )
 
 

@@ -20,12 +20,12 @@ from mctrace.collect.planning.edits import Edit, action_edit, drop_control, drop
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.forward_passes import count_work
 from mctrace.collect.planning.gradient_passes import gradient_work
-from mctrace.collect.planning.kept_passes import kept_work
+from mctrace.collect.planning.kept_passes import kept_work, text_work
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.provenance import Provenance
-from mctrace.gists.network.kept_gists import has_adapters
+from mctrace.gists.network.anchored_gists import has_adapters, is_extract
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ class _Unit(ABC):
     def measured_with(self) -> Provenance:
         """Model, gists and semantics of its numbers."""
 
+    @abstractmethod
+    def on(self, trajectory: Trajectory) -> Self:
+        """The same edits of `trajectory`, which differs in how its gists are read."""
+
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         """Effects in the order in which they are measured: by the run's estimator, then exactly."""
@@ -141,7 +145,9 @@ def _work(
     passes = [(estimator.window, group) for estimator, group in places if estimator.name != "gradient"]
     if not gradients:
         passes.insert(0, (None, [context.baseline()]))
-    work = sum((gradient_work(context, group, one.segment) for one, group in gradients), start=Work())
+    # Which tokens stand for a span is found by reading the text.
+    text = text_work(context.trajectory) if is_extract(provenance.gist_hash) else Work()
+    work = sum((gradient_work(context, group, one.segment) for one, group in gradients), start=text)
     return work + count_work(context, passes, batch_tokens)
 
 
@@ -170,6 +176,9 @@ class PlannedTrajectory(_Unit):
     @property
     def measured_with(self) -> Provenance:
         return self.provenance
+
+    def on(self, trajectory: Trajectory) -> Self:
+        return replace(self, trajectory=trajectory)
 
 
 @dataclass(frozen=True)
@@ -310,6 +319,9 @@ class SideMeasurement(_Unit):
     @property
     def measured_with(self) -> Provenance:
         return self.labelled.provenance
+
+    def on(self, trajectory: Trajectory) -> Self:
+        return replace(self, labelled=self.labelled.on(trajectory))
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,11 @@ class Provenance:
     def columns(self) -> dict[str, str | int]:
         """What a label depends on, by the names of the store's columns."""
         found = {name: getattr(self, name) for name in _compared()}
-        return found if self.semantics == "re_encoded" else {**found, **self.kept_columns}
+        is_plain = self.semantics == "re_encoded" and self.gist_positions == 1
+        return found if is_plain else {**found, **self.reading_columns}
 
     @property
-    def kept_columns(self) -> dict[str, str | int]:
+    def reading_columns(self) -> dict[str, str | int]:
         """The columns that say how contexts were read."""
         return {"semantics": self.semantics, "gist_positions": self.gist_positions}
 

@@ -21,6 +21,7 @@ from mctrace.base_model.masked_pass import check_whole_attention, linear_layers,
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.context.working_context import gather_embeddings
+from mctrace.gists.network.anchored_gists import EXTRACT, KEPT, count_after
 from mctrace.gists.network.anchored_spans import (
     Anchors,
     FloatArray,
@@ -32,7 +33,6 @@ from mctrace.gists.network.anchored_spans import (
     visible_tokens,
 )
 from mctrace.gists.network.gistnet import GistNet, build_tree
-from mctrace.gists.network.kept_gists import EXTRACT, KEPT, count_after
 from mctrace.gists.network.key_value_gistnet import KeyValueGistNet, is_key_value_folder
 from mctrace.gists.network.loading import gistnet_folder, load_gistnet, place_gistnet
 

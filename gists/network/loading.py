@@ -13,8 +13,8 @@ import torch
 
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.errors import InputError, ModelError
+from mctrace.gists.network.anchored_gists import EXTRACT, KEPT, ExtractedGists, KeptGists, count_after
 from mctrace.gists.network.gistnet import GistNet, MeanGistNet
-from mctrace.gists.network.kept_gists import EXTRACT, KEPT, KeptGists, count_after
 from mctrace.gists.network.key_value_gistnet import KeyValueGistNet, is_key_value_folder
 from mctrace.gists.network.network_folder import CONFIG, WEIGHTS
 from mctrace.gists.network.transformer_gistnet import TransformerGistNet
@@ -37,12 +37,14 @@ def gistnet_folder(source: str) -> Path | None:
 
 
 def load_gists(source: str, num_anchors: int) -> GistNet:
-    """Load what labels are measured with: a GistNet of embeddings, or `KeptGists`.
+    """Load what labels are measured with: a GistNet of embeddings, or `AnchoredGists`.
 
     `num_anchors` is M of a key-value GistNet. Raises ModelError listing valid sources.
     """
     if count := count_after(KEPT, source):
         return KeptGists(count)
+    if count := count_after(EXTRACT, source):
+        return ExtractedGists(count)
     folder = _network_folder(source)
     if folder is not None and is_key_value_folder(folder):
         return KeptGists(num_anchors, KeyValueGistNet.from_pretrained(folder))
@@ -53,16 +55,12 @@ def load_gistnet(source: str) -> GistNet:
     """Load the GistNet of embeddings `source`. Raises ModelError listing valid sources."""
     if source == "mean":
         return MeanGistNet()
-    if count_after(EXTRACT, source):
-        raise ModelError(
-            f"gists {source!r} are judged by 'mctrace gist evaluate' only: give gists of embeddings, or to "
-            "'mctrace collect' kept-M"
-        )
     folder = _network_folder(source)
-    if count_after(KEPT, source) or (folder is not None and is_key_value_folder(folder)):
+    is_key_value = folder is not None and is_key_value_folder(folder)
+    if count_after(KEPT, source) or count_after(EXTRACT, source) or is_key_value:
         raise ModelError(
-            f"gists {source!r} are keys and values, which only 'mctrace collect' and 'mctrace gist evaluate' "
-            "read: give gists of embeddings, like mean"
+            f"gists {source!r} are several positions of a span, which only 'mctrace collect' and "
+            "'mctrace gist evaluate' read: give gists of embeddings, like mean"
         )
     if folder is not None:
         return TransformerGistNet.from_pretrained(folder)
@@ -70,9 +68,9 @@ def load_gistnet(source: str) -> GistNet:
         return _from_entry_point(source)
     shipped = ", ".join(shipped_names()) or "none"
     raise ModelError(
-        f"gists.source {source!r} is neither 'mean' nor kept-M, nor a shipped name ({shipped}), nor a "
-        "folder with config.json and model.safetensors, nor organisation/name on a hub, nor an entry point "
-        "'package.module:attribute'"
+        f"gists.source {source!r} is neither 'mean', kept-M nor extract-M, nor a shipped name ({shipped}), "
+        "nor a folder with config.json and model.safetensors, nor organisation/name on a hub, nor an entry "
+        "point 'package.module:attribute'"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mctrace.base_model.masked_pass import linear_layers
 from mctrace.base_model.model_source import resolve_model
-from mctrace.collect.planning.run_plan import check_kept, provenance_of
+from mctrace.collect.planning.run_plan import check_anchored, provenance_of
 from mctrace.collect.planning.trace_files import TRACES
 from mctrace.context.tree import AnchoredTree
 from mctrace.datasets.batches.collate import make_batch
@@ -20,6 +20,7 @@ from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError, ModelError
 from mctrace.gists.network.key_value_gistnet import KeyValueGistConfig, KeyValueGistNet
+from mctrace.gists.network.loading import load_gistnet
 from mctrace.train.config import TrainConfig
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.focus import directions
@@ -160,12 +161,47 @@ def test_what_does_not_fit_is_refused_by_name(tiny_settings, tmp_path):
         tiny_run(tiny_settings, tmp_path, **{"gists.source": "kept-2", "model.name": str(local)})
     with pytest.raises(ModelError, match="gists of 4 positions would stand for blocks of 4"):
         tiny_run(tiny_settings, tmp_path, **{"gists.source": "kept-4"})
-    with pytest.raises(ModelError, match="'extract-2' are judged by"):
-        tiny_run(tiny_settings, tmp_path, **{"gists.source": "extract-2"})
-    kept = tiny_run(tiny_settings, tmp_path, **{"gists.source": "kept-2", "collect.estimator": "gradient"})
-    provenance = provenance_of(kept.source, kept.config.model, kept.config.gists, kept.config.tree)
-    with pytest.raises(ConfigError, match=r"collect\.estimator: contexts that stay as they were read"):
-        check_kept(provenance, kept.config.collect)
+    with pytest.raises(ModelError, match="'kept-2' are several positions of a span, which only"):
+        load_gistnet("kept-2")
+
+
+@pytest.mark.parametrize(
+    ("source", "estimator", "is_refused"),
+    [
+        ("kept-2", "gradient", True), ("kept-2", "windowed", True), ("kept-2", "exact", False),
+        ("extract-2", "gradient", True), ("extract-2", "windowed", False), ("mean", "gradient", False),
+    ],
+)  # fmt: skip
+def test_estimators_that_mean_nothing_to_these_gists_are_refused(
+    tiny_settings, tmp_path, source, estimator, is_refused
+):
+    settings = {"gists.source": source, "collect.estimator": estimator}
+    run = tiny_run(tiny_settings, tmp_path, **settings, **FEW)
+    config = run.config
+    provenance = provenance_of(run.source, config.model, config.gists, config.tree)
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"collect\.estimator: gists\.source .* is measured without"):
+            check_anchored(provenance, config.gists, config.collect)
+    else:
+        check_anchored(provenance, config.gists, config.collect)
+
+
+def test_extracts_cost_their_positions_and_are_read_again(tiny_settings, tmp_path):
+    run = tiny_run(tiny_settings, tmp_path, **{"gists.source": f"extract-{M}", **ABSENCE, **FEW})
+    run.measure()
+    rows = fetch_rows(connect(run.store.at()), "from labels")
+    assert {row["action"] for row in rows} >= {"collapse", "insert", "drop"}
+    for row in rows:
+        assert (row["semantics"], row["gist_hash"]) == ("re_encoded", f"extract-{M}")
+        assert row["positions"] == expected_positions(row)
+    assert any(row["delta_nll"] for row in rows)
+    # Where an effect stands is said in entries of the map, as for any other gist.
+    for row in fetch_rows(
+        connect(run.store.at()),
+        "select e.*, t.start, t.levels, t.cursors from effects as e join trajectories as t using "
+        "(trajectory_id) where action = 'collapse' and node_level = 1",
+    ):
+        assert row["num_entries"] == K
 
 
 def test_a_logged_map_is_measured_by_the_semantics_asked_for(tiny_settings, tmp_path, call_mctrace):

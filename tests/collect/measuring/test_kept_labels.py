@@ -17,8 +17,8 @@ from mctrace.context.actions import Action, apply_actions, is_legal_at
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import ABSENT, AnchoredTree, Node
+from mctrace.gists.network.anchored_gists import KeptGists
 from mctrace.gists.network.gistnet import build_tree
-from mctrace.gists.network.kept_gists import KeptGists
 from mctrace.gists.network.key_value_gistnet import KeyValueGistConfig, KeyValueGistNet
 from tests.models import VOCABULARY, tiny_model
 

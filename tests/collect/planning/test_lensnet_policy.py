@@ -24,8 +24,8 @@ from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError
+from mctrace.gists.network.anchored_gists import KeptGists
 from mctrace.gists.network.gistnet import MeanGistNet
-from mctrace.gists.network.kept_gists import KeptGists
 from mctrace.seeding import generator_for
 from mctrace.train.inference import score
 from tests.collect.lensnets import save_random_lensnet
