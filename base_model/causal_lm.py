@@ -6,7 +6,7 @@ silently blocks attention across it; so every call here passes an explicit mask.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from mctrace.base_model.flop_counts import ModelSize
 from mctrace.base_model.layer_tape import LayerTape, attention_as, record_pass
+from mctrace.base_model.masked_pass import EntryChanges, changed_layers
 from mctrace.base_model.model_source import max_positions
-from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, shared_attention
+from mctrace.base_model.output_head import head_logits
+from mctrace.base_model.shared_attention import ATTENTION_NAME, AttentionPlan, KeyValues, shared_attention
 
 AttentionInterface.register(ATTENTION_NAME, shared_attention)
 
@@ -123,6 +125,20 @@ class FrozenCausalLM:
         hidden_BLd = self._hidden(embeddings_Ld[None], position_L[None], [plan])
         return self._head(hidden_BLd[0, -1:]).float()[0]
 
+    @torch.inference_mode()
+    def key_values(
+        self,
+        embeddings_BLd: Tensor,
+        position_BL: Tensor,
+        plans: Sequence[AttentionPlan],
+        changes: EntryChanges | None = None,
+    ) -> KeyValues:
+        """Keys and values [B, k, L, e] of every layer for the rows' entries; `plans` as in `token_nll`."""
+        record = KeyValues()
+        with changed_layers(self.network, changes):
+            self._hidden(embeddings_BLd, position_BL, [replace(plans[0], record=record), *plans[1:]])
+        return record
+
     def _hidden(self, embeddings_BLd: Tensor, position_BL: Tensor, plans: Sequence[AttentionPlan]) -> Tensor:
         """Last hidden states [B, L, d] of entries that attend to each other and to what the plans give."""
         # A mask in four dimensions is handed on as it is: the attention function knows what is visible.
@@ -164,19 +180,6 @@ class FrozenCausalLM:
 
     def _head(self, hidden_cd: Tensor) -> Tensor:
         return head_logits(self.network, hidden_cd)
-
-
-def head_logits(network: PreTrainedModel, hidden_cd: Tensor) -> Tensor:
-    """Logits of last hidden states, as the architecture's own forward finishes them."""
-    head, config = network.get_output_embeddings(), network.config.get_text_config()
-    logits_cV: Tensor = head(hidden_cd.to(head.weight.device))
-    if scale := getattr(config, "logit_scale", None):  # Cohere
-        logits_cV = logits_cV * scale
-    if scaling := getattr(config, "logits_scaling", None):  # Granite
-        logits_cV = logits_cV / scaling
-    if softcap := getattr(config, "final_logit_softcapping", None):  # Gemma
-        logits_cV = softcap * torch.tanh(logits_cV / softcap)
-    return logits_cV
 
 
 def _free_bytes(device: torch.device) -> int:

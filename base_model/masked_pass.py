@@ -15,9 +15,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from mctrace.base_model.causal_lm import head_logits
+from mctrace.base_model.output_head import head_logits
 from mctrace.errors import ModelError
 
 
@@ -63,15 +63,16 @@ def linear_layers(network: PreTrainedModel) -> dict[str, tuple[int, int]]:
     return found
 
 
-def check_whole_attention(network: PreTrainedModel) -> None:
-    """Raises ModelError for a model with local attention, whose windows a given mask would replace."""
-    config = network.config.get_text_config()
+def check_whole_attention(config: PreTrainedConfig) -> None:
+    """Raises ModelError for a model with local attention, whose windows count entries: with some of them
+    hidden they would reach further back."""
+    config = config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     is_local = set(kinds) != {"full_attention"} if kinds else getattr(config, "sliding_window", None)
     if is_local:
         raise ModelError(
-            f"a {config.model_type} model has local attention, and gists of keys and values are read through "
-            "a mask over the whole context: use a model whose layers all attend to everything"
+            f"a {config.model_type} model has local attention, and gists of keys and values take a model "
+            "in which entries see the whole context: use a model whose layers all attend to everything"
         )
 
 
@@ -105,7 +106,7 @@ def masked_batch_logits(
     dtype = embeddings_BNd.dtype
     mask_BNN = torch.zeros(visible_BNN.shape, dtype=dtype, device=visible_BNN.device)
     mask_BNN = mask_BNN.masked_fill_(~visible_BNN, torch.finfo(dtype).min)
-    with _changed(network, changes):
+    with changed_layers(network, changes):
         output = network.base_model(
             inputs_embeds=embeddings_BNd,
             position_ids=position_BN,
@@ -116,7 +117,8 @@ def masked_batch_logits(
 
 
 @contextmanager
-def _changed(network: PreTrainedModel, changes: EntryChanges | None) -> Iterator[None]:
+def changed_layers(network: PreTrainedModel, changes: EntryChanges | None) -> Iterator[None]:
+    """The network with `changes` in the passes that are made inside the context."""
     with ExitStack() as hooks:
         if changes is not None and len(changes.entry_A):
             for name, change in changes.by_layer.items():
@@ -150,9 +152,12 @@ def _change(
     inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> Tensor:
-    output_Mo = output.flatten(0, 1)
+    output_Mo, entry_A = output.flatten(0, 1), entry_A.to(output.device)
     if isinstance(change, RowValues):
-        return output_Mo.index_copy(0, entry_A, change.rows.to(output.dtype)).view_as(output)
-    rows_Ai = inputs[0].flatten(0, 1).index_select(0, entry_A).float()
-    added_Ao = (rows_Ai @ change.down.T) @ change.up.T
-    return output_Mo.index_add(0, entry_A, added_Ao.to(output.dtype)).view_as(output)
+        changed_Mo = output_Mo.index_copy(0, entry_A, change.rows.to(output))
+    else:
+        down_ri, up_or = change.down.to(output.device), change.up.to(output.device)
+        rows_Ai = inputs[0].flatten(0, 1).index_select(0, entry_A).float()
+        added_Ao = (rows_Ai @ down_ri.T) @ up_or.T
+        changed_Mo = output_Mo.index_add(0, entry_A, added_Ao.to(output.dtype))
+    return changed_Mo.view_as(output)

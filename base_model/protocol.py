@@ -12,7 +12,8 @@ from typing import Protocol
 from torch import Tensor
 
 from mctrace.base_model.layer_tape import LayerTape
-from mctrace.base_model.shared_attention import AttentionPlan
+from mctrace.base_model.masked_pass import EntryChanges
+from mctrace.base_model.shared_attention import AttentionPlan, KeyValues
 
 
 class FrozenModel(Protocol):
@@ -46,6 +47,16 @@ class EvaluatedModel(FrozenModel, Protocol):
 
         `plans` give what the rows attend to besides their own entries: one for all, or one per row.
         """
+        ...
+
+    def key_values(
+        self,
+        embeddings_BLd: Tensor,
+        position_BL: Tensor,
+        plans: Sequence[AttentionPlan],
+        changes: EntryChanges | None = None,
+    ) -> KeyValues:
+        """Keys and values [B, k, L, e] of every layer for the rows' entries; `plans` as in `token_nll`."""
         ...
 
     def next_logits(self, embeddings_Ld: Tensor, position_L: Tensor, plan: AttentionPlan) -> Tensor:

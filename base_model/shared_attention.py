@@ -43,6 +43,13 @@ class SharedSegment:
     index: int
 
 
+@dataclass(frozen=True, eq=False)
+class PickedSegment:
+    """Cached entries `entry_n` [n] that every row sees, in place of a prefix; its own stand behind them."""
+
+    entry_n: Tensor
+
+
 @dataclass(frozen=True)
 class AttentionMass:
     """Collects, per entry of a baseline, the attention that the entries from `first_query` on pay it."""
@@ -66,7 +73,7 @@ class AttentionPlan:
     """
 
     cache: KeyValues = field(default_factory=KeyValues)
-    prefix: SharedSegment | None = None
+    prefix: SharedSegment | PickedSegment | None = None
     kept: SharedSegment | None = None
     num_before: int = 0
     own_index: int = 0
@@ -160,8 +167,16 @@ def _attend(
     return torch.cat([weights @ values for weights, values in parts], dim=3).flatten(1, 2)
 
 
-def _shared(plan: AttentionPlan, segment: SharedSegment | None, layer: int) -> _Keys | None:
-    if segment is None or segment.first == segment.end:
+def _shared(plan: AttentionPlan, segment: SharedSegment | PickedSegment | None, layer: int) -> _Keys | None:
+    if segment is None:
+        return None
+    if isinstance(segment, PickedSegment):
+        # A layer at a time: copies of all layers would be held for every row of a batch.
+        keys, values = (
+            part.index_select(2, segment.entry_n.to(part.device)) for part in plan.cache.layers[layer]
+        )
+        return _Keys(keys, values, 0)
+    if segment.first == segment.end:
         return None
     keys, values = plan.cache.layers[layer]
     here = slice(segment.first, segment.end)

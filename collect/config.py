@@ -53,8 +53,13 @@ class GistConfig:
     section: ClassVar[str] = "gists"
 
     source: str = "mean"
-    """mean, the shipped smollm2-135m-k32, a GistNet folder (config.json and model.safetensors), or an entry
-    point package.module:attribute"""
+    """mean, the shipped smollm2-135m-k32, a GistNet folder (config.json and model.safetensors), an entry
+    point package.module:attribute, or M positions of a span: extract-M (tokens), kept-M (keys and values)"""
+    num_anchors: PositiveInt = 1
+    """M of a key-value GistNet's folder (mctrace gist train --kind key_value)"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

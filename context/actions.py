@@ -64,10 +64,12 @@ class Action:
         return after.get(self.kind, ABSENT)
 
     def positions(self, tree: TreeShape) -> int:
-        """Working-context positions that the action adds or frees: K - 1, or all entries of the node."""
+        """Working-context positions that the action adds or frees: what the node's entries take, less what
+        its gist does (K - 1 where each takes one); of an insert or a drop all of its entries'."""
+        level = self.node.level
         if self.kind in ("expand", "collapse"):
-            return tree.block_size - 1
-        return int(tree.block_size ** (self.node.level - self.entry_level))
+            return tree.block_size * tree.positions_of(level - 1) - tree.positions_of(level)
+        return int(tree.block_size ** (level - self.entry_level)) * tree.positions_of(self.entry_level)
 
     def change_in_positions(self, tree: TreeShape) -> int:
         """Positions that the action adds; negative for those it frees."""
@@ -105,8 +107,12 @@ class ActionArrays:
 
     def positions_A(self, tree: TreeShape) -> IntArray:
         """Positions [A] that each action adds or frees."""
+        positions_L = np.array([tree.positions_of(level) for level in range(tree.max_level + 1)])
         num_entries_A = tree.block_size ** np.maximum(self.level_A - self.absent_level_A, 0)
-        return np.where(self.absent_level_A < 0, tree.block_size - 1, num_entries_A)
+        between_A = tree.block_size * positions_L[self.level_A - 1] - positions_L[self.level_A]
+        absent_A = num_entries_A * positions_L[np.maximum(self.absent_level_A, 0)]
+        found_A: IntArray = np.where(self.absent_level_A < 0, between_A, absent_A)
+        return found_A
 
     def num_replaced_A(self, tree: TreeShape) -> IntArray:
         """Scored nodes [A] that each action replaces: K of a collapse, all entries of a drop, else one."""

@@ -102,15 +102,15 @@ def allocate(
     """
     priority_A = _priorities(candidates, config, generator)
     blocked_A = _blocked(candidates, priority_A, recent, config)
-    selection = _Selection(lod_map.tree, lod_map.num_entries, budget)
+    selection = _Selection(lod_map.tree, lod_map.num_positions, budget)
     collapses = _by_priority(~candidates.is_expand_A, priority_A)
     free, held = collapses[~blocked_A[collapses]], collapses[blocked_A[collapses]]
     to_collapse = _Queue(candidates, free, selection)
     num_forced = selection.make_room(to_collapse, _Queue(candidates, held, selection))
     if selection.room < 0:
         raise LegalityError(
-            f"the working context takes {lod_map.num_entries} positions and the candidates free too few for "
-            f"a budget of {budget}: give a larger budget, a smaller protected tail or a later start"
+            f"the working context takes {lod_map.num_positions} positions and the candidates free too few "
+            f"for a budget of {budget}: give a larger budget, a smaller protected tail or a later start"
         )
     wanted = candidates.is_expand_A & ~blocked_A & (priority_A >= config.expand_threshold)
     to_expand = _Queue(candidates, _by_priority(wanted, priority_A), selection)
@@ -123,15 +123,15 @@ def allocate(
 class _Selection:
     """The edits selected so far and the positions left."""
 
-    def __init__(self, tree: TreeShape, num_entries: int, budget: int) -> None:
-        self.tree, self.room, self._budget = tree, budget - num_entries, budget
+    def __init__(self, tree: TreeShape, num_positions: int, budget: int) -> None:
+        self.tree, self.room, self._budget = tree, budget - num_positions, budget
         self.edits: list[Action] = []
         self._replaced: set[Node] = set()
 
     def allows(self, action: Action) -> bool:
         """True if not taken yet and still possible: no entry is replaced twice, and something stays shown."""
-        num_entries = self._budget - self.room
-        if num_entries + action.change_in_positions(self.tree) < 1:
+        num_positions = self._budget - self.room
+        if num_positions + action.change_in_positions(self.tree) < 1:
             return False
         return self._replaced.isdisjoint(action.entries(self.tree))
 

@@ -128,16 +128,27 @@ class LODMap:
 
     @property
     def num_entries(self) -> int:
-        """Number of positions of the working context, computed without building its entries."""
+        """Number of entries of the working context, computed without building them."""
+        return sum(self._num_entries_by_level)
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that the working context takes: as many as entries, unless gists take several."""
+        return sum(
+            count * self.tree.positions_of(level) for level, count in enumerate(self._num_entries_by_level)
+        )
+
+    @property
+    def _num_entries_by_level(self) -> list[int]:
         partial = (self.cursor - self.start) % self.tree.block_size
-        num_entries = 0
+        found = []
         for level, num_blocks in enumerate(np.bincount(self.levels)[: self.tree.max_level + 1]):
             if level == 0:
                 whole = int(num_blocks) - (1 if partial else 0)
-                num_entries += whole * self.tree.block_size + partial
+                found.append(whole * self.tree.block_size + partial)
             else:
-                num_entries += int(num_blocks) // self.tree.blocks_per_node(level)
-        return num_entries
+                found.append(int(num_blocks) // self.tree.blocks_per_node(level))
+        return found
 
     @cached_property
     def entries(self) -> Entries:

@@ -4,11 +4,14 @@ The tail between the first and the last cursor grows at level 0, so one counterf
 all cursors: later tokens cannot influence earlier losses.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from mctrace.context.actions import Action, legal_actions
-from mctrace.context.lod_map import LODMap
+from mctrace.context.lod_map import Entries, IntArray, LODMap
 from mctrace.context.tree import Node
 from mctrace.errors import LegalityError
 
@@ -23,6 +26,8 @@ class Trajectory:
     head: LODMap
     cursors: tuple[int, ...]
     horizon: int
+    extracts: Mapping[Node, IntArray] | None = field(default=None, compare=False)
+    """tokens [M] that stand for each gist, where gists are some of their own tokens: known to who measures"""
 
     def __post_init__(self) -> None:
         if not self.cursors or self.cursors[0] != self.head.cursor:
@@ -51,6 +56,25 @@ class Trajectory:
     def context(self) -> LODMap:
         """The head's map extended with tokens up to the last token whose loss is measured."""
         return self.head.extended(self.end)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """Entries of the context as the base model reads them."""
+        return self.as_read(self.context)
+
+    def as_read(self, lod_map: LODMap) -> Entries:
+        """Entries that the base model reads for a map: its own, or the tokens that stand for its gists.
+
+        Where tokens stand for gists, the context's first one stays whatever the map shows.
+        """
+        if self.extracts is None:
+            return lod_map.entries
+        entries, extracts = lod_map.entries, self.extracts
+        is_token_N = entries.level_N == 0
+        gists = map(Node, entries.level_N[~is_token_N].tolist(), entries.index_N[~is_token_N].tolist())
+        shown = [entries.first_token_N[is_token_N], *(extracts[node] for node in gists)]
+        token_N = np.union1d(lod_map.start, np.concatenate(shown))
+        return Entries(np.zeros_like(token_N), token_N, token_N, np.ones_like(token_N))
 
     @property
     def num_positions(self) -> int:

@@ -52,6 +52,10 @@ class TreeShape:
         """Number of tokens covered by a node of `level`."""
         return int(self.block_size**level)
 
+    def positions_of(self, level: int) -> int:
+        """Working-context positions that a node of `level` takes where it is shown."""
+        return 1
+
     def blocks_per_node(self, level: int) -> int:
         """Number of blocks (of K tokens) covered by a node of `level` >= 1."""
         return int(self.block_size ** (level - 1))
@@ -68,3 +72,21 @@ class TreeShape:
     def num_complete_nodes(self, level: int, num_tokens: int) -> int:
         """Number of nodes of `level` that lie completely inside the first `num_tokens` tokens."""
         return num_tokens // self.span_width(level)
+
+
+@dataclass(frozen=True, slots=True)
+class AnchoredTree(TreeShape):
+    """Tree whose gists take several positions each: those of their span's anchors (docs/gists.md)."""
+
+    gist_positions: int = 1
+    """M, at every level above 0; fewer than K, so that a collapse frees some"""
+
+    def positions_of(self, level: int) -> int:
+        return self.gist_positions if level else 1
+
+
+def tree_of(block_size: int, max_level: int, absence: Absence, gist_positions: int) -> TreeShape:
+    """The tree whose gists take `gist_positions` positions each."""
+    if gist_positions == 1:
+        return TreeShape(block_size, max_level, absence)
+    return AnchoredTree(block_size, max_level, absence, gist_positions)

@@ -58,7 +58,7 @@ def score_contexts(
         budget: positions that each context may take, for the price; its own size unless given.
         price: of a network with a price head, the one searched for among its values or its own price.
     """
-    rooms = [0 if budget is None else budget - context.lod_map.num_entries for context in contexts]
+    rooms = [0 if budget is None else budget - context.lod_map.num_positions for context in contexts]
     found, batch = _outputs(network, contexts, rooms)
     if isinstance(found, Focus) and price == "searched":
         found = search_price(found, contexts, rooms)
@@ -87,7 +87,7 @@ def score_actions(
     Arguments as of `score_contexts`; only scores of networks trained on a signed target are `rebalanced`.
     """
     lod_map, tail = context.lod_map, context.protected_tail
-    room = budget - lod_map.num_entries
+    room = budget - lod_map.num_positions
     found, batch = _outputs(network, [context], [room])
     if isinstance(found, Focus):
         candidates = _valued_actions(found, 0, context)

@@ -17,7 +17,7 @@ from mctrace.collect.config import CorpusConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.measuring.bring_up import bring_up, resolve_evaluable_model
 from mctrace.collect.planning.lensnet_policy import embed_document
-from mctrace.collect.planning.run_plan import provenance_of
+from mctrace.collect.planning.run_plan import provenance_of, refuse_anchored
 from mctrace.context.allocator import AllocatorConfig
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
@@ -66,6 +66,7 @@ def evaluate_closed_loop(
     """
     source = resolve_evaluable_model(task.model)
     provenance = provenance_of(source, task.model, task.gists, task.tree)
+    refuse_anchored(task.gists, "the closed loop")
     policies = list(
         make_policies(source, provenance, task.loop, task.allocator, task.protected_tail, task.checkpoints)
     )

@@ -13,7 +13,9 @@ select
     t.gist_hash,
     t.dtype,
     t.block_size,
-    t.max_level
+    t.max_level,
+    t.semantics,
+    t.gist_positions
 from labelled as l
 join trajectories as t using (trajectory_id)
 where l.split = (

@@ -1,14 +1,14 @@
 -- shadow_prices_over_time: one row per stretch of cursor positions, 20 of equal width from the first cursor to the
--- last: the price of one edit along a document, which is the shadow price times the positions an edit takes, nats per
--- token, comparable with a value of detail. A snapshot counts once.
---   mean_num_entries   mean length of the working contexts there
+-- last: the price of one edit along a document, which is the shadow price times the positions that a block's edit takes, nats
+-- per token, comparable with a value of detail. A snapshot counts once.
+--   mean_num_entries   mean length of the working contexts there, in positions
 --   num_without_price  snapshots for which no price balances the budget; they are left out of the rest
 -- asks: how does the price of one edit change along a document?
 with prices as (
     select
         s.cursor,
-        s.num_entries,
-        p.shadow_price * (t.block_size - 1) as edit_price
+        s.num_positions as num_entries,
+        p.shadow_price * (t.block_size - t.gist_positions) as edit_price
     from shadow_prices as p
     join snapshots as s using (snapshot_id)
     join trajectories as t using (trajectory_id)

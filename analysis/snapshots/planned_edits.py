@@ -21,7 +21,7 @@ def planned_edits(
     scores = _scores(snapshot, utility_scale)
     candidates = candidates_of(snapshot.lod_map, snapshot.protected_tail).rescored(scores)
     certain = replace(config, temperature=0.0)
-    done = allocate(snapshot.lod_map, candidates, snapshot.lod_map.num_entries, certain).edits
+    done = allocate(snapshot.lod_map, candidates, snapshot.lod_map.num_positions, certain).edits
     return {
         found.action: "unknown"
         if found.action not in scores

@@ -36,6 +36,8 @@ class ScoredSnapshot:
             "start": where.start,
             "cursor": where.cursor,
             "num_entries": where.num_entries,
+            "num_positions": where.num_positions,
+            "semantics": view.semantics,
             "levels": where.levels.tolist(),
             "horizon": view.horizon,
             "baseline_nll": view.baseline_nll,

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from mctrace.analysis.questions.catalogue import Row, narrowed, run_analysis
 from mctrace.context.actions import Action, legal_actions
 from mctrace.context.lod_map import LODMap
-from mctrace.context.tree import ABSENT, Node, TreeShape
+from mctrace.context.tree import ABSENT, Node, TreeShape, tree_of
 from mctrace.datasets.sql.connection import fetch_rows
 from mctrace.datasets.sql.detokenizer import Detokenizer
-from mctrace.datasets.store.provenance import Provenance
+from mctrace.datasets.store.provenance import Provenance, Semantics
 from mctrace.datasets.store.store import StoreVersion
 from mctrace.datasets.store.zarr_arrays import ArrayFolder, DocumentPlace, read_document
 from mctrace.errors import InputError, StoreError
@@ -91,6 +91,7 @@ class SnapshotView:
     tokenizer_hash: str
     gist_hash: str
     dtype: str
+    semantics: Semantics
     spans: tuple[SpanView, ...]
     actions: tuple[ActionView, ...]
     text_problem: str
@@ -100,8 +101,9 @@ class SnapshotView:
     def provenance(self) -> Provenance:
         tree = self.lod_map.tree
         return Provenance(
-            self.model_hash, self.tokenizer_hash, self.gist_hash, self.dtype, tree.block_size, tree.max_level
-        )
+            self.model_hash, self.tokenizer_hash, self.gist_hash, self.dtype, tree.block_size, tree.max_level,
+            semantics=self.semantics, gist_positions=tree.positions_of(1),
+        )  # fmt: skip
 
     @property
     def scorers(self) -> list[str]:
@@ -194,7 +196,7 @@ def read_snapshots(
 def _view(
     row: Row, labels: list[Row], version: StoreVersion, token_texts: Detokenizer | None
 ) -> SnapshotView:
-    tree = TreeShape(row["block_size"], row["max_level"], row["absence"])
+    tree = tree_of(row["block_size"], row["max_level"], row["absence"], row["gist_positions"])
     levels = np.asarray(row["levels"], dtype=np.uint8)
     lod_map = LODMap(tree, row["start"], row["first_cursor"], levels).extended(row["cursor"])
     actions = _actions(lod_map, row["protected_tail"], labels)
@@ -230,6 +232,7 @@ def _view(
         tokenizer_hash=row["tokenizer_hash"],
         gist_hash=row["gist_hash"],
         dtype=row["dtype"],
+        semantics=row["semantics"],
         spans=spans,
         actions=actions,
         text_problem=problem,

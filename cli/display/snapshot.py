@@ -51,8 +51,8 @@ def _print_header(snapshot: SnapshotView, others: Sequence[str], console: Consol
     lines = [
         f"{visible(snapshot.source)}  {snapshot.split or 'no split'}, policy {snapshot.policy}",
         f"snapshot {snapshot.snapshot_id}",
-        f"tokens {count(where.start)} to {count(where.cursor)} in {count(where.num_entries)} positions; base "
-        f"loss {number(snapshot.baseline_nll)} nats/token over the next {snapshot.horizon}",
+        f"tokens {count(where.start)} to {count(where.cursor)} in {count(where.num_positions)} positions; "
+        f"base loss {number(snapshot.baseline_nll)} nats/token over the next {snapshot.horizon}",
         f"{count(num_measured)} of {counted(len(snapshot.actions), 'legal action')} measured; an edit has to "
         f"be worth {nats(snapshot.edit_price)} nats/token",
     ]

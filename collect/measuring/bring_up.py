@@ -19,7 +19,7 @@ from mctrace.collect.measuring.evaluator import Batching
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ModelError
 from mctrace.gists.network.gistnet import GistNet
-from mctrace.gists.network.loading import load_gistnet, place_gistnet
+from mctrace.gists.network.loading import load_gists, place_gistnet
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def bring_up(
     """
     if source.model_hash != provenance.model_hash:
         raise ModelError(f"model {model.name!r} has other weights here than where it was planned")
-    gistnet = load_gistnet(gists.source)
+    gistnet = load_gists(gists.source, gists.num_anchors)
     if gistnet.content_hash != provenance.gist_hash:
         raise ModelError(f"the GistNet {gists.source!r} is another one here than where it was planned")
     frozen = load_configured_model(source, model.in_dtype(provenance.dtype))

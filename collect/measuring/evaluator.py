@@ -12,9 +12,9 @@ Shapes: T tokens of the document, N entries, d embedding width, B edits of one p
 runs, H tokens whose loss is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from mctrace.base_model.protocol import EvaluatedModel, FrozenModel
 from mctrace.base_model.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.collect.planning.forward_passes import Pass, baseline_pass, plan_passes
+from mctrace.collect.planning.kept_passes import KeptPass
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 from mctrace.errors import ModelError
@@ -47,10 +48,10 @@ class Batching:
 
     tokens: int
 
-    def halve(self, failed: Pass) -> None:
+    def halve(self, failed: Pass | KeptPass) -> None:
         """After `failed` was too large. Raises ModelError when it was a single row already."""
-        if len(failed.rows) == 1:
-            raise _out_of_memory("a single edit", failed)
+        if len(failed.members) == 1:
+            raise out_of_memory("a single edit", failed.row_length)
         self.tokens = max(1, failed.num_entries // 2)
 
 
@@ -83,9 +84,10 @@ def measure_baseline(
     mass = AttentionMass(whole.first_read) if attention_mass else None
     record = KeyValues()
     plan = AttentionPlan(record=record, mass=mass)
-    nll_1H = _run_if_it_fits(model, document, trajectory, [no_edit(trajectory, 0)], whole, [plan])
+    edits = [no_edit(trajectory, 0)]
+    nll_1H = if_it_fits(partial(_run, model, document, trajectory, edits, whole, [plan]))
     if nll_1H is None:
-        raise _out_of_memory("a whole context", whole)
+        raise out_of_memory("a whole context", whole.row_length)
     return Baseline(nll_1H[0], record, mass.mean_N() if mass else None)
 
 
@@ -111,9 +113,8 @@ def measure_edits(
     left = plan_passes(trajectory, edits, window, batching.tokens)
     while left:
         group = left.pop(0)
-        nll_after_BH = _run_if_it_fits(
-            model, document, trajectory, edits, group, _plans(group, baseline.cache)
-        )
+        plans = _plans(group, baseline.cache)
+        nll_after_BH = if_it_fits(partial(_run, model, document, trajectory, edits, group, plans))
         if nll_after_BH is None:
             batching.halve(group)
             unmeasured = [i for one in (group, *left) for i in one.members]
@@ -144,17 +145,18 @@ def _plans(group: Pass, cache: KeyValues) -> list[AttentionPlan]:
     ]
 
 
-def _out_of_memory(what: str, failed: Pass) -> ModelError:
+def out_of_memory(what: str, num_entries: int) -> ModelError:
+    """Error for a pass of a single row that does not fit."""
     return ModelError(
-        f"out of memory on {what} of {failed.row_length} entries: use a smaller collect.window, a smaller "
+        f"out of memory on {what} of {num_entries} entries: use a smaller collect.window, a smaller "
         "model or model.dtype, or a device with more memory"
     )
 
 
-def _run_if_it_fits(*arguments: Any) -> Tensor | None:
-    """`_run`, or None when the device has not enough memory; what the attempt held is given back."""
+def if_it_fits(run: Callable[[], Tensor]) -> Tensor | None:
+    """What `run` gives, or None out of memory; what the attempt held is given back."""
     try:
-        return _run(*arguments)
+        return run()
     except torch.OutOfMemoryError:
         pass  # the traceback keeps the attempt's tensors alive until this block is left
     torch.cuda.empty_cache()
@@ -170,7 +172,7 @@ def _run(
     plans: Sequence[AttentionPlan],
 ) -> Tensor:
     """NLL [B, H] of the group's rows after their edits."""
-    entries, rows = trajectory.context.entries, []
+    entries, rows = trajectory.entries, []
     for row in group.rows:
         edit = edits[row.member]
         rows.append(

@@ -1,75 +1,86 @@
-"""Labels of a context whose entries stay as they were read: the semantics of key-value caches.
+"""Labels of contexts whose entries stay as they were read: the semantics of key-value caches.
 
-A document's tokens are read once, in full. An edit then decides what later tokens see of them, and changes
-nothing that was read: no entry runs again, and the loss of the token at the cursor, which was predicted
-before the edit, stays. So an exact label runs the horizon alone, whatever the context's length:
+An edit is made when its `first_token` is about to be read: it decides what the tokens from there on see of
+the text (`kept_reading.py`), and changes nothing that was read. So an effect is
 
-    delta_nll[t] = nll_t(seen after the edit) - nll_t(seen before)        for t in (cursor, cursor + H)
+    delta_nll[t] = nll_t(seen after the edit) - nll_t(seen before)    for t in [first_token, last cursor + H)
 
-Never to be mixed with the labels of `evaluator.py`, which runs every entry behind an edit again (re-encoded).
-A span that gives way is seen through its anchors (`gists/network/anchored_spans.py`), and the first token
-always.
+in nats per token, 0 at `first_token` itself, whose loss was predicted before the edit; and an exact one runs
+R·K + H tokens at most, whatever the context's length. Never to be mixed with the labels of `evaluator.py`,
+which runs every entry behind an edit again (re-encoded). The definition is in docs/gists.md.
 
-Shapes: T tokens, H tokens of the horizon, N entries that are seen.
+Shapes: C entries of the cache that are seen, B edits of one pass, L tokens that a row runs, H tokens whose
+loss is read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
 
+from mctrace.base_model.document_tree import DocumentTree
+from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
-from mctrace.base_model.shared_attention import AttentionPlan, KeyValues, SharedSegment
-from mctrace.gists.network.anchored_spans import Span, kept_tokens
-
-
-@dataclass(frozen=True)
-class ReadText:
-    """A document up to a cursor, as the model read it in full, and the tokens that follow.
-
-    The model must attend to everything (`base_model/masked_pass.py` checks that): a local window counts
-    entries, and would count without those that are hidden.
-    """
-
-    model: EvaluatedModel
-    tokens_T: Tensor
-    cursor: int
-    cache: KeyValues
+from mctrace.collect.measuring.evaluator import Batching, EditEffects, if_it_fits
+from mctrace.collect.measuring.kept_reading import KeptReading, row_nll, seeing
+from mctrace.collect.planning.edit_places import EditPlace
+from mctrace.collect.planning.edits import Edit
+from mctrace.collect.planning.kept_passes import KeptPass, kept_passes
+from mctrace.context.lod_map import IntArray
+from mctrace.context.trajectory import Trajectory
 
 
 @torch.inference_mode()
-def read_in_full(model: EvaluatedModel, tokens_T: Tensor, cursor: int) -> ReadText:
-    """Read the tokens before `cursor`, of which there is at least one, and keep their keys and values."""
-    record = KeyValues()
-    embeddings_1Td = model.embed(tokens_T[:cursor])[None]
-    position_1T = torch.arange(cursor, device=embeddings_1Td.device)[None]
-    model.token_nll(
-        embeddings_1Td, position_1T, tokens_T[cursor : cursor + 1], [AttentionPlan(record=record)]
+def measure_kept_edits(
+    model: EvaluatedModel,
+    document: DocumentTree,
+    edits: Sequence[Edit],
+    reading: KeptReading,
+    batching: Batching,
+) -> EditEffects:
+    """The effect of every edit, exactly. Out of memory, passes are halved (`batching` remembers)."""
+    trajectory = reading.trajectory
+    seen = [_seen_after(reading, edit) for edit in edits]
+    deltas = [torch.zeros(trajectory.end - edit.first_token) for edit in edits]
+    places = [_place(edit, len(seen_C), trajectory) for edit, seen_C in zip(edits, seen, strict=True)]
+    left, work = list(kept_passes(trajectory, places, batching.tokens)), Work()
+    while left:
+        group = left.pop(0)
+        tokens = slice(group.first_token, trajectory.end - 1)
+        plans = [seeing(reading.baseline.cache, seen[i]) for i in group.members]
+        nll_BL = if_it_fits(partial(row_nll, model, document, trajectory, tokens, plans))
+        if nll_BL is None:
+            batching.halve(group)
+            left = [part for one in (group, *left) for part in _halves(one, batching.tokens)]
+            continue
+        work += group.work
+        before_L = reading.baseline.nll_H[group.first_token + 1 - trajectory.first_cursor :]
+        for i, nll_L in zip(group.members, nll_BL, strict=True):
+            deltas[i] = torch.cat([before_L.new_zeros(1), nll_L - before_L])
+    return EditEffects(tuple(delta_H.to(reading.baseline.nll_H.device) for delta_H in deltas), work)
+
+
+def _halves(group: KeptPass, batch_tokens: int) -> list[KeptPass]:
+    """The same edits in passes of at most `batch_tokens` tokens."""
+    per_pass = max(1, batch_tokens // group.row_length)
+    shares = [group.members[at : at + per_pass] for at in range(0, len(group.members), per_pass)]
+    each = group.num_seen // len(group.members)
+    return [replace(group, members=share, num_seen=each * len(share)) for share in shares]
+
+
+def _place(edit: Edit, num_seen: int, trajectory: Trajectory) -> EditPlace:
+    shown = trajectory.head.num_positions + edit.first_token - trajectory.first_cursor
+    return EditPlace(edit.first_entry, edit.end_entry, num_seen - shown, edit.first_token, 0)
+
+
+def _seen_after(reading: KeptReading, edit: Edit) -> IntArray:
+    """What the tokens from the edit's first one on see of those before it, by place in the cache [C]."""
+    entries = reading.trajectory.context.entries
+    read = entries.index_of_token(edit.first_token)
+    parts = (
+        entries.sliced(slice(0, edit.first_entry)),
+        edit.replacement,
+        entries.sliced(slice(edit.end_entry, read)),
     )
-    return ReadText(model, tokens_T, cursor, record)
-
-
-@torch.inference_mode()
-def kept_nll(read: ReadText, spans: Sequence[Span], horizon: int) -> Tensor:
-    """NLL [H - 1] in nats of the tokens after the one at the cursor, which sees `spans` by their anchors."""
-    first, end = read.cursor, read.cursor + horizon - 1
-    embeddings_1Ld = read.model.embed(read.tokens_T[first:end])[None]
-    device = embeddings_1Ld.device
-    seen_N = torch.from_numpy(kept_tokens(spans, read.cursor)).to(device)
-    seen = KeyValues(
-        {
-            layer: (keys.index_select(2, seen_N), values.index_select(2, seen_N))
-            for layer, (keys, values) in read.cache.layers.items()
-        }
-    )
-    num_seen = len(seen_N)
-    plan = AttentionPlan(seen, prefix=SharedSegment(0, num_seen, 0), own_index=num_seen, later_index=num_seen)
-    position_1L = torch.arange(first, end, device=device)[None]
-    nll_1H = read.model.token_nll(embeddings_1Ld, position_1L, read.tokens_T[first + 1 : end + 1], [plan])
-    return nll_1H[0]
-
-
-def kept_delta_nll(read: ReadText, before: Sequence[Span], after: Sequence[Span], horizon: int) -> Tensor:
-    """What an edit changes, [H - 1] in nats per token: the spans `before` it become those `after` it."""
-    return kept_nll(read, after, horizon) - kept_nll(read, before, horizon)
+    return reading.seen(parts[0].followed_by(*parts[1:]))

@@ -5,7 +5,8 @@ Tensors in, values out; `worker.py` writes them as rows.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from mctrace.base_model.flop_counts import Work
 from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.estimator_agreement import LabelPair
 from mctrace.collect.measuring.evaluator import Baseline, Batching, measure_baseline, measure_edits
+from mctrace.collect.measuring.extracted_labels import with_extracts
 from mctrace.collect.measuring.gradient_estimator import estimate_edits
+from mctrace.collect.measuring.kept_labels import measure_kept_edits
+from mctrace.collect.measuring.kept_reading import read_kept
 from mctrace.collect.planning.edit_places import ContextPlaces
 from mctrace.collect.planning.edits import Edit, no_edit
 from mctrace.collect.planning.estimators import EXACT
@@ -30,6 +34,7 @@ from mctrace.collect.planning.work_units import (
     WorkUnit,
 )
 from mctrace.context.actions import Action
+from mctrace.gists.network.anchored_gists import AnchoredGists, ExtractedGists, KeptGists
 
 _NOISE_EDITS = 8
 """actions whose labels are compared between two batch compositions, evenly over the context"""
@@ -79,9 +84,28 @@ class NoiseFloor:
 
 
 def measure_unit(
-    model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
+    model: EvaluatedModel,
+    document: DocumentTree,
+    unit: WorkUnit,
+    batching: Batching,
+    anchored: AnchoredGists | None = None,
 ) -> UnitMeasurement:
-    """Measure the baseline, then every edit by the estimator it was planned with."""
+    """Measure the baseline, then every edit by the estimator it was planned with.
+
+    With `anchored` gists that are kept, contexts stay as they were read; otherwise what stands behind an edit
+    is read again.
+    """
+    if isinstance(anchored, KeptGists):
+        return _measure_kept(model, anchored, document, unit, batching)
+    if isinstance(anchored, ExtractedGists):
+        read, work = with_extracts(model, anchored, document, unit)
+        found = measure_unit(model, document, read, batching)
+        # An effect is kept with its place among the map's entries, not among the tokens that were read.
+        effects = tuple(
+            Effect(planned, one.delta_nll_H)
+            for planned, one in zip(unit.effects, found.effects, strict=found.is_finite)
+        )
+        return replace(found, effects=effects, work=found.work + work)
     trajectory = unit.trajectory
     wants_attention = isinstance(unit, PlannedAttention)
     groups = unit.edits_by_estimator
@@ -119,6 +143,20 @@ def measure_unit(
     return UnitMeasurement(baseline, effects, (), work)
 
 
+def _measure_kept(
+    model: EvaluatedModel, gists: KeptGists, document: DocumentTree, unit: WorkUnit, batching: Batching
+) -> UnitMeasurement:
+    """Every edit exactly, on a text that stays as it was read."""
+    edits = [edit for _, group in unit.edits_by_estimator for edit in group]
+    reading = read_kept(model, gists, document, unit.trajectory, edits, batching)
+    if not torch.isfinite(reading.baseline.nll_H).all():
+        return UnitMeasurement(reading.baseline, (), (), reading.work)
+    measured = measure_kept_edits(model, document, edits, reading, batching)
+    joints = tuple(_joint_effects(unit, measured.deltas)) if isinstance(unit, PlannedJoints) else ()
+    effects = tuple(map(Effect, unit.effects, measured.deltas))
+    return UnitMeasurement(reading.baseline, effects, joints, reading.work + measured.work)
+
+
 def _joint_effects(unit: PlannedJoints, deltas: Sequence[Tensor]) -> Iterator[JointEffect]:
     """Single effects of the members come first in `deltas`, then the joint ones."""
     num_members = len(unit.members)
@@ -146,31 +184,45 @@ def audit_pairs(unit: WorkUnit, measurement: UnitMeasurement) -> list[LabelPair]
 
 @torch.inference_mode()
 def measure_noise(
-    model: EvaluatedModel, document: DocumentTree, unit: WorkUnit, batching: Batching
+    model: EvaluatedModel,
+    document: DocumentTree,
+    unit: WorkUnit,
+    batching: Batching,
+    anchored: AnchoredGists | None = None,
 ) -> NoiseFloor | None:
     """Largest change of this trajectory's labels when nothing about them changes; None without a finite loss.
 
-    A no-op runs half the context again on kept keys and values; some actions are measured one at a time and
-    then in batches.
+    A no-op runs half the context again on the baseline's keys and values, or what any edit of gists that are
+    kept runs; some actions are measured one at a time and then in batches.
     """
+    if isinstance(anchored, ExtractedGists):
+        unit, _ = with_extracts(model, anchored, document, unit)
     trajectory = unit.trajectory
     every = [effect.edit for effect in unit.effects]
     edits = every[:: -(-len(every) // _NOISE_EDITS)]
-    baseline = measure_baseline(model, document, trajectory)
+    nothing = no_edit(trajectory, trajectory.head.num_entries // 2)
+    if not isinstance(anchored, KeptGists):
+        baseline = measure_baseline(model, document, trajectory)
+        measure = partial(measure_edits, model, document, trajectory, baseline=baseline)
+        longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
+        num_passes = len(plan_passes(trajectory, edits, None, max(batching.tokens, 2 * longest)))
+    else:
+        reading = read_kept(model, anchored, document, trajectory, [*edits, nothing], batching)
+        baseline, measure = reading.baseline, partial(measure_kept_edits, model, document, reading=reading)
+        longest = trajectory.end - trajectory.first_cursor
+        num_passes = len({edit.first_token for edit in edits})
     if not torch.isfinite(baseline.nll_H).all():
         return None
 
     def labels(some: Sequence[Edit], batch_tokens: int) -> Tensor:
-        grouped = Batching(batch_tokens)
-        measured = measure_edits(model, document, trajectory, some, baseline, grouped)
-        return torch.tensor([_label(delta_H, unit) for delta_H in measured.deltas])
+        deltas = measure(some, batching=Batching(batch_tokens)).deltas
+        return torch.tensor([_label(delta_H, unit) for delta_H in deltas])
 
-    no_op = labels([no_edit(trajectory, trajectory.head.num_entries // 2)], batching.tokens)
-    longest = max(one.num_entries for one in plan_passes(trajectory, edits, None, 1))
-    batch_tokens = max(batching.tokens, 2 * longest)
+    no_op = labels([nothing], batching.tokens)
     regrouped = None
-    if len(plan_passes(trajectory, edits, None, batch_tokens)) < len(edits):
-        regrouped = float((labels(edits, 1) - labels(edits, batch_tokens)).abs().max())
+    if num_passes < len(edits):
+        together = labels(edits, max(batching.tokens, 2 * longest))
+        regrouped = float((labels(edits, 1) - together).abs().max())
     return NoiseFloor(float(no_op.abs().max()), regrouped)
 
 

@@ -38,10 +38,13 @@ class ContextPlaces:
         blocks_B = context.first_block + np.arange(len(levels_B))
         num_entries_B = np.where(levels_B == 0, tree.block_size, 0)
         for level in range(1, tree.max_level + 1):
-            num_entries_B[(levels_B == level) & (blocks_B % tree.blocks_per_node(level) == 0)] = 1
+            num_entries_B[(levels_B == level) & (blocks_B % tree.blocks_per_node(level) == 0)] = (
+                tree.positions_of(level)
+            )
         if levels_B[-1] == 0:
             num_entries_B[-1] = context.cursor - int(blocks_B[-1]) * tree.block_size
         self.trajectory, self._tree, self._start = trajectory, tree, context.start
+        # What stands at a block's beginning, in positions: entries that run, where gists take one each.
         self._first_entry = np.concatenate([[0], np.cumsum(num_entries_B)])
         self.num_entries = int(self._first_entry[-1])
 

@@ -51,7 +51,7 @@ def joint_edit(trajectory: Trajectory, actions: Sequence[Action]) -> Edit:
     """
     edited = apply_actions(trajectory.context, actions)
     first, end = _span(trajectory, [action.node for action in actions])
-    before, after = trajectory.context.entries, edited.entries
+    before, after = trajectory.entries, trajectory.as_read(edited)
     first_token = trajectory.first_token_after(end)
     if after.first_token_N[0] >= first_token:
         raise LegalityError(f"cannot {actions[0].kind} {actions[0].node}: nothing would be left before {end}")
@@ -76,7 +76,7 @@ def span_drop_edit(trajectory: Trajectory, first: int, end: int) -> Edit:
     whose loss is read.
     """
     span = f"tokens [{first}, {end})"
-    entries = trajectory.context.entries
+    entries = trajectory.entries
     if first < trajectory.head.start or end > trajectory.last_cursor:
         raise LegalityError(f"{span} is not inside the context")
     if not {first, end} <= set(entries.first_token_N.tolist()):
@@ -104,7 +104,16 @@ def span_gist_edit(trajectory: Trajectory, first: int, node: Node) -> Edit:
 def no_edit(trajectory: Trajectory, entry: int) -> Edit:
     """Nothing changes, but everything from `entry` on is computed again: the measured effect is numerical
     noise."""
-    return Edit(entry, entry, trajectory.context.entries.sliced(slice(0, 0)), trajectory.first_cursor)
+    return Edit(entry, entry, trajectory.entries.sliced(slice(0, 0)), trajectory.first_cursor)
+
+
+def shown_gists(trajectory: Trajectory, edits: Sequence[Edit]) -> list[Node]:
+    """Every gist of the context and of what edits put into it once, by level and place."""
+    found = set[Node]()
+    for entries in (trajectory.context.entries, *(edit.replacement for edit in edits)):
+        is_gist_N = entries.level_N > 0
+        found |= set(map(Node, entries.level_N[is_gist_N].tolist(), entries.index_N[is_gist_N].tolist()))
+    return sorted(found)
 
 
 def droppable_nodes(trajectory: Trajectory, actions: Sequence[Action]) -> list[Node]:

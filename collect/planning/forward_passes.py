@@ -111,7 +111,7 @@ def plan_passes(
 
     `window` is that of the windowed estimator, None the exact one.
     """
-    entries = trajectory.context.entries
+    entries = trajectory.entries
     places = [
         EditPlace(
             edit.first_entry,

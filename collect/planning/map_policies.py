@@ -56,11 +56,11 @@ def recency_map_within(tree: TreeShape, start: int, cursor: int, budget: int, pr
     if tree.absence != "off" and budget >= protected_tail:
         oldest = -(-(cursor - budget) // tree.block_size) * tree.block_size
         truncated = truncation_map(tree, start, cursor, oldest)
-        if truncated.num_entries <= budget and oldest <= cursor - protected_tail:
+        if truncated.num_positions <= budget and oldest <= cursor - protected_tail:
             return truncated
 
     def fits(lod_map: LODMap) -> bool:
-        return lod_map.num_entries <= budget
+        return lod_map.num_positions <= budget
 
     block, coarsest = tree.block_size, tree.span_width(tree.max_level)
     middles = range(-(-(cursor - start) // coarsest) * coarsest, -1, -coarsest)
@@ -69,7 +69,7 @@ def recency_map_within(tree: TreeShape, start: int, cursor: int, budget: int, pr
     if best is None:
         coarse = recency_map(tree, start, cursor, (protected_tail, 0))
         raise LegalityError(
-            f"tokens [{start}, {cursor}) take {coarse.num_entries} positions at their coarsest with a "
+            f"tokens [{start}, {cursor}) take {coarse.num_positions} positions at their coarsest with a "
             f"protected tail of {protected_tail}, more than the budget of {budget}"
         )
     for first in range(cursor // block - 1, -(-start // block) - 1, -1):
@@ -129,7 +129,7 @@ def _collapse_to(
     generator: np.random.Generator,
     kinds: Collection[str],
 ) -> LODMap:
-    while (excess := lod_map.num_entries - target_length) > 0:
+    while (excess := lod_map.num_positions - target_length) > 0:
         collapses = _legal_of_kinds(lod_map, protected_tail, kinds, shows_more=False)
         if not len(collapses):
             break

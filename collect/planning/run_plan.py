@@ -4,8 +4,9 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from mctrace.base_model.loading import resolve_dtype
+from mctrace.base_model.masked_pass import check_whole_attention
 from mctrace.base_model.model_source import ModelSource
-from mctrace.collect.config import GistConfig, ModelConfig
+from mctrace.collect.config import CollectConfig, GistConfig, ModelConfig
 from mctrace.collect.corpus.documents import Document
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.model_limits import ModelLimits
@@ -14,8 +15,9 @@ from mctrace.collect.planning.work_units import LabelledTrajectory, PlannedTraje
 from mctrace.context.tree import TreeShape
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import Store
-from mctrace.errors import InputError
-from mctrace.gists.network.loading import load_gistnet
+from mctrace.errors import ConfigError, InputError
+from mctrace.gists.network.anchored_gists import AnchoredGists, KeptGists
+from mctrace.gists.network.loading import load_gists
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,11 @@ def provenance_of(
 
     Raises ModelError when model and gists do not fit.
     """
-    gistnet = load_gistnet(gists.source)
+    gistnet = load_gists(gists.source, gists.num_anchors)
     gistnet.check_fits(tree.block_size, source.embedding_dim)
+    is_kept = isinstance(gistnet, KeptGists)
+    if is_kept:
+        check_whole_attention(source.config)
     return Provenance(
         source.model_hash if needs_weights else source.config_hash,
         source.tokenizer_hash,
@@ -104,7 +109,36 @@ def provenance_of(
         tree.block_size,
         tree.max_level,
         tree.absence,
+        semantics="kept" if is_kept else "re_encoded",
+        gist_positions=gistnet.num_anchors if isinstance(gistnet, AnchoredGists) else 1,
     )
+
+
+def refuse_anchored(gists: GistConfig, what: str) -> None:
+    """Raises ConfigError for gists of several positions, for `what` gives each its embedding to read."""
+    if isinstance(load_gists(gists.source, gists.num_anchors), AnchoredGists):
+        raise ConfigError(
+            f"{what} takes gists of one embedding, and those of gists.source {gists.source!r} are positions "
+            "of their span: give gists of embeddings, like mean"
+        )
+
+
+def check_anchored(provenance: Provenance, gists: GistConfig, config: CollectConfig) -> None:
+    """Raises ConfigError for settings that mean nothing to gists of several positions."""
+    if not isinstance(load_gists(gists.source, gists.num_anchors), AnchoredGists):
+        return
+    is_kept = provenance.semantics == "kept"
+    refused = {
+        "collect.estimator": config.estimator == "gradient" or (is_kept and config.estimator != "exact"),
+        "collect.action_sampling": config.action_sampling == "screened",
+        "collect.attention_mass": config.attention_mass,
+    }
+    if wrong := [key for key, is_wrong in refused.items() if is_wrong]:
+        raise ConfigError(
+            f"{' and '.join(wrong)}: gists.source {gists.source!r} is measured without gradients and "
+            f"attention masses{', and exactly, at the cost of the horizon' if is_kept else ''}; leave the "
+            "default"
+        )
 
 
 def no_snapshot(longest: Document) -> InputError:

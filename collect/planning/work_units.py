@@ -20,10 +20,12 @@ from mctrace.collect.planning.edits import Edit, action_edit, drop_control, drop
 from mctrace.collect.planning.estimators import EXACT, Estimator
 from mctrace.collect.planning.forward_passes import count_work
 from mctrace.collect.planning.gradient_passes import gradient_work
+from mctrace.collect.planning.kept_passes import kept_work, text_work
 from mctrace.collect.planning.part_ids import side_measurement_part_id, trajectory_part_id
 from mctrace.context.actions import Action
 from mctrace.context.trajectory import Trajectory
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.gists.network.anchored_gists import has_adapters, is_extract
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,15 @@ class _Unit(ABC):
     @abstractmethod
     def _measured_on(self) -> Trajectory: ...
 
+    @property
+    @abstractmethod
+    def measured_with(self) -> Provenance:
+        """Model, gists and semantics of its numbers."""
+
+    @abstractmethod
+    def on(self, trajectory: Trajectory) -> Self:
+        """The same edits of `trajectory`, which differs in how its gists are read."""
+
     @cached_property
     def effects(self) -> tuple[PlannedEffect, ...]:
         """Effects in the order in which they are measured: by the run's estimator, then exactly."""
@@ -104,7 +115,7 @@ class _Unit(ABC):
             bare = self.without_caches()
             context = ContextPlaces(bare._measured_on())
             places, num_effects, num_values = bare._places(context)
-            work = _work(context, places, batch_tokens)
+            work = _work(context, places, batch_tokens, self.measured_with)
             self._sizes[batch_tokens] = UnitSize(work, num_effects, num_values)
         return self._sizes[batch_tokens]
 
@@ -122,13 +133,21 @@ class _Unit(ABC):
         return _Counted(places, len(each), sum(end - place.first_token for place in each))
 
 
-def _work(context: ContextPlaces, places: _PlacesByEstimator, batch_tokens: int) -> Work:
+def _work(
+    context: ContextPlaces, places: _PlacesByEstimator, batch_tokens: int, provenance: Provenance
+) -> Work:
     """Work of the baseline and of the edits; a gradient's recorded pass is a baseline as well."""
+    if provenance.semantics == "kept":
+        every = [place for _, group in places for place in group]
+        adapted = has_adapters(provenance.gist_hash)
+        return kept_work(context.trajectory, every, batch_tokens, has_adapters=adapted)
     gradients = [(estimator, group) for estimator, group in places if estimator.name == "gradient" and group]
     passes = [(estimator.window, group) for estimator, group in places if estimator.name != "gradient"]
     if not gradients:
         passes.insert(0, (None, [context.baseline()]))
-    work = sum((gradient_work(context, group, one.segment) for one, group in gradients), start=Work())
+    # Which tokens stand for a span is found by reading the text.
+    text = text_work(context.trajectory) if is_extract(provenance.gist_hash) else Work()
+    work = sum((gradient_work(context, group, one.segment) for one, group in gradients), start=text)
     return work + count_work(context, passes, batch_tokens)
 
 
@@ -153,6 +172,13 @@ class PlannedTrajectory(_Unit):
 
     def _measured_on(self) -> Trajectory:
         return self.trajectory
+
+    @property
+    def measured_with(self) -> Provenance:
+        return self.provenance
+
+    def on(self, trajectory: Trajectory) -> Self:
+        return replace(self, trajectory=trajectory)
 
 
 @dataclass(frozen=True)
@@ -289,6 +315,13 @@ class SideMeasurement(_Unit):
 
     def _measured_on(self) -> Trajectory:
         return self.trajectory
+
+    @property
+    def measured_with(self) -> Provenance:
+        return self.labelled.provenance
+
+    def on(self, trajectory: Trajectory) -> Self:
+        return replace(self, labelled=self.labelled.on(trajectory))
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def calibration_id(plan: Planned, config: CollectConfig) -> str:
     settings = {key: value for key, value in asdict(config).items() if key in _CONTEXT_KEYS}
     return part_digest(
         {
-            **asdict(plan.provenance),
+            # How contexts are read follows from the gists' hash.
+            **{k: v for k, v in asdict(plan.provenance).items() if k not in plan.provenance.reading_columns},
             **settings,
             **({"led_by": plan.lensnet_identity} if plan.lensnet_identity else {}),
             **({"estimator": "gradient"} if plan.estimator.name == "gradient" else {}),

@@ -27,7 +27,7 @@ from mctrace.collect.planning.plan_stream import (
     PlannedDocument,
     PlanStream,
 )
-from mctrace.collect.planning.run_plan import RunPlan, check_fits, provenance_of
+from mctrace.collect.planning.run_plan import RunPlan, check_anchored, check_fits, provenance_of
 from mctrace.collect.planning.trace_files import TracePlan, plan_traces
 from mctrace.collect.run_settings import RunSettings
 from mctrace.collect.running.calibration import choose_estimator, known_calibration
@@ -152,6 +152,7 @@ def prepare_stream(
     provenance = provenance_of(
         source, settings.model, settings.gists, settings.tree, needs_weights=needs_weights
     )
+    check_anchored(provenance, settings.gists, settings.collect)
     skipped = Skipped(settings.corpus.strict)
     if traces is not None:
         found = plan_traces(traces, store, settings.collect, settings.corpus, provenance, source)

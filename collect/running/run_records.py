@@ -33,6 +33,7 @@ def run_row(
         "tokenizer_hash": context.provenance.tokenizer_hash,
         "gist_source": context.gists.source,
         "gist_hash": context.provenance.gist_hash,
+        **context.provenance.reading_columns,
         "dtype": context.provenance.dtype,
         "estimator": checks.estimator.name,
         "estimator_window": checks.estimator.window,

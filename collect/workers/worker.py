@@ -53,6 +53,7 @@ from mctrace.datasets.store.cursor_means import mean_columns
 from mctrace.datasets.store.location import Location
 from mctrace.datasets.store.parts import Part, write_part
 from mctrace.datasets.store.provenance import Provenance
+from mctrace.gists.network.anchored_gists import AnchoredGists
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class Worker:
         source = resolve_model(context.model.name, context.model.revision)
         loaded = bring_up(source, context.model, context.gists, context.provenance, context.batch_tokens)
         self._model, self._gistnet, self._batching = loaded.model, loaded.gistnet, loaded.batching
+        self._anchored = self._gistnet if isinstance(self._gistnet, AnchoredGists) else None
         self._tree: tuple[str, DocumentTree] | None = None
         self._machine = {
             "host": platform.node(),
@@ -156,8 +158,10 @@ class Worker:
         tree, started = self._document_tree(item.document), time.perf_counter()
         unit = item.unit.without_caches()
         if item.purpose == "noise":
-            return Finished(item, noise_floor=measure_noise(self._model, tree, unit, self._batching))
-        measurement = measure_unit(self._model, tree, unit, self._batching)
+            return Finished(
+                item, noise_floor=measure_noise(self._model, tree, unit, self._batching, self._anchored)
+            )
+        measurement = measure_unit(self._model, tree, unit, self._batching, self._anchored)
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # work is queued; the clock would stop too soon
         seconds = time.perf_counter() - started
@@ -273,6 +277,7 @@ class Worker:
             "dtype": provenance.dtype,
             "block_size": provenance.tree.block_size,
             "max_level": provenance.tree.max_level,
+            **provenance.reading_columns,
             "absence": planned.trajectory.head.tree.absence,
             "protected_tail": planned.protected_tail,
             "start": planned.trajectory.head.start,

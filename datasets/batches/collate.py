@@ -93,7 +93,7 @@ def make_batch(
         action_delta_nll=of_actions("delta_nll"),
         action_stderr=of_actions("stderr"),
         action_positions=padded(
-            [s.labels.positions(block_size) for s in snapshots], num_actions, torch.int64
+            [s.labels.positions(s.head.tree) for s in snapshots], num_actions, torch.int64
         ),
         action_inclusion=of_actions("inclusion_probability", fill=1),
         block_size=block_size,
@@ -109,6 +109,7 @@ def make_batch(
         )
         if with_absence
         else None,
+        gist_positions=data.provenance.gist_positions,
         entry_attention=_attention(snapshots, maps, num_entries),
     )
 

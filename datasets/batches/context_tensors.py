@@ -95,6 +95,7 @@ def unlabelled_batch(
         block_size=tree.block_size,
         max_level=tree.max_level,
         absence=absence,
+        gist_positions=tree.positions_of(1),
         snapshot_ids=tuple(snapshot_ids) or names,
         document_ids=tuple(document_ids) or names,
     )

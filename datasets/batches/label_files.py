@@ -16,7 +16,9 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
+from mctrace.context.actions import ActionArrays
 from mctrace.context.lod_map import LODMap
+from mctrace.context.tree import TreeShape
 from mctrace.datasets.batches.arrow_files import MappedMaps, create_maps, damaged, mapped, write_arrow_files
 from mctrace.datasets.batches.stored_maps import StoredMap
 from mctrace.datasets.sql.connection import fetch_rows
@@ -47,10 +49,11 @@ class Labels:
         dropped = block_size ** np.maximum(self.node_level - self.entry_level, 0)
         return np.where(self.is_expand, 1, np.where(self.is_absence, dropped, block_size))
 
-    def positions(self, block_size: int) -> npt.NDArray[np.int64]:
+    def positions(self, tree: TreeShape) -> npt.NDArray[np.int64]:
         """Positions that each action adds or frees [A]."""
-        absent = block_size ** np.maximum(self.node_level - self.entry_level, 0)
-        return np.where(self.is_absence, absent, block_size - 1)
+        absent_level = np.where(self.is_absence, self.entry_level, -1)
+        actions = ActionArrays(self.is_expand, self.node_level, self.node_index, absent_level)
+        return actions.positions_A(tree)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ class Batch:
     """[B, N] int64, index into A of the measured drop that includes this entry, or -1; None for no drops"""
     action_entries: Tensor | None = None
     """[B, A] int64, entries that the action replaces; None for 1 of an expand and K of a collapse"""
+    gist_positions: int = 1
+    """positions that a gist takes"""
     entry_attention: Tensor | None = None
     """[B, N] the base model's attention to each entry, NaN where it was not kept; None where not asked for"""
 
@@ -99,12 +101,29 @@ class Batch:
     @property
     def num_positions(self) -> Tensor:
         """[B] int64, positions that each context takes: its entries without the absent ones."""
-        return (self.entry_mask & (self.levels <= self.max_level)).sum(dim=1)
+        shown_BN = self.entry_mask & (self.levels <= self.max_level)
+        return (shown_BN * self.entry_positions).sum(dim=1)
+
+    @property
+    def entry_positions(self) -> Tensor:
+        """[B, N] int64, positions that an entry takes where it is shown: 1, of a gist `gist_positions`."""
+        return torch.where(self.levels == 0, 1, self.gist_positions)
+
+    @property
+    def expand_positions(self) -> Tensor:
+        """[B, N] int64, positions that showing a gist's children adds; K - 1 where a gist takes one."""
+        per_child_BN = torch.where(self.levels <= 1, 1, self.gist_positions)
+        return self.block_size * per_child_BN - self.gist_positions
+
+    @property
+    def collapse_positions(self) -> Tensor:
+        """[B, N] int64, positions that an entry and its siblings free as one gist; K - 1 likewise."""
+        return self.block_size * self.entry_positions - self.gist_positions
 
     @property
     def insert_positions(self) -> int:
         """Positions that inserting an absent block adds: K tokens, or one gist."""
-        return 1 if self.absence == "gist" else self.block_size
+        return self.gist_positions if self.absence == "gist" else self.block_size
 
     def to(self, device: torch.device | str) -> "Batch":
         moved = {

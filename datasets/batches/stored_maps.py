@@ -50,7 +50,7 @@ def maps_query(table: str, *, with_attention: bool = False) -> str:
     return f"""
         select t.trajectory_id, t.start, t.levels, t.cursors[1] as first_cursor, t.protected_tail,
                t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
-               coalesce(t.absence, 'off') as absence,
+               t.semantics, t.gist_positions, coalesce(t.absence, 'off') as absence,
                {"a.attention_mass" if with_attention else "null::float[]"} as attention_mass
         from stored_trajectories as t
         semi join {table} using (trajectory_id)
@@ -87,7 +87,9 @@ def read_provenance(
     rows = fetch_rows(
         connection,
         f"""
-        select distinct t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level
+        select distinct
+            t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.block_size, t.max_level,
+            coalesce(t.semantics, 're_encoded') as semantics, coalesce(t.gist_positions, 1) as gist_positions
         from stored_trajectories as t
         semi join {table} using (trajectory_id)
         order by all

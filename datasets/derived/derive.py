@@ -29,7 +29,7 @@ from mctrace.datasets.store.store import DATASET_KIND, DERIVED_BY, Store, StoreV
 from mctrace.errors import InputError, StoreError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_OPTIONAL = {"start", "shadow_price", "hac_stderr"}
+_OPTIONAL = {"start", "shadow_price", "hac_stderr", "semantics"}
 """Columns of derived labels that a recipe need not give."""
 
 
@@ -162,7 +162,8 @@ def _write_rows(rows: pa.RecordBatchReader, schema: pa.Schema, file: Path) -> No
 
 
 def _with_types(table: str, columns: list[str], query: str, recipe: Recipe) -> str:
-    """Recipe with the columns and types of `table`, and the price of each snapshot in the parent dataset."""
+    """Recipe with the columns and types of `table`, the price of each snapshot in the parent dataset, and the
+    semantics that its trajectory was measured by."""
     schema = TABLES[table]
     missing = [name for name in schema.names if name not in columns and name not in _OPTIONAL]
     unknown = [name for name in columns if name not in schema.names]
@@ -182,12 +183,16 @@ def _with_types(table: str, columns: list[str], query: str, recipe: Recipe) -> s
         source = f"r.{field.name}" if field.name in columns else "null"
         if field.name == "shadow_price" and not own_price:
             source = "p.shadow_price"
+        if field.name == "semantics":
+            source = "t.semantics"
         return f"{source}::{_duckdb_type(field.type)} as {field.name}"
 
     selected = ", ".join(map(column, schema))
     priced = table == "derived_labels" and not own_price
     prices = "left join shadow_prices as p on p.snapshot_id = r.snapshot_id" if priced else ""
-    return f"select {selected} from (\n{query}\n) as r {prices}"
+    of_labels = table == "derived_labels"
+    measured = "left join trajectories as t on t.trajectory_id = r.trajectory_id" if of_labels else ""
+    return f"select {selected} from (\n{query}\n) as r {prices} {measured}"
 
 
 def _duckdb_type(arrow_type: pa.DataType) -> str:

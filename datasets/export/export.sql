@@ -29,9 +29,9 @@ chosen as (
 
 select
     s.snapshot_id, s.trajectory_id, s.run_id, s.document_id, s.source, s.split, s.policy,
-    s.cursor, s.cursor_offset, s.start, s.horizon, s.baseline_nll, s.num_entries,
+    s.cursor, s.cursor_offset, s.start, s.horizon, s.baseline_nll, s.num_entries, s.num_positions,
     t.first_cursor, t.levels, t.protected_tail, t.block_size, t.max_level,
-    t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype,
+    t.model_hash, t.tokenizer_hash, t.gist_hash, t.dtype, t.semantics, t.gist_positions,
     c.actions
 from chosen as c
 join snapshots as s using (snapshot_id)

@@ -27,8 +27,9 @@ from mctrace.datasets.store.zarr_arrays import (
 
 _PER_SNAPSHOT = (
     "snapshot_id", "trajectory_id", "run_id", "document_id", "source", "split", "policy", "cursor",
-    "cursor_offset", "start", "horizon", "baseline_nll", "num_entries", "protected_tail", "block_size",
-    "max_level", "model_hash", "tokenizer_hash", "gist_hash", "dtype",
+    "cursor_offset", "start", "horizon", "baseline_nll", "num_entries", "num_positions", "protected_tail",
+    "block_size", "max_level", "model_hash", "tokenizer_hash", "gist_hash", "dtype", "semantics",
+    "gist_positions",
 )  # fmt: skip
 _EMBEDDING_ROWS = 4096
 _DOCUMENTS_KEPT = 64

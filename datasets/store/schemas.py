@@ -5,7 +5,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 """Raised when an older mctrace could no longer read what is written."""
 
-COLUMNS_VERSION = 6
+COLUMNS_VERSION = 7
 """Raised when a table gains a column. A part's folder ends in it, so that a reader of many thousand files
 need not open each of them to learn which it lacks."""
 
@@ -84,6 +84,8 @@ TRAJECTORIES = pa.schema(
         ("ended_at", pa.timestamp("us", tz="UTC")),
         ("logged_at", pa.timestamp("us", tz="UTC")),
         ("actions_taken", ACTIONS_TAKEN),
+        ("semantics", pa.string()),
+        ("gist_positions", pa.int32()),
     ]
 )
 
@@ -205,6 +207,8 @@ RUNS = pa.schema(
         ("audit", _FIDELITY),
         ("probe", _PROBE),
         ("calibration_strata", pa.list_(_STRATUM)),
+        ("semantics", pa.string()),
+        ("gist_positions", pa.int32()),
     ]
 )
 
@@ -281,6 +285,7 @@ DERIVED_LABELS = pa.schema(
         ("start", _TOKENS),
         ("shadow_price", pa.float64()),
         ("hac_stderr", pa.float64()),
+        ("semantics", pa.string()),
     ]
 )
 
@@ -330,6 +335,8 @@ ADDED_COLUMNS = {
         "ended_at",
         "logged_at",
         "actions_taken",
+        "semantics",
+        "gist_positions",
     },
     "effects": {"first_entry", "num_entries", "cursor_delta_nll", "cursor_stderr", "gradient_stretches"},
     "runs": {
@@ -340,8 +347,10 @@ ADDED_COLUMNS = {
         "audit",
         "probe",
         "calibration_strata",
+        "semantics",
+        "gist_positions",
     },
-    "derived_labels": {"hac_stderr"},
+    "derived_labels": {"hac_stderr", "semantics"},
 }
 """Columns that files of mctrace 0.1 lack; they read as NULL."""
 

@@ -28,7 +28,7 @@ def evaluate_ceilings(
     Raises InputError when no document of the split is long enough, ModelError for an architecture that cannot
     be measured.
     """
-    check_whole_attention(model.network)
+    check_whole_attention(model.network.config)
     kept: dict[str, list[HeldOutDocument]] = {}
     for document in documents:
         chosen = kept.setdefault(document.corpus, [])

@@ -21,7 +21,7 @@ from mctrace.base_model.masked_pass import check_whole_attention, linear_layers,
 from mctrace.context.lod_map import LODMap
 from mctrace.context.tree import TreeShape
 from mctrace.context.working_context import gather_embeddings
-from mctrace.errors import ModelError
+from mctrace.gists.network.anchored_gists import EXTRACT, KEPT, count_after
 from mctrace.gists.network.anchored_spans import (
     Anchors,
     FloatArray,
@@ -37,8 +37,6 @@ from mctrace.gists.network.key_value_gistnet import KeyValueGistNet, is_key_valu
 from mctrace.gists.network.loading import gistnet_folder, load_gistnet, place_gistnet
 
 DELETED = "deleted"
-_EXTRACT, _KEPT = "extract-", "kept-"
-_MOST_ANCHORS = 1024
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,10 @@ def load_judged(
     `num_anchors`, any other GistNet one. Raises ModelError when there is none of that name or it does not
     fit.
     """
-    if count := _count_after(_EXTRACT, source):
+    if count := count_after(EXTRACT, source):
         return JudgedGists({source: ExtractiveGists(InformativeRun(count))}, source)
-    if count := _count_after(_KEPT, source):
-        check_whole_attention(model.network)
+    if count := count_after(KEPT, source):
+        check_whole_attention(model.network.config)
         return JudgedGists({source: KeyValueGists(LastAndSurprising(count), None)}, source)
     folder = gistnet_folder(source)
     if folder is not None and is_key_value_folder(folder):
@@ -150,23 +148,11 @@ def load_judged(
 def _key_value(
     folder: Path, model: FrozenCausalLM, tree: TreeShape, num_anchors: Sequence[int]
 ) -> JudgedGists:
-    check_whole_attention(model.network)
+    check_whole_attention(model.network.config)
     gistnet = KeyValueGistNet.from_pretrained(folder).to(model.device)
     gistnet.check_fits(tree.block_size, linear_layers(model.network))
     variants = {f"trained-{m}": KeyValueGists(LastAndSurprising(m), gistnet) for m in num_anchors}
     return JudgedGists(variants, gistnet.content_hash)
-
-
-def _count_after(prefix: str, source: str) -> int | None:
-    """M of `prefix` followed by M, None for any other name. Raises ModelError for no usable number."""
-    if not source.startswith(prefix):
-        return None
-    text = source.removeprefix(prefix)
-    if not text.isdigit() or not 1 <= int(text) <= _MOST_ANCHORS:
-        raise ModelError(
-            f"gists {source!r}: M is a number of positions from 1 to {_MOST_ANCHORS}, as in {prefix}4"
-        )
-    return int(text)
 
 
 @torch.inference_mode()

@@ -66,11 +66,19 @@ class KeyValueGistNet(nn.Module):
 
     def check_fits(self, block_size: int, layers: Mapping[str, tuple[int, int]]) -> None:
         """Raises ModelError unless trained for `block_size` and a base model with these linear layers."""
+        self.check_block_size(block_size)
+        self.check_layers(layers)
+
+    def check_block_size(self, block_size: int) -> None:
+        """Raises ModelError unless trained for `block_size`."""
         if block_size != self.config.block_size:
             raise ModelError(
                 f"the key-value GistNet was trained for blocks of {self.config.block_size}, the run has "
                 f"blocks of {block_size}: set tree.block_size = {self.config.block_size}"
             )
+
+    def check_layers(self, layers: Mapping[str, tuple[int, int]]) -> None:
+        """Raises ModelError unless trained for a base model with these linear layers."""
         if dict(layers) != dict(self.config.layers):
             raise ModelError(
                 "the key-value GistNet was trained for a base model with other layers: use the model that "

@@ -75,7 +75,7 @@ class KeyValueRun:
         Raises InputError when no document is long enough for a window, ModelError for an architecture that
         has no such gists.
         """
-        check_whole_attention(model.network)
+        check_whole_attention(model.network.config)
         linear_layers(model.network)
         training = corpus.tokens["train"]
         record = {

@@ -75,8 +75,8 @@ def test_changes_of_no_entry_change_nothing():
 def test_models_with_local_attention_or_without_linear_layers_are_refused():
     for architecture in ("mistral", "gemma2", "gemma3"):
         with pytest.raises(ModelError, match="local attention"):
-            check_whole_attention(tiny_model(architecture).network)
+            check_whole_attention(tiny_model(architecture).network.config)
     for architecture in ("llama", "qwen2", "qwen3", "gpt_neox", "gpt2"):
-        check_whole_attention(tiny_model(architecture).network)
+        check_whole_attention(tiny_model(architecture).network.config)
     with pytest.raises(ModelError, match="no linear layers"):
         linear_layers(tiny_model("gpt2").network)

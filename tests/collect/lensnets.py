@@ -36,6 +36,7 @@ def save_random_lensnet(
         },
         target_sql=target_sql(target),
         absence=provenance.absence,
+        gist_positions=provenance.gist_positions,
     )
     save_checkpoint(folder, network, info)
     return folder

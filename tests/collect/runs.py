@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mctrace.base_model.model_source import ModelSource, resolve_model
 from mctrace.cli.configuration import PipelineConfig, load_config
-from mctrace.collect.config import GistConfig
 from mctrace.collect.corpus.corpus_reader import Skipped, read_corpus
 from mctrace.collect.corpus.documents import read_documents
 from mctrace.collect.corpus.placement_commits import known_placements
@@ -47,7 +46,7 @@ class TinyRun:
             start_workers,
             config=self.config.collect,
             model=self.config.model,
-            gists=GistConfig(),
+            gists=self.config.gists,
             source=self.source,
             resolved_config=self.config.to_json(),
             corpus=self.config.corpus,

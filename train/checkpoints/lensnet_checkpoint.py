@@ -27,9 +27,10 @@ from mctrace.train.networks.registry import build_network
 
 _NOT_HASHED = (MANIFEST, "README.md")
 """files beside a checkpoint's own: what they are, and the card that a hub shows"""
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """2 added the target's text and other kinds of network; 3 takes the merge of entries from that text, not from
-the target's name; 4 added `match_tail`; 5 added `absence` and networks with a price"""
+the target's name; 4 added `match_tail`; 5 added `absence` and networks with a price; 6 added
+`gist_positions`"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -61,6 +62,8 @@ class CheckpointInfo:
     """SQL text of the target; empty in checkpoints of schema version 1"""
     absence: Absence = "off"
     """`tree.absence` of the labels it was trained on; off in checkpoints before schema version 5"""
+    gist_positions: int = 1
+    """positions that a gist took there; 1 in checkpoints before schema version 6"""
 
     @property
     def signed(self) -> bool:
@@ -101,6 +104,7 @@ def describe(
     dataset: Mapping[str, str | int],
     target_sql: str,
     absence: Absence = "off",
+    gist_positions: int = 1,
 ) -> CheckpointInfo:
     """The part of a `CheckpointInfo` that stays constant during a run."""
     return CheckpointInfo(
@@ -114,6 +118,7 @@ def describe(
         training=json.loads(json.dumps(asdict(config))),  # tuples become lists, as they come back
         target_sql=target_sql,
         absence=absence,
+        gist_positions=gist_positions,
     )
 
 

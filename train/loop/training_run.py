@@ -276,6 +276,7 @@ def _describe(
         block_size=arrays.provenance.block_size,
         max_level=arrays.provenance.max_level,
         absence=source.absence,
+        gist_positions=arrays.provenance.gist_positions,
         utility_scale=_utility_scale(source.labels, open_labels),
         dataset={
             "uri": store_uri,

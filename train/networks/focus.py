@@ -72,18 +72,19 @@ def directions(expand_BN: Tensor, collapse_BN: Tensor, batch: Batch) -> list[Dir
     A token's drop takes its block, as its collapse does; a gist's takes the gist alone.
     """
     size = batch.block_size
-    between_BN = torch.full_like(expand_BN, size - 1)
-    more_BN = torch.where(batch.levels > batch.max_level, float(batch.insert_positions), between_BN)
+    apart_BN = batch.expand_positions.to(expand_BN.dtype)
+    together_BN = batch.collapse_positions.to(expand_BN.dtype)
+    more_BN = torch.where(batch.levels > batch.max_level, float(batch.insert_positions), apart_BN)
     of_group_BN = group_mean(collapse_BN, batch)
     found = [
         Direction(1, expand_BN, more_BN, more_BN, batch.can_expand),
-        Direction(-1, of_group_BN, between_BN, between_BN / size, batch.can_collapse),
+        Direction(-1, of_group_BN, together_BN, together_BN / size, batch.can_collapse),
     ]
     if batch.can_drop is not None:
-        is_token_BN, one_BN = batch.levels == 0, torch.ones_like(expand_BN)
+        is_token_BN, own_BN = batch.levels == 0, batch.entry_positions.to(expand_BN.dtype)
         dropped_BN = torch.where(is_token_BN, of_group_BN, collapse_BN)
-        freed_BN = torch.where(is_token_BN, size * one_BN, one_BN)
-        found.append(Direction(-1, dropped_BN, freed_BN, one_BN, batch.can_drop))
+        freed_BN = torch.where(is_token_BN, size * own_BN, own_BN)
+        found.append(Direction(-1, dropped_BN, freed_BN, own_BN, batch.can_drop))
     return found
 
 

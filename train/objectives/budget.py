@@ -16,9 +16,10 @@ ASKED_SHARES = (0.0, -0.25, -0.125, 0.125, 0.25)
 def expand_cost(batch: Batch) -> Tensor:
     """Positions [B, N] that expanding each entry adds: K - 1 for a gist, 0 for a token and where padded.
 
-    Inserting an absent block adds K tokens, or one gist.
+    Inserting an absent block adds K tokens, or one gist. A gist of several positions adds what its children
+    take beyond them.
     """
-    cost_BN = (batch.entry_mask & (batch.levels >= 1)) * float(batch.block_size - 1)
+    cost_BN = (batch.entry_mask & (batch.levels >= 1)) * batch.expand_positions.float()
     return torch.where(batch.levels > batch.max_level, float(batch.insert_positions), cost_BN)
 
 
@@ -26,10 +27,11 @@ def collapse_refund(batch: Batch) -> Tensor:
     """Positions [B, N] that collapsing frees, shared among the K entries it takes: (K - 1)/K each.
 
     0 for `max_level` gists, which cannot collapse, and where padded. Where blocks may be absent, any entry
-    can be dropped and frees its own position.
+    can be dropped and frees its own positions.
     """
-    share = (batch.block_size - 1) / batch.block_size if batch.absence == "off" else 1.0
-    return (batch.entry_mask & (batch.levels < batch.coarsest)) * share
+    shared_BN = batch.collapse_positions / batch.block_size
+    freed_BN = shared_BN if batch.absence == "off" else batch.entry_positions.float()
+    return (batch.entry_mask & (batch.levels < batch.coarsest)) * freed_BN
 
 
 def budget_masses(scores_BN: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

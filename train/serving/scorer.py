@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mctrace.context.allocator_candidates import Candidates
-from mctrace.context.tree import TreeShape
+from mctrace.context.tree import TreeShape, tree_of
 from mctrace.datasets.batches.context_tensors import Context
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -82,7 +82,8 @@ class Scorer:
         return context if protected_tail is None else replace(context, protected_tail=protected_tail)
 
     def _check_tree(self, tree: TreeShape) -> None:
-        learned = TreeShape(self.info.block_size, self.info.max_level, self.info.absence)
+        info = self.info
+        learned = tree_of(info.block_size, info.max_level, info.absence, info.gist_positions)
         if tree != learned:
             raise InputError(
                 f"this LensNet was trained on trees of {_shape(learned)}, the context has {_shape(tree)}"
@@ -91,4 +92,5 @@ class Scorer:
 
 def _shape(tree: TreeShape) -> str:
     absent = "" if tree.absence == "off" else f" with absent blocks ({tree.absence})"
-    return f"K = {tree.block_size} up to level {tree.max_level}{absent}"
+    several = "" if tree.positions_of(1) == 1 else f" with gists of {tree.positions_of(1)} positions"
+    return f"K = {tree.block_size} up to level {tree.max_level}{several}{absent}"

@@ -38,7 +38,14 @@ class TensorLensNet(nn.Module):
     """
 
     def __init__(
-        self, network: LensNet, block_size: int, max_level: int, *, signed: bool, absence: Absence = "off"
+        self,
+        network: LensNet,
+        block_size: int,
+        max_level: int,
+        *,
+        signed: bool,
+        absence: Absence = "off",
+        gist_positions: int = 1,
     ) -> None:
         super().__init__()
         self.network = network
@@ -46,6 +53,7 @@ class TensorLensNet(nn.Module):
         self.max_level = max_level
         self.signed = signed
         self.absence = absence
+        self.gist_positions = gist_positions
 
     def forward(
         self,
@@ -79,6 +87,7 @@ class TensorLensNet(nn.Module):
             snapshot_ids=(),
             document_ids=(),
             absence=self.absence,
+            gist_positions=self.gist_positions,
             can_drop=can_drop,
         )
         scores: Scores = self.network(batch, None if room is None else room[:, None])
@@ -88,16 +97,25 @@ class TensorLensNet(nn.Module):
 
 
 def export_lensnet(
-    network: LensNet, block_size: int, max_level: int, *, signed: bool, absence: Absence = "off"
+    network: LensNet,
+    block_size: int,
+    max_level: int,
+    *,
+    signed: bool,
+    absence: Absence = "off",
+    gist_positions: int = 1,
 ) -> ExportedProgram:
     """The network in evaluation mode as an exported program for any B >= 1 and N >= 2.
 
     `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` writes it.
-    `signed` and `absence` are the checkpoint's: values of detail are returned as they are, for the runtime to
-    price. A network with a price takes `PRICE_INPUTS` too, and `DROP_INPUT` where blocks may be absent, and
-    returns (signed scores, price).
+    `signed`, `absence` and `gist_positions` are the checkpoint's: values of detail are returned as they are,
+    for the runtime to price. A network with a price takes `PRICE_INPUTS` too, and `DROP_INPUT` where blocks
+    may be absent, and returns (signed scores, price).
     """
-    wrapped = TensorLensNet(network.eval(), block_size, max_level, signed=signed, absence=absence)
+    wrapped = TensorLensNet(
+        network.eval(), block_size, max_level,
+        signed=signed, absence=absence, gist_positions=gist_positions,
+    )  # fmt: skip
     rows, entries = Dim("rows", min=1), Dim("entries", min=2)
     by_entry = {0: rows, 1: entries}
     shapes = dict.fromkeys(INPUTS, by_entry) | {

@@ -47,7 +47,7 @@ def _plain(snapshot: SnapshotView) -> dict[str, Any]:
             ["split", text(snapshot.split)],
             ["policy", snapshot.policy],
             ["context, tokens", f"{count(where.start)} to {count(where.cursor)}"],
-            ["positions", count(where.num_entries)],
+            ["positions", count(where.num_positions)],
             ["base loss, nats/token", number(snapshot.baseline_nll)],
             ["horizon, tokens", count(snapshot.horizon)],
             ["price of an edit", nats(snapshot.edit_price)],

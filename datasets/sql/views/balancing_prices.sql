@@ -32,7 +32,7 @@ needs as (
         r.snapshot_id,
         r.steps,
         -- Rounding in the running sums must not push an exact balance over the edge.
-        r.weight_of_expands - coalesce(getvariable('budget') - s.num_entries, 0) - 1e-6 as need
+        r.weight_of_expands - coalesce(getvariable('budget') - s.num_positions, 0) - 1e-6 as need
     from rising as r
     join snapshots as s using (snapshot_id)
 ),

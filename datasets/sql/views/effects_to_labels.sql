@@ -50,6 +50,7 @@ placed as (
     select
         t.trajectory_id, t.run_id, t.document_id, t.source, t.split, t.policy, t.block_size, t.protected_tail,
         t.first_cursor, t.cursors, t.model_hash, t.gist_hash, t.dtype, t.absence,
+        t.semantics, t.gist_positions,
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error(
@@ -179,8 +180,10 @@ select
     hac_stderr,
     case when action in ('expand', 'insert') then -mean else mean end as value_of_detail,
     case
-        when action in ('expand', 'collapse') then block_size - 1
+        when action in ('expand', 'collapse')
+            then block_size * case when node_level = 1 then 1 else gist_positions end - gist_positions
         else (block_size ** (node_level::int - entry_level::int))::int
+            * case when entry_level = 0 then 1 else gist_positions end
     end as positions,
     inclusion_probability,
     estimator,
@@ -193,6 +196,7 @@ select
     model_hash,
     gist_hash,
     dtype,
+    semantics,
     is_control
 from moments
 left join stored_attention as a using (trajectory_id);

@@ -13,7 +13,7 @@ with joints as (
             lambda a, b: a || '+' || b
         ) as joint_id,
         j.*,
-        t.run_id, t.document_id, t.source, t.split, t.policy, t.model_hash, t.gist_hash, t.dtype, t.cursors,
+        t.run_id, t.document_id, t.source, t.split, t.policy, t.model_hash, t.gist_hash, t.dtype, t.semantics, t.cursors,
         case
             when coalesce(h, t.horizon) between 1 and t.horizon then coalesce(h, t.horizon)
             else error('horizon ' || h || ' is outside 1 to ' || t.horizon || ', the tokens measured')
@@ -54,7 +54,8 @@ select
     delta_nll - sum_of_singles as additivity_gap,
     model_hash,
     gist_hash,
-    dtype
+    dtype,
+    semantics
 from measured;
 
 create view joint_edits as from joint_edits_at(null);

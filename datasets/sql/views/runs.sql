@@ -17,6 +17,8 @@ select
     any_value(tokenizer_hash) as tokenizer_hash,
     any_value(gist_source) as gist_source,
     any_value(gist_hash) as gist_hash,
+    coalesce(any_value(semantics), 're_encoded') as semantics,
+    coalesce(any_value(gist_positions), 1) as gist_positions,
     any_value(dtype) as dtype,
     any_value(estimator) as estimator,
     any_value(estimator_window) as estimator_window,

@@ -24,6 +24,7 @@ from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.store.store import open_store
 from mctrace.errors import ConfigError, InputError
+from mctrace.gists.network.anchored_gists import KeptGists
 from mctrace.gists.network.gistnet import MeanGistNet
 from mctrace.seeding import generator_for
 from mctrace.train.inference import score
@@ -201,3 +202,18 @@ def test_scores_leave_the_network_s_mode_alone(scorer):
     scores(scorer, LODMap.of_tokens(TREE, 0, 40), tree.embeddings)
     assert scorer.scorer.network.training
     assert all(isinstance(level, torch.Tensor) for level in tree.embeddings)
+
+
+@pytest.mark.parametrize("target", ["priced", "value"])
+def test_gists_of_several_positions_count_as_such_and_are_no_plain_tree_s(tmp_path, target):
+    provenance = dataclasses.replace(
+        PROVENANCE, gist_hash="kept-2", semantics="kept", gist_positions=2, max_level=2
+    )
+    scorer = load_scorer(save_random_lensnet(tmp_path / "lens", provenance, WIDTH, target=target), provenance)
+    document = make_document()
+    config = OnPolicyConfig(BUDGET, TAIL, 6, AllocatorConfig())
+    made = OnPolicyMaps(scorer, tiny_model(), KeptGists(2), config)
+    one = made.head_map(document, provenance.tree, 0, 160, "key", 0)
+    assert one.num_entries < one.num_positions <= BUDGET
+    with pytest.raises(InputError, match="with gists of 2 positions, the context has K = 4 up to level 2"):
+        made.head_map(document, TREE, 0, 160, "key", 0)

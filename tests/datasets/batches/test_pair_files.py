@@ -36,7 +36,8 @@ def written(folder: Path, num_groups: int) -> Comparisons:
         select 't' || i as trajectory_id, 'd' as document_id, 0::bigint as start,
             repeat([1::utinyint], 2) as levels,
             [64::bigint] as cursors, 8::bigint as protected_tail, 'm' as model_hash, 't' as tokenizer_hash,
-            'g' as gist_hash, 'float32' as dtype, 32::int as block_size, 2::int as max_level, 'off' as absence
+            'g' as gist_hash, 'float32' as dtype, 32::int as block_size, 2::int as max_level,
+            'off' as absence, null::varchar as semantics, null::int as gist_positions
         from range({num_groups} // 1000 + 1) as t(i);
         create view stored_documents as select * from stored_trajectories;
     """)

@@ -28,7 +28,7 @@ from tests.datasets.synthetic import add_trajectory, effect
 def utilities(target: str, actions: list[tuple], num_entries: int = 100, budget: float | None = None):
     """Runs a target over one snapshot; an action is (kind, value of detail, positions, inclusion)."""
     connection = duckdb.connect()
-    connection.register("snapshots", pa.table({"snapshot_id": ["s"], "num_entries": [num_entries]}))
+    connection.register("snapshots", pa.table({"snapshot_id": ["s"], "num_positions": [num_entries]}))
     labels = pa.table(
         {
             "snapshot_id": ["s"] * len(actions),

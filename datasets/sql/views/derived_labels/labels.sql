@@ -1,7 +1,7 @@
 -- labels, read through a derived dataset: one row per snapshot, node and action that its recipe kept or made, with
 -- the columns that labels have. Their horizon is the one they were derived at; another one is an error.
 create macro labels_at(h) as table
-select * exclude (start, shadow_price)
+select * exclude (start, shadow_price) replace (coalesce(semantics, 're_encoded') as semantics)
 from stored_derived_labels
 where
     case
@@ -14,7 +14,7 @@ where
 
 -- Drawn from the trajectories that the dataset has labels of, by the same hash.
 create macro drawn_labels(most) as table
-select * exclude (start, shadow_price)
+select * exclude (start, shadow_price) replace (coalesce(semantics, 're_encoded') as semantics)
 from stored_derived_labels
 where
     most is null
@@ -51,5 +51,5 @@ select
 from refused;
 
 create view labels as
-select * exclude (start, shadow_price)
+select * exclude (start, shadow_price) replace (coalesce(semantics, 're_encoded') as semantics)
 from stored_derived_labels;
