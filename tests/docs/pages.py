@@ -46,7 +46,7 @@ def commands_of(page: Path, program: str) -> Iterator[tuple[int, list[str]]]:
     for block in blocks_of(page, "sh"):
         number = block.line
         for line in re.split(r"(?<!\\)\n", block.text):  # a backslash at its end continues a line
-            words = shlex.split(line, comments=True)
+            words = shlex.split(line.replace("\\\n", " "), comments=True)
             if program in words:
                 yield number, words[words.index(program) + 1 :]
             number += line.count("\n") + 1
