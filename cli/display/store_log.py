@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mctrace.datasets.store.provenance import short_gists
 from mctrace.datasets.upkeep.run_log import LoggedDataset, LoggedRun, LoggedVersion
 
 
@@ -15,7 +16,8 @@ def print_runs(runs: Iterable[LoggedRun], console: Console) -> None:
     for run in runs:
         row, (first, last) = run.row, run.versions
         seen = f" (last at work {run.last_sign:%Y-%m-%d %H:%M:%S} UTC)" if run.last_sign else ""
-        gists = row["gist_source"] if row["gist_source"] == row["gist_hash"] else row["gist_hash"][:8]
+        source, gist_hash = row["gist_source"], row["gist_hash"]
+        gists = source if source == gist_hash else short_gists(gist_hash)
         joint_edits, rate = run.num_joint_edits, run.effects_per_second
         console.print(
             f"\nrun {row['run_id']}  {run.state}{seen}  started {row['started_at']:%Y-%m-%d %H:%M} UTC  "

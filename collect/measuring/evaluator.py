@@ -15,6 +15,7 @@ runs, H tokens whose loss is read.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ from mctrace.context.trajectory import Trajectory
 from mctrace.context.working_context import gather_embeddings
 from mctrace.errors import ModelError
 from mctrace.progress import Progress
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def out_of_memory(what: str, num_entries: int) -> ModelError:
     )
 
 
-def if_it_fits(run: Callable[[], Tensor]) -> Tensor | None:
+def if_it_fits(run: Callable[[], Result]) -> Result | None:
     """What `run` gives, or None out of memory; what the attempt held is given back."""
     try:
         return run()

@@ -83,7 +83,7 @@ def _estimate(
     segment: int | None,
 ) -> tuple[Baseline, Tensor]:
     """Baseline, and effect [E, C] on each stretch's loss in nats, of edits that come by their end."""
-    entries = trajectory.context.entries
+    entries = trajectory.entries
     tape = model.taped_pass(
         *_inputs(model, document, trajectory, entries.sliced(slice(0, len(entries) - 1))),
         document.tokens_T[trajectory.first_cursor : trajectory.end],

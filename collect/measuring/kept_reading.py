@@ -13,6 +13,7 @@ head width.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -150,7 +151,8 @@ class _Reader:
         )
 
     def _losses(self, tokens: slice, plan: AttentionPlan) -> Tensor:
-        nll_1L = if_it_fits(lambda: row_nll(self.model, self.document, self.trajectory, tokens, [plan]))
+        run = partial(row_nll, self.model, self.document, self.trajectory, tokens, [plan])
+        nll_1L = if_it_fits(run)
         if nll_1L is None:
             raise out_of_memory("a whole context", tokens.stop - tokens.start)
         return nll_1L[0]
@@ -197,12 +199,21 @@ class _Reader:
         """
         if self.gists.adapters is None:
             return _Made()
-        made, nodes = list[_Made](), sorted(anchors)
-        for level in sorted({node.level for node in nodes}):
-            of_level = [node for node in nodes if node.level == level]
-            per_pass = max(1, self.batching.tokens // self._width(of_level[0]))
-            for at in range(0, len(of_level), per_pass):
-                made.append(self._read_again(cache, of_level[at : at + per_pass], anchors, seen))
+        made = list[_Made]()
+        for level in sorted({node.level for node in anchors}):
+            left = [node for node in sorted(anchors) if node.level == level]
+            width = self._width(left[0])
+            per_pass = max(1, self.batching.tokens // width)
+            while left:
+                rows = left[:per_pass]
+                found = if_it_fits(partial(self._read_again, cache, rows, anchors, seen))
+                if found is None and len(rows) == 1:
+                    raise out_of_memory("a single span", width)
+                if found is None:
+                    per_pass = len(rows) // 2
+                else:
+                    made.append(found)
+                    left = left[per_pass:]
         return _Made.joined(made)
 
     def _read_again(

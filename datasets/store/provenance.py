@@ -58,10 +58,9 @@ class Provenance:
         return {"semantics": self.semantics, "gist_positions": self.gist_positions}
 
     def __str__(self) -> str:
-        kept = "" if self.semantics == "re_encoded" else f"{self.semantics} "
         return (
-            f"model {self.model_hash[:8]} gists {kept}{self.gist_hash[:8]} {self.dtype} K={self.block_size} "
-            f"max_level={self.max_level}"
+            f"model {self.model_hash[:8]} gists {short_gists(self.gist_hash)} {self.dtype} "
+            f"K={self.block_size} max_level={self.max_level}"
         )
 
     @classmethod
@@ -83,6 +82,12 @@ class Provenance:
         }
         # Kinds that differ in these are no mixture that there could be.
         return cls(**joined, semantics=kinds[0].semantics, gist_positions=kinds[0].gist_positions)
+
+
+def short_gists(gist_hash: str) -> str:
+    """The first digits of a GistNet's hash, behind the name that it may have."""
+    name, dash, digits = gist_hash.rpartition("-")
+    return f"{name}{dash}{digits[:8]}"
 
 
 def _compared() -> list[str]:

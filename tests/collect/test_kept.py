@@ -38,7 +38,8 @@ FEW = {"corpus.limit": 3, "collect.trajectories_per_document": 1}
 
 @pytest.fixture(scope="module")
 def run(tiny_settings, tmp_path_factory):
-    changes = {"gists.source": f"kept-{M}", **ABSENCE, "collect.joint_edits": 2, "corpus.limit": 6}
+    beside = {"collect.joint_edits": 2, "collect.drop_controls": True, "collect.num_random_variants": 1}
+    changes = {"gists.source": f"kept-{M}", **ABSENCE, **beside, "corpus.limit": 6}
     made = tiny_run(tiny_settings, tmp_path_factory.mktemp("kept"), **changes)
     made.measure()
     return made
@@ -68,6 +69,9 @@ def test_labels_name_their_semantics_and_cost_the_positions_of_their_anchors(ver
     (one,) = fetch_rows(connect(version), "select distinct semantics, gist_positions, gist_source from runs")
     assert one == {"semantics": "kept", "gist_positions": M, "gist_source": f"kept-{M}"}
     assert fetch_rows(connect(version), "from joint_edits where semantics = 'kept'")
+    assert fetch_rows(connect(version), "from controls where gist_value is not null")
+    compared = fetch_rows(connect(version), "from variants where not is_baseline")
+    assert any(row["adv_delta"] for row in compared)
 
 
 def test_an_effect_begins_with_a_loss_that_was_predicted_before_it(version):

@@ -8,7 +8,7 @@ changes entries by rounding only.
 from collections.abc import Iterable
 from pathlib import Path
 
-from mctrace.datasets.store.provenance import Provenance, kinds_in
+from mctrace.datasets.store.provenance import Provenance, kinds_in, short_gists
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo
 
@@ -42,4 +42,4 @@ def check_compatible(info: CheckpointInfo, folder: Path, kinds: Iterable[Provena
 
 
 def _named(model_hash: str, gist_hash: str, block_size: int, max_level: int) -> str:
-    return f"model {model_hash[:8]} gists {gist_hash[:8]} K={block_size} max_level={max_level}"
+    return f"model {model_hash[:8]} gists {short_gists(gist_hash)} K={block_size} max_level={max_level}"

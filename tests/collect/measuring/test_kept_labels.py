@@ -17,6 +17,7 @@ from mctrace.context.actions import Action, apply_actions, is_legal_at
 from mctrace.context.lod_map import LODMap
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import ABSENT, AnchoredTree, Node
+from mctrace.errors import ModelError
 from mctrace.gists.network.anchored_gists import KeptGists
 from mctrace.gists.network.gistnet import build_tree
 from mctrace.gists.network.key_value_gistnet import KeyValueGistConfig, KeyValueGistNet
@@ -203,6 +204,43 @@ def test_a_horizon_of_one_token_was_predicted_before_any_edit():
     nll_H, deltas = measure(model, gists, trajectory, edits)
     assert len(nll_H) == 1
     assert all(delta_H.tolist() == [0.0] for delta_H in deltas)
+
+
+class OutOfMemory:
+    """A model whose device holds no more than `room` entries of a pass."""
+
+    def __init__(self, model, room):
+        self._model, self._room, self.refused = model, room, 0
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def _checked(self, run, embeddings_BLd, *arguments):
+        if embeddings_BLd.shape[0] * embeddings_BLd.shape[1] > self._room:
+            self.refused += 1
+            raise torch.OutOfMemoryError("no room")
+        return run(embeddings_BLd, *arguments)
+
+    def token_nll(self, *arguments):
+        return self._checked(self._model.token_nll, *arguments)
+
+    def key_values(self, *arguments):
+        return self._checked(self._model.key_values, *arguments)
+
+
+def test_out_of_memory_halves_passes_and_goes_on():
+    model, trajectory = tiny_model(), trajectory_with(2)
+    gists = KeptGists(2, adapters(model))
+    edits = [action_edit(trajectory, action) for action in trajectory.legal_actions(TAIL)]
+    # The text in full needs as much room, whatever is done about it.
+    tight = OutOfMemory(model, room=trajectory.end - START)
+    _, expected = measure(model, gists, trajectory, edits)
+    _, found = measure(tight, gists, trajectory, edits, batch_tokens=10_000)
+    assert tight.refused >= 2
+    for found_H, expected_H in zip(found, expected, strict=True):
+        torch.testing.assert_close(found_H, expected_H, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ModelError, match=r"out of memory on a whole context.*smaller"):
+        measure(OutOfMemory(model, room=20), gists, trajectory, edits)
 
 
 def test_a_joint_edit_is_the_map_after_all_of_its_actions():
