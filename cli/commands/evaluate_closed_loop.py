@@ -11,8 +11,6 @@ from mctrace.cli.configuration import PipelineConfig
 from mctrace.cli.display.closed_loop import print_closed_loop
 from mctrace.cli.display.json_answer import print_json
 from mctrace.cli.display.progress import make_progress
-from mctrace.datasets.store.schemas import SPLITS
-from mctrace.ranges import check_choice
 
 
 def evaluate_closed_loop(
@@ -25,7 +23,6 @@ def evaluate_closed_loop(
     as_json: bool,
 ) -> None:
     """Run the closed loop into `out`, the first checkpoint's run folder by default, and print its results."""
-    check_choice("--split", split, SPLITS)
     messages = Console(stderr=True, soft_wrap=True) if as_json else console
     folder = out or (checkpoints[0].parent if checkpoints else Path("closed_loop"))
     task = ClosedLoopTask(

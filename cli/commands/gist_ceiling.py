@@ -19,7 +19,6 @@ from mctrace.cli.shared_options import (
     console,
     paths_of,
 )
-from mctrace.ranges import check_choice
 
 
 def gist_ceiling(
@@ -47,7 +46,6 @@ def gist_ceiling(
     from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.gist_inputs import load_gist_inputs
-    from mctrace.datasets.store.schemas import SPLITS
     from mctrace.gists.evaluation.ceiling_evaluation import evaluate_ceilings
     from mctrace.gists.evaluation.loss_changes import HeldOutDocument
 
@@ -55,7 +53,6 @@ def gist_ceiling(
         config, store, set_, corpus__paths=paths_of(corpus), model__name=model,
         model__dtype=dtype, model__device=device, gist_ceiling__num_steps=steps,
     )  # fmt: skip
-    check_choice("--split", split, SPLITS)
     inputs = load_gist_inputs(settings, threads)
     messages = Console(stderr=True)  # the result alone goes to standard output
     documents = [

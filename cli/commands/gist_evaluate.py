@@ -21,7 +21,6 @@ from mctrace.cli.shared_options import (
     paths_of,
 )
 from mctrace.errors import InputError
-from mctrace.ranges import check_choice
 
 
 def gist_evaluate(
@@ -70,7 +69,6 @@ def gist_evaluate(
     from mctrace.cli.display.json_answer import print_json
     from mctrace.cli.display.progress import make_progress
     from mctrace.cli.gist_inputs import load_gist_inputs
-    from mctrace.datasets.store.schemas import SPLITS
     from mctrace.gists.evaluation.gistnet_evaluation import evaluate_gistnet
     from mctrace.gists.evaluation.loss_changes import HeldOutDocument
     from mctrace.gists.evaluation.variants import load_judged
@@ -80,7 +78,6 @@ def gist_evaluate(
         config, store, set_, corpus__paths=paths_of(corpus), model__name=model,
         model__dtype=dtype, model__device=device,
     )  # fmt: skip
-    check_choice("--split", split, SPLITS)
     folder = gistnet_folder(gistnet)
     if card and folder is None:
         raise InputError(f"--card: {gistnet} is no folder to write a card into")

@@ -145,7 +145,6 @@ def test_on_policy_labels_are_collected_with_a_checkpoint(run, tmp_path, checkpo
     ("arguments", "changes", "message"),
     [
         ([], {}, "no checkpoint to judge"),
-        (["--closed-loop", "--split", "exam"], {}, "--split must be one of"),
         (["--closed-loop"], {"closed_loop.w_max": 4000}, "long enough for a closed loop"),
         (["--closed-loop"], {"closed_loop.policies": ("recency", "fortune")}, "closed_loop.policies"),
         (["--closed-loop", "nowhere"], {}, "not a LensNet checkpoint"),
@@ -168,3 +167,10 @@ def test_mistakes_end_in_one_clear_line(run, tmp_path, arguments, changes, messa
     assert message in err
     assert "Traceback" not in err
     assert "NLL" not in out
+
+
+def test_a_split_that_there_is_not_is_a_mistake_of_the_command_line(run, tmp_path):
+    code, _, err = run(tmp_path, "--closed-loop", "--split", "exam")
+    assert code == 2
+    assert "'--split'" in err
+    assert "'validation'" in err
