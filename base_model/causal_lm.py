@@ -123,7 +123,7 @@ class FrozenCausalLM:
     def next_logits(self, embeddings_Ld: Tensor, position_L: Tensor, plan: AttentionPlan) -> Tensor:
         """Logits [V] of the token after the last of L entries, in float32; `plan` as in `token_nll`."""
         hidden_BLd = self._hidden(embeddings_Ld[None], position_L[None], [plan])
-        return self._head(hidden_BLd[0, -1:]).float()[0]
+        return head_logits(self.network, hidden_BLd[0, -1:]).float()[0]
 
     @torch.inference_mode()
     def key_values(
@@ -176,10 +176,10 @@ class FrozenCausalLM:
         for hidden_cd, targets_c in zip(
             torch.split(hidden_Md, per_chunk), torch.split(targets_M, per_chunk), strict=True
         ):
-            yield hidden_cd, cross_entropy(self._head(hidden_cd).float(), targets_c, reduction="none")
-
-    def _head(self, hidden_cd: Tensor) -> Tensor:
-        return head_logits(self.network, hidden_cd)
+            yield (
+                hidden_cd,
+                cross_entropy(head_logits(self.network, hidden_cd).float(), targets_c, reduction="none"),
+            )
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -28,7 +28,7 @@ GISTS = ("extract-4", "extract-8", "kept-1", "kept-4")
 TRAINED = "trained"
 HORIZON = 64
 _BOUNDS = ("mean", "low", "high")
-_SPLITS = {
+SPLITS = {
     "corpus.min_tokens": 512, "corpus.max_tokens": 16384, "corpus.validation_fraction": 0.06,
     "corpus.test_fraction": 0.45,
 }  # fmt: skip
@@ -107,7 +107,7 @@ def answer_of(*arguments: str) -> Mapping[str, Any]:
 def shared_flags(folder: Path) -> list[str]:
     corpora = [part for corpus in CORPORA for part in ("--corpus", corpus)]
     return [
-        *corpora, "--store", str(folder / "store"), "--dtype", "bfloat16", "--threads", "1", *flags(_SPLITS)
+        *corpora, "--store", str(folder / "store"), "--dtype", "bfloat16", "--threads", "1", *flags(SPLITS)
     ]  # fmt: skip
 
 

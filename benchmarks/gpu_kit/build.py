@@ -29,7 +29,7 @@ MIB = 2**20
 LARGEST_PART_MIB = 60
 """what a transfer of 64 MiB leaves to a part"""
 PART_MIB = 40.0
-"""the default: a checkout of this repository travels along where a workplace sends one"""
+"""the default: leaves room for a checkout of this repository, where one has to travel along"""
 
 Tensors = Mapping[str, tuple[str, Mapping[str, Array]]]
 """By name, a tensor's kind and planes (`weights.py`)"""
@@ -150,16 +150,15 @@ def smollm2() -> tuple[Tensors, Mapping[str, Any], Mapping[str, Array]]:
 
 def gist_corpus() -> KitCorpus:
     """Python's sources and its reference prose in SmolLM2's tokens, split as `make gists` splits them."""
+    from experiments.gists import CORPORA, SPLITS
     from mctrace.base_model.model_source import SMOLLM2_ALIAS, resolve_model
     from mctrace.collect.config import CorpusConfig
     from mctrace.collect.corpus.configured_corpus import read_configured_corpus
     from mctrace.collect.corpus.corpus_reader import Skipped
     from mctrace.progress import Silent
 
-    config = CorpusConfig(
-        paths=("stdlib", "pydoc-topics"), min_tokens=512, max_tokens=16384, validation_fraction=0.06,
-        test_fraction=0.45,
-    )  # fmt: skip
+    settings: dict[str, Any] = {key.removeprefix("corpus."): value for key, value in SPLITS.items()}
+    config = CorpusConfig(paths=CORPORA, **settings)
     found = read_configured_corpus(resolve_model(SMOLLM2_ALIAS), config, None, Skipped(), Silent())
     documents = (
         KitDocument(one.placement.split, one.source.split("/")[0], one.document_id, one.tokens)
@@ -207,7 +206,7 @@ def _compare(tensors: Tensors, weights: Path) -> None:
 
 
 def _tracked_mib() -> float:
-    """What travels along where a workplace sends the whole checkout."""
+    """Size of the tracked files, which travel along where a whole checkout is sent."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z"]
     try:
         names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
