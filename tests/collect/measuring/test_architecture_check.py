@@ -12,6 +12,7 @@ from transformers import (
     Phi3Config,
 )
 
+from mctrace.base_model import causal_lm
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.collect.measuring.architecture_check import check_architecture
 from mctrace.errors import ModelError
@@ -71,7 +72,7 @@ def test_what_cannot_be_served_is_refused_with_the_reason(architecture, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_model_whose_labels_differ_is_refused(monkeypatch, dtype):
     # A head that forgets to cap its logits is what an unknown architecture would look like.
-    monkeypatch.setattr(FrozenCausalLM, "_head", lambda self, hidden: self.network.lm_head(hidden))
+    monkeypatch.setattr(causal_lm, "head_logits", lambda network, hidden: network.lm_head(hidden))
     with pytest.raises(ModelError, match=r"differ by .* from its plain forward pass"):
         check_architecture(CONFIGS["gemma2"](), "cpu", dtype)
 
