@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.proof.document_sets import SEEN
+from experiments.proof.question_documents import SEEN
 from mctrace.errors import InputError
 
 FAMILIES = ("recall", "ruler", "ordinary")

@@ -7,7 +7,7 @@ others is refused.
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from experiments.proof.question_documents import QuestionDocument
+from experiments.proof.question_documents import SEEN, QuestionDocument
 from experiments.proof.ruler import TASKS, ruler_documents
 from experiments.proof.texts import GENRES
 from mctrace.analysis.closed_loop.answers import Question
@@ -33,7 +33,7 @@ from mctrace.errors import InputError
 
 SEAL = Path(__file__).with_name("seal.json")
 SEEDS = {"development": 1, "test": 2}
-UNSEEN, SEEN = "unseen wording", "seen wording"
+UNSEEN = "unseen wording"
 ORDINARY_TOKENS = 4_608
 """a window of 4,096 before the first refocus, eight refocuses and a horizon"""
 _MOST_TOKENS = 8_192
@@ -74,6 +74,18 @@ def make_set(split: str, counts: Counts, texts: Path, source: ModelSource, block
         for task in TASKS if count else ():
             documents += ruler_documents(maker.tokenizer, task, num_tokens, count, SEEDS[split], block_size)
     return DocumentSet(tuple(documents), tuple(placed for _, placed in found))
+
+
+def first_of_groups(documents: Iterable[QuestionDocument], number: int) -> list[QuestionDocument]:
+    """The first documents of each group, and of each length where a group has several."""
+    seen: Counter[tuple[str, str, bool]] = Counter()
+    found = []
+    for document in documents:
+        group = (document.family, document.group, document.is_long)
+        seen[group] += 1
+        if seen[group] <= number:
+            found.append(document)
+    return found
 
 
 def check_sides(placed: Sequence[Document], store_uri: str) -> None:

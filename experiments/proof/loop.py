@@ -29,7 +29,7 @@ from mctrace.gists.network.gistnet import build_tree
 
 Row = Mapping[str, Any]
 _SHORT, _LONG = 4_096, 8_192
-"""tokens a context reaches back, for documents of up to 6,000 tokens and for longer ones"""
+"""tokens a context reaches back, by whether the document is long"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ProofLoop:
         }
 
     def _config(self, document: QuestionDocument, budget: int) -> ClosedLoopConfig:
-        window = _LONG if len(document.tokens) > 6_000 else _SHORT
+        window = _LONG if document.is_long else _SHORT
         return replace(self.config, w_max=budget, window=window)
 
     def _embed(self, document: QuestionDocument) -> DocumentTree:

@@ -78,7 +78,8 @@ def _primary(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield _CURVES
+    if rows:
+        yield _CURVES
     tables: dict[tuple[str, str, int, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         key = (row["family"], row["group"], row["window"], row["budget"])

@@ -8,6 +8,11 @@ import numpy.typing as npt
 
 from mctrace.analysis.closed_loop.answers import Question
 
+SEEN = "seen wording"
+"""group of the recall documents whose wordings were trained on"""
+_MOST_SHORT = 6_000
+"""tokens of a document whose contexts reach back 4,096; those of longer ones reach back 8,192"""
+
 
 @dataclass(frozen=True)
 class QuestionDocument:
@@ -18,6 +23,16 @@ class QuestionDocument:
     group: str
     tokens: npt.NDArray[np.int32]
     questions: tuple[Question, ...] = ()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether contexts reach back 8,192 tokens."""
+        return len(self.tokens) > _MOST_SHORT
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether the protocol's primary comparisons rest on it."""
+        return not self.is_long and self.group != SEEN
 
     @property
     def document_id(self) -> str:

@@ -8,7 +8,7 @@ and `--seal` writes the hashes that these are held to. Every step goes on where 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from experiments.proof.document_sets import (
     DocumentSet,
     check_seal,
     check_sides,
+    first_of_groups,
     make_set,
     sealed,
 )
@@ -61,6 +62,8 @@ class Scale:
     test: Counts
     budgets: tuple[int, ...]
     """of curves, the primary one among them"""
+    further: int = 1_000
+    """first documents of each group that also show what is outside the primary family"""
     calibrated: int = 100
     """actions by which the gradient's labels are calibrated"""
     retrieval: tuple[str, ...] = RETRIEVAL
@@ -71,9 +74,9 @@ SCALES = {
     # Minutes, to see that everything runs; for a night or more of one core; for a GPU.
     "quick": Scale(
         (3, 0), (3, 0), 4, 60, 1, Counts(2, 1, 2), Counts(2, 1, 2), (128, PRIMARY_BUDGET),
-        16, ("bm25-2",), ("told",),
+        1, 16, ("bm25-2",), ("told",),
     ),
-    "small": Scale((120, 60), (30, 12), 12, 600, 3, Counts(12, 2, 12), TEST, (128, 256, 512, 1_024)),
+    "small": Scale((120, 60), (30, 12), 12, 600, 3, Counts(8, 1, 8), TEST, (128, 256, 512, 1_024), further=6),
     "full": Scale((2_000, 600), (180, 60), 16, 4_000, 3, DEVELOPMENT, TEST, (128, 256, 512, 1_024)),
 }  # fmt: skip
 
@@ -159,8 +162,9 @@ def seal() -> None:
     SEAL.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def run(experiment: Experiment, *, final: bool) -> dict[str, Any]:
-    """Run what an earlier run has not finished, and return the results.
+def run(experiment: Experiment, *, final: bool) -> Iterator[dict[str, Any]]:
+    """Run what an earlier run has not finished. Yields the results with the primary comparisons, then those
+    with everything else.
 
     Raises InputError for a final run before development documents have chosen what is to be tested.
     """
@@ -182,20 +186,32 @@ def run(experiment: Experiment, *, final: bool) -> dict[str, Any]:
         rows = loop.run(documents, names, [PRIMARY_BUDGET])
         choices = choose(rows, scale.retrieval, [name for name in networks if name.startswith("lensnet")])
         choices.write(chosen_file)
-    compared = [TRUNCATION, choices.lensnet, *sorted(set(choices.retrieval.values()))]
-    rows = loop.run(documents, [*networks, *compared, *scale.others], [PRIMARY_BUDGET])
-    rows += loop.run(documents, [*compared, "linear-0"], scale.budgets)
-    return {
+    compared = [
+        row
+        for family, opponent in choices.retrieval.items()
+        for row in loop.run(
+            [document for document in documents if document.family == family and document.is_primary],
+            [TRUNCATION, choices.lensnet, opponent],
+            [PRIMARY_BUDGET],
+        )
+    ]
+    result = {
         "command": f"python -m experiments.proof.run --scale {experiment.name}{' --final' if final else ''}",
         "set": split,
-        "primary": primary(rows, choices, PRIMARY_BUDGET),
-        "curves": curves(rows, PRIMARY_BUDGET),
+        "primary": primary(compared, choices, PRIMARY_BUDGET),
+        "curves": [],
         "choices": asdict(choices),
         "model": loop.policies.provenance.model_hash,
         "scale": {"name": experiment.name, **asdict(scale)},
         "machine": machine(),
-        "seconds": time.perf_counter() - started,
     }  # fmt: skip
+    yield result | {"seconds": time.perf_counter() - started}
+    few = first_of_groups(documents, scale.further)
+    everywhere = [TRUNCATION, choices.lensnet, *sorted(set(choices.retrieval.values()))]
+    rows = loop.run(few, [*networks, *everywhere, *scale.others], [PRIMARY_BUDGET])
+    rows += loop.run(few, [*everywhere, "linear-0"], scale.budgets)
+    result["curves"] = curves(rows, PRIMARY_BUDGET)
+    yield result | {"seconds": time.perf_counter() - started}
 
 
 def main() -> None:
@@ -215,8 +231,8 @@ def main() -> None:
         return
     folder = arguments.folder or Path(f"runs/proof-{arguments.scale}")
     folder.mkdir(parents=True, exist_ok=True)
-    result = run(Experiment(arguments.scale, folder, tuple(arguments.set)), final=arguments.final)
-    write_results(arguments.out, result)
+    for result in run(Experiment(arguments.scale, folder, tuple(arguments.set)), final=arguments.final):
+        write_results(arguments.out, result)
     print(json.dumps(result["primary"], indent=1))
 
 

@@ -8,25 +8,21 @@ from typing import Any
 import numpy as np
 
 from experiments.proof.choices import FAMILIES, Choices
-from experiments.proof.document_sets import SEEN
 from experiments.proof.policy_table import TRUNCATION
+from experiments.proof.question_documents import SEEN
 from experiments.proof.statistics import compare_all, resampled_means
 
 Row = Mapping[str, Any]
-_SHORT = 4_096
 _MEASURES = ("nll", "exact_match")
 
 
 def primary(rows: Iterable[Row], choices: Choices, budget: int) -> list[dict[str, Any]]:
     """LensNet against truncation and the chosen retrieval, Holm-corrected over all; positive: better.
 
-    Nats per token for `nll`, a share of questions for `exact_match` (null for ordinary text); 4,096 tokens,
-    unseen wording.
+    Nats per token for `nll`, a share of questions for `exact_match` (null for ordinary text). `rows` are of
+    primary documents at the primary budget.
     """
-    measured = _by_policy(
-        row for row in rows
-        if row["budget"] == budget and row["window"] == _SHORT and row["group"] != SEEN
-    )  # fmt: skip
+    measured = _by_policy(rows)
     pairs = [(f, other) for f in FAMILIES for other in (TRUNCATION, choices.retrieval[f])]
     asked = [(*pair, m) for pair in pairs for m in _MEASURES if m == "nll" or pair[0] != "ordinary"]
     compared = compare_all(

@@ -11,7 +11,7 @@ from experiments.proof.document_sets import Counts, DocumentSet
 from experiments.proof.loop import ProofLoop
 from experiments.proof.page import page
 from experiments.proof.policy_table import PolicyMaker
-from experiments.proof.question_documents import QuestionDocument
+from experiments.proof.question_documents import SEEN, QuestionDocument
 from experiments.proof.run import Experiment, Scale
 from mctrace.analysis.closed_loop.answers import Question
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
@@ -41,6 +41,9 @@ def documents(split: str) -> Iterator[QuestionDocument]:
         tokens = generator.integers(0, VOCABULARY, 240).astype(np.int32)
         questions = () if family == "ordinary" else (Question(201, 204, ("1",)),)
         yield QuestionDocument(f"{split}-{number}", family, "group", tokens, questions)
+    yield QuestionDocument(
+        f"{split}-seen", "recall", SEEN, tokens[::-1].copy(), (Question(201, 204, ("1",)),)
+    )
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """The runner's own steps, with random networks and made-up documents instead of the costly ones."""
     counts = Counts(2, 2, 2)
     tiny = Scale(
-        (3, 0), (3, 0), 4, 10, 3, counts, counts, (36, 52), 16, ("bm25-2", "similarity"), ("random",)
+        (3, 0), (3, 0), 4, 10, 3, counts, counts, (36, 52), 1, 16, ("bm25-2", "similarity"), ("random",)
     )
     monkeypatch.setitem(proof.SCALES, "tiny", tiny)
     monkeypatch.setattr(proof, "PRIMARY_BUDGET", 52)
@@ -75,9 +78,9 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 def test_development_chooses_and_a_final_run_tests_what_was_chosen(experiment):
     with pytest.raises(InputError, match=r"choices.json is not there: run without --final first"):
-        proof.run(experiment, final=True)
-    developed = proof.run(experiment, final=False)
-    tested = proof.run(experiment, final=True)
+        next(proof.run(experiment, final=True))
+    _, developed = proof.run(experiment, final=False)
+    compared, tested = proof.run(experiment, final=True)
     assert (developed["set"], tested["set"]) == ("development", "test")
     assert tested["choices"] == developed["choices"]
     chosen = tested["choices"]
@@ -92,15 +95,19 @@ def test_development_chooses_and_a_final_run_tests_what_was_chosen(experiment):
         assert row["nll"]["num_documents"] == 2
         assert row["nll"]["low"] <= row["nll"]["mean"] <= row["nll"]["high"]
         assert (row["exact_match"] is None) == (row["family"] == "ordinary")
+    assert (compared["primary"], compared["curves"]) == (tested["primary"], [])
+    assert "All policies" not in page(compared)
+    assert {row["documents"] for row in tested["curves"]} == {1}  # the first of each group
+    assert SEEN in {row["group"] for row in tested["curves"]}
     at = {(row["family"], row["budget"]) for row in tested["curves"] if row["policy"] == chosen["lensnet"]}
     assert at == {(family, budget) for family in ("recall", "ruler", "ordinary") for budget in (36, 52)}
     assert "test documents, measured once" in page(tested)
 
 
 def test_a_second_run_measures_nothing_again(experiment, monkeypatch):
-    first = proof.run(experiment, final=False)
+    _, first = proof.run(experiment, final=False)
     monkeypatch.setattr(ProofLoop, "_measure", None)
-    again = proof.run(experiment, final=False)
+    _, again = proof.run(experiment, final=False)
     assert replaced(first) == replaced(again)
 
 
