@@ -11,7 +11,7 @@ truncation (`lod0`) on the next K tokens, with 95% bootstrap intervals paired by
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,19 +137,28 @@ def count_labels(folder: Path) -> list[dict[str, Any]]:
     )
 
 
-def run(name: str, folder: Path) -> dict[str, Any]:
-    """Run every step that an earlier run has not finished, and return the results."""
+def run(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Run every step that an earlier run has not finished; yields the results after each budget."""
     scale, started = SCALES[name], time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     collect(scale, folder)
     checkpoints = [train(scale, folder, network) for network in NETWORKS]
     answer = evaluate(scale, folder, checkpoints, BUDGET)
-    others = {budget: evaluate(scale, folder, checkpoints, budget) for budget in sorted(scale.other_budgets)}
+    result = summary(name, answer, folder) | {"seconds": time.perf_counter() - started}
+    yield result
+    for budget in sorted(scale.other_budgets):
+        other = against_truncation(evaluate(scale, folder, checkpoints, budget))
+        result["other_budgets"][str(budget)] = other
+        yield result | {"seconds": time.perf_counter() - started}
+
+
+def summary(name: str, answer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What is kept of the closed loop at the budget of the labels, and of how it came about."""
     return {
         "command": f"python -m experiments.absent --scale {name}",
         "budget": BUDGET,
         "against_truncation": against_truncation(answer),
-        "other_budgets": {str(budget): against_truncation(found) for budget, found in others.items()},
+        "other_budgets": {},
         "documents": {
             kind: answer["groups"][group][TRUNCATION]["nll"]["num_documents"]
             for kind, group in GROUPS.items()
@@ -162,9 +171,8 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         "model": answer["model"],
         "gists": answer["gists"],
         "closed_loop": answer["closed_loop"],
-        "scale": {"name": name, **asdict(scale)},
+        "scale": {"name": name, **asdict(SCALES[name])},
         "machine": machine(),
-        "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
 
@@ -173,8 +181,8 @@ def main() -> None:
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument("--folder", type=Path, default=Path("runs/absent"))
     arguments = parser.parse_args()
-    result = run(arguments.scale, arguments.folder)
-    write_results(RESULT, result)
+    for result in run(arguments.scale, arguments.folder):
+        write_results(RESULT, result)
     print(json.dumps(result["against_truncation"], indent=1))
 
 
