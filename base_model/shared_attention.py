@@ -52,7 +52,10 @@ class PickedSegment:
 
 @dataclass(frozen=True)
 class AttentionMass:
-    """Collects, per entry of a baseline, the attention that the entries from `first_query` on pay it."""
+    """Collects, per entry of a context, the attention that the entries from `first_query` on pay it.
+
+    These run; what stands before them may be a prefix.
+    """
 
     first_query: int
     by_layer: list[Tensor] = field(default_factory=list)
@@ -156,10 +159,10 @@ def _attend(
     softcap: float | None,
     window: int | None,
 ) -> Tensor:
-    if plan.mass is not None:
-        mass_N = _mass(query_BhLe, key_BkLe, value_BkLe, plan, scale, softcap, window)
-        plan.mass.by_layer.append(mass_N)
     prefix, kept = (_shared(plan, segment, layer) for segment in (plan.prefix, plan.kept))
+    if plan.mass is not None:
+        runs = _runs(key_BkLe, value_BkLe, prefix, kept, plan)
+        plan.mass.by_layer.append(_mass(query_BhLe, runs, plan, scale, softcap, window))
     if softcap is None and window is None and _has_kernel(query_BhLe, value_BkLe):
         return _fused(query_BhLe, key_BkLe, value_BkLe, prefix, kept, plan.num_before, scale)
     runs = _runs(key_BkLe, value_BkLe, prefix, kept, plan)
@@ -285,21 +288,20 @@ def _plain(
 
 def _mass(
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    runs: list[_Keys],
     plan: AttentionPlan,
     scale: float,
     softcap: float | None,
     window: int | None,
 ) -> Tensor:
-    """Attention that the reading entries of a baseline pay each entry, summed over them; float32 [N]."""
+    """Attention that the reading entries of a context pay each entry, summed over them; float32 [N]."""
     assert plan.mass is not None
-    assert plan.prefix is None
+    assert plan.kept is None
     assert len(query) == 1
-    total_N = torch.zeros(key.shape[2], device=query.device)
-    runs = _runs(key, value, None, None, plan)
+    total_N = torch.zeros(sum(run.keys.shape[2] for run in runs), device=query.device)
     end = plan.mass.first_query
-    for weights, _ in _plain(query, runs, plan, scale, softcap, window, plan.mass.first_query):
+    own = end - plan.own_index
+    for weights, _ in _plain(query, runs, plan, scale, softcap, window, own):
         end += weights.shape[3]
         total_N[end - weights.shape[-1] : end] += weights.float().mean(dim=(0, 1, 2)).sum(dim=0)
     return total_N

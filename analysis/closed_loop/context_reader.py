@@ -8,12 +8,14 @@ as the tests check.
 Shapes: N entries, L entries that run, H tokens whose loss is read.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
-from mctrace.base_model.shared_attention import AttentionPlan, KeyValues, SharedSegment
+from mctrace.base_model.shared_attention import AttentionMass, AttentionPlan, KeyValues, SharedSegment
 from mctrace.collect.measuring.evaluator import Baseline
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.working_context import gather_embeddings
@@ -30,13 +32,20 @@ class ContextReader:
         self._entries: Entries | None = None
         self._cache = KeyValues()
 
+    @cached_property
+    def beside(self) -> "ContextReader":
+        """A second reader of the document, for a policy that reads contexts of its own."""
+        return ContextReader(self.model, self.document)
+
     @torch.inference_mode()
-    def read(self, lod_map: LODMap, horizon: int) -> Baseline:
-        """Per-token NLL [H] in nats of the `horizon` tokens after the map's cursor, and the cache."""
+    def read(self, lod_map: LODMap, horizon: int, *, attention_mass: bool = False) -> Baseline:
+        """Per-token NLL [H] in nats of the `horizon` tokens after the map's cursor, and the cache; as
+        `measure_baseline` gives them."""
         entries = lod_map.extended(lod_map.cursor + horizon).entries
         first_read, last_run = entries.index_of_token(lod_map.cursor) - 1, len(entries) - 1
         crop = min(self._num_kept(entries, lod_map.start), first_read)
         runs, record = entries.sliced(slice(crop, last_run)), KeyValues()
+        mass = AttentionMass(first_read) if attention_mass else None
         plan = AttentionPlan(
             self._cache,
             prefix=SharedSegment(0, crop, 0),
@@ -44,6 +53,7 @@ class ContextReader:
             own_index=crop,
             later_index=last_run,
             record=record,
+            mass=mass,
         )
         embeddings_Ld = gather_embeddings(runs, self.document.embeddings)
         position_L = torch.from_numpy(runs.position_N(lod_map.start)).to(embeddings_Ld.device)
@@ -52,7 +62,7 @@ class ContextReader:
         self.num_entries_run += len(runs)
         self._start, self._entries = lod_map.start, entries.sliced(slice(0, last_run))
         self._cache = _followed_by(self._cache, crop, record)
-        return Baseline(nll_1H[0], self._cache)
+        return Baseline(nll_1H[0], self._cache, mass.mean_N() if mass else None)
 
     @torch.inference_mode()
     def answer(self, lod_map: LODMap, num_tokens: int) -> list[int]:

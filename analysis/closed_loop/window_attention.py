@@ -1,16 +1,14 @@
 """Attention over the whole window as a score: what kept-position scorers see, at the price of reading it all.
 
 A working context hides what is absent, so attention within it cannot find an absent block. Here the window
-is shown whole to a pass that only looks: many times a context's cost, at every refocus.
+is shown whole to passes that only look: many times a context's cost at the first refocus.
 """
 
 import numpy as np
 
 from mctrace.analysis.closed_loop.policies import Observation, retrieved_scores
-from mctrace.collect.measuring.evaluator import measure_baseline
 from mctrace.context.allocator_candidates import Candidates
 from mctrace.context.lod_map import LODMap
-from mctrace.context.trajectory import Trajectory
 
 
 def window_attention_scores(observation: Observation) -> Candidates:
@@ -21,10 +19,8 @@ def window_attention_scores(observation: Observation) -> Candidates:
     """
     lod_map, candidates = observation.lod_map, observation.candidates()
     tree, before = lod_map.tree, lod_map.cursor - lod_map.tree.block_size
-    past = Trajectory(LODMap.of_tokens(tree, lod_map.start, before), (before,), tree.block_size)
-    mass_N = measure_baseline(
-        observation.reader.model, observation.document, past, attention_mass=True
-    ).attention_mass_N
+    past = LODMap.of_tokens(tree, lod_map.start, before)
+    mass_N = observation.reader.beside.read(past, tree.block_size, attention_mass=True).attention_mass_N
     assert mass_N is not None
     mass_N = mass_N.double()
     attended_A = np.zeros(len(candidates))

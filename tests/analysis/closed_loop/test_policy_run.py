@@ -23,12 +23,13 @@ from mctrace.analysis.closed_loop.policies import (
 )
 from mctrace.analysis.closed_loop.policy_run import run_policy
 from mctrace.base_model.document_tree import DocumentTree
-from mctrace.collect.measuring.evaluator import Batching
+from mctrace.collect.measuring.evaluator import Batching, measure_baseline
 from mctrace.collect.measuring.naive_evaluator import naive_delta_nll, naive_nll
 from mctrace.collect.planning.map_policies import random_map, recency_map_within
 from mctrace.context.actions import Action, apply_action, legal_actions
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.lod_map import LODMap
+from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import Node, TreeShape
 from mctrace.errors import ConfigError
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
@@ -90,6 +91,22 @@ def test_reading_the_same_context_again_runs_only_the_tokens_read(model, documen
         reader.read(moved, 12).nll_H, naive_nll(model, document, moved, 12), atol=1e-4, rtol=0
     )
     assert reader.num_entries_run == before + 12 + moved.num_entries + 11
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])  # the latter has soft caps and local windows
+def test_attention_on_cached_keys_is_that_of_a_pass_over_the_whole_context(document, architecture):
+    model = tiny_model(architecture)
+    document = DocumentTree(
+        document.tokens_T, build_tree(MeanGistNet(), model.embed(document.tokens_T), TREE)
+    )
+    reader = ContextReader(model, document)
+    for cursor in (160, 164, 168, 180):
+        lod_map = LODMap.of_tokens(TREE, 40, cursor)
+        found = reader.read(lod_map, 8, attention_mass=True)
+        whole = measure_baseline(model, document, Trajectory(lod_map, (cursor,), 8), attention_mass=True)
+        assert whole.attention_mass_N is not None
+        torch.testing.assert_close(found.attention_mass_N, whole.attention_mass_N, atol=1e-6, rtol=1e-4)
+    assert reader.num_entries_run < 120 + 3 * 30
 
 
 POLICIES: dict[str, Policy] = {
