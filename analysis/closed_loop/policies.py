@@ -257,7 +257,7 @@ def lensnet_scores(scorer: LensNetScorer) -> Callable[[Observation], Candidates]
     def scores(observation: Observation) -> Candidates:
         return scorer.candidates(
             observation.lod_map,
-            observation.document.embeddings,
+            observation.document,
             budget=observation.budget,
             protected_tail=observation.protected_tail,
         )
