@@ -213,7 +213,7 @@ def _gains(data: TrainingData, choice: Choice) -> PerDocument:
     found: dict[str, list[float]] = defaultdict(list)
     for snapshot in data.snapshots("test"):
         document = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
-        context = Context(snapshot.lod_map, document, snapshot.head.protected_tail)
+        context = document.context(snapshot.lod_map, snapshot.head.protected_tail)
         values = _values(snapshot)
         scored = choice(snapshot, context, values)
         of_action = {scored.actions.action(i): float(score) for i, score in enumerate(scored.score_A)}

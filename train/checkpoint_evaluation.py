@@ -72,7 +72,8 @@ def evaluate_checkpoints(
     loaded = [load_checkpoint(folder) for folder in checkpoints]
     first = loaded[0][1]
     config = replace(config, objective=_objective(first, checkpoints[0]))
-    source = _source(store, first, config, mix)
+    match_words = any(network.match_words for network, _ in loaded)
+    source = replace(_source(store, first, config, mix), match_words=match_words)
     for folder, (_, info) in zip(checkpoints, loaded, strict=True):
         _check_comparable(info, first, store, source, folder)
     scorers = _baselines(source, split, config)

@@ -48,7 +48,8 @@ def score_contexts(
 ) -> list[Tensor]:
     """Signed scores [N] of each working context, on the CPU, in score units.
 
-    A context is a LOD map and its document's embeddings; neither store nor labels are needed.
+    A context is a LOD map and its document's embeddings, with the token ids where the network matches words;
+    neither store nor labels are needed. Raises InputError where these are missing.
 
     Args:
         signed: the network's own scores are signed; illegal directions are masked. Otherwise the network
@@ -102,7 +103,7 @@ def score_actions(
 
 def _outputs(network: LensNet, contexts: Sequence[Context], rooms: Sequence[int]) -> tuple[Scores, Batch]:
     """What the network gives, and the batch, on its device."""
-    batch = unlabelled_batch(contexts).to(device_of(network))
+    batch = unlabelled_batch(contexts, match_words=network.match_words).to(device_of(network))
     with evaluation_mode(network):
         return network(batch, torch.tensor(rooms, device=batch.levels.device)[:, None]), batch
 

@@ -30,11 +30,11 @@ from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching, measure_baseline
 from mctrace.collect.planning.lensnet_policy import LensNetScorer
 from mctrace.collect.planning.map_policies import truncation_map
-from mctrace.collect.planning.word_overlap import overlaps
 from mctrace.context.allocator import Allocation, AllocatorConfig, RecentEdits, allocate
 from mctrace.context.allocator_candidates import Candidates, FloatArray, candidates_of
 from mctrace.context.lod_map import LODMap
 from mctrace.context.pricing import subtract_price
+from mctrace.context.shared_tokens import overlaps
 from mctrace.context.trajectory import Trajectory
 from mctrace.context.tree import ABSENT
 from mctrace.seeding import generator_for
@@ -257,7 +257,7 @@ def lensnet_scores(scorer: LensNetScorer) -> Callable[[Observation], Candidates]
     def scores(observation: Observation) -> Candidates:
         return scorer.candidates(
             observation.lod_map,
-            observation.document.embeddings,
+            observation.document,
             budget=observation.budget,
             protected_tail=observation.protected_tail,
         )

@@ -22,11 +22,11 @@ from mctrace.analysis.closed_loop.policies import (
     similarity_scores,
     word_scores,
 )
-from mctrace.analysis.closed_loop.relevance import bm25, rare_words
 from mctrace.base_model.model_source import ModelSource
 from mctrace.collect.planning.lensnet_policy import load_scorer
 from mctrace.collect.planning.part_ids import EVALUATOR_VERSION
 from mctrace.context.allocator import AllocatorConfig
+from mctrace.context.shared_tokens import bm25, rare_words
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import ConfigError
 from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_name

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from mctrace.analysis.questions.catalogue import Row, add_scores, run_analysis
 from mctrace.analysis.snapshots.view import SnapshotView
-from mctrace.datasets.batches.context_tensors import Context
 from mctrace.datasets.batches.document_embeddings import DocumentEmbeddings
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
@@ -70,7 +69,7 @@ def _score_entries(
     """Scores [N] of each snapshot."""
     arrays = DocumentEmbeddings(version, tuple({snapshot.provenance for snapshot in snapshots}))
     contexts = [
-        Context(s.lod_map, arrays.document(s.document_id, s.provenance), s.protected_tail) for s in snapshots
+        arrays.document(s.document_id, s.provenance).context(s.lod_map, s.protected_tail) for s in snapshots
     ]
     return [
         scores_N.double().numpy()

@@ -7,13 +7,11 @@ noise on the scores, so that the next round of training covers maps that the las
 Shapes: d embedding width of the base model.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mctrace.base_model.causal_lm import FrozenCausalLM
 from mctrace.base_model.document_tree import DocumentTree
@@ -49,13 +47,12 @@ class LensNetScorer:
     price: Price = "searched"
 
     def candidates(
-        self, lod_map: LODMap, tree_embeddings: Sequence[Tensor], *, budget: int, protected_tail: int
+        self, lod_map: LODMap, document: DocumentTree, *, budget: int, protected_tail: int
     ) -> Candidates:
-        """Legal actions, with signed scores, of a working context that is to take `budget` positions;
-        `tree_embeddings` are its document's, per level."""
-        embeddings = TreeEmbeddings([nodes_Md.float().cpu() for nodes_Md in tree_embeddings])
+        """Legal actions, with signed scores, of a working context that is to take `budget` positions."""
+        embeddings = TreeEmbeddings([nodes_Md.float().cpu() for nodes_Md in document.embeddings])
         return self.scorer.candidates(
-            Context(lod_map, embeddings),
+            Context(lod_map, embeddings, tokens_T=document.tokens_T.cpu().numpy()),
             rebalanced=self.balances, budget=budget, protected_tail=protected_tail,
             price=self.price,
         )  # fmt: skip
@@ -109,11 +106,11 @@ class OnPolicyMaps:
     ) -> LODMap:
         """The map at `cursor` after some refocuses from a recency map; noise, if any, is seeded by `key`."""
         first = max(start + tree.block_size, cursor - self._config.num_refocuses * tree.block_size)
-        config, embeddings = self._config, self._document_tree(document, tree).embeddings
+        config, embedded = self._config, self._document_tree(document, tree)
 
         def refocus(lod_map: LODMap, recent: RecentEdits) -> Allocation:
             candidates = self._scorer.candidates(
-                lod_map, embeddings, budget=config.budget, protected_tail=config.protected_tail
+                lod_map, embedded, budget=config.budget, protected_tail=config.protected_tail
             )
             generator = generator_for("allocator", recent.step, *key)
             return allocate(lod_map, candidates, config.budget, config.allocator, recent, generator)

@@ -11,7 +11,6 @@ from torch import Tensor
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import ABSENT, TreeShape
 from mctrace.datasets.batches.context_tensors import (
-    Context,
     LengthRule,
     context_tensors,
     exact_length,
@@ -24,11 +23,13 @@ from mctrace.datasets.sql.target_merging import Merge, merged_targets
 from mctrace.seeding import generator_for
 
 
-def ordered_batches(data: TrainingData, split: str, batch_size: int) -> Iterator[Batch]:
+def ordered_batches(
+    data: TrainingData, split: str, batch_size: int, *, match_words: bool = False
+) -> Iterator[Batch]:
     """Every snapshot of the split once, in the store's order."""
     snapshots = data.snapshots(split)
     for first in range(0, len(snapshots), batch_size):
-        yield make_batch(data, snapshots[first : first + batch_size])
+        yield make_batch(data, snapshots[first : first + batch_size], match_words=match_words)
 
 
 def shuffled_batches(
@@ -49,22 +50,28 @@ def shuffled_order(
 
 
 def make_batch(
-    data: TrainingData, snapshots: Sequence[LabelledSnapshot], length_rule: LengthRule = exact_length
+    data: TrainingData,
+    snapshots: Sequence[LabelledSnapshot],
+    length_rule: LengthRule = exact_length,
+    *,
+    match_words: bool = False,
 ) -> Batch:
-    """Padded batch of `snapshots`; utilities are divided by the data's utility scale."""
+    """Padded batch of `snapshots`; utilities are divided by the data's utility scale.
+
+    With `match_words` it has the word matches of each entry.
+    """
     snapshots = list(snapshots)  # each is read once
     maps = [snapshot.lod_map for snapshot in snapshots]
     inputs = context_tensors(
         [
-            Context(
-                lod_map,
-                data.arrays.document(snapshot.document_id, snapshot.head.provenance),
-                snapshot.head.protected_tail,
+            data.arrays.document(snapshot.document_id, snapshot.head.provenance).context(
+                lod_map, snapshot.head.protected_tail
             )
             for lod_map, snapshot in zip(maps, snapshots, strict=True)
         ],
         data.absence,
         length_rule,
+        match_words=match_words,
     )
     rows = [
         _Row.of(snapshot.labels, lod_map.nodes, lod_map.tree, data.merge)

@@ -11,7 +11,6 @@ import torch
 
 from mctrace.context.lod_map import LODMap
 from mctrace.datasets.batches.context_tensors import (
-    Context,
     LengthRule,
     exact_length,
     padded,
@@ -23,7 +22,11 @@ from mctrace.datasets.batches.pair_reader import PreferenceData
 
 
 def make_pair_batch(
-    data: PreferenceData, comparisons: Sequence[Comparison], length_rule: LengthRule = exact_length
+    data: PreferenceData,
+    comparisons: Sequence[Comparison],
+    length_rule: LengthRule = exact_length,
+    *,
+    match_words: bool = False,
 ) -> PairBatch:
     """Padded batch: a context per comparison, a move per variant it is compared with."""
     comparisons = list(comparisons)  # each is read once
@@ -31,16 +34,15 @@ def make_pair_batch(
     maps = [variant.lod_map for variant in variants]
     contexts = unlabelled_batch(
         [
-            Context(
-                lod_map,
-                data.arrays.document(variant.document_id, variant.head.provenance),
-                variant.head.protected_tail,
+            data.arrays.document(variant.document_id, variant.head.provenance).context(
+                lod_map, variant.head.protected_tail
             )
             for lod_map, variant in zip(maps, variants, strict=True)
         ],
         [variant.snapshot_id for variant in variants],
         [variant.document_id for variant in variants],
         length_rule,
+        match_words=match_words,
     )
     groups = {comparison.variant.group_id: comparison.group for comparison in comparisons}
     evaluated = {name: {one.snapshot_id: one.adv_delta for one in group} for name, group in groups.items()}

@@ -2,7 +2,8 @@
 
 Needs torch and numpy only, so that a runtime can score its contexts without a store.
 
-Shapes: B contexts, N entries (padded), A actions (padded), d embedding width, G tail gists.
+Shapes: B contexts, N entries (padded), A actions (padded), d embedding width, G tail gists, F word matches, T
+tokens of a document.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 from mctrace.context.legal_entries import legal_entries
 from mctrace.context.lod_map import Entries, LODMap
 from mctrace.context.tree import ABSENT, Absence, TreeShape
+from mctrace.context.word_matches import NUM_WORD_MATCHES, word_matches
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.errors import InputError
 
@@ -57,6 +59,9 @@ class Context:
     embeddings: NodeEmbeddings
     protected_tail: int = 0
     """tokens before the cursor that never collapse"""
+    tokens_T: npt.NDArray[np.integer] | None = None
+    """token ids of the document, at least up to the cursor; for networks that match words, which read none
+    beyond it"""
 
 
 LengthRule = Callable[[int], int]
@@ -82,11 +87,13 @@ def unlabelled_batch(
     snapshot_ids: Sequence[str] = (),
     document_ids: Sequence[str] = (),
     length_rule: LengthRule = exact_length,
+    *,
+    match_words: bool = False,
 ) -> Batch:
-    """Batch of contexts without labels; all of one tree shape."""
+    """Batch of contexts without labels; all of one tree shape. With `match_words` they need token ids."""
     tree = contexts[0].lod_map.tree
     absence = absence_of(context.lod_map.tree for context in contexts)
-    inputs = context_tensors(contexts, absence, length_rule)
+    inputs = context_tensors(contexts, absence, length_rule, match_words=match_words)
     num_rows, num_entries = inputs["levels"].shape
     names = tuple(str(row) for row in range(num_rows))
     return Batch(
@@ -121,12 +128,17 @@ def no_labels(num_rows: int, num_entries: int) -> dict[str, Any]:
 
 
 def context_tensors(
-    contexts: Sequence[Context], absence: Absence, length_rule: LengthRule = exact_length
+    contexts: Sequence[Context],
+    absence: Absence,
+    length_rule: LengthRule = exact_length,
+    *,
+    match_words: bool = False,
 ) -> dict[str, Any]:
     """Input fields of a `Batch`, padded to the longest context or beyond it; absent blocks stand among the
     entries.
 
-    `absence` is that of the batch: unless it is off, drops are among the legal directions.
+    `absence` is that of the batch: unless it is off, drops are among the legal directions. Raises InputError
+    for `match_words` with a context that has no token ids.
     """
     entries = [context.lod_map.nodes for context in contexts]
     cursors = [context.lod_map.cursor for context in contexts]
@@ -155,6 +167,7 @@ def context_tensors(
         "can_drop": None
         if absence == "off"
         else padded([found.can_drop_N for found in legal], longest, torch.bool),
+        "word_matches": _word_matches(contexts, longest) if match_words else None,
     }
 
 
@@ -174,6 +187,20 @@ def absence_of(trees: Iterable[TreeShape]) -> Absence:
 def _levels(lod_map: LODMap) -> IntArray:
     """Levels of a map's nodes, with absent ones one above the coarsest [N]."""
     return np.minimum(lod_map.nodes.level_N, lod_map.tree.max_level + 1)
+
+
+def _word_matches(contexts: Sequence[Context], longest: int) -> Tensor:
+    """Word matches [B, N, F] of the contexts' nodes."""
+    matches_BNF = torch.zeros(len(contexts), longest, NUM_WORD_MATCHES)
+    for row, context in enumerate(contexts):
+        if context.tokens_T is None:
+            raise InputError(
+                "this LensNet matches words (train.network.match_words), and a context comes without token "
+                "ids: give those of its document, Context(…, tokens_T=…)"
+            )
+        matches_NF = word_matches(context.lod_map, context.tokens_T)
+        matches_BNF[row, : len(matches_NF)] = torch.from_numpy(matches_NF)
+    return matches_BNF
 
 
 def _gather(embeddings: NodeEmbeddings, entries: Entries, out_Nd: Tensor) -> None:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mctrace.datasets.batches.context_tensors import IntArray
+from mctrace.context.lod_map import LODMap
+from mctrace.datasets.batches.context_tensors import Context, IntArray
 from mctrace.datasets.sql.connection import connect, fetch_rows
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.datasets.store.store import StoreVersion
@@ -40,6 +41,10 @@ class DocumentNodes:
         if level:
             return self.gists[level - 1][torch.from_numpy(index)]
         return self.table_Vd[torch.from_numpy(self.tokens[index].astype(np.int64))]
+
+    def context(self, lod_map: LODMap, protected_tail: int) -> Context:
+        """A working context of the document, with its token ids."""
+        return Context(lod_map, self, protected_tail, self.tokens)
 
 
 @dataclass(frozen=True)

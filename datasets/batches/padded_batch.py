@@ -92,6 +92,9 @@ class Batch:
     """positions that a gist takes"""
     entry_attention: Tensor | None = None
     """[B, N] the base model's attention to each entry, NaN where it was not kept; None where not asked for"""
+    word_matches: Tensor | None = None
+    """[B, N, F] how well each entry matches what was read last by token ids (`context/word_matches.py`), F =
+    `NUM_WORD_MATCHES`; 0 where padded, None where not asked for"""
 
     @property
     def coarsest(self) -> int:

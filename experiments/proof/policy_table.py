@@ -24,10 +24,10 @@ from mctrace.analysis.closed_loop.policies import (
     random_scores,
     similarity_scores,
 )
-from mctrace.analysis.closed_loop.relevance import bm25, rare_words
 from mctrace.analysis.closed_loop.window_attention import window_attention_scores
 from mctrace.collect.planning.lensnet_policy import load_scorer
 from mctrace.context.allocator import AllocatorConfig
+from mctrace.context.shared_tokens import bm25, rare_words
 from mctrace.datasets.store.provenance import Provenance
 from mctrace.train.checkpoints.lensnet_checkpoint import checkpoint_hash
 

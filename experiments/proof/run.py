@@ -89,6 +89,8 @@ class Experiment:
     folder: Path
     model: tuple[str, ...] = ()
     """settings of another base model: model.name=…, gists.source=…"""
+    match_words: bool = False
+    """whether networks see word matches; these networks and what is chosen of them are kept apart"""
 
     @property
     def scale(self) -> Scale:
@@ -97,6 +99,11 @@ class Experiment:
     @property
     def config(self) -> PipelineConfig:
         return load_config(CONFIG, list(self.model), {"store.uri": str(self.folder / "store")}, {})
+
+    @property
+    def networks(self) -> Path:
+        """Folder of the networks and of the choices."""
+        return self.folder / "match-words" if self.match_words else self.folder
 
     def collect(self) -> None:
         """Dense labels by gradient on many documents, exact ones on some of them."""
@@ -114,13 +121,14 @@ class Experiment:
         return [self._train(*network) for network in (*networks, ("linear-0", "linear", 0))]
 
     def _train(self, name: str, network: str, seed: int) -> Path:
-        run = self.folder / name
+        run = self.networks / name
+        words = ("--set", "train.network.match_words=true") if self.match_words else ()
         if not (run / f"step_{self.scale.steps:07d}").is_dir():
             begun = "--resume" if any(run.glob("step_*")) else "--overwrite"
             mctrace(
                 "train", *self._settings, "--preset", "small", "--preset", "dense", "--network", network,
                 "--out", str(run), begun, "--set", f"train.optimiser.total_steps={self.scale.steps}",
-                "--set", f"train.seed={seed}", *REGULARISED,
+                "--set", f"train.seed={seed}", *REGULARISED, *words,
             )  # fmt: skip
         return run / "best"
 
@@ -169,7 +177,8 @@ def run(experiment: Experiment, *, final: bool) -> Iterator[dict[str, Any]]:
     Raises InputError for a final run before development documents have chosen what is to be tested.
     """
     started, scale = time.perf_counter(), experiment.scale
-    chosen_file = experiment.folder / "choices.json"
+    chosen_file = experiment.networks / "choices.json"
+    options = f"{' --match-words' if experiment.match_words else ''}{' --final' if final else ''}"
     if final and not chosen_file.exists():
         raise InputError(f"{chosen_file} is not there: run without --final first, which chooses")
     fetch_texts(TEXTS)
@@ -196,7 +205,7 @@ def run(experiment: Experiment, *, final: bool) -> Iterator[dict[str, Any]]:
         )
     ]
     result = {
-        "command": f"python -m experiments.proof.run --scale {experiment.name}{' --final' if final else ''}",
+        "command": f"python -m experiments.proof.run --scale {experiment.name}{options}",
         "set": split,
         "primary": primary(compared, choices, PRIMARY_BUDGET),
         "curves": [],
@@ -224,6 +233,10 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE",
         help="another base model: --set model.name=FOLDER --set gists.source=mean, in a --folder of its own",
     )  # fmt: skip
+    parser.add_argument(
+        "--match-words", action="store_true",
+        help="networks that see word matches, kept apart from the others; give another --out",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULT, help="results file")
     arguments = parser.parse_args()
     if arguments.seal:
@@ -231,7 +244,8 @@ def main() -> None:
         return
     folder = arguments.folder or Path(f"runs/proof-{arguments.scale}")
     folder.mkdir(parents=True, exist_ok=True)
-    for result in run(Experiment(arguments.scale, folder, tuple(arguments.set)), final=arguments.final):
+    experiment = Experiment(arguments.scale, folder, tuple(arguments.set), arguments.match_words)
+    for result in run(experiment, final=arguments.final):
         write_results(arguments.out, result)
     print(json.dumps(result["primary"], indent=1))
 

@@ -13,10 +13,16 @@ from mctrace.train.networks.registry import build_network
 
 
 def save_random_lensnet(
-    folder: Path, provenance: Provenance, embedding_dim: int, seed: int = 0, target: str = "priced"
+    folder: Path,
+    provenance: Provenance,
+    embedding_dim: int,
+    seed: int = 0,
+    target: str = "priced",
+    *,
+    match_words: bool = False,
 ) -> Path:
     """A narrow network whose scores spread by about one unit."""
-    config = NetworkConfig(d_lens=16, num_heads=2, num_stacks=1, dropout=0.0)
+    config = NetworkConfig(d_lens=16, num_heads=2, num_stacks=1, dropout=0.0, match_words=match_words)
     network = build_network(config, embedding_dim, seed=seed, absence=provenance.absence)
     with torch.no_grad():
         for name, weights in network.named_parameters():
@@ -32,6 +38,7 @@ def save_random_lensnet(
             "uri": "store",
             "version": 1,
             "model_hash": provenance.model_hash,
+            "tokenizer_hash": provenance.tokenizer_hash,
             "gist_hash": provenance.gist_hash,
         },
         target_sql=target_sql(target),

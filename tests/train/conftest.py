@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mctrace.context.word_matches import NUM_WORD_MATCHES
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 
 BLOCK_SIZE = 4
@@ -140,8 +141,16 @@ def _snapshot(
         "action_stderr": np.full(num_actions, 0.01),
         "action_positions": np.full(num_actions, BLOCK_SIZE - 1),
         "action_inclusion": np.ones(num_actions),
+        "word_matches": _word_matches(row, num_entries),
     }
     return {name: _tensor(array) for name, array in arrays.items()}
+
+
+def _word_matches(row: int, num_entries: int) -> np.ndarray:
+    """Mostly 0, as few entries share a rare token with what was read last."""
+    rng = np.random.default_rng(row)
+    shape = (num_entries, NUM_WORD_MATCHES)
+    return rng.exponential(4.0, shape) * (rng.random(shape) < 0.3)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -187,7 +196,7 @@ def snapshots_of(batch: Batch) -> list[Batch]:
 def _unpadded(batch: Batch, row: int) -> Batch:
     entries, actions = int(batch.entry_mask[row].sum()), int(batch.action_present[row].sum())
     by_entry = {"context_embeddings", "entry_mask", "levels", "span_width", "distance_to_cursor"}
-    by_entry |= {"can_expand", "can_collapse"}
+    by_entry |= {"can_expand", "can_collapse", "word_matches"}
     by_entry |= {"target_utilities", "action_mask", "regression_weights", "expand_action", "collapse_action"}
     kept = {}
     for field in fields(Batch):

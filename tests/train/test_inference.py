@@ -19,7 +19,7 @@ from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.focus import signed_scores
 from mctrace.train.networks.registry import build_network
 from mctrace.train.serving.scorer import Scorer
-from mctrace.train.serving.torch_export import INPUTS, PRICE_INPUTS, export_lensnet
+from mctrace.train.serving.torch_export import INPUTS, PRICE_INPUTS, WORD_INPUT, export_lensnet
 
 TREE = TreeShape(4, 2)
 WIDTH = 12
@@ -67,6 +67,8 @@ def test_a_live_runtime_loads_a_folder_and_scores_its_context(tmp_path, config):
 
 class Worth(torch.nn.Module):
     """Scores every entry by the first number of its embedding, of either sign."""
+
+    match_words = False
 
     def __init__(self):
         super().__init__()
@@ -153,6 +155,37 @@ def test_the_exported_graph_of_a_network_with_a_price_carries_it(make_batch, con
         torch.testing.assert_close(scores, signed_scores(focus, batch), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(price, focus.price_BR[:, 0], rtol=1e-4, atol=1e-6)
         assert (price > 0).all()
+
+
+@pytest.mark.parametrize("config", [DUAL, TRANSFORMER, NetworkConfig(name="linear")])
+@pytest.mark.parametrize("price", [False, True])
+def test_the_exported_graph_takes_word_matches_by_name(make_batch, config, price):
+    network = shaken(build_network(replace(config, match_words=True), WIDTH, price=price, seed=1))
+    exported = export_lensnet(network, block_size=4, max_level=2, signed=True).module()
+    for seed, num_snapshots in ((0, 1), (1, 3)):
+        batch = make_batch(seed, num_snapshots=num_snapshots, num_spans=3 + seed)
+        names = (*INPUTS, *PRICE_INPUTS[:2]) if price else INPUTS
+        inputs = [*(getattr(batch, name) for name in names), *([torch.zeros(num_snapshots)] if price else [])]
+        found = exported(*inputs, **{WORD_INPUT: batch.word_matches})
+        expected = score(network, batch, signed=True)
+        torch.testing.assert_close(found[0] if price else found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [DUAL, NetworkConfig(name="linear")])
+def test_a_scorer_that_matches_words_reads_the_token_ids_up_to_the_cursor(tmp_path, config):
+    scorer_of(replace(config, match_words=True)).save_pretrained(tmp_path / "best")
+    scorer = Scorer.from_pretrained(tmp_path / "best", device="cpu")
+    tokens_T, live = np.arange(64) % 23, context([2, 2, 2, 2, 1, 1, 0, 0], cursor=31)
+    scores = scorer.score(replace(live, tokens_T=tokens_T))
+    other_T = tokens_T.copy()
+    other_T[31:] = 0
+    assert torch.equal(scorer.score(replace(live, tokens_T=other_T)), scores), "it looked ahead"
+    other_T[16:31] = tokens_T[:15]
+    assert not torch.equal(scorer.score(replace(live, tokens_T=other_T)), scores)
+    with pytest.raises(InputError, match=r"comes without token ids: give those of its document, Context"):
+        scorer.score(live)
+    with pytest.raises(InputError, match=r"ends at token 31, and the document has the ids of 30"):
+        scorer.candidates(replace(live, tokens_T=tokens_T[:30]), budget=8)
 
 
 def priced_scorer(config):

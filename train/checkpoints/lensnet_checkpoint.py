@@ -27,10 +27,10 @@ from mctrace.train.networks.registry import build_network
 
 _NOT_HASHED = (MANIFEST, "README.md")
 """files beside a checkpoint's own: what they are, and the card that a hub shows"""
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """2 added the target's text and other kinds of network; 3 takes the merge of entries from that text, not from
 the target's name; 4 added `match_tail`; 5 added `absence` and networks with a price; 6 added
-`gist_positions`"""
+`gist_positions`; 7 added `match_words`"""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
@@ -187,6 +187,8 @@ def _read_info(folder: Path) -> CheckpointInfo:
             raw |= {"target_sql": with_line}
         if version < 4:
             raw |= {"network": {"match_tail": False, **raw["network"]}}
+        if version < 7:
+            raw |= {"network": {"match_words": False, **raw["network"]}}
         raw |= {"schema_version": SCHEMA_VERSION}
         known = {
             field.name: raw[field.name]

@@ -37,6 +37,8 @@ class TrainingSource:
 
     labels: TrainingData | None
     pairs: PreferenceData | None
+    match_words: bool = False
+    """whether batches have word matches"""
 
     @property
     def absence(self) -> Absence:
@@ -55,12 +57,14 @@ class TrainingSource:
         of_pairs = endless_order(len(pairs), size, "train pairs", seed, done)
         while True:
             label_parts = [
-                make_batch(self.labels, [labels[i] for i in part], length_rule)
+                make_batch(self.labels, [labels[i] for i in part], length_rule, match_words=self.match_words)
                 for part in _share(of_labels, config.accumulation, workers)
                 if self.labels is not None
             ]
             pair_parts = [
-                make_pair_batch(self.pairs, [pairs[i] for i in part], length_rule)
+                make_pair_batch(
+                    self.pairs, [pairs[i] for i in part], length_rule, match_words=self.match_words
+                )
                 for part in _share(of_pairs, config.accumulation, workers)
                 if self.pairs is not None
             ]
@@ -78,11 +82,11 @@ class TrainingSource:
     def validation(self, split: str, batch_size: int) -> Iterator[Examples]:
         """All examples of a split once: its labels, then, group by group, all moves between variants."""
         if self.labels is not None:
-            for batch in ordered_batches(self.labels, split, batch_size):
+            for batch in ordered_batches(self.labels, split, batch_size, match_words=self.match_words):
                 yield Examples(labels=batch)
         if self.pairs is not None:
             for moves in all_moves(self.pairs, split):
-                yield Examples(pairs=make_pair_batch(self.pairs, moves))
+                yield Examples(pairs=make_pair_batch(self.pairs, moves, match_words=self.match_words))
 
 
 def endless_order(num_items: int, batch_size: int, name: str, seed: int, done: int) -> Iterator[IntArray]:

@@ -248,7 +248,7 @@ def open_source(
             labels.snapshots(split)
         if pairs:
             pairs.comparisons(split)
-    return TrainingSource(labels, pairs)
+    return TrainingSource(labels, pairs, config.network.match_words)
 
 
 def _augmented_rows(store: StoreVersion, config: TrainConfig, folder: Path) -> dict[str, Path]:

@@ -18,7 +18,7 @@ Price = Literal["searched", "learned"]
 class NetworkConfig:
     """Kind and sizes of a LensNet (docs/specification/networks.md#dual-cross-attention).
 
-    `linear` has no sizes: it reads `name` only.
+    `linear` has no sizes: it reads `name` and `match_words` only.
     """
 
     section: ClassVar[str] = "train.network"
@@ -33,6 +33,9 @@ class NetworkConfig:
     """rounds of "tail gists read the context, entries read the gists"; of dual_cross_attention"""
     match_tail: bool = True
     """let the head see how alike each entry and the tail gists are; of dual_cross_attention"""
+    match_words: bool = False
+    """show the network how well each entry matches what was read last by token ids: BM25 and rare words; an
+    extension"""
     num_layers: PositiveInt = 2
     """layers of the transformer; the specification has 2, 4 or 8"""
     head: Head = "mlp"

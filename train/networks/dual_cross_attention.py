@@ -51,14 +51,15 @@ class DualCrossAttentionLensNet(LensNet):
         self, config: NetworkConfig, embedding_dim: int, *, absence: Absence = "off", price: bool = False
     ) -> None:
         width = config.d_lens
-        super().__init__(embedding_dim, width, absence=absence, price=price)
+        super().__init__(embedding_dim, width, absence=absence, price=price, match_words=config.match_words)
         self.down_projection = nn.Linear(embedding_dim, width)
         self.slot_SD = nn.Parameter(torch.randn(NUM_TAIL_GISTS + 1, width) * 0.02)
         self.gists_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
         self.entries_read = nn.ModuleList(CrossAttention(config) for _ in range(config.num_stacks))
         self.entry_norm = nn.LayerNorm(width)
         self.match_tail = config.match_tail
-        num_inputs = num_features(absence) + (NUM_MATCHES if config.match_tail else 0)
+        num_inputs = num_features(absence, match_words=config.match_words)
+        num_inputs += NUM_MATCHES if config.match_tail else 0
         self.feature_projection = nn.Linear(num_inputs, width)
         score = nn.Linear(width, 1)
         nn.init.normal_(score.weight, std=INITIAL_SCORE_STD / math.sqrt(width))
@@ -80,7 +81,7 @@ class DualCrossAttentionLensNet(LensNet):
         for gists_read, entries_read in zip(self.gists_read, self.entries_read, strict=True):
             gists_BSD = gists_BSD + gists_read(gists_BSD, entries_BND, entry_present_BN)
             entries_BND = entries_BND + entries_read(entries_BND, gists_BSD, slot_present_BS)
-        features_BNF = entry_features(batch)
+        features_BNF = entry_features(batch, match_words=self.match_words)
         if self.match_tail:
             features_BNF = torch.cat([features_BNF, tail_matches(batch)], dim=-1)
         features_BND = self.feature_projection(features_BNF)

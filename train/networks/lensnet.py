@@ -11,17 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mctrace.context.tree import Absence
+from mctrace.context.word_matches import NUM_WORD_MATCHES
 from mctrace.datasets.batches.padded_batch import Batch
 from mctrace.errors import InputError
 from mctrace.train.networks.focus import Focus, Scores
 from mctrace.train.networks.price_head import PriceHead
 
 
-def num_features(absence: Absence) -> int:
-    """Number of features F of an entry: level, span, distance, and a flag where blocks may be absent."""
-    return 3 if absence == "off" else 4
+def num_features(absence: Absence, *, match_words: bool = False) -> int:
+    """Number of features F of an entry: level, span, distance, a flag where blocks may be absent, and two
+    of each word match where words are matched."""
+    return (3 if absence == "off" else 4) + (2 * NUM_WORD_MATCHES if match_words else 0)
 
 
+_LEAST_MATCH = 1e-6
+"""smallest word match to divide by"""
 INITIAL_SCORE_STD = 0.02
 """approximate standard deviation of an untrained network's scores; that of targets is about 1"""
 
@@ -39,11 +43,18 @@ class LensNet(nn.Module, ABC):
     """
 
     def __init__(
-        self, embedding_dim: int, width: int, *, price: bool = False, absence: Absence = "off"
+        self,
+        embedding_dim: int,
+        width: int,
+        *,
+        price: bool = False,
+        absence: Absence = "off",
+        match_words: bool = False,
     ) -> None:
         """`width` is D, that of the hidden states that `read_entries` returns."""
         super().__init__()
         self.embedding_dim = embedding_dim
+        self.match_words = match_words
         with torch.random.fork_rng(devices=[]):  # the other weights are those of a network without a price
             self.price_head = PriceHead(width, embedding_dim, absence) if price else None
             self.illegal_offset = nn.Linear(width, 1) if price else None
@@ -71,13 +82,18 @@ class LensNet(nn.Module, ABC):
 
         `room_BR` are the positions by which each context may grow, for one or more prices; without it one
         price, at which it keeps its size. Raises InputError when the width of the batch's embeddings differs
-        from `embedding_dim`.
+        from `embedding_dim`, or when it lacks the word matches that the network reads.
         """
         width = batch.context_embeddings.shape[-1]
         if width != self.embedding_dim:
             raise InputError(
                 f"this LensNet reads embeddings of width {self.embedding_dim}, the batch has {width}: "
                 "its data come from another base model; train a LensNet for that one"
+            )
+        if self.match_words and batch.word_matches is None:
+            raise InputError(
+                "this LensNet matches words (train.network.match_words), the batch has no word matches: make "
+                "it with match_words=True"
             )
         value_BN, hidden_BND = self.read_entries(batch)
         value_BN = torch.where(batch.entry_mask, value_BN, torch.zeros_like(value_BN))
@@ -93,12 +109,12 @@ class LensNet(nn.Module, ABC):
         )
 
 
-def entry_features(batch: Batch) -> Tensor:
+def entry_features(batch: Batch, *, match_words: bool = False) -> Tensor:
     """Level, span width and distance to the cursor of each entry, each in [0, 1]: [B, N, F].
 
     Normalised by the coarsest level, by the widest node's span, and by the context's tokens
     (docs/specification/networks.md#features). Where blocks may be absent, a fourth one is 1 for those that
-    are.
+    are. With `match_words` its word matches come last (`word_features`).
     """
     level_BN = batch.levels / batch.coarsest
     span_BN = batch.span_width / batch.block_size**batch.max_level
@@ -106,7 +122,24 @@ def entry_features(batch: Batch) -> Tensor:
     features = [level_BN, span_BN, distance_BN]
     if batch.absence != "off":
         features.append((batch.levels > batch.max_level).to(level_BN.dtype))
-    return torch.stack(features, dim=-1)
+    features_BNF = torch.stack(features, dim=-1)
+    return torch.cat([features_BNF, word_features(batch)], dim=-1) if match_words else features_BNF
+
+
+def word_features(batch: Batch) -> Tensor:
+    """log(1 + m) of each word match m, then its share of the largest of its kind: [B, N, 2F].
+
+    The kinds are a context's tokens, and its gists with the absent blocks. Ours:
+    docs/specification/networks.md#word-matches.
+    """
+    assert batch.word_matches is not None, "the batch was made without word matches"
+    matches_BNF = batch.word_matches
+    is_token_BN1 = (batch.levels == 0).unsqueeze(-1)
+    largest_of_tokens_B1F, largest_of_gists_B1F = (
+        (matches_BNF * of_kind_BN1).amax(dim=1, keepdim=True) for of_kind_BN1 in (is_token_BN1, ~is_token_BN1)
+    )
+    largest_BNF = torch.where(is_token_BN1, largest_of_tokens_B1F, largest_of_gists_B1F)
+    return torch.cat([matches_BNF.log1p(), matches_BNF / largest_BNF.clamp(min=_LEAST_MATCH)], dim=-1)
 
 
 def normalised(embeddings_BNE: Tensor) -> Tensor:

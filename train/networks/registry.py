@@ -14,15 +14,23 @@ from mctrace.train.networks.transformer import TransformerLensNet
 class LinearLensNet(LensNet):
     """Linear baseline: score = w · [normalised embedding, features] + b."""
 
-    def __init__(self, embedding_dim: int, *, absence: Absence = "off", price: bool = False) -> None:
-        width = embedding_dim + num_features(absence)
-        super().__init__(embedding_dim, width, absence=absence, price=price)
+    def __init__(
+        self,
+        embedding_dim: int,
+        *,
+        absence: Absence = "off",
+        price: bool = False,
+        match_words: bool = False,
+    ) -> None:
+        width = embedding_dim + num_features(absence, match_words=match_words)
+        super().__init__(embedding_dim, width, absence=absence, price=price, match_words=match_words)
         self.score = nn.Linear(width, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
     def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        inputs = torch.cat([normalised(batch.context_embeddings), entry_features(batch)], dim=-1)
+        features_BNF = entry_features(batch, match_words=self.match_words)
+        inputs = torch.cat([normalised(batch.context_embeddings), features_BNF], dim=-1)
         return self.score(inputs).squeeze(-1), inputs
 
 
@@ -47,4 +55,6 @@ def build_network(
             case "transformer":
                 return TransformerLensNet(config, embedding_dim, absence=absence, price=price)
             case "linear":
-                return LinearLensNet(embedding_dim, absence=absence, price=price)
+                return LinearLensNet(
+                    embedding_dim, absence=absence, price=price, match_words=config.match_words
+                )

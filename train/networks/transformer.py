@@ -2,7 +2,7 @@
 
 Every entry attends to every other, without a causal mask; tail gists are not read. Time grows with N².
 
-Shapes: B snapshots, N entries (padded), D = d_lens, H heads, C = D/H channels.
+Shapes: B snapshots, N entries (padded), D = d_lens, H heads, C = D/H channels, F features.
 """
 
 import math
@@ -36,11 +36,11 @@ class TransformerLensNet(LensNet):
         self, config: NetworkConfig, embedding_dim: int, *, absence: Absence = "off", price: bool = False
     ) -> None:
         width = config.d_lens
-        super().__init__(embedding_dim, width, absence=absence, price=price)
+        super().__init__(embedding_dim, width, absence=absence, price=price, match_words=config.match_words)
         self.score_limit = config.score_limit
         self.num_channels = width // config.num_heads
         self.down_projection = nn.Linear(embedding_dim, width)
-        self.feature_projection = nn.Linear(num_features(absence), width)
+        self.feature_projection = nn.Linear(num_features(absence, match_words=config.match_words), width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         score = nn.Linear(width, 1)
         nn.init.normal_(score.weight, std=INITIAL_SCORE_STD / math.sqrt(width))
@@ -50,7 +50,8 @@ class TransformerLensNet(LensNet):
 
     def read_entries(self, batch: Batch) -> tuple[Tensor, Tensor]:
         entries_BND = self.down_projection(normalised(batch.context_embeddings))
-        entries_BND = entries_BND + self.feature_projection(entry_features(batch))
+        features_BNF = entry_features(batch, match_words=self.match_words)
+        entries_BND = entries_BND + self.feature_projection(features_BNF)
         rotation = gaussian_rotation(batch.distance_to_cursor, batch.span_width, self.num_channels)
         # A row of padding only attends to its zeros: attention over nothing would be NaN.
         present_BN = batch.entry_mask | ~batch.entry_mask.any(dim=1, keepdim=True)

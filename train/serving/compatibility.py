@@ -2,7 +2,7 @@
 
 A LensNet is trained on one base model's embeddings and one GistNet's gists in trees of one shape, or on a
 mixture of such kinds, and its scores are meaningless for any other. The dtype is not compared: precision
-changes entries by rounding only.
+changes entries by rounding only. One that matches words also needs the tokenizer whose ids it learned from.
 """
 
 from collections.abc import Iterable
@@ -14,12 +14,15 @@ from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo
 
 
 def differences(info: CheckpointInfo, kind: Provenance) -> str:
-    """The parts of `kind` (base model, GistNet, tree) that the training data lack; "" when compatible."""
+    """The parts of `kind` (base model, GistNet, tree, and where words are matched the tokenizer) that the
+    training data lack; "" when compatible."""
     learned = kinds_in(info.dataset, "model_hash", "gist_hash")
     of_model = {gists for model, gists in learned if model == kind.model_hash}
     differs = {
         "base model": not of_model,
         "GistNet": kind.gist_hash not in (of_model or {gists for _, gists in learned}),
+        "tokenizer": info.network.match_words
+        and (kind.tokenizer_hash,) not in kinds_in(info.dataset, "tokenizer_hash"),
         "tree": (kind.tree.block_size, kind.tree.max_level) != (info.block_size, info.max_level),
     }
     return " and ".join(name for name, differ in differs.items() if differ)

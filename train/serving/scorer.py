@@ -52,7 +52,8 @@ class Scorer:
         which the worthwhile edits fit the budget, or with `price = "learned"` that of the price head. Tokens
         of the last `protected_tail` never collapse; the context's own unless given.
 
-        Raises InputError when the context's tree differs in shape from that of the training data.
+        Raises InputError when the context's tree differs in shape from that of the training data, or when it
+        comes without token ids and the network matches words.
         """
         return score_contexts(
             self.network, [self._checked(context, protected_tail)],

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from mctrace.context.tree import Absence
+from mctrace.context.word_matches import NUM_WORD_MATCHES
 from mctrace.datasets.batches.context_tensors import no_labels
 from mctrace.datasets.batches.padded_batch import NUM_TAIL_GISTS, Batch
 from mctrace.train.inference import mask_illegal
@@ -26,6 +27,9 @@ context may grow"""
 
 DROP_INPUT = "can_drop"
 """the last input of a network with a price where blocks may be absent: a field of `Batch`"""
+
+WORD_INPUT = "word_matches"
+"""input, by name, of a network that matches words: a field of `Batch`, float32"""
 
 _EXAMPLE_ROWS, _EXAMPLE_ENTRIES = 2, 48
 
@@ -69,6 +73,7 @@ class TensorLensNet(nn.Module):
         can_collapse: Tensor | None = None,
         room: Tensor | None = None,
         can_drop: Tensor | None = None,
+        word_matches: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         batch = Batch(
             context_embeddings=context_embeddings,
@@ -89,6 +94,7 @@ class TensorLensNet(nn.Module):
             absence=self.absence,
             gist_positions=self.gist_positions,
             can_drop=can_drop,
+            word_matches=word_matches,
         )
         scores: Scores = self.network(batch, None if room is None else room[:, None])
         if isinstance(scores, Focus):
@@ -110,7 +116,8 @@ def export_lensnet(
     `program.module()(*inputs)` equals `inference.score`; `torch.export.save(program, file)` writes it.
     `signed`, `absence` and `gist_positions` are the checkpoint's: values of detail are returned as they are,
     for the runtime to price. A network with a price takes `PRICE_INPUTS` too, and `DROP_INPUT` where blocks
-    may be absent, and returns (signed scores, price).
+    may be absent, and returns (signed scores, price). One that matches words takes `WORD_INPUT` by name:
+    `program.module()(*inputs, word_matches=…)`.
     """
     wrapped = TensorLensNet(
         network.eval(), block_size, max_level,
@@ -126,8 +133,12 @@ def export_lensnet(
         shapes |= {"can_expand": by_entry, "can_collapse": by_entry, "room": {0: rows}}
         if absence != "off":
             shapes |= {DROP_INPUT: by_entry}
+    by_name = {}
+    if network.match_words:
+        shapes |= {WORD_INPUT: by_entry}
+        by_name = {WORD_INPUT: torch.zeros(_EXAMPLE_ROWS, _EXAMPLE_ENTRIES, NUM_WORD_MATCHES)}
     example = _example(network.embedding_dim, has_price=has_price, can_drop=absence != "off")
-    return torch.export.export(wrapped, example, dynamic_shapes=shapes)
+    return torch.export.export(wrapped, example, by_name, dynamic_shapes=shapes)
 
 
 def _example(embedding_dim: int, *, has_price: bool, can_drop: bool) -> tuple[Tensor, ...]:

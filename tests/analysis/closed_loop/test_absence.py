@@ -21,13 +21,13 @@ from mctrace.analysis.closed_loop.policies import (
     recency_scores,
 )
 from mctrace.analysis.closed_loop.policy_run import run_policy
-from mctrace.analysis.closed_loop.relevance import bm25, rare_words
 from mctrace.analysis.closed_loop.window_attention import window_attention_scores
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.map_policies import truncation_map
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig
 from mctrace.context.lod_map import LODMap
+from mctrace.context.shared_tokens import bm25, rare_words
 from mctrace.context.tree import ABSENT, TreeShape
 from mctrace.gists.network.gistnet import MeanGistNet, build_tree
 from tests.models import VOCABULARY, tiny_model

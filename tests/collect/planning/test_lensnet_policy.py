@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mctrace.base_model.document_tree import DocumentTree
 from mctrace.collect.planning.document_plan import MapMaker, plan_document
 from mctrace.collect.planning.lensnet_policy import (
     LensNetScorer,
@@ -19,6 +20,7 @@ from mctrace.collect.running.calibration import calibration_id
 from mctrace.context.allocator import NOTHING_RECENT, AllocatorConfig, allocate
 from mctrace.context.allocator_candidates import candidates_of
 from mctrace.context.lod_map import LODMap
+from mctrace.context.word_matches import word_matches
 from mctrace.datasets.batches.collate import ordered_batches
 from mctrace.datasets.batches.context_tensors import Context, TreeEmbeddings
 from mctrace.datasets.batches.label_reader import open_training_data
@@ -47,8 +49,9 @@ def value_scorer(tmp_path) -> LensNetScorer:
     return load_scorer(folder, PROVENANCE, balances=True)
 
 
-def scores(scorer: LensNetScorer, lod_map: LODMap, embeddings, budget: int = BUDGET) -> np.ndarray:
-    context = Context(lod_map, TreeEmbeddings([nodes_Md.float() for nodes_Md in embeddings]))
+def scores(scorer: LensNetScorer, lod_map: LODMap, tree: DocumentTree, budget: int = BUDGET) -> np.ndarray:
+    embeddings = TreeEmbeddings([nodes_Md.float() for nodes_Md in tree.embeddings])
+    context = Context(lod_map, embeddings, tokens_T=tree.tokens_T.numpy())
     found = scorer.scorer.score(context, rebalanced=scorer.balances, budget=budget, protected_tail=TAIL)
     return found.double().numpy()
 
@@ -58,28 +61,50 @@ def maps(scorer: LensNetScorer, **rules: float) -> OnPolicyMaps:
     return OnPolicyMaps(scorer, tiny_model(), MeanGistNet(), config)
 
 
-def test_a_lensnet_scores_a_context_that_is_read_as_it_does_in_training(tiny_settings, tmp_path):
+@pytest.mark.parametrize("match_words", [False, True])
+def test_a_lensnet_scores_a_context_that_is_read_as_it_does_in_training(tiny_settings, tmp_path, match_words):
     run = tiny_run(tiny_settings, tmp_path)
     run.measure()
     data = open_training_data(open_store(run.config.store.uri).at())
-    folder = save_random_lensnet(tmp_path / "lens", run.plan.provenance, data.embedding_dim)
+    folder = save_random_lensnet(
+        tmp_path / "lens", run.plan.provenance, data.embedding_dim, match_words=match_words
+    )
     scorer = load_scorer(folder, run.plan.provenance)
     snapshot = data.snapshots("train")[0]
-    (batch,) = list(ordered_batches(dataclasses.replace(data, splits={"train": (snapshot,)}), "train", 1))
+    one = dataclasses.replace(data, splits={"train": (snapshot,)})
+    (batch,) = list(ordered_batches(one, "train", 1, match_words=match_words))
     stored = data.arrays.document(snapshot.document_id, snapshot.head.provenance)
     tokens_Td = stored.rows(0, np.arange(len(stored.tokens)))
-    found_N = scores(scorer, snapshot.lod_map, [tokens_Td, *stored.gists])
+    tree = DocumentTree(torch.from_numpy(stored.tokens), [tokens_Td, *stored.gists])
+    found_N = scores(scorer, snapshot.lod_map, tree)
     np.testing.assert_allclose(
         found_N, score(scorer.scorer.network, batch, signed=True)[0].numpy(), atol=1e-6
     )
     assert found_N.std() > 0.1
+    limits = {"budget": BUDGET, "protected_tail": snapshot.head.protected_tail}
+    live = scorer.candidates(snapshot.lod_map, tree, **limits)
+    kept = scorer.scorer.candidates(stored.context(snapshot.lod_map, 0), **limits)
+    np.testing.assert_allclose(live.score_A, kept.score_A, atol=1e-6)
+    if match_words:
+        live_NF = word_matches(snapshot.lod_map, tree.tokens_T.numpy())
+        assert live_NF.any()
+        np.testing.assert_array_equal(batch.word_matches[0].numpy(), live_NF.astype(np.float32))
+
+
+def test_maps_of_a_network_that_matches_words_do_not_look_ahead(tmp_path):
+    folder = save_random_lensnet(tmp_path / "lens", PROVENANCE, WIDTH, match_words=True)
+    document, one = make_document(), maps(load_scorer(folder, PROVENANCE))
+    other_T = document.tokens.copy()
+    other_T[160:] = other_T[0]
+    other = dataclasses.replace(document, document_id="other", tokens=other_T)
+    assert one.head_map(document, TREE, 0, 160, "key", 0) == one.head_map(other, TREE, 0, 160, "key", 0)
 
 
 def test_balanced_scores_have_masses_of_one_size(scorer):
     model, document = tiny_model(), make_document()
     tree = embed_document(model, MeanGistNet(), document, TREE)
     lod_map = recency_map_within(TREE, 0, 120, BUDGET, TAIL)
-    scores_N = scores(dataclasses.replace(scorer, balances=True), lod_map, tree.embeddings)
+    scores_N = scores(dataclasses.replace(scorer, balances=True), lod_map, tree)
     level_N = lod_map.entries.level_N
     expansion = 3 * scores_N[level_N > 0].clip(min=0).sum()
     collapse = 0.75 * -scores_N[level_N < 2].clip(max=0).sum()
@@ -93,8 +118,8 @@ def test_values_of_detail_are_priced_for_the_budget(value_scorer):
     assert not one.levels[-TAIL // 4 :].any()
     tree = embed_document(tiny_model(), MeanGistNet(), document, TREE)
     lod_map = recency_map_within(TREE, 0, 120, BUDGET, TAIL)
-    roomy = scores(value_scorer, lod_map, tree.embeddings, BUDGET + 60)
-    tight = scores(value_scorer, lod_map, tree.embeddings, BUDGET - 20)
+    roomy = scores(value_scorer, lod_map, tree, BUDGET + 60)
+    tight = scores(value_scorer, lod_map, tree, BUDGET - 20)
     np.testing.assert_allclose(roomy - tight, (roomy - tight)[0], atol=1e-6)
     assert roomy[0] > tight[0]
     assert not value_scorer.balances
@@ -118,7 +143,7 @@ def test_the_map_it_arrives_at_is_that_of_a_loop_written_by_hand(scorer):
     lod_map, recent = recency_map_within(TREE, 0, 136, BUDGET, TAIL), NOTHING_RECENT
     for step, cursor in enumerate((140, 144, 148, 152, 156, 160)):
         lod_map = lod_map.extended(cursor)
-        scores_N = scores(scorer, lod_map, tree.embeddings)
+        scores_N = scores(scorer, lod_map, tree)
         generator = generator_for("allocator", step, "key", 3)
         candidates = candidates_of(lod_map, TAIL, scores_N)
         done = allocate(lod_map, candidates, BUDGET, rules, recent, generator)
@@ -199,7 +224,7 @@ def test_the_most_detailed_recency_map_within_a_budget():
 def test_scores_leave_the_network_s_mode_alone(scorer):
     tree = embed_document(tiny_model(), MeanGistNet(), make_document(), TREE)
     scorer.scorer.network.train()
-    scores(scorer, LODMap.of_tokens(TREE, 0, 40), tree.embeddings)
+    scores(scorer, LODMap.of_tokens(TREE, 0, 40), tree)
     assert scorer.scorer.network.training
     assert all(isinstance(level, torch.Tensor) for level in tree.embeddings)
 

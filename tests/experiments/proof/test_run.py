@@ -111,5 +111,17 @@ def test_a_second_run_measures_nothing_again(experiment, monkeypatch):
     assert replaced(first) == replaced(again)
 
 
+@pytest.mark.parametrize("match_words", [False, True])
+def test_networks_that_match_words_are_trained_apart(tmp_path, monkeypatch, match_words):
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(proof, "mctrace", lambda *arguments: calls.append(arguments))
+    experiment = Experiment("quick", tmp_path, match_words=match_words)
+    folder = tmp_path / "match-words" if match_words else tmp_path
+    assert experiment.train() == [folder / "lensnet-0" / "best", folder / "linear-0" / "best"]
+    for arguments in calls:
+        assert ("train.network.match_words=true" in arguments) == match_words
+        assert str(tmp_path / "store") in arguments
+
+
 def replaced(result: dict) -> dict:
     return {**result, "seconds": None}

@@ -20,6 +20,8 @@ from tests.train.checkpoints.descriptions import info_for
 CONFIGS = [
     NetworkConfig(d_lens=16, num_heads=4),
     NetworkConfig(name="linear"),
+    NetworkConfig(name="linear", match_words=True),
+    NetworkConfig(d_lens=16, num_heads=4, match_words=True),
     NetworkConfig(name="transformer", d_lens=16, num_heads=4, num_layers=4, head="linear"),
 ]
 
@@ -95,6 +97,16 @@ def test_networks_before_schema_version_4_do_not_match_the_tail(tmp_path):
     loaded, info = load_checkpoint(tmp_path / "old")
     assert not info.network.match_tail
     assert torch.equal(loaded.slot_SD, network.slot_SD)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_networks_before_schema_version_7_match_no_words(saved, version):
+    told = json.loads((saved / "config.json").read_text())["network"]
+    del told["match_words"]
+    edit(saved, schema_version=version, network=told)
+    loaded, info = load_checkpoint(saved)
+    assert info.network == CONFIGS[0]
+    assert not loaded.match_words
 
 
 def test_a_literal_target_of_schema_version_2_is_today_s(saved):

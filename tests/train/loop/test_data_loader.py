@@ -1,7 +1,10 @@
 """Data loader: examples of each step depend on seed and step alone, and workers share them completely."""
 
+from dataclasses import replace
+
 import pytest
 
+from mctrace.context.word_matches import NUM_WORD_MATCHES
 from mctrace.datasets.batches.label_reader import open_training_data
 from mctrace.datasets.batches.pair_reader import open_preference_data
 from mctrace.train.config import TrainConfig
@@ -65,6 +68,18 @@ def test_validation_sees_labels_once_and_every_move_between_variants_of_a_group(
     moves = [one.pairs for one in examples if one.pairs]
     assert all(len(set(one.groups)) == 1 and len(one) == 3 * 2 for one in moves)
     assert all((one.change > 0).sum() == (one.change < 0).sum() for one in moves)
+
+
+def test_word_matches_come_with_labels_and_pairs_where_they_are_asked_for(source):
+    assert all(part.labels.word_matches is None for part in next(source.steps(CONFIG, ProcessGroup())))
+    matching = replace(source, match_words=True)
+    parts = [*next(matching.steps(CONFIG, ProcessGroup())), *matching.validation("validation", 4)]
+    batches = [one for part in parts for one in (part.labels, part.pairs and part.pairs.contexts) if one]
+    assert len(batches) > 4
+    for batch in batches:
+        assert batch.word_matches.shape == (*batch.levels.shape, NUM_WORD_MATCHES)
+        assert batch.word_matches.any()
+        assert not batch.word_matches[~batch.entry_mask].any()
 
 
 def test_endless_order_without_items_gives_empty_steps():

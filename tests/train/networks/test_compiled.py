@@ -1,5 +1,7 @@
 """The compiled forward pass: what it computes, and how often it is compiled."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
@@ -33,11 +35,12 @@ def test_lengths_are_few_and_a_quarter_longer_at_most():
     assert all(n <= bucketed_length(n) <= max(1.25 * n, n + 1) for n in range(1, 8193))
 
 
-@pytest.mark.parametrize("price", [False, True])
-def test_a_length_is_compiled_once_however_many_batches_have_it(price):
+@pytest.mark.parametrize(("price", "match_words"), [(False, False), (True, False), (False, True)])
+def test_a_length_is_compiled_once_however_many_batches_have_it(price, match_words):
     torch._dynamo.reset()
     counter = CompileCounter()
-    compiled = compiled_network(build_network(CONFIG, EMBEDDING_DIM, price=price), counter)
+    config = replace(CONFIG, match_words=match_words)
+    compiled = compiled_network(build_network(config, EMBEDDING_DIM, price=price), counter)
     lengths = set()
     for seed in range(8):
         batch = random_batch(seed, num_spans=4 + seed % 4)

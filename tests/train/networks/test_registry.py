@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mctrace.context.word_matches import NUM_WORD_MATCHES
 from mctrace.errors import InputError
 from mctrace.train.inference import evaluation_mode, mask_illegal, rebalance, score
 from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.networks.dual_cross_attention import tail_matches
-from mctrace.train.networks.lensnet import entry_features
+from mctrace.train.networks.lensnet import entry_features, num_features, word_features
 from mctrace.train.networks.registry import build_network
 
 EMBEDDING_DIM = 12
@@ -26,7 +27,12 @@ NETWORKS = [
     TRANSFORMER,
     replace(TRANSFORMER, num_layers=4, head="linear", score_limit=3.0),
     replace(TRANSFORMER, num_layers=8),
+    *(
+        replace(config, match_words=True)
+        for config in (DUAL, replace(DUAL, match_tail=False), TRANSFORMER, NetworkConfig(name="linear"))
+    ),
 ]
+MATCHING = [config for config in NETWORKS if config.match_words]
 
 
 def network_of(config, seed=0):
@@ -148,6 +154,33 @@ def test_every_input_reaches_the_score(make_batch, config, reads_tail):
         value = getattr(batch, name)
         changed = replace(batch, **{name: value.flip(-1)})
         assert not torch.allclose(network(changed), scores), name
+
+
+@pytest.mark.parametrize("config", MATCHING)
+def test_word_matches_reach_the_score_of_a_network_that_asks_for_them_alone(make_batch, config):
+    batch = make_batch(8)
+    other = replace(batch, word_matches=batch.word_matches.flip(-1))
+    network, blind = network_of(config), network_of(replace(config, match_words=False))
+    assert not torch.allclose(network(other), network(batch))
+    assert torch.equal(blind(other), blind(replace(batch, word_matches=None)))
+    with pytest.raises(InputError, match=r"matches words .*, the batch has no word matches: make it with"):
+        network(replace(batch, word_matches=None))
+
+
+def test_word_features_are_logarithms_and_shares_of_the_largest_of_a_kind(make_batch):
+    batch = make_batch(8, num_snapshots=2)
+    found_BNF = word_features(batch)
+    assert found_BNF.shape[-1] == 2 * NUM_WORD_MATCHES
+    assert num_features("off", match_words=True) == entry_features(batch, match_words=True).shape[-1]
+    for row in range(len(batch)):
+        for kind in (batch.levels[row] == 0, batch.levels[row] > 0):
+            matches_NF = batch.word_matches[row][kind & batch.entry_mask[row]]
+            logs_NF, shares_NF = found_BNF[row][kind & batch.entry_mask[row]].chunk(2, dim=-1)
+            torch.testing.assert_close(logs_NF, torch.log(1 + matches_NF))
+            largest_F = matches_NF.amax(dim=0)
+            torch.testing.assert_close(shares_NF, matches_NF / largest_F.clamp(min=1e-6))
+    nothing = replace(batch, word_matches=torch.zeros_like(batch.word_matches))
+    assert not word_features(nothing).any()
 
 
 @pytest.mark.parametrize("head", ["mlp", "linear"])

@@ -9,15 +9,16 @@ from mctrace.datasets.store.provenance import Provenance
 from mctrace.errors import InputError
 from mctrace.train.checkpoints.lensnet_checkpoint import CheckpointInfo, describe
 from mctrace.train.config import TrainConfig
+from mctrace.train.networks.config import NetworkConfig
 from mctrace.train.serving.compatibility import check_compatible, differences
 
 A = Provenance("model-a", "tokens", "gists-a", "float32", 32, 2)
 B = replace(A, model_hash="model-b", gist_hash="gists-b")
 
 
-def learned_from(*kinds: Provenance) -> CheckpointInfo:
+def learned_from(*kinds: Provenance, match_words: bool = False) -> CheckpointInfo:
     return describe(
-        TrainConfig(),
+        TrainConfig(network=NetworkConfig(match_words=match_words)),
         embedding_dim=8,
         block_size=32,
         max_level=2,
@@ -42,6 +43,12 @@ def learned_from(*kinds: Provenance) -> CheckpointInfo:
 )
 def test_of_a_mixture_each_kind_is_known_and_nothing_between(kind, differs):
     assert differences(learned_from(A, B), kind) == differs
+
+
+def test_token_ids_that_are_matched_must_be_of_a_tokenizer_that_was_seen():
+    info = learned_from(A, B, match_words=True)
+    assert differences(info, A) == differences(info, replace(B, dtype="bfloat16")) == ""
+    assert differences(info, replace(A, tokenizer_hash="others")) == "tokenizer"
 
 
 def test_one_kind_that_was_never_seen_is_enough_to_refuse():
