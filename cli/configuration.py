@@ -218,8 +218,13 @@ def _all_keys() -> list[str]:
     return known_keys()
 
 
+@cache
+def _defaults() -> PipelineConfig:
+    return PipelineConfig()
+
+
 def _default(key: str) -> object:
-    value: object = PipelineConfig()
+    value: object = _defaults()
     for name in key.split("."):
         value = getattr(value, name)
     return value
