@@ -43,7 +43,7 @@ FULL = KitSizes(
     rows=16, rounds=20, matmul=8192, batch_tokens=(16384, 32768, 65536, 131072),
 )  # fmt: skip
 TOY = KitSizes(
-    context=512, cursors=(2, 1), recency_tokens=1024, label_context=256, num_labels=4,
+    context=256, cursors=(2, 1), recency_tokens=512, label_context=256, num_labels=4,
     lensnet_entries=256, lensnet_dims=(64,), loss_actions=(64, 128), rows=2, rounds=2, matmul=256,
     batch_tokens=(1024, 4096),
 )  # fmt: skip

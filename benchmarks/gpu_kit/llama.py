@@ -27,7 +27,7 @@ def _toy(device: torch.device) -> FrozenCausalLM:
 
     config = LlamaConfig(
         hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, vocab_size=49152, max_position_embeddings=131072, tie_word_embeddings=True,
+        num_key_value_heads=1, vocab_size=1024, max_position_embeddings=131072, tie_word_embeddings=True,
     )  # fmt: skip
     with device:
         network = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -35,5 +35,6 @@ def _toy(device: torch.device) -> FrozenCausalLM:
 
 
 def make_document(context: StepContext, model: FrozenCausalLM, case: Case) -> DocumentTree:
-    tokens_T = context.tokens(case.trajectory().end)
+    # The kit's texts are in SmolLM2's tokens; a toy knows fewer, and any will do for it.
+    tokens_T = context.tokens(case.trajectory().end) % int(model.network.config.vocab_size)
     return DocumentTree(tokens_T, build_tree(MeanGistNet(), model.embed(tokens_T), TREE))
