@@ -90,8 +90,9 @@ test-fast: $(STAMP)
 	$(PYTEST) -m "not slow and not real_model" $(addprefix tests/,$(UNIT_TESTS)) \
 		$(addprefix --ignore=tests/,$(SLOWER_TESTS))
 
+# In the order of files: the longest are among the first, the last ones are short.
 test-slow: $(STAMP)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --no-loadscope-reorder
 
 coverage: $(STAMP)
 	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-report=html
