@@ -18,8 +18,6 @@ from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.analysis.closed_loop.documents import Loop
 from mctrace.analysis.closed_loop.policies import Policy
 from mctrace.analysis.closed_loop.policy_run import refocused
-from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.document_plan import window_start
 from mctrace.context.tree import TreeShape
@@ -65,21 +63,20 @@ def place_answers(questions: Sequence[Question], config: ClosedLoopConfig, tree:
 
 def run_answers(
     policy: Policy,
-    model: EvaluatedModel,
+    reader: ContextReader,
     tokenizer: PreTrainedTokenizerBase,
     document_id: str,
-    document: DocumentTree,
     questions: Sequence[Question],
     tree: TreeShape,
     config: ClosedLoopConfig,
     protected_tail: int,
     batching: Batching,
 ) -> list[AnswerRecord]:
-    """Every answer of one document under one policy; `questions` are in the order of their answers.
+    """Every answer of the reader's document under one policy; `questions` are in the order of their answers.
 
     Raises ModelError when the model's loss is not finite.
     """
-    reader, waiting = ContextReader(model, document), list(questions)
+    waiting = list(questions)
     loop = place_answers(questions, config, tree)
     records: list[AnswerRecord] = []
     taken: list[float] = []
@@ -92,7 +89,7 @@ def run_answers(
             shown = allocation.lod_map.extended(question.first_token)
             num_tokens = question.end_token - question.first_token
             generated = str(tokenizer.decode(reader.answer(shown, num_tokens + _MORE_TOKENS)))
-            nll_H = reader.read(shown, num_tokens).nll_H
+            nll_H = reader.nll(shown, num_tokens)
             if not torch.isfinite(nll_H).all():
                 raise ModelError(
                     f"the loss after token {shown.cursor} is not finite: try model.dtype = float32"

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mctrace.base_model.document_tree import DocumentTree
 from mctrace.base_model.protocol import EvaluatedModel
@@ -22,7 +23,10 @@ from mctrace.context.working_context import gather_embeddings
 
 
 class ContextReader:
-    """Reads one document and caches the keys and values of the context it read last."""
+    """Reads one document and caches the keys and values of the context it read last.
+
+    One reader serves every policy on a document: what one of them has shown is not read again for another.
+    """
 
     def __init__(self, model: EvaluatedModel, document: DocumentTree) -> None:
         self.model, self.document = model, document
@@ -31,11 +35,20 @@ class ContextReader:
         self._start: int | None = None
         self._entries: Entries | None = None
         self._cache = KeyValues()
+        self._nll: dict[_Asked, Tensor] = {}
+        self._answers: dict[_Asked, list[int]] = {}
 
     @cached_property
     def beside(self) -> "ContextReader":
         """A second reader of the document, for a policy that reads contexts of its own."""
         return ContextReader(self.model, self.document)
+
+    def nll(self, lod_map: LODMap, horizon: int) -> Tensor:
+        """Per-token NLL [H] of `read`, from memory where the same map was asked for before."""
+        asked = _asked(lod_map, horizon)
+        if asked not in self._nll:
+            self._nll[asked] = self.read(lod_map, horizon).nll_H
+        return self._nll[asked]
 
     @torch.inference_mode()
     def read(self, lod_map: LODMap, horizon: int, *, attention_mass: bool = False) -> Baseline:
@@ -64,9 +77,18 @@ class ContextReader:
         self._cache = _followed_by(self._cache, crop, record)
         return Baseline(nll_1H[0], self._cache, mass.mean_N() if mass else None)
 
-    @torch.inference_mode()
     def answer(self, lod_map: LODMap, num_tokens: int) -> list[int]:
-        """The `num_tokens` token ids that greedily follow the map's cursor; each attends to those before."""
+        """The `num_tokens` token ids that greedily follow the map's cursor; each attends to those before.
+
+        From memory where the same was asked before.
+        """
+        asked = _asked(lod_map, num_tokens)
+        if asked not in self._answers:
+            self._answers[asked] = self._answer(lod_map, num_tokens)
+        return self._answers[asked]
+
+    @torch.inference_mode()
+    def _answer(self, lod_map: LODMap, num_tokens: int) -> list[int]:
         entries, start = lod_map.entries, lod_map.start
         crop = min(self._num_kept(entries, start), len(entries) - 1)
         runs = entries.sliced(slice(crop, None))
@@ -99,6 +121,14 @@ class ContextReader:
             entries.index_N[:num_both] != self._entries.index_N[:num_both]
         )
         return int(np.argmax(differs)) if differs.any() else num_both
+
+
+_Asked = tuple[int, int, bytes, int]
+"""a map's start, cursor and levels, and how many tokens follow"""
+
+
+def _asked(lod_map: LODMap, num_tokens: int) -> _Asked:
+    return lod_map.start, lod_map.cursor, lod_map.levels.tobytes(), num_tokens
 
 
 def _followed_by(kept: KeyValues, crop: int, new: KeyValues) -> KeyValues:

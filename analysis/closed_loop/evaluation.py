@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
+from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.analysis.closed_loop.documents import Loop, held_out_documents
 from mctrace.analysis.closed_loop.policy_registry import NamedPolicy, make_policies
 from mctrace.analysis.closed_loop.policy_run import run_policy
@@ -109,13 +110,15 @@ def _rows(
     done = read_rows(file)
     loaded = bring_up(source, task.model, task.gists, provenance, task.batch_tokens)
     for document, loop in documents:
-        tree = None
+        reader = None
         for named in policies:
             row = done.get((named.key, document.document_id))
             if row is None:
-                tree = tree or embed_document(loaded.model, loaded.gistnet, document, task.tree)
+                reader = reader or ContextReader(
+                    loaded.model, embed_document(loaded.model, loaded.gistnet, document, task.tree)
+                )
                 steps = run_policy(
-                    named.policy, loaded.model, document.document_id, tree, loop, task.tree, task.loop,
+                    named.policy, reader, document.document_id, loop, task.tree, task.loop,
                     task.protected_tail, loaded.batching,
                 )  # fmt: skip
                 row = make_row(named.key, document.document_id, document.source, named.name, steps)

@@ -17,8 +17,6 @@ from mctrace.analysis.closed_loop.config import ClosedLoopConfig
 from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.analysis.closed_loop.documents import Loop
 from mctrace.analysis.closed_loop.policies import Observation, Policy
-from mctrace.base_model.document_tree import DocumentTree
-from mctrace.base_model.protocol import EvaluatedModel
 from mctrace.collect.measuring.evaluator import Batching
 from mctrace.collect.planning.map_policies import recency_map_within
 from mctrace.context.allocator import Allocation, RecentEdits
@@ -50,25 +48,23 @@ class RefocusRecord:
 
 def run_policy(
     policy: Policy,
-    model: EvaluatedModel,
+    reader: ContextReader,
     document_id: str,
-    document: DocumentTree,
     loop: Loop,
     tree: TreeShape,
     config: ClosedLoopConfig,
     protected_tail: int,
     batching: Batching,
 ) -> list[RefocusRecord]:
-    """Every refocus of one document under one policy.
+    """Every refocus of the reader's document under one policy.
 
     Raises ModelError when the model's loss is not finite, as in a dtype too narrow for it.
     """
-    reader = ContextReader(model, document)
     records: list[RefocusRecord] = []
     for before, allocation, seconds in refocused(
         policy, reader, document_id, loop, tree, config, protected_tail, batching
     ):
-        nll_H = reader.read(allocation.lod_map, config.horizon).nll_H
+        nll_H = reader.nll(allocation.lod_map, config.horizon)
         if not torch.isfinite(nll_H).all():
             raise ModelError(f"the loss after token {before.cursor} is not finite: try model.dtype = float32")
         records.append(

@@ -18,6 +18,7 @@ from experiments.proof.policy_table import PolicyMaker, applies
 from experiments.proof.question_documents import QuestionDocument
 from mctrace.analysis.closed_loop.answers import run_answers
 from mctrace.analysis.closed_loop.config import ClosedLoopConfig
+from mctrace.analysis.closed_loop.context_reader import ContextReader
 from mctrace.analysis.closed_loop.documents import place_loop
 from mctrace.analysis.closed_loop.policies import Policy
 from mctrace.analysis.closed_loop.policy_run import run_policy
@@ -54,41 +55,41 @@ class ProofLoop:
         done = {row["key"]: row for row in read_rows(self.file)}
         started, num_run = time.perf_counter(), 0
         for number, document in enumerate(documents, start=1):
-            tree: DocumentTree | None = None
+            reader: ContextReader | None = None
             for budget in budgets:
                 for name in (name for name in names if applies(name, document.family)):
                     key = self._key(document, name, budget)
                     if key not in done:
-                        tree = tree or self._embed(document)
-                        row = {"key": key, **self._measure(document, tree, name, budget)}
+                        reader = reader or ContextReader(self.models.model, self._embed(document))
+                        row = {"key": key, **self._measure(document, reader, name, budget)}
                         with self.file.open("a", encoding="utf-8") as lines:
                             lines.write(json.dumps(row) + "\n")
                         done[key] = row
                         num_run += 1
                     yield done[key]
-            if tree:
+            if reader:
                 seconds = time.perf_counter() - started
                 print(
                     f"loop: {number}/{len(documents)} documents, {num_run} runs, {seconds:.0f} s", flush=True
                 )
 
     def _measure(
-        self, document: QuestionDocument, tree: DocumentTree, name: str, budget: int
+        self, document: QuestionDocument, reader: ContextReader, name: str, budget: int
     ) -> dict[str, Any]:
         config = self._config(document, budget)
         policy = self.policies.make(name, budget - self.tree.block_size, self.tree.block_size)
-        found = (self._answers if document.questions else self._refocuses)(policy, document, tree, config)
+        found = (self._answers if document.questions else self._refocuses)(policy, document, reader, config)
         return {
             "document": document.name, "family": document.family, "group": document.group, "policy": name,
             "budget": budget, "window": config.window, **found,
         }  # fmt: skip
 
     def _answers(
-        self, policy: Policy, document: QuestionDocument, tree: DocumentTree, config: ClosedLoopConfig
+        self, policy: Policy, document: QuestionDocument, reader: ContextReader, config: ClosedLoopConfig
     ) -> dict[str, Any]:
         records = run_answers(
-            policy, self.models.model, self.policies.tokenizer, document.document_id, tree,
-            document.questions, self.tree, config, self.policies.protected_tail, self.models.batching,
+            policy, reader, self.policies.tokenizer, document.document_id, document.questions, self.tree,
+            config, self.policies.protected_tail, self.models.batching,
         )  # fmt: skip
         tokens = [question.end_token - question.first_token for question in document.questions]
         return {
@@ -100,12 +101,12 @@ class ProofLoop:
         }
 
     def _refocuses(
-        self, policy: Policy, document: QuestionDocument, tree: DocumentTree, config: ClosedLoopConfig
+        self, policy: Policy, document: QuestionDocument, reader: ContextReader, config: ClosedLoopConfig
     ) -> dict[str, Any]:
         loop = place_loop(len(document.tokens), config, self.tree)
         assert loop is not None
         records = run_policy(
-            policy, self.models.model, document.document_id, tree, loop, self.tree, config,
+            policy, reader, document.document_id, loop, self.tree, config,
             self.policies.protected_tail, self.models.batching,
         )  # fmt: skip
         return {

@@ -64,9 +64,9 @@ def test_recency_and_truncation_lose_the_same_and_hindsight_gains(model, documen
         "hindsight": ScoredPolicy(Hindsight(60), ORACLE_ALLOCATOR),
         "bm25": RetrievalWindow(TokenMatch(bm25, 8), 2),
     }
-    loop, found = Loop(40, 196, 4, 4), {}
+    reader, loop, found = ContextReader(model, document), Loop(40, 196, 4, 4), {}
     for name, policy in policies.items():
-        steps = run_policy(policy, model, "d", document, loop, TREE, CONFIG, TAIL, Batching(2048))
+        steps = run_policy(policy, reader, "d", loop, TREE, CONFIG, TAIL, Batching(2048))
         assert all(step.num_entries <= BUDGET for step in steps)
         found[name] = np.array([step.nll for step in steps])
     np.testing.assert_allclose(found["recency"], found["truncation"], atol=1e-5)

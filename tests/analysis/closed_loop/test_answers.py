@@ -62,15 +62,16 @@ def test_an_answer_equals_one_by_whole_passes_whatever_was_read_before(name):
         torch.testing.assert_close(
             reader.read(shown, 5).nll_H, naive_nll(model, document, shown, 5), atol=1e-4, rtol=0
         )
-        assert reader.answer(shown, 6) == expected
+        assert reader.answer(shown, 7)[:6] == expected
 
 
 def test_an_answer_runs_the_context_once_and_each_further_token_alone():
     model = tiny_model()
     reader = ContextReader(model, make_document(model))
     lod_map = recency_map_within(TREE, 16, 160, 60, 8)
-    reader.answer(lod_map, 6)
-    assert reader.num_entries_run == lod_map.num_entries + 5
+    for _ in range(2):
+        reader.answer(lod_map, 6)
+        assert reader.num_entries_run == lod_map.num_entries + 5
 
 
 def test_answers_are_given_from_the_context_of_the_last_refocus_before_them():
@@ -80,7 +81,15 @@ def test_answers_are_given_from_the_context_of_the_last_refocus_before_them():
     loop = place_answers(questions, CONFIG, TREE)
     assert (loop.first_cursor, loop.cursors[-1]) == (184, 224)
     found = run_answers(
-        TokenWindow(), model, Letters(), "d", document, questions, TREE, CONFIG, 8, Batching(2048)
+        TokenWindow(),
+        ContextReader(model, document),
+        Letters(),
+        "d",
+        questions,
+        TREE,
+        CONFIG,
+        8,
+        Batching(2048),
     )
     assert [one.first_token for one in found] == [201, 202, 224]
     for one, question in zip(found, questions, strict=True):

@@ -127,9 +127,27 @@ def runs(model, document):
     loop = place_loop(240, CONFIG, TREE)
     assert loop is not None
     return {
-        name: run_policy(policy, model, "d", document, loop, TREE, CONFIG, TAIL, Batching(2048))
+        name: run_policy(
+            policy, ContextReader(model, document), "d", loop, TREE, CONFIG, TAIL, Batching(2048)
+        )
         for name, policy in POLICIES.items()
     }
+
+
+def test_what_one_policy_has_shown_is_not_read_again_for_another(model, document, runs):
+    reader, loop = ContextReader(model, document), place_loop(240, CONFIG, TREE)
+    assert loop is not None
+    read = []
+    for _ in range(2):
+        steps = run_policy(POLICIES["recency"], reader, "d", loop, TREE, CONFIG, TAIL, Batching(2048))
+        assert [step.nll_horizon for step in steps] == [step.nll_horizon for step in runs["recency"]]
+        read.append(reader.num_entries_run)
+    assert read[1] == read[0]
+    # Others in between change nothing but the last bits.
+    for name in ("lod0", "random", "words"):
+        steps = run_policy(POLICIES[name], reader, "d", loop, TREE, CONFIG, TAIL, Batching(2048))
+        expected = [step.nll_horizon for step in runs[name]]
+        np.testing.assert_allclose([step.nll_horizon for step in steps], expected, atol=1e-5)
 
 
 def test_every_policy_keeps_to_the_budget_at_the_same_places(runs):
