@@ -1,8 +1,9 @@
 """`make absent`: what leaving blocks out is worth, against truncation, where nothing costs what is not shown.
 
 The closed loop of `closed_loop.py` with `tree.absence`: every policy starts from truncation, inserts old
-blocks and drops others. Labels of inserts and drops are collected where the loop starts; LensNet and the
-linear network learn from them. Every step runs through the console script and resumes where it stopped.
+blocks and drops others. Labels of inserts and drops are collected where the loop starts; LensNet and a
+linear network learn from them, with and without word matches. Every step runs through the console script and
+resumes where it stopped.
 
 results/absent.json holds, for each policy and kind of document, by how many nats per token it is better than
 truncation (`lod0`) on the next K tokens, with 95% bootstrap intervals paired by document.
@@ -26,7 +27,14 @@ RESULT = RESULTS / "absent.json"
 TRUNCATION = "lod0"
 BUDGET = 512
 """entries of a working context, at which labels were collected"""
-NETWORKS = {"linear": "linear", "lensnet": "dual_cross_attention"}
+_MATCH_WORDS = ("--set", "train.network.match_words=true")
+NETWORKS: Mapping[str, tuple[str, ...]] = {
+    "linear": ("--network", "linear"),
+    "lensnet": ("--network", "dual_cross_attention"),
+    "linear_words": ("--network", "linear", *_MATCH_WORDS),
+    "lensnet_words": ("--network", "dual_cross_attention", *_MATCH_WORDS),
+}
+"""flags of each training; those that match words see which blocks share rare words with the newest tokens"""
 GROUPS = {"recall": "all recall", "ordinary": "all other"}
 """kinds of documents, and the groups of a closed loop's answer that hold them"""
 
@@ -77,7 +85,7 @@ def train(scale: Scale, folder: Path, name: str) -> Path:
         begun = "--resume" if any(run.glob("step_*")) else "--overwrite"
         mctrace(
             "train", "--config", str(CONFIG), "--store", str(folder / "store"), "--preset", "small",
-            "--network", NETWORKS[name], "--out", str(run), begun,
+            *NETWORKS[name], "--out", str(run), begun,
             "--set", f"train.optimiser.total_steps={scale.steps}", *REGULARISED,
         )  # fmt: skip
     return run / "best"

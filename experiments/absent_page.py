@@ -16,9 +16,10 @@ edit.
 
 Nats per token better than truncation on the next tokens until a refocus, positive is better, with 95%
 bootstrap intervals paired by document: {documents}. {refocuses} refocuses a document; every policy
-starts from truncation, inserts absent blocks and drops shown ones. LensNet and the linear network learned
-from exact labels of {labels:,} inserts and drops at {budget} entries; at other budgets the same checkpoints
-run. `hindsight` and `told` know what comes next, `full` shows everything.
+starts from truncation, inserts absent blocks and drops shown ones. LensNet and a linear network learned from
+exact labels of {labels:,} inserts and drops at {budget} entries, with and without word matches
+(`train.network.match_words`); at other budgets the same checkpoints run. `hindsight` and `told` know what
+comes next, `full` shows everything.
 """
 _NLL = """
 Truncation's own loss at {budget} entries: {losses} nats per token.
