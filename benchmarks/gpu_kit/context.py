@@ -29,6 +29,8 @@ class KitSizes:
     lensnet_entries: int
     lensnet_dims: tuple[int, ...]
     loss_actions: tuple[int, ...]
+    step_rows: tuple[int, ...]
+    """snapshots of a whole training step, the compiled step's last"""
     rows: int
     """rows of a batch whose attention is measured alone"""
     rounds: int
@@ -40,12 +42,12 @@ class KitSizes:
 FULL = KitSizes(
     context=8192, cursors=(8, 32, 1), recency_tokens=7072, label_context=1024, num_labels=40,
     lensnet_entries=8192, lensnet_dims=(576, 2048, 4096), loss_actions=(512, 1024, 2048, 4096, 8192),
-    rows=16, rounds=20, matmul=8192, batch_tokens=(16384, 32768, 65536, 131072),
+    step_rows=(1, 4), rows=16, rounds=20, matmul=8192, batch_tokens=(16384, 32768, 65536, 131072),
 )  # fmt: skip
 TOY = KitSizes(
     context=256, cursors=(2, 1), recency_tokens=512, label_context=256, num_labels=4,
-    lensnet_entries=256, lensnet_dims=(64,), loss_actions=(64, 128), rows=2, rounds=2, matmul=256,
-    batch_tokens=(1024, 4096),
+    lensnet_entries=256, lensnet_dims=(64,), loss_actions=(64, 128), step_rows=(1,), rows=2, rounds=2,
+    matmul=256, batch_tokens=(1024, 4096),
 )  # fmt: skip
 
 

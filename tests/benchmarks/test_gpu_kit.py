@@ -365,7 +365,7 @@ def test_the_real_kit_in_an_environment_of_its_own(tmp_path):
     python = str(tmp_path / "venv" / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "-c", str(builder.ROOT / "constraints.txt")]
     subprocess.run([*install, "torch", "transformers", "safetensors", "numpy"], check=True)
-    steps = ["machine", "labels", "gradient"]  # what reads SmolLM2; the tiny kit goes through all steps
+    steps = ["machine", "labels", "gradient"]  # what labels with SmolLM2; the tiny kit goes through all steps
     run = run_kit(
         root, tmp_path / "out", "--minutes", "60", "--steps", ",".join(steps), python=python, blocked=False
     )

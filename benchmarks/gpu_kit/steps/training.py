@@ -27,17 +27,14 @@ def run(context: StepContext) -> None:
             context.say("phases", N=sizes.lensnet_entries, **row)
     for row in bench_ranking(device, quick=True, actions=sizes.loss_actions):
         context.say("ranking", **row)
-    rows_of_a_step = (1,) if context.toy else (1, 4)
-    for num_rows in rows_of_a_step:
+    for num_rows in sizes.step_rows:
         _whole_step(context, num_rows)
     try:
-        _whole_step(context, rows_of_a_step[-1], compiled=True)
+        _whole_step(context, num_rows, compiled=True)
     except torch.AcceleratorError:
         raise  # nothing on this device works any more
     except Exception as error:  # a compiler that does not work here is a result, too
-        context.say(
-            "step", way="compiled", rows=rows_of_a_step[-1], error=f"{type(error).__name__}: {error}"[:500]
-        )
+        context.say("step", way="compiled", rows=num_rows, error=f"{type(error).__name__}: {error}"[:500])
 
 
 def _whole_step(context: StepContext, num_rows: int, *, compiled: bool = False) -> None:

@@ -80,17 +80,8 @@ def test_answers_are_given_from_the_context_of_the_last_refocus_before_them():
     questions = [Question(201, 206, ("x",)), Question(202, 204, ("x",)), Question(224, 230, ("x",))]
     loop = place_answers(questions, CONFIG, TREE)
     assert (loop.first_cursor, loop.cursors[-1]) == (184, 224)
-    found = run_answers(
-        TokenWindow(),
-        ContextReader(model, document),
-        Letters(),
-        "d",
-        questions,
-        TREE,
-        CONFIG,
-        8,
-        Batching(2048),
-    )
+    reader = ContextReader(model, document)
+    found = run_answers(TokenWindow(), reader, Letters(), "d", questions, TREE, CONFIG, 8, Batching(2048))
     assert [one.first_token for one in found] == [201, 202, 224]
     for one, question in zip(found, questions, strict=True):
         cursor = question.first_token // 4 * 4
